@@ -1,0 +1,1 @@
+"""Policy enforcement points: one decision core behind every transport."""

@@ -1,0 +1,1 @@
+"""From records to what an auditor accepts: controls, populations, packs, verification."""

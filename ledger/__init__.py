@@ -1,0 +1,1 @@
+"""Records in; checkpoints and proofs out: an append-only Merkle log that public tools verify."""

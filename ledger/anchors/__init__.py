@@ -1,0 +1,1 @@
+"""Independent copies of checkpoints. Named by `service.wiring` alone."""

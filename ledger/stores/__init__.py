@@ -1,0 +1,1 @@
+"""Where indexes are given and tiles are kept. Named by `service.wiring` alone."""

@@ -1,0 +1,1 @@
+"""The policy engine that produced each decision: model, bundles, evaluation, history, replay."""

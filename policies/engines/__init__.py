@@ -1,0 +1,1 @@
+"""One file for each policy engine, behind one port. Named by `service.wiring` alone."""

@@ -1,0 +1,1 @@
+"""Evidence to PDF: templates, styles, fonts."""

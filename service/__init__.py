@@ -1,0 +1,1 @@
+"""The FastAPI service: settings, wiring, API, dashboard, command line."""
