@@ -1,0 +1,302 @@
+"""The ports of the ledger: what it needs from stores, anchors and signers, and what it offers to the rooms above.
+
+Each method's docstring states durability when the call returns, atomicity, idempotence and concurrency. Adapters
+translate: no exception of a database, file or cloud library crosses a port; `StorageError` and its kin do, with the
+cause chained.
+
+Stores and anchors are synchronous and may be called from any thread; `sequencer` and `publisher` call them off the
+event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ledger.checkpoints import Checkpoint
+from ledger.commitments import commitment_digest
+from ledger.errors import ConflictError
+from ledger.merkle import LeafHash
+from ledger.notes import NoteSignature, VerifierKey
+from ledger.records import Body, Commitment, Record
+
+__all__ = [
+    "Acknowledgement",
+    "Anchor",
+    "AnchorReceipt",
+    "Draft",
+    "LogStore",
+    "Opening",
+    "PendingEntry",
+    "RecordSink",
+    "SealedPayload",
+    "Signer",
+    "TileStore",
+    "commit",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Salt and payload behind a commitment.
+
+    Attributes:
+        field: The record's field, such as ``message``.
+        salt: 16 random bytes.
+        payload: The vaulted bytes as received.
+    """
+
+    field: str
+    salt: bytes
+    payload: bytes
+
+
+def commit(field: str, salt: bytes, payload: bytes) -> tuple[Commitment, Opening]:
+    """Return the commitment for a leaf and the opening for the vault."""
+    digest = commitment_digest(field, salt, payload)
+    return Commitment(digest=digest.hex(), size_bytes=len(payload)), Opening(field, salt, payload)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedPayload:
+    """An encrypted opening, as the vault stores it.
+
+    Attributes:
+        record_id: The record that it belongs to.
+        field: The record's field.
+        subject: Whose key encrypts it.
+        ciphertext: Nonce and ciphertext of salt and payload.
+    """
+
+    record_id: str
+    field: str
+    subject: str
+    ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEntry:
+    """A record that is ready to be sequenced.
+
+    Attributes:
+        record: The decoded record.
+        entry: Its canonical bytes.
+        leaf: Their leaf hash; the full SHA-256 by which a repeated record is told from another.
+        payloads: What goes into the vault in the same transaction.
+    """
+
+    record: Record
+    entry: bytes
+    leaf: LeafHash
+    payloads: tuple[SealedPayload, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """A record is durable and has its index for ever.
+
+    Attributes:
+        record_id: Which record.
+        index: Zero-based leaf index.
+        duplicate: It had been there before; the index is the first one's.
+    """
+
+    record_id: str
+    index: int
+    duplicate: bool = False
+
+
+class LogStore(Protocol):
+    """Where indexes are given and checkpoints are swapped: the only authority over a log."""
+
+    def sequence(
+        self, log_id: str, batches: Sequence[Sequence[PendingEntry]], *, received_ms: int
+    ) -> list[list[Acknowledgement] | ConflictError]:
+        """Give each entry the next index and make all of it durable, in one transaction.
+
+        Durability: every acknowledged entry, its payloads and its projection are synced when the call returns.
+        Atomicity: each batch whole or not at all; one batch's conflict does not touch the others.
+        Idempotence: a record id that is there with the same leaf hash is acknowledged with its first index; with
+        another leaf hash, or an enforcer's sequence number that is taken by another record, the batch is a
+        `ConflictError`.
+        Concurrency: callers are serialised for each log.
+
+        Raises:
+            NotFoundError: No such log.
+            StorageError: Nothing of this call may be relied on; some of it may have persisted.
+        """
+        ...
+
+    def sequenced_size(self, log_id: str) -> int:
+        """Return the number of entries that have an index.
+
+        Raises:
+            NotFoundError: No such log.
+            StorageError: The store failed.
+        """
+        ...
+
+    def read_sequenced(self, log_id: str, start: int, end: int) -> list[bytes]:
+        """Return the entries ``[start, end)`` that are still held here, in order.
+
+        Raises:
+            NotFoundError: One of them was released to the tile store, or has no index yet.
+            StorageError: The store failed.
+        """
+        ...
+
+    def release(self, log_id: str, below: int) -> None:
+        """Forget the bytes of entries under ``below``; the tile store has them, under a published checkpoint.
+
+        Idempotent. Indexes, leaf hashes and projections stay.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        ...
+
+    def checkpoint(self, log_id: str) -> bytes | None:
+        """Return the published checkpoint's bytes, or None before the first.
+
+        Raises:
+            NotFoundError: No such log.
+            StorageError: The store failed.
+        """
+        ...
+
+    def swap_checkpoint(self, log_id: str, *, expected: bytes | None, new: bytes, size: int) -> None:
+        """Make ``new`` the published checkpoint if ``expected`` is the present one.
+
+        Durability: synced when the call returns. Atomicity: compare and swap are one step for all processes.
+
+        Raises:
+            ConflictError: Another checkpoint is published: the caller lost and must stop.
+            StorageError: It may or may not have happened; reload before doing anything else.
+        """
+        ...
+
+
+class TileStore(Protocol):
+    """Where tiles, entry bundles and the live checkpoint are read by the world."""
+
+    def put(self, log_id: str, path: str, data: bytes) -> None:
+        """Create an immutable file.
+
+        Durability: synced when the call returns. Idempotence: the same bytes again are success.
+
+        Raises:
+            ConflictError: Other bytes stand there.
+            StorageError: The store failed.
+        """
+        ...
+
+    def get(self, log_id: str, path: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            NotFoundError: No such file.
+            StorageError: The store failed.
+        """
+        ...
+
+    def expose(self, log_id: str, checkpoint: bytes) -> None:
+        """Replace the live checkpoint, never by a smaller one.
+
+        Durability: synced when the call returns. Atomicity: a reader sees the old or the new. A checkpoint that is
+        smaller than the present one is silently left unexposed: a late writer must not move the log back.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorReceipt:
+    """An independent copy of a checkpoint.
+
+    Attributes:
+        size: Tree size of the checkpoint.
+        location: Where the copy is.
+        anchored_ms: When it was made, POSIX milliseconds.
+        retain_until_ms: Until when it is locked, or None where nothing but permissions protects it.
+    """
+
+    size: int
+    location: str
+    anchored_ms: int
+    retain_until_ms: int | None = None
+
+
+class Anchor(Protocol):
+    """Where independent copies of checkpoints are kept, out of the log operator's easy reach."""
+
+    def put(self, log_id: str, size: int, checkpoint: bytes) -> AnchorReceipt:
+        """Keep a copy. Idempotent for the same bytes; durable when the call returns.
+
+        Raises:
+            ConflictError: Another checkpoint of that size is anchored: two trees of one log.
+            AnchorError: The anchor failed.
+        """
+        ...
+
+    def get(self, log_id: str, size: int) -> bytes:
+        """Return an anchored checkpoint's bytes.
+
+        Raises:
+            NotFoundError: None of that size.
+            AnchorError: The anchor failed.
+        """
+        ...
+
+    def latest(self, log_id: str) -> AnchorReceipt | None:
+        """Return the receipt of the largest anchored checkpoint, or None.
+
+        Raises:
+            AnchorError: The anchor failed.
+        """
+        ...
+
+
+class Signer(Protocol):
+    """Signs checkpoints with one key; the private key may live elsewhere."""
+
+    @property
+    def verifier_key(self) -> VerifierKey:
+        """The public key, named by the log's origin."""
+        ...
+
+    def sign(self, checkpoint: Checkpoint, timestamp_seconds: int) -> NoteSignature:
+        """Return the signature line.
+
+        Raises:
+            DependencyError: The key could not be used.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A body that waits for its envelope.
+
+    Attributes:
+        body: What is recorded.
+        openings: One for each commitment of the body.
+    """
+
+    body: Body
+    openings: tuple[Opening, ...] = ()
+
+
+class RecordSink(Protocol):
+    """How every upper room writes records: it adds the envelope, signs, and hands them to the ledger."""
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Acknowledgement]:
+        """Record the drafts, in order and as one atomic batch; they are durable when the call returns.
+
+        Raises:
+            MalformedError: A commitment without its opening, or a body that does not fit an entry.
+            DependencyError: Nothing of this call may be relied on.
+        """
+        ...

@@ -1,0 +1,224 @@
+"""The policy decision point's model: DecisionRequest in, Decision out.
+
+Pure. A `DecisionRequest` holds everything that a decision may depend on, *now* included; its canonical bytes go into
+the vault, and replay evaluates exactly them. A `Decision` holds nothing that two evaluations of one request could
+differ in (no time, no duration): that is what makes ``same`` and ``different`` meaningful in a replay.
+
+The arguments of the call are kept as JSON *text*, as received: engines read numbers from it exactly.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from ledger.canonical import JSONValue, canonical_bytes, parse_json
+from ledger.errors import MalformedError
+
+__all__ = [
+    "REQUEST_VERSION",
+    "Decision",
+    "DecisionRequest",
+    "Effect",
+    "Environment",
+    "Obligation",
+    "Principal",
+    "Resource",
+    "SessionState",
+    "Time",
+    "decode_request",
+    "encode_request",
+]
+
+REQUEST_VERSION: Final = 1
+
+_Text = Annotated[str, msgspec.Meta(max_length=1024)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+
+
+class Effect(StrEnum):
+    """What a policy can answer."""
+
+    PERMIT = "PERMIT"
+    DENY = "DENY"
+    INDETERMINATE = "INDETERMINATE"
+    NOT_APPLICABLE = "NOT_APPLICABLE"
+
+
+class Obligation(StrEnum):
+    """What the enforcement point must fulfil, or deny."""
+
+    END_SESSION = "end_session"
+    APPROVAL = "approval"
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Common rules: immutable, keyword only, unknown members refused."""
+
+
+class Principal(_Struct, frozen=True):
+    """Who calls.
+
+    Attributes:
+        agent: The agent.
+        user: The person on whose behalf it acts, or None.
+        roles: Roles of the agent.
+        authn: How it proved who it is.
+        mfa: Whether a second factor was part of it.
+    """
+
+    agent: _Text
+    user: _Text | None = None
+    roles: tuple[_Text, ...] = ()
+    authn: _Text = "none"
+    mfa: bool = False
+
+
+class Resource(_Struct, frozen=True):
+    """What is called.
+
+    Attributes:
+        server: The MCP server behind the gateway.
+        name: Tool or prompt name, or resource URI; None for methods that name nothing.
+        tags: Tags of server and tool.
+    """
+
+    server: _Text
+    name: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
+    tags: tuple[_Text, ...] = ()
+
+
+class Time(_Struct, frozen=True):
+    """When, with what is derived from it.
+
+    Attributes:
+        now_ms: POSIX milliseconds.
+        zone: IANA zone that the other fields are in.
+        local_date: ``YYYY-MM-DD``.
+        hour: 0 to 23.
+        minute: 0 to 59.
+        weekday: 1 (Monday) to 7.
+    """
+
+    now_ms: _Count
+    zone: _Text
+    local_date: _Text
+    hour: Annotated[int, msgspec.Meta(ge=0, le=23)]
+    minute: Annotated[int, msgspec.Meta(ge=0, le=59)]
+    weekday: Annotated[int, msgspec.Meta(ge=1, le=7)]
+
+
+class Environment(_Struct, frozen=True):
+    """Where.
+
+    Attributes:
+        address: The client's network address.
+        network: Label of the network that it belongs to; ``unknown`` if to none.
+    """
+
+    address: _Text
+    network: _Text = "unknown"
+
+
+class SessionState(_Struct, frozen=True):
+    """In what state.
+
+    Attributes:
+        session: The gateway's session.
+        calls: Calls of this session before this one.
+        denied: Denied calls among them.
+        started_ms: POSIX milliseconds of its first call.
+    """
+
+    session: _Text
+    calls: _Count = 0
+    denied: _Count = 0
+    started_ms: _Count = 0
+
+
+class DecisionRequest(_Struct, frozen=True):
+    """All facts of one decision.
+
+    Attributes:
+        version: 1.
+        principal: Who.
+        action: The MCP method.
+        resource: What.
+        time: When.
+        environment: Where.
+        state: In what state.
+        arguments: JSON text of the call's arguments exactly as received; ``{}`` if there are none.
+    """
+
+    version: Literal[1]
+    principal: Principal
+    action: _Text
+    resource: Resource
+    time: Time
+    environment: Environment
+    state: SessionState
+    arguments: str = "{}"
+
+    def parsed_arguments(self) -> JSONValue:
+        """Return the arguments with their numbers exact.
+
+        Raises:
+            MalformedError: Not strict JSON.
+        """
+        return parse_json(self.arguments.encode())
+
+
+class Decision(_Struct, frozen=True):
+    """The policy's answer to one request.
+
+    Attributes:
+        effect: PERMIT, DENY, INDETERMINATE or NOT_APPLICABLE.
+        bundle_revision: Digest of the bundle that answered.
+        engine: Engine name.
+        engine_version: Exact version of the engine's package.
+        rules: Names of the determining rules, sorted.
+        failed_condition: First rule, in bundle order, that stood against the call.
+        obligations: What the enforcement point must fulfil, sorted.
+        reason: ``policy``, ``no_permit``, or for INDETERMINATE what went wrong, such as ``evaluation_error``.
+        detail: Rule and attribute names for the person who mends the policy; never a value.
+    """
+
+    effect: Effect
+    bundle_revision: str
+    engine: str
+    engine_version: str
+    rules: tuple[str, ...] = ()
+    failed_condition: str | None = None
+    obligations: tuple[str, ...] = ()
+    reason: str = "policy"
+    detail: str = ""
+
+    @property
+    def permitted(self) -> bool:
+        """Whether the call may proceed once the obligations are fulfilled."""
+        return self.effect is Effect.PERMIT
+
+
+_DECODER: Final = msgspec.json.Decoder(DecisionRequest)
+
+
+def encode_request(request: DecisionRequest) -> bytes:
+    """Return a request's canonical bytes (RFC 8785), all members written out."""
+    return canonical_bytes(msgspec.to_builtins(request))
+
+
+def decode_request(data: bytes) -> DecisionRequest:
+    """Read a recorded request; the inverse of `encode_request`.
+
+    Raises:
+        MalformedError: Not a request of version 1 in canonical form.
+    """
+    try:
+        request = _DECODER.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedError(f"not a decision request: {error}") from error
+    if encode_request(request) != data:
+        raise MalformedError("a decision request is not in canonical form")
+    return request
