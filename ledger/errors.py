@@ -22,7 +22,7 @@ Two distinctions carry the design:
     │  │  ├─ SignatureError ── SignatureInvalidError, SignatureUncheckedError
     │  │  ├─ TrustPolicyError
     │  │  └─ CommitmentError
-    │  ├─ StateError ── ConflictError, NotFoundError
+    │  ├─ StateError ── ConflictError, NotFoundError, OverloadedError, ErasedError
     │  └─ DependencyError ── StorageError, AnchorError, WitnessError, UpstreamError
     ├─ PolicyError ── PolicySyntaxError, UnknownBundleError
     ├─ EvidenceError ── IncompletePopulationError
@@ -37,11 +37,13 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "DependencyError",
+    "ErasedError",
     "EvidenceError",
     "IncompletePopulationError",
     "LedgerError",
     "MalformedError",
     "NotFoundError",
+    "OverloadedError",
     "PolicyError",
     "PolicySyntaxError",
     "ProofError",
@@ -134,6 +136,14 @@ class ConflictError(StateError):
 
 class NotFoundError(StateError):
     """No such log, record, tile, checkpoint or bundle."""
+
+
+class OverloadedError(StateError):
+    """A bounded queue is full: nothing was taken, try again later."""
+
+
+class ErasedError(StateError):
+    """The payload's key was destroyed; the leaf stays, what it commits to is gone."""
 
 
 class DependencyError(LedgerError):

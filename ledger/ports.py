@@ -165,13 +165,13 @@ class LogStore(Protocol):
         """
         ...
 
-    def swap_checkpoint(self, log_id: str, *, expected: bytes | None, new: bytes, size: int) -> None:
+    def swap_checkpoint(self, log_id: str, *, expected: bytes | None, new: bytes, size: int, published_ms: int) -> None:
         """Make ``new`` the published checkpoint if ``expected`` is the present one.
 
         Durability: synced when the call returns. Atomicity: compare and swap are one step for all processes.
 
         Raises:
-            ConflictError: Another checkpoint is published: the caller lost and must stop.
+            ConflictError: Another checkpoint is published, or a larger one: the caller lost and must stop.
             StorageError: It may or may not have happened; reload before doing anything else.
         """
         ...
@@ -207,6 +207,7 @@ class TileStore(Protocol):
         smaller than the present one is silently left unexposed: a late writer must not move the log back.
 
         Raises:
+            ConflictError: A checkpoint of the same size with another root is exposed.
             StorageError: The store failed.
         """
         ...

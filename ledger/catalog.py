@@ -1,0 +1,105 @@
+"""The catalogue port: finding records of a log by what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ledger.projection import Row
+
+__all__ = ["MAX_PAGE", "Catalog", "DecisionQuery", "StreamPosition"]
+
+MAX_PAGE: Final = 500
+"""Most decisions that one search returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionQuery:
+    """What to look for; a field that is None does not restrict.
+
+    Attributes:
+        from_ms: Decision time at or after, POSIX milliseconds.
+        to_ms: Decision time before.
+        agent: Agent name.
+        users: Pseudonyms of a user, one for each pseudonym key.
+        session: Pseudonym of the session.
+        server: Server name.
+        tool: Tool name.
+        rule: Name of a determining rule.
+        decision: PERMIT, DENY, INDETERMINATE or NOT_APPLICABLE.
+        enforcement: allow, deny, ask or kill.
+        mode: enforce or observe.
+        reason: Machine-readable cause.
+        bundle_revision: Digest of the bundle.
+        trace_id: W3C trace id.
+        fingerprints: Keyed fingerprints of arguments sent or content received.
+        before: Leaf index that the results lie under: the cursor of the next page.
+        limit: Results, at most `MAX_PAGE`.
+    """
+
+    from_ms: int | None = None
+    to_ms: int | None = None
+    agent: str | None = None
+    users: Sequence[str] | None = None
+    session: str | None = None
+    server: str | None = None
+    tool: str | None = None
+    rule: str | None = None
+    decision: str | None = None
+    enforcement: str | None = None
+    mode: str | None = None
+    reason: str | None = None
+    bundle_revision: str | None = None
+    trace_id: str | None = None
+    fingerprints: Sequence[str] | None = None
+    before: int | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPosition:
+    """The last record of an enforcer: its epoch and sequence number."""
+
+    epoch: str
+    seq: int
+
+
+class Catalog(Protocol):
+    """Finds leaf indexes. Every method raises `StorageError` if the store failed, and may be called from any thread."""
+
+    def index_of(self, log_id: str, record_id: str) -> int:
+        """Return a record's leaf index.
+
+        Raises:
+            NotFoundError: There is no such record.
+        """
+        ...
+
+    def search(self, log_id: str, wanted: DecisionQuery) -> list[int]:
+        """Return the leaf indexes of the newest matching decisions, newest first."""
+        ...
+
+    def session(self, log_id: str, session: str) -> list[int]:
+        """Return the leaf indexes of a session's decisions and outcomes, in order."""
+        ...
+
+    def outcomes_of(self, log_id: str, decision_id: str) -> list[int]:
+        """Return the leaf indexes of a decision's outcomes; there should be at most one."""
+        ...
+
+    def of_type(self, log_id: str, record_type: str) -> list[int]:
+        """Return the leaf indexes of all records of a type, in order."""
+        ...
+
+    def last_position(self, log_id: str, enforcer_id: str) -> StreamPosition | None:
+        """Return where an enforcer's stream stands, or None if it never wrote."""
+        ...
+
+    def counts(self, log_id: str) -> Mapping[str, int]:
+        """Return the number of records by type."""
+        ...
+
+    def rows(self, log_id: str, start: int, end: int) -> Mapping[int, Mapping[str, Sequence[Row]]]:
+        """Return the projected rows of the leaves ``[start, end)`` by leaf index and table, for the auditor."""
+        ...

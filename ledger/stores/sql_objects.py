@@ -1,0 +1,74 @@
+"""Things kept by key in the SQL database: encrypted payloads (read side) and policy bundles."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine, insert, select
+
+from ledger.clock import Clock
+from ledger.database import translated, writing
+from ledger.errors import ConflictError, NotFoundError
+from ledger.ports import SealedPayload
+from ledger.stores import tables
+
+__all__ = ["SQLBundleStore", "SQLPayloadStore"]
+
+
+class SQLPayloadStore:
+    """`ledger.vault.PayloadStore` over SQL; payloads are written by `SQLLogStore.sequence`, with their record."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Use a database whose schema is up to date."""
+        self._engine = engine
+
+    def payload(self, log_id: str, record_id: str, field: str) -> SealedPayload:
+        """See `PayloadStore.payload`."""
+        columns = tables.vault_payloads.c
+        query = select(columns.subject, columns.ciphertext).where(
+            columns.log_id == log_id, columns.record_id == record_id, columns.field == field
+        )
+        with translated("read a payload"), self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFoundError(f"the vault holds no payload for the field {field} of record {record_id}")
+        return SealedPayload(record_id, field, row[0], bytes(row[1]))
+
+
+class SQLBundleStore:
+    """Policy bundles by digest, create-only."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        """Use a database whose schema is up to date."""
+        self._engine = engine
+        self._clock = clock
+
+    def put(self, log_id: str, revision: str, archive: bytes) -> None:
+        """Keep a bundle's archive; durable when the call returns, the same bytes again are success.
+
+        Raises:
+            ConflictError: Another archive is kept under that revision.
+            StorageError: The database failed.
+        """
+        columns = tables.bundles.c
+        query = select(columns.archive).where(columns.log_id == log_id, columns.revision == revision)
+        with translated("store a bundle"), writing(self._engine) as connection:
+            present = connection.scalar(query)
+            if present is None:
+                row = {"log_id": log_id, "revision": revision, "archive": archive, "stored_ms": self._clock.now_ms()}
+                connection.execute(insert(tables.bundles), row)
+            elif bytes(present) != archive:
+                raise ConflictError(f"another archive is stored as bundle {revision}")
+
+    def get(self, log_id: str, revision: str) -> bytes:
+        """Return a bundle's archive.
+
+        Raises:
+            NotFoundError: No such bundle.
+            StorageError: The database failed.
+        """
+        columns = tables.bundles.c
+        query = select(columns.archive).where(columns.log_id == log_id, columns.revision == revision)
+        with translated("read a bundle"), self._engine.connect() as connection:
+            archive = connection.scalar(query)
+        if archive is None:
+            raise NotFoundError(f"no bundle of revision {revision}")
+        return bytes(archive)

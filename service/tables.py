@@ -1,0 +1,57 @@
+"""Tables of the service itself: tokens, dashboard sessions, evidence-pack jobs. None of them is evidence."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Index, MetaData, String, Table, Text
+
+from ledger.database import NAMING_CONVENTION, BigInt
+
+__all__ = ["api_tokens", "metadata", "pack_jobs", "web_sessions"]
+
+metadata = MetaData(naming_convention=NAMING_CONVENTION)
+
+
+def _log_id() -> Column[str]:
+    return Column("log_id", String(63), primary_key=True)
+
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    _log_id(),
+    Column("token_sha256", String(64), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("enforcer_id", String(128)),
+    Column("created_ms", BigInt, nullable=False),
+    Column("expires_ms", BigInt),
+    Column("revoked_ms", BigInt),
+)
+"""Tokens are kept as SHA-256 of 32 random bytes; what they open is in the row."""
+
+web_sessions = Table(
+    "web_sessions",
+    metadata,
+    _log_id(),
+    Column("session_sha256", String(64), primary_key=True),
+    Column("token_sha256", String(64), nullable=False),
+    Column("csrf", String(64), nullable=False),
+    Column("created_ms", BigInt, nullable=False),
+    Column("expires_ms", BigInt, nullable=False),
+)
+
+pack_jobs = Table(
+    "pack_jobs",
+    metadata,
+    _log_id(),
+    Column("pack_id", String(36), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("step", String(128), nullable=False),
+    Column("request", Text, nullable=False),
+    Column("created_ms", BigInt, nullable=False),
+    Column("finished_ms", BigInt),
+    Column("zip_sha256", String(64)),
+    Column("pdf_sha256", String(64)),
+    Column("error", Text),
+    Index(None, "log_id", "created_ms"),
+)
