@@ -1,0 +1,303 @@
+"""The auditor: re-read everything, re-derive everything, compare, and repair nothing.
+
+`audit` walks a log once, bundle by bundle:
+
+* every entry is hashed, and its hash compared with the level-0 tile: a difference names the leaf;
+* every tile of the published size is built again from the entries and compared byte by byte;
+* the root is compared with the checkpoint's, whose signatures are checked by a trust policy from outside;
+* every entry must be a canonical record of this log with its enforcer's valid signature, by the keys that the log's own
+  key records introduce;
+* the rows of the SQL projection, if there is one, must be those that the entry makes;
+* every vaulted payload, if the vault is at hand, must open its commitment;
+* every other checkpoint at hand (anchored, kept, published before) must be signed, and its root must be the root that
+  the same entries had at its size.
+
+What was not looked at is said in the report. Several findings may have one cause.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ledger.catalog import Catalog
+from ledger.completeness import EnforcerStream, assess
+from ledger.errors import ErasedError, LedgerError, NotFoundError, VerificationError
+from ledger.keyring import Keyring
+from ledger.merkle import CompactRange, LeafHash, RootHash, hash_leaf
+from ledger.ports import TileStore
+from ledger.projection import PROJECTED_TABLES, Row, project
+from ledger.proofs import TreeHead
+from ledger.prover import Prover
+from ledger.records import Record, commitments, decode_entry
+from ledger.tiles import BUNDLE_LEVEL, TILE_WIDTH, Edge, TileCoordinate, unpack_bundle, unpack_tile
+from ledger.trust import TrustPolicy, VerifiedCheckpoint
+from ledger.vault import Vault
+
+__all__ = ["AuditReport", "Auditor", "Finding"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is not as it must be.
+
+    Attributes:
+        check: Which check failed, such as ``leaf``, ``tile``, ``root``, ``record``, ``projection``, ``vault``.
+        reason: One sentence, without any vaulted value.
+        leaf: The leaf that it is about, or None.
+        place: Path, table or checkpoint that it is about, or None.
+    """
+
+    check: str
+    reason: str
+    leaf: int | None = None
+    place: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class AuditReport:
+    """What an audit looked at and what it found.
+
+    Attributes:
+        log_id: Which log.
+        head: The published head that was audited, or None if there is none.
+        checked: Number of things checked, by kind.
+        not_checked: What was not looked at, and why.
+        findings: What is wrong; empty if nothing is.
+        streams: Completeness of each enforcer's records.
+    """
+
+    log_id: str
+    head: TreeHead | None = None
+    checked: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    not_checked: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    streams: list[EnforcerStream] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+
+class Auditor:
+    """Audits one log. Use an instance once."""
+
+    def __init__(
+        self,
+        log_id: str,
+        tiles: TileStore,
+        policy: TrustPolicy,
+        *,
+        catalog: Catalog | None = None,
+        vault: Vault | None = None,
+        other_checkpoints: Iterable[bytes] = (),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Prepare an audit.
+
+        Args:
+            log_id: Which log.
+            tiles: Its tile store.
+            policy: Whose signatures count; from outside the log.
+            catalog: Its SQL projection, if that is to be compared.
+            vault: Its vault, if payloads are to be opened.
+            other_checkpoints: Checkpoints from anchors, from earlier publications or that somebody kept.
+            progress: Called with leaves done and leaves in all.
+        """
+        self._log_id = log_id
+        self._tiles = tiles
+        self._prover = Prover(tiles, log_id)
+        self._policy = policy
+        self._catalog = catalog
+        self._vault = vault
+        self._other = list(other_checkpoints)
+        self._progress = progress
+        self._report = AuditReport(log_id=log_id)
+        self._keyring = Keyring()
+        self._records: list[Record] = []
+        self._wanted_roots: dict[int, list[VerifiedCheckpoint]] = defaultdict(list)
+
+    def audit(self) -> AuditReport:
+        """Audit the published log.
+
+        Raises:
+            StorageError: A store could not be read; the audit is not finished and says nothing.
+        """
+        report = self._report
+        if self._catalog is None:
+            report.not_checked.append("the SQL projection: none was given")
+        if self._vault is None:
+            report.not_checked.append("vaulted payloads: no vault was given")
+        verified = self._published()
+        self._read_other_checkpoints()
+        if verified is None:
+            return report
+        report.head = verified.head
+        self._wanted_roots[verified.head.size].append(verified)
+        self._walk(verified.head)
+        report.streams = assess(self._records)
+        return report
+
+    def _find(self, check: str, reason: object, *, leaf: int | None = None, place: str | None = None) -> None:
+        self._report.findings.append(Finding(check=check, reason=str(reason), leaf=leaf, place=place))
+
+    def _published(self) -> VerifiedCheckpoint | None:
+        try:
+            verified = self._policy.verify(self._prover.checkpoint())
+        except NotFoundError:
+            self._report.not_checked.append("the tree: no checkpoint has been published")
+            return None
+        except LedgerError as error:
+            self._find("checkpoint", error, place="checkpoint")
+            return None
+        self._report.checked["checkpoints"] += 1
+        return verified
+
+    def _read_other_checkpoints(self) -> None:
+        for data in self._other:
+            try:
+                verified = self._policy.verify(data)
+            except LedgerError as error:
+                self._find("checkpoint", error, place="a kept checkpoint")
+                continue
+            self._wanted_roots[verified.head.size].append(verified)
+            self._report.checked["checkpoints"] += 1
+
+    def _walk(self, head: TreeHead) -> None:
+        tree, edge = CompactRange(), Edge()
+        self._compare_roots(tree)
+        for number in range(-(-head.size // TILE_WIDTH)):
+            width = min(TILE_WIDTH, head.size - number * TILE_WIDTH)
+            entries = self._bundle(number, width)
+            if entries is None:
+                self._report.not_checked.append(f"leaves from {number * TILE_WIDTH} on: a bundle cannot be read")
+                return
+            leaves = [hash_leaf(entry) for entry in entries]
+            for leaf in leaves:
+                tree.append(leaf)
+                self._compare_roots(tree)
+            self._compare_tiles(edge.extend(leaves), last=number * TILE_WIDTH + width == head.size)
+            self._check_entries(number * TILE_WIDTH, entries, leaves)
+            if self._progress is not None:
+                self._progress(tree.size, head.size)
+        for size in sorted(size for size in self._wanted_roots if size > head.size):
+            self._find("checkpoint", f"a checkpoint of {size} leaves is known, the log shows {head.size}")
+
+    def _bundle(self, number: int, width: int) -> list[bytes] | None:
+        coordinate = TileCoordinate(BUNDLE_LEVEL, number, width)
+        try:
+            return unpack_bundle(self._tiles.get(self._log_id, coordinate.path), width)
+        except NotFoundError:
+            pass
+        except LedgerError as error:
+            self._find("bundle", error, place=coordinate.path)
+            return None
+        try:
+            return self._prover.bundle(number, width)
+        except LedgerError as error:
+            self._find("bundle", error, place=coordinate.path)
+            return None
+
+    def _compare_roots(self, tree: CompactRange) -> None:
+        for verified in self._wanted_roots.get(tree.size, ()):
+            calculated: RootHash = tree.root()
+            self._report.checked["roots"] += 1
+            if calculated != verified.head.root:
+                self._find(
+                    "root",
+                    f"the entries lead to root {calculated.hex()}, the checkpoint says {verified.head.root.hex()}",
+                    place=f"checkpoint {tree.size}",
+                )
+
+    def _compare_tiles(self, expected: list[tuple[TileCoordinate, bytes]], *, last: bool) -> None:
+        for coordinate, data in expected:
+            if not coordinate.full and not last:
+                continue
+            try:
+                stored = self._tile(coordinate)
+            except LedgerError as error:
+                self._find("tile", error, place=coordinate.path)
+                continue
+            self._report.checked["tiles"] += 1
+            if stored != data:
+                self._find_tile(coordinate, stored, data)
+
+    def _tile(self, coordinate: TileCoordinate) -> bytes:
+        try:
+            return self._tiles.get(self._log_id, coordinate.path)
+        except NotFoundError:
+            row = self._prover.tile_row(coordinate.level, coordinate.number, coordinate.width)
+            return b"".join(row)
+
+    def _find_tile(self, coordinate: TileCoordinate, stored: bytes, expected: bytes) -> None:
+        try:
+            pairs = zip(unpack_tile(stored, coordinate.width), unpack_tile(expected, coordinate.width), strict=True)
+        except LedgerError as error:
+            self._find("tile", error, place=coordinate.path)
+            return
+        for position, (found, wanted) in enumerate(pairs):
+            if found != wanted:
+                index = coordinate.number * TILE_WIDTH + position
+                if coordinate.level == 0:
+                    self._find("leaf", "the entry's hash is not the one in the tile", leaf=index, place=coordinate.path)
+                else:
+                    self._find("tile", f"hash {position} is not the one that the entries make", place=coordinate.path)
+
+    def _check_entries(self, start: int, entries: Sequence[bytes], leaves: Sequence[LeafHash]) -> None:
+        rows: Mapping[int, Mapping[str, Sequence[Row]]] = {}
+        if self._catalog is not None:
+            rows = self._catalog.rows(self._log_id, start, start + len(entries))
+        for index, (entry, leaf) in enumerate(zip(entries, leaves, strict=True), start):
+            self._report.checked["entries"] += 1
+            try:
+                record = decode_entry(entry)
+            except LedgerError as error:
+                self._find("record", error, leaf=index)
+                continue
+            self._check_record(index, record)
+            if self._catalog is not None:
+                self._check_projection(index, project(record, index, leaf), rows.get(index))
+            if self._vault is not None:
+                self._check_payloads(index, record, self._vault)
+
+    def _check_record(self, index: int, record: Record) -> None:
+        if record.log_id != self._log_id:
+            self._find("record", f"the record is of the log {record.log_id}", leaf=index)
+        try:
+            self._keyring.check(index, record)
+        except LedgerError as error:
+            self._find("record", error, leaf=index)
+        else:
+            self._report.checked["record signatures"] += 1
+        self._records.append(record)
+
+    def _check_projection(
+        self, index: int, expected: Mapping[str, Sequence[Row]], stored: Mapping[str, Sequence[Row]] | None
+    ) -> None:
+        if stored is None:
+            self._find("projection", "the projection lacks this leaf", leaf=index, place="records")
+            return
+        for name in PROJECTED_TABLES:
+            self._report.checked["projected rows"] += len(expected[name])
+            if len(expected[name]) != len(stored[name]):
+                reason = f"the projection has {len(stored[name])} rows, the entry makes {len(expected[name])}"
+                self._find("projection", reason, leaf=index, place=name)
+                continue
+            for wanted, found in zip(expected[name], stored[name], strict=True):
+                differing = sorted(column for column, value in wanted.items() if found.get(column) != value)
+                if differing:
+                    reason = f"the projection differs from the entry in {', '.join(differing)}"
+                    self._find("projection", reason, leaf=index, place=name)
+
+    def _check_payloads(self, index: int, record: Record, vault: Vault) -> None:
+        for name in commitments(record):
+            try:
+                vault.open(record, name)
+            except ErasedError:
+                self._report.checked["erased payloads"] += 1
+            except (NotFoundError, VerificationError) as error:
+                self._find("vault", error, leaf=index, place=name)
+            else:
+                self._report.checked["payloads"] += 1

@@ -1,0 +1,90 @@
+"""The integrator: sequenced entries become tiles and bundles.
+
+It is the only writer of a log's tiles. What it writes is a function of the entries alone (invariant 3): written twice,
+by two processes or after a crash, the same path gets the same bytes. Nothing it writes counts until `publisher` has
+swapped a checkpoint that covers it.
+"""
+
+from __future__ import annotations
+
+from ledger.errors import RootMismatchError, StateError
+from ledger.merkle import RootHash, hash_leaf
+from ledger.ports import TileStore
+from ledger.proofs import TreeHead
+from ledger.prover import Prover
+from ledger.reader import EntryReader
+from ledger.tiles import BUNDLE_LEVEL, TILE_WIDTH, Edge, TileCoordinate, pack_bundle
+
+__all__ = ["Integrator"]
+
+
+class Integrator:
+    """Extends one log's tree. One task owns it; it is not safe for concurrent use."""
+
+    def __init__(self, log_id: str, reader: EntryReader, tiles: TileStore) -> None:
+        """Start with an empty tree; `load` takes up a published one."""
+        self._log_id = log_id
+        self._reader = reader
+        self._tiles = tiles
+        self._edge = Edge()
+        self._bundle: list[bytes] = []
+
+    @property
+    def size(self) -> int:
+        """Leaves in the tree."""
+        return self._edge.size
+
+    def root(self) -> RootHash:
+        """Return the tree's root."""
+        return self._edge.root()
+
+    def load(self, head: TreeHead) -> None:
+        """Take up a published tree from its tiles, and prove that they lead to its root.
+
+        Raises:
+            RootMismatchError: The tiles are damaged, or of another log: nothing may be published.
+            NotFoundError: A tile or bundle is missing.
+            MalformedError: A tile or bundle is damaged.
+        """
+        prover = Prover(self._tiles, self._log_id)
+        edge = Edge(head.size, prover.edge_rows(head.size))
+        calculated = edge.root()
+        if calculated != head.root:
+            raise RootMismatchError(
+                "the tiles do not lead to the checkpoint", expected=head.root, calculated=calculated
+            )
+        width = head.size % TILE_WIDTH
+        self._bundle = prover.bundle(head.size // TILE_WIDTH, width) if width else []
+        self._edge = edge
+
+    def integrate(self, size: int) -> RootHash:
+        """Extend the tree to ``size`` leaves and write every tile and bundle of the new size.
+
+        All of them are durable when the call returns. When it raises, the tree is as it was; some files may have been
+        written, and writing them again is harmless.
+
+        Raises:
+            StateError: ``size`` is smaller than the tree.
+            StorageError: A store failed.
+            ConflictError: Other bytes stand where a tile belongs: two trees, or damage. Publishing must stop.
+        """
+        if size < self.size:
+            raise StateError(f"the tree has {self.size} leaves and cannot shrink to {size}")
+        edge, bundle = self._edge.copy(), list(self._bundle)
+        number = edge.size // TILE_WIDTH
+        leaves = []
+        for entry in self._reader.entries(edge.size, size):
+            bundle.append(entry)
+            leaves.append(hash_leaf(entry))
+            if len(bundle) == TILE_WIDTH:
+                self._put(TileCoordinate(BUNDLE_LEVEL, number), pack_bundle(bundle))
+                bundle, number = [], number + 1
+        if bundle and leaves:
+            self._put(TileCoordinate(BUNDLE_LEVEL, number, len(bundle)), pack_bundle(bundle))
+        for coordinate, data in edge.extend(leaves):
+            self._put(coordinate, data)
+        self._edge, self._bundle = edge, bundle
+        return edge.root()
+
+    def _put(self, coordinate: TileCoordinate, data: bytes) -> None:
+        self._tiles.put(self._log_id, coordinate.path, data)

@@ -1,0 +1,164 @@
+"""The keyring: the keys that a log's own key records introduce.
+
+Pure. Trust in a log begins outside it, with the log's keys in a trust policy. Every other key is introduced *in* the
+log, by key records that the checkpoint signatures cover:
+
+* leaf 0 introduces the *registrar*, the service's own enforcer, by a record that its new key signs;
+* every later key record must come from the registrar;
+* an enforcer's records count with the keys that were introduced for it and not retired before.
+
+So an enforcer cannot introduce another, a pack cannot bring its own signer, and each introduction is a leaf that
+anybody can see. What this does not prevent: whoever runs the service can introduce keys; he cannot do so unseen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ledger.envelopes import EnvelopeKey
+from ledger.errors import SignatureInvalidError, TrustPolicyError, VerificationError
+from ledger.notes import KeyId, decode_base64
+from ledger.records import KeyEvent, Record, verify_record_signature
+from ledger.trust import KeyValidity
+
+__all__ = ["IntroducedKey", "Keyring"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntroducedKey:
+    """A public key and the leaves for which it counts.
+
+    Attributes:
+        purpose: ``log``, ``pack``, ``enforcer``, …
+        algorithm: As in the key record.
+        subject: Who holds it.
+        key_id: Its public id.
+        public_key: Raw bytes; empty for a symmetric key.
+        first_leaf: Leaf of its introduction.
+        last_leaf: Leaf of its retirement or compromise, or None.
+    """
+
+    purpose: str
+    algorithm: str
+    subject: str
+    key_id: str
+    public_key: bytes
+    first_leaf: int
+    last_leaf: int | None = None
+
+    def covers(self, leaf: int) -> bool:
+        """Whether the key counts for a record at ``leaf``."""
+        return self.first_leaf <= leaf and (self.last_leaf is None or leaf <= self.last_leaf)
+
+
+@dataclass(slots=True)
+class Keyring:
+    """The keys introduced so far; fed with every record of a log in order. One task owns it.
+
+    Attributes:
+        registrar: Id of the enforcer that may introduce keys, or None before leaf 0.
+        keys: Every key introduced, in order.
+        log_validity: Tree sizes for which log keys count, by key id, where key records limit them.
+    """
+
+    registrar: str | None = None
+    keys: list[IntroducedKey] = field(default_factory=list)
+    log_validity: dict[KeyId, KeyValidity] = field(default_factory=dict)
+    _enforcers: dict[str, list[IntroducedKey]] = field(default_factory=dict)
+
+    def check(self, leaf: int, record: Record) -> None:
+        """Check a record's signature, and take in what a key record introduces.
+
+        Args:
+            leaf: The record's leaf index; records are fed in order, from leaf 0.
+            record: The record.
+
+        Raises:
+            TrustPolicyError: A key record of somebody who may not introduce keys.
+            SignatureInvalidError: The signature is not by a key that was introduced for the enforcer.
+        """
+        body = record.body
+        if self.registrar is None:
+            self._begin(leaf, record)
+            return
+        self._check_signature(leaf, record)
+        if isinstance(body, KeyEvent):
+            if record.enforcer_id != self.registrar:
+                raise TrustPolicyError(f"a key record of {record.enforcer_id}, who may not introduce keys")
+            self._take(leaf, body)
+
+    def _begin(self, leaf: int, record: Record) -> None:
+        body = record.body
+        introduces_itself = (
+            isinstance(body, KeyEvent)
+            and (body.purpose, body.action) == ("enforcer", "created")
+            and body.subject == record.enforcer_id
+        )
+        if leaf != 0 or not introduces_itself:
+            raise TrustPolicyError("leaf 0 does not introduce the enforcer that writes it")
+        assert isinstance(body, KeyEvent)
+        key = _introduced(leaf, body)
+        verify_record_signature(record, key.public_key)
+        self.registrar = record.enforcer_id
+        self._add(key)
+
+    def _add(self, key: IntroducedKey) -> None:
+        self.keys.append(key)
+        if key.purpose == "enforcer":
+            self._enforcers.setdefault(key.subject, []).append(key)
+
+    def _take(self, leaf: int, body: KeyEvent) -> None:
+        if body.action == "created":
+            self._add(_introduced(leaf, body))
+        else:
+            self._end(leaf, body)
+        if body.purpose == "log":
+            self.log_validity[KeyId(bytes.fromhex(body.key_id))] = KeyValidity(body.first_size, body.last_size)
+
+    def _end(self, leaf: int, body: KeyEvent) -> None:
+        """End a key. A compromised one stops counting after the tree size that the record names."""
+        last = leaf if body.last_size is None else min(leaf, body.last_size)
+        for position, key in enumerate(self.keys):
+            if (key.purpose, key.key_id) == (body.purpose, body.key_id) and key.last_leaf is None:
+                ended = replace(key, last_leaf=last)
+                self.keys[position] = ended
+                held = self._enforcers.get(key.subject, [])
+                self._enforcers[key.subject] = [ended if other == key else other for other in held]
+
+    def _check_signature(self, leaf: int, record: Record) -> None:
+        keys = [key for key in self._enforcers.get(record.enforcer_id, ()) if key.covers(leaf)]
+        if not keys:
+            raise TrustPolicyError(f"no key record introduces the enforcer {record.enforcer_id}")
+        failure: VerificationError | None = None
+        for key in keys:
+            try:
+                verify_record_signature(record, key.public_key)
+            except SignatureInvalidError as error:
+                failure = error
+            else:
+                return
+        assert failure is not None
+        raise failure
+
+    def enforcer_keys(self, enforcer_id: str) -> list[bytes]:
+        """Return the public keys that count for an enforcer's next record."""
+        return [key.public_key for key in self._enforcers.get(enforcer_id, ()) if key.last_leaf is None]
+
+    def pack_keys(self) -> list[EnvelopeKey]:
+        """Return the keys that sign packs and were not retired."""
+        return [
+            EnvelopeKey(key.algorithm, key.public_key)
+            for key in self.keys
+            if key.purpose == "pack" and key.last_leaf is None
+        ]
+
+
+def _introduced(leaf: int, body: KeyEvent) -> IntroducedKey:
+    return IntroducedKey(
+        purpose=body.purpose,
+        algorithm=body.algorithm,
+        subject=body.subject,
+        key_id=body.key_id,
+        public_key=b"" if body.public_key is None else decode_base64(body.public_key),
+        first_leaf=leaf,
+    )

@@ -1,0 +1,172 @@
+"""Proofs for a record or between sizes, built from tiles.
+
+Whatever is read here comes from the tile store alone, so that a proof can be built from a copy of the log's directory
+as well as by the service. Reads are not verified against the checkpoint as they are made; the proofs that result are,
+by whoever checks them, and `Prover.proof_file` checks its own before it hands it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from ledger.checkpoints import parse_unverified_checkpoint
+from ledger.errors import MalformedError, NotFoundError, ProofError
+from ledger.merkle import CompactRange, LeafHash, hash_leaf, subtree_root
+from ledger.ports import TileStore
+from ledger.proof_files import ProofFile
+from ledger.proofs import consistency_nodes, fold_nodes, inclusion_nodes, range_nodes, verify_inclusion
+from ledger.tiles import (
+    BUNDLE_LEVEL,
+    CHECKPOINT_PATH,
+    TILE_WIDTH,
+    TileCoordinate,
+    hash_coordinate,
+    partial_width,
+    unpack_bundle,
+    unpack_tile,
+)
+
+__all__ = ["Prover"]
+
+_CACHED_TILES = 256
+
+
+class Prover:
+    """Reads one log's published tiles and bundles; safe for any thread."""
+
+    def __init__(self, tiles: TileStore, log_id: str) -> None:
+        """Read from a tile store."""
+        self._tiles = tiles
+        self._log_id = log_id
+        self._full_tile = lru_cache(maxsize=_CACHED_TILES)(self._read)
+
+    def _read(self, coordinate: TileCoordinate) -> bytes:
+        return self._tiles.get(self._log_id, coordinate.path)
+
+    def _row(self, coordinate: TileCoordinate) -> tuple[bytes, int]:
+        """Return a tile's or bundle's bytes and its true width, falling back from a partial to the full one."""
+        if coordinate.full:
+            return self._full_tile(coordinate), TILE_WIDTH
+        try:
+            return self._read(coordinate), coordinate.width
+        except NotFoundError:
+            # A partial may be collected once its full tile exists (tlog-tiles, "Partial Tiles").
+            full = TileCoordinate(coordinate.level, coordinate.number)
+            return self._full_tile(full), TILE_WIDTH
+
+    def checkpoint(self) -> bytes:
+        """Return the exposed checkpoint's bytes.
+
+        Raises:
+            NotFoundError: Nothing has been published.
+        """
+        return self._tiles.get(self._log_id, CHECKPOINT_PATH)
+
+    def tile_row(self, level: int, number: int, width: int) -> list[bytes]:
+        """Return the first ``width`` hashes of a tile.
+
+        Raises:
+            NotFoundError: The store has no such tile.
+            MalformedError: The tile's bytes have the wrong length.
+        """
+        data, true_width = self._row(TileCoordinate(level, number, width))
+        return unpack_tile(data, true_width)[:width]
+
+    def bundle(self, number: int, width: int = TILE_WIDTH) -> list[bytes]:
+        """Return the first ``width`` entries of a bundle.
+
+        Raises:
+            NotFoundError: The store has no such bundle.
+            MalformedError: The bundle's bytes are not ``width`` entries.
+        """
+        data, true_width = self._row(TileCoordinate(BUNDLE_LEVEL, number, width))
+        return unpack_bundle(data, true_width)[:width]
+
+    def entries(self, start: int, end: int, size: int) -> Iterator[bytes]:
+        """Yield the entries ``[start, end)`` of a tree of ``size`` leaves, in order.
+
+        Raises:
+            ProofError: The range does not lie in the tree.
+            NotFoundError: A bundle is missing.
+            MalformedError: A bundle is damaged.
+        """
+        if not 0 <= start <= end <= size:
+            raise ProofError(f"entries {start} to {end} are not in a tree of {size}")
+        for number in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
+            first = number * TILE_WIDTH
+            width = min(TILE_WIDTH, size - first)
+            yield from self.bundle(number, width)[max(start - first, 0) : end - first]
+
+    def entry(self, index: int, size: int) -> bytes:
+        """Return one entry; see `entries`."""
+        return next(self.entries(index, index + 1, size))
+
+    def _node(self, level: int, index: int, size: int) -> bytes:
+        coordinate, first, last = hash_coordinate(level, index, size)
+        row = self.tile_row(coordinate.level, coordinate.number, coordinate.width)
+        return subtree_root(row[first:last])
+
+    def _path(self, nodes: Sequence[Sequence[tuple[int, int]]], size: int) -> tuple[bytes, ...]:
+        return tuple(fold_nodes([self._node(level, index, size) for level, index in group]) for group in nodes)
+
+    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
+        """Return the inclusion proof of a leaf in a tree of ``size`` leaves, leaf sibling first.
+
+        Raises:
+            ProofError: The leaf does not lie in the tree.
+            NotFoundError: A tile is missing.
+            MalformedError: A tile is damaged.
+        """
+        return self._path(inclusion_nodes(index, size), size)
+
+    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """Return the consistency proof from ``old`` to ``new`` leaves.
+
+        Raises:
+            ProofError: ``old`` exceeds ``new``.
+            NotFoundError: A tile is missing.
+            MalformedError: A tile is damaged.
+        """
+        return self._path(consistency_nodes(old, new), new)
+
+    def compact_range(self, size: int, *, tree_size: int | None = None) -> CompactRange:
+        """Return the perfect subtrees that cover the first ``size`` leaves.
+
+        Args:
+            size: Leaves to cover.
+            tree_size: Size of the tree whose tiles are read; at least ``size``, which is the default.
+        """
+        wanted = [self._node(level, index, tree_size or size) for level, index in range_nodes(0, size)]
+        return CompactRange(size, wanted)
+
+    def edge_rows(self, size: int) -> list[list[bytes]]:
+        """Return the rows from which a `ledger.tiles.Edge` of ``size`` leaves is taken up again."""
+        rows: list[list[bytes]] = []
+        level = 0
+        while size >> (8 * level):
+            width = partial_width(level, size)
+            number = size >> (8 * (level + 1))
+            rows.append(self.tile_row(level, number, width) if width else [])
+            level += 1
+        return rows
+
+    def proof_file(self, index: int, checkpoint: bytes) -> ProofFile:
+        """Return a leaf's proof file under a published checkpoint, after checking that the proof holds.
+
+        Raises:
+            MalformedError: Not a checkpoint, or a damaged tile.
+            ProofError: The checkpoint does not cover the leaf.
+            RootMismatchError: The tiles do not lead to the checkpoint's root: they are damaged.
+            NotFoundError: A tile or bundle is missing.
+        """
+        head = parse_unverified_checkpoint(checkpoint).claim.head
+        path = self.inclusion(index, head.size)
+        verify_inclusion(self.leaf(index, head.size), index, head, path)
+        return ProofFile(index=index, path=path, checkpoint=checkpoint)
+
+    def leaf(self, index: int, size: int) -> LeafHash:
+        """Return the hash of the entry at ``index``, calculated from the entry itself."""
+        if not 0 <= index < size:
+            raise MalformedError(f"leaf {index} is not in a tree of {size}")
+        return hash_leaf(self.entry(index, size))

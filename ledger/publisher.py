@@ -1,0 +1,182 @@
+"""The publisher: the sole writer of checkpoints.
+
+One publication, and what a crash at each point leaves behind:
+
+1. integrate: write the tiles and bundles of the new size. *A crash leaves files that no checkpoint covers; they are
+   written again, with the same bytes.*
+2. sign with every key, and verify each signature with another implementation than the one that made it. *Nothing.*
+3. swap: compare-and-swap the checkpoint in the log store, the only authority. *After this the checkpoint is published,
+   whether or not anybody saw it.*
+4. expose: replace the live checkpoint in the tile store. *`load` exposes it at the next start.*
+5. release: forget entry bytes that full bundles hold. *They are released by the next publication.*
+6. anchor: keep an independent copy. *`load` and every later publication anchor what is newest; a failure here never
+   stops ingestion, it shows as lag.*
+
+A lost swap means that somebody else publishes: the loser raises `ConflictError` and must not go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ledger.checkpoints import Checkpoint
+from ledger.clock import Clock
+from ledger.errors import AnchorError, StateError
+from ledger.integrator import Integrator
+from ledger.notes import SignedNote
+from ledger.ports import Anchor, AnchorReceipt, LogStore, Signer, TileStore
+from ledger.proofs import TreeHead
+from ledger.tiles import TILE_WIDTH
+from ledger.trust import TrustPolicy, VerifiedCheckpoint
+
+__all__ = ["AnchorStatus", "Published", "Publisher"]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The present checkpoint.
+
+    Attributes:
+        checkpoint: Its bytes.
+        head: Size and root.
+        timestamp_seconds: When it was signed, by the log's clock.
+    """
+
+    checkpoint: bytes
+    head: TreeHead
+    timestamp_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorStatus:
+    """How far the anchor has come.
+
+    Attributes:
+        receipt: Of the newest copy, or None.
+        failure: Why the last attempt failed, or None.
+    """
+
+    receipt: AnchorReceipt | None = None
+    failure: str | None = None
+
+
+class Publisher:
+    """Publishes one log. One task owns it; it is not safe for concurrent use."""
+
+    def __init__(
+        self,
+        *,
+        log_id: str,
+        origin: str,
+        store: LogStore,
+        tiles: TileStore,
+        integrator: Integrator,
+        signers: Sequence[Signer],
+        anchor: Anchor,
+        clock: Clock,
+    ) -> None:
+        """Publish with these parts; call `load` before anything else."""
+        self._log_id = log_id
+        self._origin = origin
+        self._store = store
+        self._tiles = tiles
+        self._integrator = integrator
+        self._signers = tuple(signers)
+        self._anchor = anchor
+        self._clock = clock
+        self._own_policy = TrustPolicy(logs=tuple(signer.verifier_key for signer in signers))
+        self._published: Published | None = None
+        self._anchor_status = AnchorStatus()
+
+    @property
+    def published(self) -> Published | None:
+        """The present checkpoint, or None before the first."""
+        return self._published
+
+    @property
+    def anchor_status(self) -> AnchorStatus:
+        """How far the anchor has come."""
+        return self._anchor_status
+
+    def load(self) -> None:
+        """Take up the log as the store has it: verify, expose and anchor its checkpoint.
+
+        Raises:
+            VerificationError: The checkpoint is not signed by our keys, or the tiles do not lead to its root.
+            StorageError: A store failed.
+        """
+        checkpoint = self._store.checkpoint(self._log_id)
+        if checkpoint is None:
+            return
+        verified = self._own_policy.verify(checkpoint)
+        self._integrator.load(verified.head)
+        self._tiles.expose(self._log_id, checkpoint)
+        self._remember(checkpoint, verified)
+        self.anchor_newest()
+
+    def _remember(self, checkpoint: bytes, verified: VerifiedCheckpoint) -> None:
+        timestamp = max(verified.timestamps.values(), default=0)
+        self._published = Published(checkpoint, verified.head, timestamp)
+
+    def _timestamp(self) -> int:
+        now = self._clock.now_ms() // 1000
+        last = self._published.timestamp_seconds if self._published else 0
+        # INVARIANT 2: a clock behind the last signed timestamp signs nothing.
+        if now < last:
+            raise StateError(f"the clock is {last - now} s behind the last signed checkpoint: nothing is signed")
+        return now
+
+    def _sign(self, claim: Checkpoint, timestamp_seconds: int) -> tuple[bytes, VerifiedCheckpoint]:
+        lines = tuple(signer.sign(claim, timestamp_seconds) for signer in self._signers)
+        checkpoint = SignedNote(claim.body(), lines).encode()
+        # Two implementations must agree before anything is published: the policy verifies with the other one.
+        return checkpoint, self._own_policy.verify(checkpoint)
+
+    def publish(self) -> Published | None:
+        """Publish everything that is sequenced; see the module's text for the order of the steps.
+
+        Returns:
+            The new checkpoint, or None if nothing was new.
+
+        Raises:
+            ConflictError: Somebody else publishes this log: stop.
+            StateError: The clock is behind the last signed timestamp.
+            SignatureInvalidError: A signature that we made does not verify.
+            StorageError: A store failed; reload before doing anything else.
+        """
+        size = self._store.sequenced_size(self._log_id)
+        expected = self._published
+        if size == (expected.head.size if expected else 0):
+            return None
+        timestamp = self._timestamp()
+        root = self._integrator.integrate(size)
+        claim = Checkpoint(origin=self._origin, size=size, root=root)
+        checkpoint, verified = self._sign(claim, timestamp)
+        self._store.swap_checkpoint(
+            self._log_id,
+            expected=expected.checkpoint if expected else None,
+            new=checkpoint,
+            size=size,
+            published_ms=self._clock.now_ms(),
+        )
+        # INVARIANT 2: only what has won the swap is exposed or anchored.
+        self._remember(checkpoint, verified)
+        self._tiles.expose(self._log_id, checkpoint)
+        self._store.release(self._log_id, size // TILE_WIDTH * TILE_WIDTH)
+        return self._published
+
+    def anchor_newest(self) -> None:
+        """Keep an independent copy of the present checkpoint; a failure is remembered, not raised.
+
+        Raises:
+            ConflictError: The anchor holds another checkpoint of this size: two trees of one log.
+        """
+        if self._published is None:
+            return
+        try:
+            receipt = self._anchor.put(self._log_id, self._published.head.size, self._published.checkpoint)
+        except AnchorError as failure:
+            self._anchor_status = AnchorStatus(self._anchor_status.receipt, str(failure))
+        else:
+            self._anchor_status = AnchorStatus(receipt)
