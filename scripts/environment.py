@@ -1,8 +1,8 @@
 """The project's own Python environment: ``.venv``, filled from hash-locked requirements.
 
-A lock file is installed once: a stamp in ``.venv`` holds the digest of the lock and of the Python that it was installed
-for, so that nothing happens while neither has changed. Installing checks every file's hash (``--require-hashes``), and
-a requirement that is not locked is an error.
+A lock file is installed once: a stamp in ``.venv`` holds the lock's digest, so that nothing happens until it changes.
+Installing checks every file's hash (``--require-hashes``), and a requirement that is not locked is an error. A
+``.venv`` that works is kept, whichever Python it is of; `make clean` makes way for another.
 """
 
 from __future__ import annotations
@@ -36,15 +36,8 @@ def pins(lock: str) -> frozenset[tuple[str, str]]:
     return frozenset(_PIN.findall(lock))
 
 
-def _python_identity() -> str:
-    return f"{sys.implementation.cache_tag} {sys.version.split()[0]} {sys.platform}"
-
-
-def _digest(*paths: Path) -> str:
-    digest = hashlib.sha256(_python_identity().encode())
-    for path in paths:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _is_fresh(name: str, digest: str) -> bool:
@@ -57,23 +50,24 @@ def _stamp(name: str, digest: str) -> None:
     (_STAMPS / name).write_text(digest, encoding="ascii")
 
 
-def _venv_works() -> bool:
-    """Whether ``.venv`` runs, has pip, and is of this Python's version."""
+def _venv_version() -> str | None:
+    """Return the Python version of a ``.venv`` that runs and has pip and is new enough; None if there is none."""
     if not VENV_PYTHON.is_file():
-        return False
-    probe = "import pip, sys; print(sys.version.split()[0])"
+        return None
+    probe = "import pip, sys; assert sys.version_info >= (3, 11); print(sys.version.split()[0])"
     answer = subprocess.run([VENV_PYTHON, "-c", probe], capture_output=True, text=True, check=False)
-    return answer.returncode == 0 and answer.stdout.strip() == sys.version.split()[0]
+    return answer.stdout.strip() if answer.returncode == 0 else None
 
 
 def ensure_venv() -> None:
-    """Make ``.venv`` unless it is there and works; one of another Python is made anew."""
-    if _venv_works():
-        say(f"      .venv is there (Python {sys.version.split()[0]})")
+    """Make ``.venv`` unless one is there that works."""
+    if version := _venv_version():
+        say(f"      .venv is there (Python {version})")
         return
     if VENV.exists():
-        say("      .venv is of another Python or broken: making it anew")
+        say("      .venv does not work any more: making it anew")
         shutil.rmtree(VENV)
+    say(f"      for Python {sys.version.split()[0]}")
     run_logged([sys.executable, "-m", "venv", str(VENV)], log_name="venv.log", show=lambda _: None)
 
 
@@ -87,7 +81,7 @@ def _pip_progress(total: int) -> Callable[[str], str | None]:
             count += 1
             return f"{count} of {total}: {match[1]} {match[2]}" if count % _SHOW_EVERY == 1 else None
         if line.startswith("Installing collected packages"):
-            return f"installing {count} packages"
+            return f"installing {count} packages" if count else None
         return line if line.startswith(("ERROR", "error")) else None
 
     return show

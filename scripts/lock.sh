@@ -21,7 +21,7 @@ compile() {
     shift
     echo "requirements/$output"
     # shellcheck disable=SC2086  # the upgrade options are words
-    UV_CUSTOM_COMPILE_COMMAND="make lock" "$uv" pip compile --quiet --no-config --generate-hashes --no-emit-index-url \
+    UV_CUSTOM_COMPILE_COMMAND="make lock" "$uv" pip compile --quiet --no-config --system-certs --generate-hashes --no-emit-index-url \
         --universal --python-version 3.11 ${upgrade-} --output-file "$output" "$@"
 }
 
