@@ -30,8 +30,8 @@ __all__ = [
     "Population",
     "Reperformance",
     "SignerLine",
-    "Strength",
     "StreamLine",
+    "Strength",
 ]
 
 
