@@ -1,0 +1,117 @@
+r"""Server-sent events, split as they arrive and kept byte for byte.
+
+Pure. A gateway passes each event on unchanged (`Event.raw`) and looks into its data to see whether it is the answer
+that it must hold back; what the data means is `enforcement.answers`' part.
+
+An event::
+
+    event: message\r\n
+    data: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":0.5}}\r\n
+    \r\n
+
+Source: WHATWG HTML, "Server-sent events", sections "Parsing an event stream" and "Interpreting an event stream".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.errors import MalformedError
+
+__all__ = ["Event", "EventStream"]
+
+_LF: Final = 0x0A
+_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One block of an event stream.
+
+    Attributes:
+        raw: Its bytes as received, with the empty line that ends it.
+        kind: The ``event`` field, ``message`` if there is none.
+        data: The ``data`` lines joined by LF; None if there is none (a comment, a retry hint).
+    """
+
+    raw: bytes
+    kind: str
+    data: bytes | None
+
+
+class EventStream:
+    """Splits chunks into events, however they are cut.
+
+    Not safe for concurrent use: one stream, one reader.
+    """
+
+    def __init__(self, *, max_event_bytes: int) -> None:
+        """Start at the beginning of a stream.
+
+        Args:
+            max_event_bytes: Longest event accepted, its field names and line ends included.
+        """
+        self._max_event_bytes = max_event_bytes
+        self._raw = bytearray()  # the event so far
+        self._line_start = 0  # where its unfinished line begins
+        self._scanned = 0  # no line end stands between there and here
+        self._lines: list[bytes] = []
+        self._after_cr = False  # the last byte of the last chunk was a CR: an LF may follow that belongs to it
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the next bytes and return the events that they complete.
+
+        Raises:
+            MalformedError: An event is longer than allowed; the stream cannot be read further.
+        """
+        events: list[Event] = []
+        self._raw += chunk
+        if self._after_cr and chunk:
+            # The line ended with the CR and was acted on at once; its LF stays in the raw bytes, wherever it lands: a
+            # client ignores it there as well.
+            self._line_start += self._raw[self._line_start] == _LF
+            self._scanned = self._line_start
+            self._after_cr = False
+        while (match := _LINE_END.search(self._raw, self._scanned)) is not None:
+            line = bytes(self._raw[self._line_start : match.start()])
+            self._after_cr = match[0] == b"\r" and match.end() == len(self._raw)
+            self._line_start = self._scanned = match.end()
+            if line:
+                self._lines.append(line)
+            else:
+                events.append(self._finish())
+        self._scanned = len(self._raw)
+        self._check_length(len(self._raw))
+        return events
+
+    def _check_length(self, length: int) -> None:
+        if length > self._max_event_bytes:
+            raise MalformedError(f"an event has more than {self._max_event_bytes} bytes")
+
+    def _finish(self) -> Event:
+        raw = bytes(self._raw[: self._line_start])
+        self._check_length(len(raw))
+        lines, self._lines = self._lines, []
+        if self._at_start and lines:
+            lines[0] = lines[0].removeprefix(_BOM)
+        self._at_start = False
+        del self._raw[: self._line_start]
+        self._line_start = self._scanned = 0
+        return _interpret(raw, lines)
+
+
+def _interpret(raw: bytes, lines: list[bytes]) -> Event:
+    kind = b""
+    data: list[bytes] = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"event":
+            kind = value
+        elif name == b"data":
+            data.append(value)
+    return Event(raw, kind.decode("utf-8", errors="replace") or "message", b"\n".join(data) if data else None)

@@ -1,0 +1,61 @@
+"""Splitting event streams: every cut gives the same events, and no byte is lost."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from enforcement.sse import Event, EventStream
+from ledger.errors import MalformedError
+
+
+def events_of(data: bytes, *cuts: int, limit: int = 1000) -> list[Event]:
+    stream = EventStream(max_event_bytes=limit)
+    edges = [0, *cuts, len(data)]
+    return [event for start, end in pairwise(edges) for event in stream.feed(data[start:end])]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_every_cut_of_a_stream_gives_the_same_events_and_bytes(end: bytes) -> None:
+    lines = [b"\xef\xbb\xbfevent: x", b"data: 1", b"data:2", b"", b": ping", b"", b"data", b"id: 4", b"", b""]
+    data = end.join(lines)
+    expected = [("x", b"1\n2"), ("message", None), ("message", b"")]
+    for first in range(len(data) + 1):
+        for second in range(first, len(data) + 1):
+            events = events_of(data, first, second)
+            assert [(event.kind, event.data) for event in events] == expected
+            sent = b"".join(event.raw for event in events)
+            # An LF cut off its CR stays behind for the next event; all that a client needs has gone out.
+            assert data in (sent, sent + b"\n")
+
+
+def test_raw_bytes_are_passed_as_received() -> None:
+    assert events_of(b"event: message\r\ndata: {}\r\n\r\n") == [
+        Event(b"event: message\r\ndata: {}\r\n\r\n", "message", b"{}")
+    ]
+
+
+def test_an_unfinished_event_is_not_one() -> None:
+    assert events_of(b"data: 1\n") == []
+
+
+def test_only_one_space_is_cut_off_and_a_mark_of_byte_order_only_at_the_start() -> None:
+    assert [event.data for event in events_of(b"data:  a\n\n\xef\xbb\xbfdata: b\n\n")] == [b" a", None]
+
+
+def test_an_event_longer_than_allowed_is_refused_as_soon_as_it_is_seen() -> None:
+    stream = EventStream(max_event_bytes=20)
+    stream.feed(b"data: 1\n\n")
+    with pytest.raises(MalformedError):
+        stream.feed(b"data: " + b"x" * 15)
+
+
+def test_a_complete_event_longer_than_allowed_is_refused() -> None:
+    with pytest.raises(MalformedError):
+        events_of(b"data: " + b"x" * 20 + b"\n\n", limit=20)
+
+
+def test_events_of_the_allowed_length_pass_one_after_another() -> None:
+    data = b"data: 1234\n\n"
+    assert len(events_of(data * 50, limit=len(data))) == 50
