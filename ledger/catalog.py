@@ -96,6 +96,10 @@ class Catalog(Protocol):
         """Return where an enforcer's stream stands, or None if it never wrote."""
         ...
 
+    def count_between(self, log_id: str, enforcer_id: str, epoch: str, first: int, last: int) -> int:
+        """Return how many of an enforcer's sequence numbers ``[first, last]`` of an epoch are in the log."""
+        ...
+
     def counts(self, log_id: str) -> Mapping[str, int]:
         """Return the number of records by type."""
         ...

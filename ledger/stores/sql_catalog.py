@@ -81,6 +81,18 @@ class SQLCatalog:
             row = connection.execute(query).one_or_none()
         return None if row is None else StreamPosition(row[0], int(row[1]))
 
+    def count_between(self, log_id: str, enforcer_id: str, epoch: str, first: int, last: int) -> int:
+        """See `Catalog.count_between`."""
+        columns = tables.records.c
+        query = select(func.count()).where(
+            columns.log_id == log_id,
+            columns.enforcer_id == enforcer_id,
+            columns.epoch == epoch,
+            columns.seq.between(first, last),
+        )
+        with translated("count an enforcer's records"), self._engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
     def counts(self, log_id: str) -> Mapping[str, int]:
         """See `Catalog.counts`."""
         columns = tables.records.c

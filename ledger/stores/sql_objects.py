@@ -6,7 +6,7 @@ from sqlalchemy import Engine, insert, select
 
 from ledger.clock import Clock
 from ledger.database import translated, writing
-from ledger.errors import ConflictError, NotFoundError
+from ledger.errors import ConflictError, NotFoundError, UnknownBundleError
 from ledger.ports import SealedPayload
 from ledger.stores import tables
 
@@ -62,7 +62,7 @@ class SQLBundleStore:
         """Return a bundle's archive.
 
         Raises:
-            NotFoundError: No such bundle.
+            UnknownBundleError: No such bundle.
             StorageError: The database failed.
         """
         columns = tables.bundles.c
@@ -70,5 +70,5 @@ class SQLBundleStore:
         with translated("read a bundle"), self._engine.connect() as connection:
             archive = connection.scalar(query)
         if archive is None:
-            raise NotFoundError(f"no bundle of revision {revision}")
+            raise UnknownBundleError(f"no bundle of revision {revision}")
         return bytes(archive)

@@ -1,0 +1,76 @@
+"""Access events: whoever reads, exports, opens or replays leaves a record (the log audits its auditors)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from ledger.commitments import SALT_BYTES, pseudonym
+from ledger.ports import Acknowledgement, Draft, Opening, RecordSink, commit
+from ledger.records import AccessEvent, Commitment
+from service.auth import Caller
+
+__all__ = ["AccessRecorder"]
+
+
+class AccessRecorder:
+    """Writes access events through the service's recorder."""
+
+    def __init__(self, sink: RecordSink, pseudonym_key: bytes) -> None:
+        """Record through ``sink``; callers' names become pseudonyms."""
+        self._sink = sink
+        self._pseudonym_key = pseudonym_key
+
+    def actor(self, caller: Caller) -> str:
+        """Return the pseudonym under which a caller's deeds are recorded."""
+        return pseudonym(self._pseudonym_key, "actor", caller.name)
+
+    def draft(
+        self,
+        caller: Caller,
+        action: str,
+        target_kind: str,
+        *,
+        target_id: str | None = None,
+        items: int = 0,
+        digest: str | None = None,
+        result: str = "ok",
+        purpose: str | None = None,
+    ) -> Draft:
+        """Return the record of one access, not yet written.
+
+        Args:
+            caller: Who.
+            action: What was done.
+            target_kind: To what kind of thing.
+            target_id: Its public id, if it has one.
+            items: How many were handed out.
+            digest: SHA-256 of what was handed out, hexadecimal.
+            result: ``ok`` or a machine-readable refusal.
+            purpose: Free text, which goes into the vault.
+        """
+        commitment: Commitment | None = None
+        openings: tuple[Opening, ...] = ()
+        if purpose is not None:
+            commitment, opening = commit("purpose", secrets.token_bytes(SALT_BYTES), purpose.encode())
+            openings = (opening,)
+        body = AccessEvent(
+            action=action,
+            actor=self.actor(caller),
+            actor_role=caller.role.value,
+            target_kind=target_kind,
+            target_id=target_id,
+            digest=digest,
+            items=items,
+            result=result,
+            purpose=commitment,
+        )
+        return Draft(body=body, openings=openings)
+
+    async def record(self, drafts: Sequence[Draft]) -> list[Acknowledgement]:
+        """Write access events; they are durable when the call returns.
+
+        Raises:
+            DependencyError: They could not be written: what they are about must not be handed out.
+        """
+        return await self._sink.append(drafts)

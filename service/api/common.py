@@ -1,0 +1,96 @@
+"""What the routes share: the services, the caller, bounded bodies, JSON answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import Depends, Request
+from fastapi.responses import Response
+
+from ledger.errors import NotFoundError
+from service.auth import Caller, Permission, require
+from service.problems import Problem, UnauthenticatedError
+from service.wiring import Services
+
+__all__ = ["PROBLEMS", "ServicesDep", "authenticated", "json_response", "permitted", "read_body", "services_of"]
+
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"description": text, "content": {"application/problem+json": {}}}
+    for status, text in {
+        400: "Malformed",
+        401: "No valid token",
+        403: "Not permitted",
+        404: "Not found",
+        409: "Conflict",
+        413: "Too large",
+        422: "Does not verify or fit",
+        429: "Overloaded; retry",
+        503: "Unavailable; retry",
+    }.items()
+}
+"""Problem answers, for the API's description."""
+
+
+def services_of(request: Request) -> Services:
+    """Return the services that the application was made with."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+
+
+async def authenticated(request: Request) -> Caller:
+    """Return whom the request's bearer token speaks for.
+
+    Raises:
+        UnauthenticatedError: There is none, or it is not valid.
+    """
+    header = request.headers.get("authorization", "")
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise UnauthenticatedError("a token is needed: Authorization: Bearer ts1.…")
+    services = services_of(request)
+    caller = await asyncio.to_thread(services.tokens.authenticate, token.strip())
+    if caller.log_id != services.identity.log_id:
+        raise NotFoundError("this service has no such log")
+    return caller
+
+
+def permitted(permission: Permission) -> Callable[[Request], Awaitable[Caller]]:
+    """Return a dependency that gives the caller if its role holds a permission."""
+
+    async def dependency(request: Request) -> Caller:
+        caller = await authenticated(request)
+        require(caller, permission)
+        return caller
+
+    return dependency
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """Read a request's body, at most ``limit_bytes``.
+
+    Raises:
+        Problem: It is larger (413).
+    """
+    too_large = Problem(413, "too-large", "Too large", f"a request body has at most {limit_bytes} bytes")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit_bytes:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit_bytes:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return JSON; `msgspec.Raw` members stand as they are."""
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json", headers=headers)

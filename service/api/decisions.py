@@ -1,0 +1,275 @@
+"""Decisions and the other records of enforcers: written, searched, read, proved, opened."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import PlainTextResponse, Response
+from pydantic import BaseModel, Field
+
+from ledger.catalog import MAX_PAGE, DecisionQuery
+from ledger.commitments import fingerprint, pseudonym
+from ledger.errors import MalformedError, NotFoundError
+from ledger.notes import encode_base64
+from ledger.ports import Acknowledgement
+from ledger.records import Decision, Record, decode_entry, record_type
+from service.api.common import PROBLEMS, ServicesDep, json_response, permitted, read_body
+from service.auth import Caller, Permission
+from service.ingest import Submission, decode_submissions
+from service.wiring import Services
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["decisions"], responses=PROBLEMS)
+
+_RecordId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+_Text = Annotated[str | None, Query(max_length=256)]
+
+_SUBMISSION_DOC = {
+    "requestBody": {
+        "required": True,
+        "description": "One submission, an array of them, or NDJSON. A batch is atomic; a repeated record is "
+        "acknowledged with its first index.",
+        "content": {
+            kind: {
+                "schema": {
+                    "type": "object",
+                    "required": ["record"],
+                    "properties": {
+                        "record": {"type": "object", "description": "a signed record, see docs/formats.md"},
+                        "openings": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["field", "salt", "payload"],
+                                "properties": {
+                                    "field": {"type": "string"},
+                                    "salt": {"type": "string", "contentEncoding": "base64"},
+                                    "payload": {"type": "string", "contentEncoding": "base64"},
+                                },
+                            },
+                        },
+                    },
+                }
+            }
+            for kind in ("application/json", "application/x-ndjson")
+        },
+    }
+}
+
+
+@router.post("/v1/decisions", status_code=201, openapi_extra=_SUBMISSION_DOC, summary="Append records")
+async def append_records(
+    request: Request,
+    services: ServicesDep,
+    caller: Annotated[Caller, Depends(permitted(Permission.WRITE_RECORDS))],
+    wait: Annotated[Literal["proof"] | None, Query(description="answer once a checkpoint covers the records")] = None,
+) -> Response:
+    """Append an enforcer's records; when this answers 201 they are durable and have their indexes for ever."""
+    body = await read_body(request, services.settings.max_request_bytes)
+    content_type = request.headers.get("content-type", "")
+    limit = services.settings.max_batch_records
+    enforcer_id = caller.enforcer_id or ""
+    submissions = await asyncio.to_thread(decode_submissions, body, content_type, max_records=limit)
+    entries = await asyncio.to_thread(services.admission.admit, submissions, enforcer_id)
+    done = await services.sequencer.append(entries)
+    _count(services, submissions, done)
+    if wait is None:
+        return json_response({"log_id": caller.log_id, "results": [_result(item) for item in done]}, 201)
+    return await _with_proofs(request, services, done)
+
+
+def _count(services: Services, submissions: Sequence[Submission], done: Sequence[Acknowledgement]) -> None:
+    for submission, acknowledgement in zip(submissions, done, strict=True):
+        if acknowledgement.duplicate:
+            services.metrics.duplicates.inc()
+        else:
+            services.metrics.records.labels(record_type(submission.record)).inc()
+
+
+def _result(done: Acknowledgement) -> dict[str, object]:
+    return {"record_id": done.record_id, "leaf_index": done.index, "duplicate": done.duplicate}
+
+
+async def _with_proofs(request: Request, services: Services, done: Sequence[Acknowledgement]) -> Response:
+    """Answer with a `.tlog-proof` for each record: as text for one record if text is asked for, else in JSON."""
+    size = max(item.index for item in done) + 1
+    published = await services.publishing.wait_for(size, services.settings.proof_timeout_seconds)
+
+    def prove() -> list[str]:
+        files = [services.prover.proof_file(item.index, published.checkpoint) for item in done]
+        return [file.encode().decode() for file in files]
+
+    proofs = await asyncio.to_thread(prove)
+    if len(done) == 1 and "text/plain" in request.headers.get("accept", ""):
+        return PlainTextResponse(proofs[0], 201, headers={"Tallystick-Leaf-Index": str(done[0].index)})
+    results = [{**_result(item), "proof": proof} for item, proof in zip(done, proofs, strict=True)]
+    return json_response({"log_id": services.identity.log_id, "results": results}, 201)
+
+
+class DecisionFilter(BaseModel):
+    """Query parameters of a search."""
+
+    time_from_ms: Annotated[int | None, Query(ge=0, description="POSIX milliseconds")] = None
+    time_to_ms: Annotated[int | None, Query(ge=0)] = None
+    agent: _Text = None
+    user: Annotated[str | None, Query(max_length=256, description="the user's name; only its pseudonym is sought")] = (
+        None
+    )
+    session: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None
+    server: _Text = None
+    tool: _Text = None
+    rule: _Text = None
+    decision: Literal["PERMIT", "DENY", "INDETERMINATE", "NOT_APPLICABLE"] | None = None
+    enforcement: Literal["allow", "deny", "ask", "kill"] | None = None
+    mode: Literal["enforce", "observe"] | None = None
+    reason: _Text = None
+    bundle_revision: Annotated[str | None, Query(pattern=r"^[0-9a-f]{64}$")] = None
+    trace: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None
+    digest: Annotated[
+        str | None,
+        Query(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of arguments sent or of a result received"),
+    ] = None
+    cursor: Annotated[int | None, Query(ge=0, description="next_cursor of the page before")] = None
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
+
+    def to_query(self, pseudonym_key: bytes) -> DecisionQuery:
+        """Return the search, with names and digests turned into what the log holds."""
+        return DecisionQuery(
+            from_ms=self.time_from_ms,
+            to_ms=self.time_to_ms,
+            agent=self.agent,
+            users=None if self.user is None else (pseudonym(pseudonym_key, "user", self.user),),
+            session=self.session,
+            server=self.server,
+            tool=self.tool,
+            rule=self.rule,
+            decision=self.decision,
+            enforcement=self.enforcement,
+            mode=self.mode,
+            reason=self.reason,
+            bundle_revision=self.bundle_revision,
+            trace_id=self.trace,
+            fingerprints=None if self.digest is None else (fingerprint(pseudonym_key, bytes.fromhex(self.digest)),),
+            before=self.cursor,
+            limit=self.limit,
+        )
+
+
+def _read(services: Services, indexes: Sequence[int]) -> list[dict[str, object]]:
+    """Return records from the log itself, verbatim, with their leaf indexes."""
+    return [
+        {"leaf_index": index, "record": msgspec.Raw(next(services.reader.entries(index, index + 1)))}
+        for index in indexes
+    ]
+
+
+@router.get("/v1/decisions", summary="Search decisions, newest first")
+async def search_decisions(
+    services: ServicesDep,
+    caller: Annotated[Caller, Depends(permitted(Permission.READ_DECISIONS))],
+    wanted: Annotated[DecisionFilter, Query()],
+) -> Response:
+    """Search; the answer is read from the log, the index only finds it."""
+    query = wanted.to_query(services.keys.pseudonym.seed)
+    indexes = await asyncio.to_thread(services.catalog.search, caller.log_id, query)
+    items = await asyncio.to_thread(_read, services, indexes)
+    await services.access.record([services.access.draft(caller, "query", "decisions", items=len(items))])
+    more = indexes[-1] if len(indexes) == wanted.limit else None
+    return json_response({"items": items, "next_cursor": more})
+
+
+def _decision(services: Services, decision_id: str) -> tuple[int, bytes, Record]:
+    index = services.catalog.index_of(services.identity.log_id, decision_id)
+    entry = next(services.reader.entries(index, index + 1))
+    record = decode_entry(entry)
+    # The index is a convenience: what it led to is checked before it is shown (invariant 3).
+    if record.record_id != decision_id or not isinstance(record.body, Decision):
+        raise NotFoundError(f"there is no decision {decision_id}")
+    return index, entry, record
+
+
+@router.get("/v1/decisions/{decision_id}", summary="One decision with its outcome")
+async def get_decision(
+    services: ServicesDep,
+    caller: Annotated[Caller, Depends(permitted(Permission.READ_DECISIONS))],
+    decision_id: _RecordId,
+) -> Response:
+    """Return a decision and what became of the call."""
+    index, entry, _record = await asyncio.to_thread(_decision, services, decision_id)
+    outcomes = await asyncio.to_thread(services.catalog.outcomes_of, caller.log_id, decision_id)
+    found = await asyncio.to_thread(_read, services, outcomes)
+    await services.access.record([services.access.draft(caller, "read", "record", target_id=decision_id, items=1)])
+    return json_response({"leaf_index": index, "record": msgspec.Raw(entry), "outcomes": found})
+
+
+@router.get("/v1/decisions/{decision_id}/proof", summary="Inclusion proof", response_class=PlainTextResponse)
+async def get_proof(
+    services: ServicesDep,
+    caller: Annotated[Caller, Depends(permitted(Permission.READ_LOG))],
+    decision_id: _RecordId,
+) -> Response:
+    """Return a C2SP `.tlog-proof` for any record, waiting for the next checkpoint if need be."""
+    index = await asyncio.to_thread(services.catalog.index_of, caller.log_id, decision_id)
+    published = await services.publishing.wait_for(index + 1, services.settings.proof_timeout_seconds)
+    file = await asyncio.to_thread(services.prover.proof_file, index, published.checkpoint)
+    headers = {
+        "Tallystick-Leaf-Index": str(index),
+        "Content-Disposition": f'attachment; filename="{decision_id}.tlog-proof"',
+    }
+    return PlainTextResponse(file.encode().decode(), headers=headers)
+
+
+class OpeningRequest(BaseModel):
+    """Why a payload is opened."""
+
+    purpose: Annotated[str, Field(min_length=8, max_length=1000, description="recorded, in the vault")]
+    fields: Annotated[list[Literal["message", "request", "result"]], Field(min_length=1, max_length=3)] = ["request"]
+
+
+@router.post("/v1/decisions/{decision_id}/openings", summary="Open vaulted payloads, for a purpose")
+async def open_payloads(
+    services: ServicesDep,
+    caller: Annotated[Caller, Depends(permitted(Permission.OPEN_PAYLOADS))],
+    decision_id: _RecordId,
+    wanted: OpeningRequest,
+) -> Response:
+    """Open what a decision or its outcome committed to; that it was opened, by whom and why, is recorded first."""
+    _index, _entry, record = await asyncio.to_thread(_decision, services, decision_id)
+    records = [record]
+    if "result" in wanted.fields:
+        outcomes = await asyncio.to_thread(services.catalog.outcomes_of, caller.log_id, decision_id)
+        records += [await asyncio.to_thread(services.reader.record, index) for index in outcomes]
+    # INVARIANT: the access record is durable before anything is handed out.
+    draft = services.access.draft(
+        caller, "open_payload", "record", target_id=decision_id, items=len(wanted.fields), purpose=wanted.purpose
+    )
+    await services.access.record([draft])
+    opened = await asyncio.to_thread(_open, services, records, wanted.fields)
+    return json_response({"decision_id": decision_id, "openings": opened})
+
+
+def _open(services: Services, records: Sequence[Record], fields: Sequence[str]) -> list[dict[str, object]]:
+    opened: list[dict[str, object]] = []
+    for name in dict.fromkeys(fields):
+        holder = next((record for record in records if getattr(record.body, name, None) is not None), None)
+        if holder is None:
+            raise NotFoundError(f"the record committed to no field {name}")
+        opening = services.vault.open(holder, name)
+        opened.append(
+            {
+                "record_id": holder.record_id,
+                "field": name,
+                "salt": encode_base64(opening.salt),
+                "payload": encode_base64(opening.payload),
+                "sha256": hashlib.sha256(opening.payload).hexdigest(),
+            }
+        )
+    if not opened:
+        raise MalformedError("nothing was asked for")
+    return opened

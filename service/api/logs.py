@@ -1,0 +1,58 @@
+"""The log itself, as C2SP tlog-tiles: checkpoint, tiles, entry bundles."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import Response
+
+from ledger.errors import MalformedError, NotFoundError
+from ledger.tiles import BUNDLE_LEVEL, CHECKPOINT_PATH, parse_tile_path
+from service.api.common import PROBLEMS, ServicesDep, authenticated
+from service.auth import Permission, require
+from service.wiring import Services
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["log"], responses=PROBLEMS)
+
+_LogId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+
+
+async def _check(request: Request, services: Services, log_id: str, permission: Permission) -> None:
+    if log_id != services.identity.log_id:
+        raise NotFoundError("this service has no such log")
+    # INVARIANT 12: log endpoints need a token unless the operator makes the log public; entries always do.
+    if services.settings.public_log and permission is Permission.READ_LOG:
+        return
+    require(await authenticated(request), permission)
+
+
+def _cache(services: Services, directives: str) -> str:
+    return f"{'public' if services.settings.public_log else 'private'}, {directives}"
+
+
+@router.get("/logs/{log_id}/checkpoint", summary="The newest checkpoint")
+async def get_checkpoint(request: Request, services: ServicesDep, log_id: _LogId) -> Response:
+    """Return the exposed checkpoint, a signed note."""
+    await _check(request, services, log_id, Permission.READ_LOG)
+    data = await asyncio.to_thread(services.tiles.get, log_id, CHECKPOINT_PATH)
+    headers = {"Cache-Control": _cache(services, "max-age=1")}
+    return Response(data, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+@router.get("/logs/{log_id}/tile/{path:path}", summary="A tile or an entry bundle")
+async def get_tile(request: Request, services: ServicesDep, log_id: _LogId, path: str) -> Response:
+    """Return a tile's or bundle's bytes; they never change."""
+    try:
+        coordinate = parse_tile_path(f"tile/{path}")
+    except MalformedError:
+        raise NotFoundError("no such tile") from None
+    is_bundle = coordinate.level == BUNDLE_LEVEL
+    permission = Permission.READ_ENTRIES if is_bundle else Permission.READ_LOG
+    await _check(request, services, log_id, permission)
+    data = await asyncio.to_thread(services.tiles.get, log_id, coordinate.path)
+    cache = "private, no-store" if is_bundle else _cache(services, "max-age=31536000, immutable")
+    return Response(data, media_type="application/octet-stream", headers={"Cache-Control": cache})

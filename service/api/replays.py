@@ -1,0 +1,122 @@
+"""Replays: past requests against the policy version of then, or any other."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from ledger.errors import MalformedError
+from policies.bundles import Bundle, parse_archive
+from policies.replay import RecordedDecision, ReplayResult, replay_many
+from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
+from service.auth import Caller, Permission
+from service.replays import recorded_decision
+from service.wiring import Services
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["replays"], responses=PROBLEMS)
+
+_MAX_REPLAYS = 500
+
+
+class ReplayRequest(BaseModel):
+    """Which decisions, and under which bundle."""
+
+    decision_ids: Annotated[
+        list[Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]],
+        Field(min_length=1, max_length=_MAX_REPLAYS),
+    ]
+    bundle: Annotated[
+        str,
+        Field(pattern=r"^(recorded|active|[0-9a-f]{64})$", description="recorded: each under its own; or a revision"),
+    ] = "recorded"
+    archive: Annotated[
+        dict[str, object] | None, Field(description="a proposed bundle's archive; instead of `bundle`")
+    ] = None
+
+
+def _recorded(services: Services, decision_ids: list[str]) -> list[RecordedDecision]:
+    found = []
+    for decision_id in decision_ids:
+        index = services.catalog.index_of(services.identity.log_id, decision_id)
+        found.append(recorded_decision(services.reader.record(index), services.vault))
+    return found
+
+
+async def _chosen(services: Services, wanted: ReplayRequest) -> Bundle | None:
+    """Return the one bundle to replay under, or None for each decision's own."""
+    if wanted.archive is not None:
+        return parse_archive(msgspec.json.encode(wanted.archive, order="sorted"))
+    if wanted.bundle == "recorded":
+        return None
+    if wanted.bundle == "active":
+        active = await services.bundles.active_bundle()
+        if active is None:
+            raise MalformedError("no bundle is active")
+        return active
+    return await services.bundles.bundle(wanted.bundle)
+
+
+async def _replay(
+    services: Services, originals: list[RecordedDecision], chosen: Bundle | None
+) -> list[tuple[str | None, ReplayResult]]:
+    """Return each result with the revision it was replayed under, in the order asked for."""
+    groups: dict[str | None, list[int]] = {}
+    for position, original in enumerate(originals):
+        own = original.body.bundle.revision if original.body.bundle else None
+        groups.setdefault(chosen.revision if chosen else own, []).append(position)
+    results: dict[int, tuple[str | None, ReplayResult]] = {}
+    for revision, positions in groups.items():
+        bundle = chosen or (await services.bundles.bundle(revision) if revision else None)
+        if bundle is None:
+            # No bundle was consulted then; any will do to say so, for none is evaluated.
+            bundle = await services.bundles.active_bundle()
+            if bundle is None:
+                raise MalformedError("no bundle is active")
+        replayed = await replay_many([originals[p] for p in positions], bundle, services.evaluator)
+        results.update({p: (revision, result) for p, result in zip(positions, replayed, strict=True)})
+    return [results[position] for position in range(len(originals))]
+
+
+def _view(revision: str | None, result: ReplayResult) -> dict[str, object]:
+    return {
+        "decision_id": result.record_id,
+        "class": result.classification.value,
+        "explanation": result.explanation,
+        "same": result.same,
+        "differences": result.differences,
+        "replayed_under": revision,
+        "original": asdict(result.original),
+        "replayed": None if result.replayed is None else asdict(result.replayed),
+    }
+
+
+@router.post("/v1/replays", summary="Replay decisions")
+async def replay_decisions(
+    services: ServicesDep,
+    caller: Annotated[Caller, Depends(permitted(Permission.REPLAY))],
+    wanted: ReplayRequest,
+) -> Response:
+    """Evaluate recorded requests again; the replay is itself recorded."""
+    originals = await asyncio.to_thread(_recorded, services, wanted.decision_ids)
+    chosen = await _chosen(services, wanted)
+    results = await _replay(services, originals, chosen)
+    same = sum(result.same is True for _, result in results)
+    different = sum(result.same is False for _, result in results)
+    draft = services.access.draft(
+        caller,
+        "replay",
+        "bundle" if chosen else "decisions",
+        target_id=chosen.revision if chosen else None,
+        items=len(results),
+    )
+    await services.access.record([draft])
+    items = [_view(revision, result) for revision, result in results]
+    return json_response({"same": same, "different": different, "results": items})

@@ -1,0 +1,179 @@
+"""Tokens, roles, and what each role may do.
+
+A token is ``ts1.<log id>.<43 characters>``: 32 random bytes, of which only the SHA-256 is kept. It names one log and
+one role; an enforcer's token names one enforcer id as well. There is no token for two logs (invariant 12).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import Engine, insert, select, update
+
+from ledger.clock import Clock
+from ledger.database import translated, writing
+from ledger.errors import ConfigError
+from service import tables
+from service.problems import ForbiddenError, UnauthenticatedError
+
+__all__ = ["Caller", "Permission", "Role", "TokenStore", "require"]
+
+_PREFIX: Final = "ts1"
+_SECRET_BYTES: Final = 32
+_MAX_TOKEN_CHARS: Final = 200
+
+
+class Role(StrEnum):
+    """Who a token speaks for."""
+
+    ENFORCER = "enforcer"
+    AUDITOR = "auditor"
+    RESPONDER = "responder"
+    APPROVER = "approver"
+    ADMIN = "admin"
+
+
+class Permission(StrEnum):
+    """What a route asks for."""
+
+    WRITE_RECORDS = "write records"
+    READ_ACTIVE_BUNDLE = "read the active bundle"
+    READ_LOG = "read the log's tiles"
+    READ_ENTRIES = "read entry bundles"
+    READ_DECISIONS = "read decisions"
+    OPEN_PAYLOADS = "open payloads"
+    REPLAY = "replay decisions"
+    READ_BUNDLES = "read bundles"
+    PUBLISH_BUNDLES = "publish bundles"
+    ACTIVATE_BUNDLES = "activate bundles"
+    MAKE_PACKS = "make evidence packs"
+
+
+_READERS: Final = {Permission.READ_LOG, Permission.READ_DECISIONS, Permission.READ_BUNDLES}
+
+_GRANTS: Final[dict[Role, frozenset[Permission]]] = {
+    Role.ENFORCER: frozenset({Permission.WRITE_RECORDS, Permission.READ_ACTIVE_BUNDLE, Permission.READ_LOG}),
+    Role.AUDITOR: frozenset({*_READERS, Permission.READ_ENTRIES, Permission.MAKE_PACKS}),
+    Role.RESPONDER: frozenset({*_READERS, Permission.OPEN_PAYLOADS, Permission.REPLAY}),
+    Role.APPROVER: frozenset({*_READERS, Permission.ACTIVATE_BUNDLES}),
+    Role.ADMIN: frozenset(set(Permission) - {Permission.WRITE_RECORDS}),
+}
+"""Nobody but an enforcer writes decisions, and an enforcer reads none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who a valid token speaks for.
+
+    Attributes:
+        log_id: The only log that the token opens.
+        name: The token's label: a person, a team, a machine.
+        role: Its role.
+        enforcer_id: For an enforcer: the only enforcer that it may write for.
+        token_sha256: Identifies the token.
+    """
+
+    log_id: str
+    name: str
+    role: Role
+    enforcer_id: str | None
+    token_sha256: str
+
+
+def require(caller: Caller, permission: Permission) -> None:
+    """Refuse a caller whose role does not hold a permission.
+
+    Raises:
+        ForbiddenError: It does not.
+    """
+    if permission not in _GRANTS[caller.role]:
+        raise ForbiddenError(f"the role {caller.role} may not {permission}")
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class TokenStore:
+    """Tokens in the service's database; safe for any thread."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        """Use a database whose schema is up to date."""
+        self._engine = engine
+        self._clock = clock
+
+    def issue(
+        self, log_id: str, role: Role, name: str, *, enforcer_id: str | None = None, lifetime_days: int | None = None
+    ) -> str:
+        """Make a token; it is shown once and cannot be read again.
+
+        Raises:
+            ConfigError: An enforcer's token without an enforcer id, or another's with one.
+            StorageError: The database failed.
+        """
+        if (role is Role.ENFORCER) != (enforcer_id is not None):
+            raise ConfigError("an enforcer's token, and no other, names an enforcer id")
+        token = f"{_PREFIX}.{log_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
+        now = self._clock.now_ms()
+        row = {
+            "log_id": log_id,
+            "token_sha256": _digest(token),
+            "name": name,
+            "role": role.value,
+            "enforcer_id": enforcer_id,
+            "created_ms": now,
+            "expires_ms": None if lifetime_days is None else now + lifetime_days * 86_400_000,
+        }
+        with translated("store a token"), writing(self._engine) as connection:
+            connection.execute(insert(tables.api_tokens), row)
+        return token
+
+    def revoke(self, log_id: str, token_sha256: str) -> bool:
+        """End a token; returns whether it was there.
+
+        Raises:
+            StorageError: The database failed.
+        """
+        columns = tables.api_tokens.c
+        statement = (
+            update(tables.api_tokens)
+            .where(columns.log_id == log_id, columns.token_sha256 == token_sha256, columns.revoked_ms.is_(None))
+            .values(revoked_ms=self._clock.now_ms())
+        )
+        with translated("revoke a token"), writing(self._engine) as connection:
+            return connection.execute(statement).rowcount == 1
+
+    def authenticate(self, token: str) -> Caller:
+        """Return whom a token speaks for.
+
+        Raises:
+            UnauthenticatedError: It is unknown, expired or revoked.
+            StorageError: The database failed.
+        """
+        prefix, _, rest = token.partition(".")
+        log_id = rest.partition(".")[0]
+        if prefix != _PREFIX or not log_id or len(token) > _MAX_TOKEN_CHARS or not token.isascii():
+            raise UnauthenticatedError("a token is needed: Authorization: Bearer ts1.…")
+        return self.caller(log_id, _digest(token))
+
+    def caller(self, log_id: str, token_sha256: str) -> Caller:
+        """Return whom the token with this digest speaks for; see `authenticate`."""
+        columns = tables.api_tokens.c
+        # Looked up by the digest of 256 random bits: timing tells an attacker nothing that he could use.
+        query = select(tables.api_tokens).where(columns.log_id == log_id, columns.token_sha256 == token_sha256)
+        with translated("read a token"), self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        expired = row is not None and row.expires_ms is not None and row.expires_ms <= self._clock.now_ms()
+        if row is None or row.revoked_ms is not None or expired:
+            raise UnauthenticatedError("the token is unknown, expired or revoked")
+        return Caller(
+            log_id=row.log_id,
+            name=row.name,
+            role=Role(row.role),
+            enforcer_id=row.enforcer_id,
+            token_sha256=row.token_sha256,
+        )

@@ -1,0 +1,127 @@
+"""What the service says of its own health: readiness, and Prometheus metrics.
+
+Metrics carry names and numbers, never who did what: that is the log's part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ledger.errors import LedgerError
+
+if TYPE_CHECKING:
+    from service.wiring import Services
+
+__all__ = ["Check", "Metrics", "readiness"]
+
+_LATE_CHECKPOINT_FACTOR: Final = 30
+"""A checkpoint that should have come this many intervals ago is late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One part of readiness.
+
+    Attributes:
+        name: What was looked at.
+        ok: Whether it is well.
+        vital: Whether the service is not ready without it.
+        detail: One sentence.
+    """
+
+    name: str
+    ok: bool
+    vital: bool
+    detail: str
+
+
+class Metrics:
+    """The service's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        """Register all of them."""
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "tallystick_http_requests_total", "Requests answered", ["method", "route", "status"], registry=self.registry
+        )
+        self.request_seconds = Histogram(
+            "tallystick_http_request_seconds", "Time to the answer", ["route"], registry=self.registry
+        )
+        self.records = Counter(
+            "tallystick_records_total", "Records acknowledged, duplicates apart", ["type"], registry=self.registry
+        )
+        self.duplicates = Counter(
+            "tallystick_duplicate_records_total", "Records acknowledged again", registry=self.registry
+        )
+        self.sequenced = Gauge("tallystick_sequenced_size", "Records with an index", registry=self.registry)
+        self.published = Gauge("tallystick_published_size", "Tree size of the checkpoint", registry=self.registry)
+        self.checkpoint_age = Gauge(
+            "tallystick_checkpoint_age_seconds", "Age of the checkpoint by our clock", registry=self.registry
+        )
+        self.anchored = Gauge("tallystick_anchored_size", "Tree size of the newest anchor copy", registry=self.registry)
+        self.anchor_ok = Gauge("tallystick_anchor_up", "1 if the last anchoring succeeded", registry=self.registry)
+        self.waiting = Gauge("tallystick_waiting_records", "Records that wait to be sequenced", registry=self.registry)
+
+    def render(self, services: Services) -> bytes:
+        """Return the exposition text, with the gauges brought up to date."""
+        published = services.publishing.published
+        receipt = services.publishing.anchor_status.receipt
+        self.published.set(published.head.size if published else 0)
+        if published:
+            self.checkpoint_age.set(max(0.0, services.clock.now_ms() / 1000 - published.timestamp_seconds))
+        self.anchored.set(receipt.size if receipt else 0)
+        self.anchor_ok.set(0 if services.publishing.anchor_status.failure else 1)
+        self.waiting.set(services.sequencer.waiting_records)
+        return generate_latest(self.registry)
+
+
+def readiness(services: Services) -> list[Check]:
+    """Look at every part that an acknowledgement or a proof needs."""
+    return [_database(services), _sequencer(services), _publishing(services), _checkpoint(services), _anchor(services)]
+
+
+def _database(services: Services) -> Check:
+    try:
+        services.store.check_writable()
+    except LedgerError as error:
+        return Check(name="database", ok=False, vital=True, detail=str(error))
+    return Check(name="database", ok=True, vital=True, detail="answers and takes a write lock")
+
+
+def _sequencer(services: Services) -> Check:
+    waiting = services.sequencer.waiting_records
+    if not services.sequencer.healthy:
+        return Check(name="sequencer", ok=False, vital=True, detail="the last transaction failed")
+    return Check(name="sequencer", ok=True, vital=True, detail=f"{waiting} records wait")
+
+
+def _publishing(services: Services) -> Check:
+    failure = services.publishing.failure
+    if failure is not None:
+        return Check(name="publishing", ok=False, vital=True, detail=f"ended for good: {failure}")
+    trouble = services.publishing.trouble
+    return Check(name="publishing", ok=trouble is None, vital=False, detail=trouble or "running")
+
+
+def _checkpoint(services: Services) -> Check:
+    published = services.publishing.published
+    if published is None:
+        return Check(name="checkpoint", ok=False, vital=False, detail="nothing has been published")
+    age = max(0.0, services.clock.now_ms() / 1000 - published.timestamp_seconds)
+    behind = services.sequenced_size() - published.head.size
+    limit = max(_LATE_CHECKPOINT_FACTOR * services.settings.checkpoint_interval_seconds, _LATE_CHECKPOINT_FACTOR)
+    late = behind > 0 and age > limit
+    detail = f"size {published.head.size}, {age:.0f} s old, {behind} records behind"
+    return Check(name="checkpoint", ok=not late, vital=False, detail=detail)
+
+
+def _anchor(services: Services) -> Check:
+    status = services.publishing.anchor_status
+    if status.failure is not None:
+        return Check(name="anchor", ok=False, vital=False, detail=status.failure)
+    if status.receipt is None:
+        return Check(name="anchor", ok=False, vital=False, detail="nothing has been anchored")
+    return Check(name="anchor", ok=True, vital=False, detail=f"size {status.receipt.size} at {status.receipt.location}")

@@ -1,0 +1,182 @@
+"""Ingest: from the bytes of a request to entries that are ready to be sequenced.
+
+The hot path decodes with msgspec and never builds a document model. What a record may claim is bound by the token that
+brings it: one log, one enforcer (invariant 12); and by the enforcer's key: its signature must verify.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from ledger.canonical import canonical_bytes, parse_json
+from ledger.errors import MalformedError, SignatureInvalidError
+from ledger.merkle import hash_leaf
+from ledger.notes import decode_base64
+from ledger.ports import Opening, PendingEntry
+from ledger.records import (
+    Approval,
+    Decision,
+    Dropped,
+    Heartbeat,
+    Outcome,
+    Record,
+    decode_entry,
+    encode_record,
+    verify_record_signature,
+)
+from ledger.vault import Vault
+from service.problems import ForbiddenError
+
+__all__ = ["Admission", "LogIdentity", "Submission", "decode_submissions"]
+
+ENFORCER_BODIES: Final = (Decision, Outcome, Heartbeat, Dropped, Approval)
+"""What an enforcer may write; keys, bundles, tombstones and access events are the service's own."""
+
+
+class _Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    field: str
+    salt: str
+    payload: str
+
+
+class _Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    record: msgspec.Raw
+    openings: tuple[_Opening, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One record as it came, decoded, with its openings by field."""
+
+    record: Record
+    openings: dict[str, Opening]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogIdentity:
+    """What every record of a log must say of itself."""
+
+    log_id: str
+    tenant: str
+    environment: str
+    simulated: bool
+
+
+_ONE: Final = msgspec.json.Decoder(_Submission)
+_MANY: Final = msgspec.json.Decoder(list[_Submission])
+
+
+def _decode_record(raw: bytes) -> Record:
+    """Decode a record that may be spelt in another way than its canonical one; a duplicate key is refused."""
+    try:
+        return decode_entry(raw)
+    except MalformedError:
+        return decode_entry(canonical_bytes(parse_json(raw)))
+
+
+def _openings(items: Sequence[_Opening]) -> dict[str, Opening]:
+    openings = {
+        item.field: Opening(item.field, decode_base64(item.salt), decode_base64(item.payload)) for item in items
+    }
+    if len(openings) != len(items):
+        raise MalformedError("two openings are for one field")
+    return openings
+
+
+def _parse(body: bytes, content_type: str) -> list[_Submission]:
+    kind = content_type.partition(";")[0].strip().lower()
+    try:
+        if kind == "application/x-ndjson":
+            return [_ONE.decode(line) for line in body.split(b"\n") if line.strip()]
+        if kind == "application/json":
+            return _MANY.decode(body) if body.lstrip(b" \t\r\n").startswith(b"[") else [_ONE.decode(body)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedError(f"not a submission: {error}") from error
+    raise MalformedError("the content type must be application/json or application/x-ndjson")
+
+
+def decode_submissions(body: bytes, content_type: str, *, max_records: int) -> list[Submission]:
+    """Decode the body of ``POST /v1/decisions``: one submission, an array, or NDJSON.
+
+    Raises:
+        MalformedError: Not submissions, none, or too many; the number of the first bad one is in the message.
+    """
+    parsed = _parse(body, content_type)
+    if not 1 <= len(parsed) <= max_records:
+        raise MalformedError(f"a request carries 1 to {max_records} records, not {len(parsed)}")
+    submissions = []
+    for position, item in enumerate(parsed):
+        try:
+            submissions.append(Submission(_decode_record(bytes(item.record)), _openings(item.openings)))
+        except MalformedError as error:
+            raise MalformedError(f"submission {position}: {error}") from error
+    return submissions
+
+
+class Admission:
+    """Decides which records of an enforcer may enter a log. Safe for any thread."""
+
+    def __init__(self, identity: LogIdentity, vault: Vault, enforcer_keys: Callable[[str], Sequence[bytes]]) -> None:
+        """Admit records of one log.
+
+        Args:
+            identity: What its records must say of themselves.
+            vault: Where openings are sealed.
+            enforcer_keys: The keys that count for an enforcer now.
+        """
+        self._identity = identity
+        self._vault = vault
+        self._enforcer_keys = enforcer_keys
+
+    def admit(self, submissions: Sequence[Submission], enforcer_id: str) -> list[PendingEntry]:
+        """Check submissions and seal their payloads.
+
+        Args:
+            submissions: As decoded.
+            enforcer_id: The only enforcer that the caller's token names.
+
+        Raises:
+            ForbiddenError: A record of another log, tenant, environment or enforcer, of a type that enforcers do not
+                write, or with a signature that is not the enforcer's.
+            MalformedError: The openings are not the record's.
+            CommitmentError: An opening does not open its commitment.
+            StorageError: The subject keys failed.
+        """
+        keys = self._enforcer_keys(enforcer_id)
+        for submission in submissions:
+            self._check(submission.record, enforcer_id, keys)
+        return [self._seal(submission) for submission in submissions]
+
+    def _check(self, record: Record, enforcer_id: str, keys: Sequence[bytes]) -> None:
+        identity = self._identity
+        claims = {
+            "log": (record.log_id, identity.log_id),
+            "tenant": (record.tenant, identity.tenant),
+            "environment": (record.environment, identity.environment),
+            "enforcer": (record.enforcer_id, enforcer_id),
+        }
+        for name, (claimed, allowed) in claims.items():
+            if claimed != allowed:
+                raise ForbiddenError(f"record {record.record_id} is of another {name} than the token")
+        # A simulated record is no evidence: a real log refuses it, and a simulated log takes nothing real.
+        if record.simulated != identity.simulated:
+            kind = "simulated" if record.simulated else "real"
+            raise ForbiddenError(f"record {record.record_id} is {kind}, the log is not")
+        if not isinstance(record.body, ENFORCER_BODIES):
+            raise ForbiddenError(f"record {record.record_id} is of a type that enforcers do not write")
+        for key in keys:
+            try:
+                verify_record_signature(record, key)
+            except SignatureInvalidError:
+                continue
+            return
+        raise ForbiddenError(f"record {record.record_id} is not signed by a key of the enforcer {enforcer_id}")
+
+    def _seal(self, submission: Submission) -> PendingEntry:
+        entry = encode_record(submission.record)
+        payloads = self._vault.seal(submission.record, submission.openings)
+        return PendingEntry(submission.record, entry, hash_leaf(entry), payloads)

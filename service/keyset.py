@@ -1,0 +1,154 @@
+"""The key files of an installation: which there are, making them, reading them.
+
+``tallystick keys init DIR`` makes one file for each key, readable by its owner only, and two public files: the trust
+policy that auditors need, and fingerprints to compare by voice or on paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ledger.commitments import pseudonym_key_id
+from ledger.envelopes import ED25519, MLDSA44
+from ledger.errors import ConfigError
+from ledger.files import create_durably
+from ledger.keys import LocalKey, generate_key, load_key, save_key
+from ledger.notes import encode_base64
+from ledger.records import KeyEvent
+from ledger.trust import TrustPolicy
+
+__all__ = ["KEY_FILES", "KeySet", "fingerprints", "load_key_set", "make_key_set", "trust_policy"]
+
+KEY_FILES: Final = {
+    "log-ed25519.json": ("log", ED25519),
+    "log-ml-dsa-44.json": ("log", MLDSA44),
+    "pack-ed25519.json": ("pack", ED25519),
+    "pack-ml-dsa-44.json": ("pack", MLDSA44),
+    "service-ed25519.json": ("enforcer", ED25519),
+    "vault.json": ("vault", "xchacha20-poly1305"),
+    "pseudonym.json": ("pseudonym", "hmac-sha256"),
+}
+"""File names with purpose and algorithm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySet:
+    """The keys of one service.
+
+    Attributes:
+        log: Sign checkpoints: Ed25519 and ML-DSA-44.
+        pack: Sign evidence packs: Ed25519 and ML-DSA-44.
+        service: Signs the service's own records.
+        vault: Wraps subject keys.
+        pseudonym: Makes pseudonyms and fingerprints.
+    """
+
+    log: tuple[LocalKey, ...]
+    pack: tuple[LocalKey, ...]
+    service: LocalKey
+    vault: LocalKey
+    pseudonym: LocalKey
+
+    def __iter__(self) -> Iterator[LocalKey]:
+        """Yield every key."""
+        yield from (self.service, *self.log, *self.pack, self.vault, self.pseudonym)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any key was made for a demonstration."""
+        return any(key.simulated for key in self)
+
+    @property
+    def pseudonym_key_id(self) -> str:
+        """Public id of the pseudonym key."""
+        return pseudonym_key_id(self.pseudonym.seed)
+
+
+def _subject(purpose: str, origin: str, service_id: str) -> str:
+    return {"enforcer": service_id, "pack": f"{origin}/packs"}.get(purpose, origin)
+
+
+def make_key_set(
+    directory: Path,
+    *,
+    origin: str,
+    service_id: str,
+    created_ms: int,
+    passphrase: str | None = None,
+    simulated: bool = False,
+) -> KeySet:
+    """Make the keys of a new installation and write their files.
+
+    Raises:
+        ConfigError: A file is there already; keys are never overwritten.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the key directory cannot be made: {error.strerror}") from error
+    present = sorted(name for name in KEY_FILES if (directory / name).exists())
+    if present:
+        raise ConfigError(f"the key directory holds keys already: {', '.join(present)}")
+    for name, (purpose, algorithm) in KEY_FILES.items():
+        subject = _subject(purpose, origin, service_id)
+        key = generate_key(purpose, algorithm, subject, created_ms=created_ms, simulated=simulated)
+        save_key(key, directory / name, passphrase)
+    keys = load_key_set(directory, passphrase)
+    create_durably(directory / "trust.policy", trust_policy(keys).encode().encode())
+    create_durably(directory / "fingerprints.txt", fingerprints(keys).encode())
+    return keys
+
+
+def load_key_set(directory: Path, passphrase: str | None = None) -> KeySet:
+    """Read the keys of an installation.
+
+    Raises:
+        ConfigError: A file is missing, readable by others, or its passphrase is wrong; or two keys are one.
+        MalformedError: A file is not a key file.
+    """
+    found = {name: load_key(f"file:{directory / name}", passphrase) for name in KEY_FILES}
+    for name, (purpose, algorithm) in KEY_FILES.items():
+        if (found[name].purpose, found[name].algorithm) != (purpose, algorithm):
+            raise ConfigError(f"the key file {name} is for {found[name].purpose} with {found[name].algorithm}")
+    # INVARIANT 10: log, pack, enforcer and vault keys are different keys.
+    if len({key.seed for key in found.values()}) != len(found):
+        raise ConfigError("two key files hold the same key")
+    return KeySet(
+        log=(found["log-ed25519.json"], found["log-ml-dsa-44.json"]),
+        pack=(found["pack-ed25519.json"], found["pack-ml-dsa-44.json"]),
+        service=found["service-ed25519.json"],
+        vault=found["vault.json"],
+        pseudonym=found["pseudonym.json"],
+    )
+
+
+def trust_policy(keys: KeySet) -> TrustPolicy:
+    """Return the trust policy that demands both of the log's signatures."""
+    return TrustPolicy(logs=tuple(key.verifier_key for key in keys.log))
+
+
+def fingerprints(keys: KeySet) -> str:
+    """Return one line for each public key: purpose, algorithm and fingerprint."""
+    lines = [f"{key.purpose:8} {key.algorithm:10} {key.verifier_key.fingerprint}  {key.name}" for key in keys.log]
+    lines += [f"{key.purpose:8} {key.algorithm:10} {key.key_id}  {key.name}" for key in (*keys.pack, keys.service)]
+    return "".join(line + "\n" for line in lines)
+
+
+def introductions(keys: KeySet) -> list[KeyEvent]:
+    """Return the key records that open a log: the service first, for it is the registrar."""
+    return [introduction(key) for key in keys]
+
+
+def introduction(key: LocalKey) -> KeyEvent:
+    """Return the key record that introduces one key."""
+    return KeyEvent(
+        action="created",
+        purpose=key.purpose,  # type: ignore[arg-type]  # a key of another purpose is never introduced
+        algorithm=key.algorithm,
+        subject=key.name,
+        key_id=key.key_id,
+        public_key=None if key.public_key is None else encode_base64(key.public_key),
+    )

@@ -1,0 +1,130 @@
+"""The service's own recorder: how bundle, key, access and heartbeat records of the service enter the log.
+
+The service is an enforcer like any other: it numbers and signs its records. It needs no spool, because the ledger is in
+the same process: its position is read from the log itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+
+import nacl.signing
+
+from ledger.catalog import Catalog
+from ledger.clock import Clock
+from ledger.errors import ConflictError, DependencyError, StateError
+from ledger.merkle import hash_leaf
+from ledger.ports import Acknowledgement, Draft, PendingEntry
+from ledger.records import Record, encode_record, new_record_id, sign_record
+from ledger.sequencer import Sequencer
+from ledger.vault import Vault
+from service.ingest import LogIdentity
+
+__all__ = ["ServiceRecorder"]
+
+_NO_SIGNATURE = "A" * 86 + "=="
+
+
+class ServiceRecorder:
+    """`ledger.ports.RecordSink` for the service itself. Methods belong to one event loop."""
+
+    def __init__(
+        self,
+        identity: LogIdentity,
+        enforcer_id: str,
+        *,
+        key: nacl.signing.SigningKey,
+        pseudonym_key_id: str,
+        sequencer: Sequencer,
+        catalog: Catalog,
+        vault: Vault,
+        clock: Clock,
+        on_record: Callable[[int, Record], None] | None = None,
+    ) -> None:
+        """Record as ``enforcer_id``.
+
+        Args:
+            identity: What every record of the log says of itself.
+            enforcer_id: The service's own enforcer id.
+            key: Its Ed25519 key.
+            pseudonym_key_id: Id of the key that makes the service's pseudonyms.
+            sequencer: Where records are sequenced.
+            catalog: Where the position is read.
+            vault: Where openings are sealed.
+            clock: For the records' time.
+            on_record: Called with leaf index and record once it is durable.
+        """
+        self._identity = identity
+        self._enforcer_id = enforcer_id
+        self._key = key
+        self._pseudonym_key_id = pseudonym_key_id
+        self._sequencer = sequencer
+        self._catalog = catalog
+        self._vault = vault
+        self._clock = clock
+        self._on_record = on_record
+        self._lock = asyncio.Lock()
+        self._epoch: str | None = None
+        self._seq = 0
+
+    async def _find_position(self) -> str:
+        """Read where the stream stands; after an unclear failure only the log knows."""
+        position = await asyncio.to_thread(self._catalog.last_position, self._identity.log_id, self._enforcer_id)
+        if position is None:
+            self._epoch, self._seq = secrets.token_hex(16), 0
+        else:
+            self._epoch, self._seq = position.epoch, position.seq
+        return self._epoch
+
+    def _record(self, draft: Draft, epoch: str, seq: int, now_ms: int) -> Record:
+        unsigned = Record(
+            schema_version=1,
+            record_id=new_record_id(now_ms, secrets.token_bytes(10)),
+            log_id=self._identity.log_id,
+            tenant=self._identity.tenant,
+            environment=self._identity.environment,
+            enforcer_id=self._enforcer_id,
+            epoch=epoch,
+            seq=seq,
+            # The service decides nothing, so its count of decisions stays at zero.
+            running_count=0,
+            time_ms=now_ms,
+            body=draft.body,
+            signature=_NO_SIGNATURE,
+            simulated=self._identity.simulated,
+            pseudonym_key_id=self._pseudonym_key_id,
+        )
+        return sign_record(unsigned, self._key)
+
+    def _prepare(self, drafts: Sequence[Draft], epoch: str, first_seq: int, now_ms: int) -> list[PendingEntry]:
+        entries = []
+        for seq, draft in enumerate(drafts, first_seq):
+            record = self._record(draft, epoch, seq, now_ms)
+            entry = encode_record(record)
+            payloads = self._vault.seal(record, {opening.field: opening for opening in draft.openings})
+            entries.append(PendingEntry(record, entry, hash_leaf(entry), payloads))
+        return entries
+
+    async def append(self, drafts: Sequence[Draft]) -> list[Acknowledgement]:
+        """See `RecordSink.append`."""
+        # A caller that goes away must not leave the position unknown: what was begun is finished.
+        return await asyncio.shield(asyncio.create_task(self._append(drafts)))
+
+    async def _append(self, drafts: Sequence[Draft]) -> list[Acknowledgement]:
+        async with self._lock:
+            epoch = self._epoch or await self._find_position()
+            now_ms = self._clock.now_ms()
+            entries = await asyncio.to_thread(self._prepare, drafts, epoch, self._seq + 1, now_ms)
+            try:
+                done = await self._sequencer.append(entries)
+            except (ConflictError, DependencyError, StateError):
+                # Whether it persisted is unknown, or another process shares our id: ask the log next time.
+                self._epoch = None
+                raise
+            self._seq += len(entries)
+        if self._on_record is not None:
+            for entry, acknowledgement in zip(entries, done, strict=True):
+                self._on_record(acknowledgement.index, entry.record)
+        return done

@@ -1,0 +1,151 @@
+"""Settings, parsed once from the environment (prefix ``TALLYSTICK_``). The defaults are those of production.
+
+Whatever is weaker than production is said loudly when the service starts (`Settings.warnings`). Secrets are named by
+URI, ``file:`` or ``env:``, and never stand in a setting.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ledger.errors import ConfigError
+
+__all__ = ["Settings", "load_settings", "passphrase"]
+
+_PREFIX: Final = "TALLYSTICK_"
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+class Settings(BaseSettings):
+    """The settings of one service.
+
+    Attributes:
+        data_dir: Log directory, packs, and by default database and anchor.
+        keys_dir: Key files as `tallystick keys init` makes them, and subject keys; not in any backup of the database.
+        database_url: SQLAlchemy URL; SQLite in the data directory by default.
+        anchor: ``directory:PATH``, or ``s3://BUCKET/PREFIX``.
+        anchor_retention_days: For S3: how long each checkpoint is locked; no default, locking needs a decision.
+        anchor_endpoint: For S3: another endpoint than AWS.
+        log_id: The log that this service writes.
+        tenant: Whose it is.
+        origin: The log's name on its checkpoints.
+        environment: Name of the deployment, in every record.
+        service_id: The service's own enforcer id.
+        listen: ``HOST:PORT``.
+        external_url: How browsers reach the service.
+        public_log: Serve checkpoint and tiles without a token; entry bundles never.
+        checkpoint_interval_seconds: At most one checkpoint in this time.
+        heartbeat_interval_seconds: The service's own heartbeat.
+        max_request_bytes: Largest request body.
+        max_batch_records: Most records in one request.
+        max_waiting_records: Most records that wait to be sequenced.
+        proof_timeout_seconds: Longest wait for a checkpoint that covers a record.
+        session_seconds: Lifetime of a dashboard login.
+        insecure_cookies: Send the login cookie over plain HTTP, for a loopback address only.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
+
+    data_dir: Path = Path("/var/lib/tallystick")
+    keys_dir: Path = Path("/etc/tallystick/keys")
+    database_url: str = ""
+    anchor: str = ""
+    anchor_retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+    anchor_endpoint: str | None = None
+    log_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "main"
+    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "main"
+    origin: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\s+]+$")] = "tallystick.invalid/main"
+    environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "production"
+    service_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "service"
+    listen: Annotated[str, Field(pattern=r"^[^\s/]+:\d{1,5}$")] = "127.0.0.1:8787"
+    external_url: str = "http://127.0.0.1:8787"
+    public_log: bool = False
+    checkpoint_interval_seconds: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
+    heartbeat_interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
+    max_request_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 16 * 1024 * 1024
+    max_batch_records: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    max_waiting_records: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    proof_timeout_seconds: Annotated[float, Field(ge=0.1, le=300)] = 30.0
+    session_seconds: Annotated[int, Field(ge=60, le=7 * 86_400)] = 8 * 3600
+    insecure_cookies: bool = False
+
+    @field_validator("anchor")
+    @classmethod
+    def _known_anchor(cls, value: str) -> str:
+        if value and not value.startswith(("directory:", "s3://")):
+            raise ValueError("must start with directory: or s3://")
+        return value
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database, with its default."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'ledger.db'}"
+
+    @property
+    def effective_anchor(self) -> str:
+        """The anchor, with its default."""
+        return self.anchor or f"directory:{self.data_dir / 'anchor'}"
+
+    @property
+    def host(self) -> str:
+        """Host to listen on."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """Port to listen on."""
+        return int(self.listen.rpartition(":")[2])
+
+    def warnings(self) -> list[str]:
+        """Return what is weaker than production should be, one sentence each."""
+        found = []
+        if self.origin.startswith("tallystick.invalid/"):
+            found.append("TALLYSTICK_ORIGIN is the placeholder: checkpoints of this log name nobody.")
+        if self.effective_anchor.startswith("directory:"):
+            found.append("The anchor is a directory: whoever owns this machine can rewrite it. Use S3 Object Lock.")
+        if self.host not in _LOOPBACK and self.external_url.startswith("http://"):
+            found.append("The service listens beyond this machine and its URL is plain HTTP: tokens can be overheard.")
+        if self.insecure_cookies:
+            found.append("Login cookies are sent over plain HTTP.")
+        return found
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings from the environment.
+
+    Args:
+        overrides: Settings given on the command line.
+
+    Raises:
+        ConfigError: A setting is missing or wrong; its name and the reason, not its value.
+    """
+    try:
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = _PREFIX + str(first["loc"][0] if first["loc"] else "").upper()
+        raise ConfigError(f"{name}: {first['msg']}") from None
+    if settings.insecure_cookies and settings.host not in _LOOPBACK:
+        raise ConfigError(f"{_PREFIX}INSECURE_COOKIES is for a loopback address only")
+    return settings
+
+
+def passphrase() -> str | None:
+    """Return the passphrase of key files: ``TALLYSTICK_PASSPHRASE``, or the file that ``…_PASSPHRASE_FILE`` names.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    if (text := os.environ.get(f"{_PREFIX}PASSPHRASE")) is not None:
+        return text
+    if (name := os.environ.get(f"{_PREFIX}PASSPHRASE_FILE")) is None:
+        return None
+    try:
+        return Path(name).read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("the passphrase file cannot be read") from error

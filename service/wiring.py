@@ -1,0 +1,279 @@
+"""The composition root: nothing else names a concrete store, anchor, signer or engine.
+
+`build_services` makes every part from settings and keys; `Services.start` and `Services.stop` run them in order. There
+are no module-level engines or clients: two services in one process do not know of each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Engine
+
+from ledger.anchors.directory import DirectoryAnchor
+from ledger.catalog import Catalog
+from ledger.clock import Clock, SystemClock
+from ledger.database import open_engine
+from ledger.errors import ConfigError, LedgerError
+from ledger.integrator import Integrator
+from ledger.keyring import Keyring
+from ledger.ports import Anchor, Draft
+from ledger.prover import Prover
+from ledger.publisher import Publisher
+from ledger.publishing import PublishingLoop
+from ledger.reader import EntryReader
+from ledger.records import Heartbeat, KeyEvent, Record
+from ledger.sequencer import Sequencer
+from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
+from ledger.stores.directory import DirectoryTileStore
+from ledger.stores.sql import SQLLogStore
+from ledger.stores.sql_catalog import SQLCatalog
+from ledger.stores.sql_objects import SQLBundleStore, SQLPayloadStore
+from ledger.stores.subject_keys import DirectorySubjectKeys
+from ledger.vault import Vault
+from migrations.schema import require_current, upgrade
+from policies.engines.cedar import CedarEngine
+from policies.evaluate import Evaluator
+from policies.registry import Registry
+from service.access import AccessRecorder
+from service.auth import TokenStore
+from service.bundles import LogBundleHistory
+from service.health import Metrics
+from service.ingest import Admission, LogIdentity
+from service.keyset import KeySet, introductions, load_key_set
+from service.recorder import ServiceRecorder
+from service.settings import Settings, passphrase
+from service.version import VERSION
+
+__all__ = ["Services", "build_services", "make_anchor"]
+
+_log = structlog.get_logger()
+
+
+def make_anchor(settings: Settings) -> Anchor:
+    """Return the anchor that the settings name.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    kind, _, place = settings.effective_anchor.partition(":")
+    if kind == "directory":
+        return DirectoryAnchor(Path(place))
+    raise ConfigError(f"no anchor of the kind {kind}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Every part of one running service. Made by `build_services` alone."""
+
+    settings: Settings
+    identity: LogIdentity
+    clock: Clock
+    keys: KeySet
+    database: Engine
+    store: SQLLogStore
+    tiles: DirectoryTileStore
+    catalog: Catalog
+    reader: EntryReader
+    prover: Prover
+    sequencer: Sequencer
+    publishing: PublishingLoop
+    anchor: Anchor
+    vault: Vault
+    keyring: Keyring
+    admission: Admission
+    recorder: ServiceRecorder
+    access: AccessRecorder
+    tokens: TokenStore
+    metrics: Metrics
+    evaluator: Evaluator
+    bundles: Registry
+    pack_signers: Sequence[LocalEnvelopeSigner]
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def sequenced_size(self) -> int:
+        """Return the number of records that have an index."""
+        return self.store.sequenced_size(self.identity.log_id)
+
+    async def start(self) -> None:
+        """Open the log, writing its first records if it is new, and begin to sequence and publish.
+
+        Raises:
+            ConfigError: The log was opened by another service key.
+            LedgerError: A store failed, or the log does not verify.
+        """
+        await self.sequencer.start()
+        await self.publishing.start()
+        if await asyncio.to_thread(self.sequenced_size) == 0:
+            await self.recorder.append([Draft(body=event) for event in introductions(self.keys)])
+        else:
+            await asyncio.to_thread(self._load_keyring)
+        if self.keyring.registrar != self.settings.service_id:
+            raise ConfigError(f"the log belongs to the service {self.keyring.registrar}")
+        await self._beat("start")
+        self._tasks.append(asyncio.create_task(self._heartbeats(), name="heartbeats"))
+
+    async def stop(self) -> None:
+        """Close the service's own stream, publish what is sequenced, and let go of everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(LedgerError):
+            await self._beat("stop")
+        await self.sequencer.stop()
+        await self.publishing.stop()
+        await asyncio.to_thread(self.evaluator.close)
+        self.database.dispose()
+
+    def _load_keyring(self) -> None:
+        for index in self.catalog.of_type(self.identity.log_id, "key"):
+            self.keyring.check(index, self.reader.record(index))
+
+    async def heartbeat(self) -> None:
+        """Record that the service lives, up to now."""
+        await self._beat("periodic")
+
+    async def _beat(self, kind: str) -> None:
+        body = Heartbeat(
+            kind=kind,  # type: ignore[arg-type]  # called with the three kinds alone
+            version=VERSION,
+            spool_depth=self.sequencer.waiting_records,
+        )
+        await self.recorder.append([Draft(body=body)])
+
+    async def _heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.heartbeat_interval_seconds)
+            try:
+                await self.heartbeat()
+            except LedgerError as error:
+                _log.warning("heartbeat_failed", error=type(error).__name__)
+
+
+def build_services(
+    settings: Settings, *, clock: Clock | None = None, allow_simulated: bool = False, migrate: bool = False
+) -> Services:
+    """Make every part of a service.
+
+    Args:
+        settings: What to make.
+        clock: The system's clock if None.
+        allow_simulated: Accept demonstration keys and simulated clocks; everything then says SIMULATED.
+        migrate: Bring the database to the newest schema; an SQLite database is brought there in any case.
+
+    Raises:
+        ConfigError: A setting, key or the database's schema cannot be used.
+        StorageError: The database failed.
+    """
+    clock = clock or SystemClock()
+    keys = load_key_set(settings.keys_dir, passphrase())
+    if (keys.simulated or clock.simulated) and not allow_simulated:
+        raise ConfigError("demonstration keys or clocks: this service writes no real log with them")
+    if keys.service.name != settings.service_id or any(key.name != settings.origin for key in keys.log):
+        raise ConfigError("the keys were made for another origin or service id than the settings name")
+    settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    database = open_engine(settings.effective_database_url)
+    if migrate or database.dialect.name == "sqlite":
+        upgrade(database)
+    require_current(database)
+    identity = LogIdentity(
+        log_id=settings.log_id,
+        tenant=settings.tenant,
+        environment=settings.environment,
+        simulated=keys.simulated or clock.simulated,
+    )
+    store = SQLLogStore(database)
+    store.create_log(
+        settings.log_id,
+        tenant=settings.tenant,
+        origin=settings.origin,
+        environment=settings.environment,
+        simulated=identity.simulated,
+        created_ms=clock.now_ms(),
+    )
+    return _assemble(settings, identity, clock, keys, database, store)
+
+
+def _assemble(
+    settings: Settings, identity: LogIdentity, clock: Clock, keys: KeySet, database: Engine, store: SQLLogStore
+) -> Services:
+    log_id = identity.log_id
+    tiles = DirectoryTileStore(settings.data_dir / "logs")
+    catalog = SQLCatalog(database)
+    reader = EntryReader(store, tiles, log_id)
+    anchor = make_anchor(settings)
+    publisher = Publisher(
+        log_id=log_id,
+        origin=settings.origin,
+        store=store,
+        tiles=tiles,
+        integrator=Integrator(log_id, reader, tiles),
+        signers=[LocalSigner(key) for key in keys.log],
+        anchor=anchor,
+        clock=clock,
+    )
+    publishing = PublishingLoop(publisher, interval_seconds=settings.checkpoint_interval_seconds)
+    sequencer = Sequencer(
+        store,
+        log_id,
+        clock,
+        max_waiting_records=settings.max_waiting_records,
+        on_sequenced=publishing.notify,
+    )
+    subject_keys = DirectorySubjectKeys(settings.keys_dir / "subjects", keys.vault)
+    vault = Vault(log_id, subject_keys, SQLPayloadStore(database))
+    keyring = Keyring()
+
+    def take_key(index: int, record: Record) -> None:
+        if isinstance(record.body, KeyEvent):
+            keyring.check(index, record)
+
+    recorder = ServiceRecorder(
+        identity,
+        settings.service_id,
+        key=keys.service.signing_key(),
+        pseudonym_key_id=keys.pseudonym_key_id,
+        sequencer=sequencer,
+        catalog=catalog,
+        vault=vault,
+        clock=clock,
+        on_record=take_key,
+    )
+    evaluator = Evaluator({"cedar": CedarEngine()})
+    registry = Registry(
+        log_id=log_id,
+        store=SQLBundleStore(database, clock),
+        history=LogBundleHistory(catalog, reader),
+        sink=recorder,
+        evaluator=evaluator,
+    )
+    return Services(
+        settings=settings,
+        identity=identity,
+        clock=clock,
+        keys=keys,
+        database=database,
+        store=store,
+        tiles=tiles,
+        catalog=catalog,
+        reader=reader,
+        prover=Prover(tiles, log_id),
+        sequencer=sequencer,
+        publishing=publishing,
+        anchor=anchor,
+        vault=vault,
+        keyring=keyring,
+        admission=Admission(identity, vault, keyring.enforcer_keys),
+        recorder=recorder,
+        access=AccessRecorder(recorder, keys.pseudonym.seed),
+        tokens=TokenStore(database, clock),
+        metrics=Metrics(),
+        evaluator=evaluator,
+        bundles=registry,
+        pack_signers=[LocalEnvelopeSigner(key) for key in keys.pack],
+    )
