@@ -6,10 +6,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import nacl.signing
+from sqlalchemy import select
 
 from ledger.anchors.directory import DirectoryAnchor
+from ledger.auditor import Auditor, AuditReport
 from ledger.clock import SimulatedClock
 from ledger.commitments import SALT_BYTES
 from ledger.database import open_engine
@@ -33,11 +36,13 @@ from ledger.records import (
     sign_record,
 )
 from ledger.signers.local import LocalSigner
+from ledger.stores import tables
 from ledger.stores.directory import DirectoryTileStore
 from ledger.stores.sql import SQLLogStore
 from ledger.stores.sql_catalog import SQLCatalog
 from ledger.stores.sql_objects import SQLPayloadStore
 from ledger.stores.subject_keys import DirectorySubjectKeys
+from ledger.tiles import CHECKPOINT_PATH
 from ledger.trust import TrustPolicy
 from ledger.vault import Vault
 from migrations.schema import upgrade
@@ -141,13 +146,25 @@ def pending(record: Record, vault: Vault | None = None, openings: Sequence[Openi
 
 
 class EmbeddedLedger:
-    """The embedded default: SQLite, a directory of tiles, a directory anchor, local keys."""
+    """The embedded default: SQLite, a directory of tiles, a directory anchor, local keys.
 
-    def __init__(self, root: Path, *, log_id: str = LOG_ID, database_url: str | None = None) -> None:
+    `close` it, or use it as a context manager, where the database is opened again afterwards.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        log_id: str = LOG_ID,
+        database_url: str | None = None,
+        clock: SimulatedClock | None = None,
+        service: Enforcer | None = None,
+    ) -> None:
         self.root = root
         self.log_id = log_id
-        self.clock = SimulatedClock(NOW_MS)
-        self.engine = open_engine(database_url or f"sqlite:///{root / 'ledger.db'}")
+        self.clock = clock or SimulatedClock(NOW_MS)
+        self.database_url = database_url or f"sqlite:///{root / 'ledger.db'}"
+        self.engine = open_engine(self.database_url)
         upgrade(self.engine)
         self.store = SQLLogStore(self.engine)
         self.store.create_log(
@@ -162,9 +179,25 @@ class EmbeddedLedger:
         self.reader = EntryReader(self.store, self.tiles, log_id)
         self.prover = Prover(self.tiles, log_id)
         self.catalog = SQLCatalog(self.engine)
-        self.service = Enforcer(log_id=log_id)
+        self.service = service or Enforcer(log_id=log_id)
         self.publisher = self.make_publisher()
         self.publisher.load()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def reopen(self) -> EmbeddedLedger:
+        """Open folder and database again, as a new process would; the clock and the enforcer go on."""
+        self.close()
+        return EmbeddedLedger(
+            self.root, log_id=self.log_id, database_url=self.database_url, clock=self.clock, service=self.service
+        )
 
     def make_publisher(self, **parts: object) -> Publisher:
         return Publisher(
@@ -202,3 +235,28 @@ class EmbeddedLedger:
         assert published is not None
         self.publisher.anchor_newest()
         return published.checkpoint
+
+    def published_checkpoints(self) -> list[bytes]:
+        """Return every checkpoint that won its swap, oldest first."""
+        columns = tables.checkpoints.c
+        query = select(columns.checkpoint).where(columns.log_id == self.log_id).order_by(columns.size)
+        with self.engine.connect() as connection:
+            return [bytes(checkpoint) for (checkpoint,) in connection.execute(query)]
+
+    def exposed_checkpoints(self) -> list[bytes]:
+        """Return the live checkpoint, if there is one."""
+        path = self.root / "logs" / self.log_id / CHECKPOINT_PATH
+        return [path.read_bytes()] if path.exists() else []
+
+    def anchored_checkpoints(self) -> list[bytes]:
+        """Return every anchored checkpoint, oldest first."""
+        paths = (self.root / "anchor" / self.log_id / "checkpoint").glob("[0-9]*")
+        return [path.read_bytes() for path in sorted(paths, key=lambda path: int(path.name))]
+
+    def audit(self) -> AuditReport:
+        """Audit with everything at hand: projection, vault, and every checkpoint ever seen."""
+        seen = [*self.published_checkpoints(), *self.anchored_checkpoints()]
+        auditor = Auditor(
+            self.log_id, self.tiles, self.policy, catalog=self.catalog, vault=self.vault, other_checkpoints=seen
+        )
+        return auditor.audit()
