@@ -1,0 +1,303 @@
+"""Named, typed, exact parameters out of a call's arguments.
+
+Pure. A policy must not read a tool call's arguments as the client happened to spell them: ``1.00``, ``"1.00"``,
+``1e0`` and ``{"item": {"price": 1.0}}`` are one price. A bundle therefore declares in a file that its manifest names
+as ``parameters`` which values it needs, and where they may stand::
+
+    {"parameters": [{"name": "price", "type": "decimal", "server": "retail", "tools": ["update_price"],
+                     "paths": ["price", "item.price", "items[*].price"], "combine": "only", "required": false}]}
+
+Parameters are read from ``tools/call`` messages alone. ``server`` and ``tools`` say whose calls; without them, every
+call's. Paths are those of `policies.argument_paths`; a place that two of them lead to counts once. The types:
+
+* ``long``: a whole number of 64 bits with sign.
+* ``decimal``: a multiple of 0.0001 that, times 10,000, fits 64 bits with sign (Cedar's ``decimal``).
+* ``string``: a JSON string. ``bool``: ``true`` or ``false``.
+
+Numbers may be a JSON number in any encoding, or a JSON string that is itself the text of a JSON number. They are exact
+or an error, never rounded. ``combine`` says what several values become: ``only`` (they must be equal), ``min``,
+``max``, ``sum`` (numbers), or ``count`` (how many there are, 0 included; type ``long``).
+
+INVARIANT 7: numbers reach policies exactly, or the decision is a deny that names the reason. INVARIANT 6: an error
+names the parameter, never the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+
+from ledger.canonical import JSONValue, parse_json
+from ledger.errors import MalformedError, PolicyError, PolicySyntaxError
+from ledger.records import Name
+from policies.argument_paths import compile_path, find
+
+__all__ = [
+    "DECIMAL_PLACES",
+    "MAX_PARAMETERS",
+    "MAX_PATHS",
+    "FixedDecimal",
+    "Parameter",
+    "ParameterError",
+    "ParameterSet",
+    "ParameterType",
+    "ParameterValue",
+    "parse_parameters",
+]
+
+DECIMAL_PLACES: Final = 4
+MAX_PARAMETERS: Final = 256
+MAX_PATHS: Final = 32
+
+_METHOD: Final = "tools/call"
+_ARGUMENTS: Final = "arguments"
+_LONG_MIN: Final = -(2**63)
+_LONG_MAX: Final = 2**63 - 1
+_MAX_NUMBER_CHARS: Final = 400
+_MAX_MAGNITUDE: Final = 20  # decimal exponent beyond which no 64-bit number lies; keeps powers of ten small
+# JSON's own grammar (RFC 8259 section 6), so that no text is a number here that is none elsewhere.
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+ParameterType: TypeAlias = Literal["long", "decimal", "string", "bool"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FixedDecimal:
+    """A decimal number with exactly four places: Cedar's ``decimal``.
+
+    Attributes:
+        scaled: The number times 10,000, 64 bits with sign.
+    """
+
+    scaled: int
+
+    def __str__(self) -> str:
+        whole, part = divmod(abs(self.scaled), 10**DECIMAL_PLACES)
+        sign = "-" if self.scaled < 0 else ""
+        return f"{sign}{whole}.{part:0{DECIMAL_PLACES}d}"
+
+
+ParameterValue: TypeAlias = int | FixedDecimal | str | bool
+
+
+class ParameterError(PolicyError):
+    """A parameter cannot be read from a call's arguments exactly.
+
+    Attributes:
+        reason: ``parameter_error`` or ``ambiguous_parameter``.
+        parameter: Which one; ``arguments`` if they are no JSON object at all.
+    """
+
+    def __init__(self, reason: str, parameter: str) -> None:
+        super().__init__(f"{reason}: {parameter}")
+        self.reason = reason
+        self.parameter = parameter
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One declaration; the module's text explains each member.
+
+    Attributes:
+        name: Under which the policy sees the value.
+        type: Its type.
+        paths: Where it may stand.
+        server: Whose calls; None for every server's.
+        tools: Which tools' calls; empty for every tool's.
+        combine: What several values become.
+        required: Whether a call without it is refused.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
+    type: ParameterType
+    paths: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_PATHS)]
+    server: Name | None = None
+    tools: tuple[Name, ...] = ()
+    combine: Literal["only", "min", "max", "sum", "count"] = "only"
+    required: bool = False
+
+    def applies_to(self, server: str, tool: str) -> bool:
+        """Tell whether the declaration is meant for calls of ``tool`` on ``server``."""
+        return self.server in {None, server} and (not self.tools or tool in self.tools)
+
+    def overlaps(self, other: Parameter) -> bool:
+        """Tell whether some call could fall under both declarations."""
+        servers = self.server is None or other.server is None or self.server == other.server
+        return servers and (not self.tools or not other.tools or not set(self.tools).isdisjoint(other.tools))
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    parameters: Annotated[tuple[Parameter, ...], msgspec.Meta(max_length=MAX_PARAMETERS)]
+
+
+def _exact_number(value: JSONValue) -> Decimal | None:
+    """Return a JSON number, or a string that is the text of one, exactly; None for anything else."""
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    if isinstance(value, str) and len(value) <= _MAX_NUMBER_CHARS and _NUMBER.fullmatch(value):
+        try:
+            return Decimal(value)
+        except InvalidOperation:  # an exponent that even `decimal` has no room for
+            return None
+    return None
+
+
+def _scaled(number: Decimal, places: int) -> int | None:
+    """Return ``number`` times ten to the power of ``places`` if that is a whole number of 64 bits; else None.
+
+    The arithmetic is on integers: a `decimal` operation would round to the context's precision.
+    """
+    if not number:
+        return 0
+    sign, digits, exponent = number.as_tuple()
+    if not isinstance(exponent, int) or not -places <= number.adjusted() <= _MAX_MAGNITUDE:
+        return None
+    coefficient = int("".join(map(str, digits)))
+    shift = exponent + places
+    if shift >= 0:
+        scaled, remainder = coefficient * 10**shift, 0
+    else:
+        scaled, remainder = divmod(coefficient, 10**-shift)
+    scaled = -scaled if sign else scaled
+    return scaled if not remainder and _LONG_MIN <= scaled <= _LONG_MAX else None
+
+
+def _read_number(value: JSONValue, places: int) -> int | None:
+    number = _exact_number(value)
+    return None if number is None else _scaled(number, places)
+
+
+def _typed(parameter: Parameter, value: JSONValue) -> ParameterValue:
+    """Return one value in the declared type.
+
+    Raises:
+        ParameterError: It has none.
+    """
+    if parameter.type == "string" and isinstance(value, str):
+        return value
+    if parameter.type == "bool" and isinstance(value, bool):
+        return value
+    if parameter.type == "long":
+        number = _read_number(value, 0)
+        if number is not None:
+            return number
+    if parameter.type == "decimal":
+        number = _read_number(value, DECIMAL_PLACES)
+        if number is not None:
+            return FixedDecimal(number)
+    raise ParameterError("parameter_error", parameter.name)
+
+
+def _sum(parameter: Parameter, values: Sequence[ParameterValue]) -> ParameterValue:
+    total = sum(value.scaled if isinstance(value, FixedDecimal) else int(value) for value in values)
+    if not _LONG_MIN <= total <= _LONG_MAX:
+        raise ParameterError("parameter_error", parameter.name)
+    return FixedDecimal(total) if parameter.type == "decimal" else total
+
+
+def _combine(parameter: Parameter, found: Sequence[JSONValue]) -> ParameterValue | None:
+    """Return what the values found make together; None if there is none.
+
+    Raises:
+        ParameterError: A value is not of the declared type, or two differ where they must not.
+    """
+    if parameter.combine == "count":
+        return len(found)
+    if not found:
+        return None
+    values = [_typed(parameter, value) for value in found]
+    match parameter.combine:
+        case "min":
+            return min(values)  # one type throughout, and a number (checked at load)
+        case "max":
+            return max(values)
+        case "sum":
+            return _sum(parameter, values)
+        case _:
+            if any(value != values[0] for value in values):
+                raise ParameterError("ambiguous_parameter", parameter.name)
+            return values[0]
+
+
+class ParameterSet:
+    """The declarations of one bundle, ready to be applied."""
+
+    def __init__(self, parameters: Sequence[Parameter] = ()) -> None:
+        """Compile the declarations.
+
+        Raises:
+            PolicySyntaxError: A path that is none, a combination that its type does not allow, one name with two types,
+                or two declarations of one name that a single call could fall under.
+        """
+        self._compiled = [(item, tuple(map(compile_path, item.paths))) for item in parameters]
+        types: dict[str, ParameterType] = {}
+        for index, item in enumerate(parameters):
+            _check_combination(item)
+            if types.setdefault(item.name, item.type) != item.type:
+                raise PolicySyntaxError(f"the parameter {item.name} is declared with two types")
+            if any(item.name == other.name and item.overlaps(other) for other in parameters[:index]):
+                raise PolicySyntaxError(f"the parameter {item.name} is declared twice for one call")
+        self._types = types
+
+    @property
+    def types(self) -> Mapping[str, ParameterType]:
+        """Type of each parameter, by name."""
+        return self._types
+
+    def extract(self, method: str, server: str, tool: str | None, arguments: str) -> dict[str, ParameterValue]:
+        """Return the parameters of one call, by name; one that is not there is left out.
+
+        Args:
+            method: MCP method of the message.
+            server: The server that is called.
+            tool: The tool that is called.
+            arguments: JSON text of the arguments as received.
+
+        Raises:
+            ParameterError: The arguments are no JSON object, a value is not exactly of its type, two values differ
+                where one is meant, or a required one is missing.
+        """
+        try:
+            root = parse_json(arguments.encode())
+        except (MalformedError, UnicodeEncodeError) as error:
+            raise ParameterError("parameter_error", _ARGUMENTS) from error
+        if not isinstance(root, dict):
+            raise ParameterError("parameter_error", _ARGUMENTS)
+        values: dict[str, ParameterValue] = {}
+        if method != _METHOD or tool is None:
+            return values
+        for parameter, paths in self._compiled:
+            if parameter.applies_to(server, tool):
+                value = _combine(parameter, find(root, paths))
+                if value is not None:
+                    values[parameter.name] = value
+                elif parameter.required:
+                    raise ParameterError("parameter_error", parameter.name)
+        return values
+
+
+def _check_combination(parameter: Parameter) -> None:
+    numeric = parameter.type in {"long", "decimal"}
+    if parameter.combine == "count" and parameter.type != "long":
+        raise PolicySyntaxError(f"the parameter {parameter.name} counts, so its type is long")
+    if parameter.combine in {"min", "max", "sum"} and not numeric:
+        raise PolicySyntaxError(f"the parameter {parameter.name} is no number, so it has no {parameter.combine}")
+
+
+def parse_parameters(data: bytes) -> ParameterSet:
+    """Read the declarations of a bundle.
+
+    Raises:
+        PolicySyntaxError: Not JSON, an unknown member, or declarations that contradict each other.
+    """
+    try:
+        document = msgspec.convert(parse_json(data), _Document)
+    except (MalformedError, msgspec.ValidationError) as error:
+        raise PolicySyntaxError(f"not parameter declarations: {error}") from error
+    return ParameterSet(document.parameters)
