@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
-from service.api import bundles, decisions, health, logs, replays, sessions
+from service.api import access, bundles, decisions, health, logs, replays, sessions
 from service.version import VERSION
 from service.wiring import Services
 
@@ -83,7 +83,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for module in (decisions, sessions, replays, bundles, logs, health):
+    for module in (decisions, sessions, replays, bundles, logs, access, health):
         app.include_router(module.router)
     app.add_middleware(_Measured, services=services)
     return app

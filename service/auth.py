@@ -51,6 +51,7 @@ class Permission(StrEnum):
     PUBLISH_BUNDLES = "publish bundles"
     ACTIVATE_BUNDLES = "activate bundles"
     MAKE_PACKS = "make evidence packs"
+    ADMINISTER = "introduce enforcers and issue tokens"
 
 
 _READERS: Final = {Permission.READ_LOG, Permission.READ_DECISIONS, Permission.READ_BUNDLES}

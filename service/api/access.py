@@ -1,0 +1,117 @@
+"""Enforcers and tokens: who may write to the log, and who may read it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from ledger.envelopes import ED25519, EnvelopeKey
+from ledger.errors import ConflictError, MalformedError, NotFoundError
+from ledger.notes import decode_base64
+from ledger.ports import Draft
+from ledger.records import KeyEvent
+from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
+from service.auth import Caller, Permission, Role
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["access"], responses=PROBLEMS)
+
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")]
+_ED25519_KEY_BYTES = 32
+
+
+class EnforcerRequest(BaseModel):
+    """An enforcer to introduce."""
+
+    enforcer_id: _Name
+    public_key: Annotated[str, Field(min_length=44, max_length=44, description="Ed25519, base64")]
+
+
+@router.post("/v1/enforcers", status_code=201, summary="Introduce an enforcer")
+async def introduce_enforcer(
+    services: ServicesDep,
+    caller: Annotated[Caller, Depends(permitted(Permission.ADMINISTER))],
+    wanted: EnforcerRequest,
+) -> Response:
+    """Record an enforcer's key in the log and return its token, once; repeating it gives a new token."""
+    public_key = decode_base64(wanted.public_key)
+    if len(public_key) != _ED25519_KEY_BYTES:
+        raise MalformedError("an Ed25519 key has 32 bytes")
+    if wanted.enforcer_id == services.settings.service_id:
+        raise ConflictError("that is the service's own id")
+    known = services.keyring.enforcer_keys(wanted.enforcer_id)
+    if known and public_key not in known:
+        raise ConflictError(f"the enforcer {wanted.enforcer_id} is introduced with another key")
+    drafts = [
+        services.access.draft(caller, "introduce_enforcer", "enforcer", target_id=wanted.enforcer_id, items=1),
+    ]
+    if not known:
+        body = KeyEvent(
+            action="created",
+            purpose="enforcer",
+            algorithm=ED25519,
+            subject=wanted.enforcer_id,
+            key_id=EnvelopeKey(ED25519, public_key).key_id,
+            public_key=wanted.public_key,
+        )
+        drafts.insert(0, Draft(body=body))
+    done = await services.recorder.append(drafts)
+    token = await asyncio.to_thread(
+        services.tokens.issue, caller.log_id, Role.ENFORCER, wanted.enforcer_id, enforcer_id=wanted.enforcer_id
+    )
+    identity = services.identity
+    return json_response(
+        {
+            "enforcer_id": wanted.enforcer_id,
+            "token": token,
+            "leaf_index": done[0].index,
+            "log_id": identity.log_id,
+            "tenant": identity.tenant,
+            "environment": identity.environment,
+            "simulated": identity.simulated,
+        },
+        201,
+    )
+
+
+class TokenRequest(BaseModel):
+    """A token to issue."""
+
+    role: Annotated[Role, Field(description="not enforcer: introduce one instead")]
+    name: _Name
+    lifetime_days: Annotated[int | None, Field(ge=1, le=3650)] = None
+
+
+@router.post("/v1/tokens", status_code=201, summary="Issue a token")
+async def issue_token(
+    services: ServicesDep,
+    caller: Annotated[Caller, Depends(permitted(Permission.ADMINISTER))],
+    wanted: TokenRequest,
+) -> Response:
+    """Issue a token for a role; it is shown once. That it was issued, and by whom, is recorded first."""
+    if wanted.role is Role.ENFORCER:
+        raise MalformedError("an enforcer's token is issued when the enforcer is introduced")
+    await services.access.record([services.access.draft(caller, "issue_token", "token", items=1)])
+    token = await asyncio.to_thread(
+        services.tokens.issue, caller.log_id, wanted.role, wanted.name, lifetime_days=wanted.lifetime_days
+    )
+    return json_response({"name": wanted.name, "role": wanted.role.value, "token": token}, 201)
+
+
+@router.delete("/v1/tokens/{token_sha256}", status_code=204, summary="Revoke a token")
+async def revoke_token(
+    services: ServicesDep,
+    caller: Annotated[Caller, Depends(permitted(Permission.ADMINISTER))],
+    token_sha256: Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")],
+) -> Response:
+    """End a token at once."""
+    if not await asyncio.to_thread(services.tokens.revoke, caller.log_id, token_sha256):
+        raise NotFoundError("there is no such token, or it was revoked before")
+    draft = services.access.draft(caller, "revoke_token", "token", target_id=token_sha256, items=1)
+    await services.access.record([draft])
+    return Response(status_code=204)

@@ -1,0 +1,100 @@
+"""The command line's HTTP client: a service's URL and token, and its problems as errors of the core."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import click
+import httpx
+
+from ledger.errors import (
+    ConfigError,
+    ConflictError,
+    MalformedError,
+    NotFoundError,
+    StateError,
+    UpstreamError,
+    VerificationError,
+)
+
+__all__ = ["ServiceClient", "service_options"]
+
+_TIMEOUT_SECONDS: Final = 60.0
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_ERRORS: Final[Mapping[int, type[Exception]]] = {
+    400: MalformedError,
+    401: ConfigError,
+    403: ConfigError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: StateError,
+    413: MalformedError,
+    422: VerificationError,
+}
+
+
+def service_options(command: _F) -> _F:
+    """Add ``--url`` and ``--token`` to a command."""
+    url = click.option(
+        "--url", envvar="TALLYSTICK_URL", default="http://127.0.0.1:8787", show_default=True, help="The service."
+    )
+    token = click.option("--token", envvar="TALLYSTICK_TOKEN", default=None, help="Token; better: TALLYSTICK_TOKEN.")
+    return url(token(command))
+
+
+class ServiceClient:
+    """Calls one service with one token."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        """Prepare to call ``url``.
+
+        Raises:
+            ConfigError: There is no token.
+        """
+        if not token:
+            raise ConfigError("a token is needed: set TALLYSTICK_TOKEN")
+        # The environment's proxies are left alone: a token must go to the service and nowhere else.
+        self._client = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_TIMEOUT_SECONDS,
+            trust_env=bool(os.environ.get("TALLYSTICK_USE_PROXY")),
+        )
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401  # httpx's own options
+        """Call a route and return its successful answer.
+
+        Raises:
+            UpstreamError: The service could not be reached, or failed.
+            TallystickError: It refused; the class follows from the status.
+        """
+        try:
+            response = self._client.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise UpstreamError(f"the service does not answer ({type(error).__name__})") from error
+        if response.is_success:
+            return response
+        raise _ERRORS.get(response.status_code, UpstreamError)(_detail(response))
+
+    def get(self, path: str, **params: object) -> Any:  # noqa: ANN401  # JSON
+        """Return the JSON of a GET; parameters that are None are left out."""
+        given = {name: str(value) for name, value in params.items() if value is not None}
+        return self.request("GET", path, params=given).json()
+
+    def post(self, path: str, body: object = None) -> Any:  # noqa: ANN401  # JSON
+        """Return the JSON of a POST."""
+        return self.request("POST", path, json=body).json()
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        problem = response.json()
+        detail = str(problem["detail"])
+        errors = problem.get("errors", [])
+    except (ValueError, KeyError, TypeError):
+        return f"the service answered {response.status_code}"
+    more = "; ".join(f"{item['at']}: {item['reason']}" for item in errors)
+    return f"{detail} ({more})" if more else detail

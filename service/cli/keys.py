@@ -1,0 +1,172 @@
+"""``tallystick keys``: making, showing and backing up keys; tokens for a first administrator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import nacl.exceptions
+import nacl.secret
+import nacl.utils
+from nacl.pwhash import argon2id
+
+from ledger.clock import SystemClock
+from ledger.errors import ConfigError, MalformedError
+from ledger.files import create_durably
+from ledger.notes import decode_base64, encode_base64
+from service.auth import Role, TokenStore
+from service.cli.output import echo_json, json_option, say, with_exit_codes
+from service.keyset import KEY_FILES, fingerprints, load_key_set, make_key_set, trust_policy
+from service.settings import load_settings, passphrase
+
+__all__ = ["keys"]
+
+_BACKUP_FORMAT = "tallystick.key-backup/1"
+
+
+@click.group()
+def keys() -> None:
+    """Keys of an installation: make, show, back up; first tokens."""
+
+
+@keys.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--origin", required=True, help="The log's name on its checkpoints, such as ledger.example.com/acme.")
+@click.option("--service-id", default="service", show_default=True, help="The service's own enforcer id.")
+@click.option("--simulated", is_flag=True, help="For a demonstration: everything made with these keys says so.")
+@json_option
+@with_exit_codes
+def init(directory: Path, origin: str, service_id: str, *, simulated: bool, as_json: bool) -> None:
+    """Make the keys of a new installation in DIRECTORY.
+
+    Log, pack, service, vault and pseudonym keys are separate files of mode 0600. Set TALLYSTICK_PASSPHRASE or
+    TALLYSTICK_PASSPHRASE_FILE to protect them. Give auditors trust.policy, and the fingerprints by another way.
+    """
+    secret = passphrase()
+    made = make_key_set(
+        directory,
+        origin=origin,
+        service_id=service_id,
+        created_ms=SystemClock().now_ms(),
+        passphrase=secret,
+        simulated=simulated,
+    )
+    if as_json:
+        echo_json({"directory": str(directory), "trust_policy": trust_policy(made).encode()})
+        return
+    protection = "with a passphrase" if secret else "without a passphrase: set TALLYSTICK_PASSPHRASE to protect them"
+    say(f"{len(KEY_FILES)} keys are in {directory}, {protection}.")
+    say("Fingerprints, for auditors to compare by voice or on paper:")
+    say(fingerprints(made).rstrip())
+    say(f"Auditors verify with {directory / 'trust.policy'}. Back the keys up now: tallystick keys backup.")
+
+
+@keys.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@json_option
+@with_exit_codes
+def show(directory: Path, *, as_json: bool) -> None:
+    """Show the public side of the keys in DIRECTORY: fingerprints and trust policy."""
+    found = load_key_set(directory, passphrase())
+    if as_json:
+        echo_json(
+            {
+                "simulated": found.simulated,
+                "keys": [
+                    {"purpose": key.purpose, "algorithm": key.algorithm, "name": key.name, "key_id": key.key_id}
+                    for key in found
+                ],
+                "trust_policy": trust_policy(found).encode(),
+            }
+        )
+        return
+    say(fingerprints(found).rstrip())
+    say()
+    say(trust_policy(found).encode().rstrip())
+
+
+def _backup_key(secret: str, salt: bytes) -> bytes:
+    return argon2id.kdf(
+        nacl.secret.SecretBox.KEY_SIZE,
+        secret.encode(),
+        salt,
+        argon2id.OPSLIMIT_MODERATE,
+        argon2id.MEMLIMIT_MODERATE,
+    )
+
+
+@keys.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.password_option("--backup-passphrase", envvar="TALLYSTICK_BACKUP_PASSPHRASE", help="Protects the backup.")
+@with_exit_codes
+def backup(directory: Path, file: Path, backup_passphrase: str) -> None:
+    """Write the keys in DIRECTORY to FILE, encrypted under a passphrase of its own.
+
+    Subject keys are left out on purpose: a backup of them would undo an erasure.
+    """
+    load_key_set(directory, passphrase())
+    files = {name: (directory / name).read_text(encoding="utf-8") for name in KEY_FILES}
+    salt = nacl.utils.random(argon2id.SALTBYTES)
+    box = nacl.secret.SecretBox(_backup_key(backup_passphrase, salt)).encrypt(json.dumps(files).encode())
+    document = {"format": _BACKUP_FORMAT, "salt": encode_base64(salt), "box": encode_base64(bytes(box))}
+    create_durably(file, json.dumps(document).encode() + b"\n", mode=0o600)
+    say(f"{len(files)} keys are in {file}. Keep it apart from the machine, and its passphrase apart from it.")
+
+
+@keys.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--backup-passphrase", envvar="TALLYSTICK_BACKUP_PASSPHRASE", prompt=True, hide_input=True)
+@with_exit_codes
+def restore(file: Path, directory: Path, backup_passphrase: str) -> None:
+    """Write the keys of the backup FILE to DIRECTORY, which must not hold any."""
+    try:
+        document = json.loads(file.read_bytes())
+        salt, box = decode_base64(document["salt"]), decode_base64(document["box"])
+        known = document["format"] == _BACKUP_FORMAT and len(salt) == argon2id.SALTBYTES
+    except (ValueError, KeyError, TypeError) as error:
+        raise MalformedError("not a backup of keys") from error
+    if not known:
+        raise MalformedError("not a backup of keys")
+    try:
+        opened = nacl.secret.SecretBox(_backup_key(backup_passphrase, salt)).decrypt(box)
+    except nacl.exceptions.CryptoError as error:
+        raise ConfigError("the passphrase does not open the backup") from error
+    files = json.loads(opened)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any((directory / name).exists() for name in KEY_FILES):
+        raise ConfigError("the key directory holds keys already")
+    for name in KEY_FILES:
+        create_durably(directory / name, files[name].encode(), mode=0o600)
+    restored = load_key_set(directory, passphrase())
+    create_durably(directory / "trust.policy", trust_policy(restored).encode().encode())
+    create_durably(directory / "fingerprints.txt", fingerprints(restored).encode())
+    say(f"{len(files)} keys are in {directory}.")
+    say(fingerprints(restored).rstrip())
+
+
+@keys.command()
+@click.option("--role", type=click.Choice([role.value for role in Role if role is not Role.ENFORCER]), required=True)
+@click.option("--name", required=True, help="Whose token: a person, a team, a machine.")
+@click.option("--lifetime-days", type=click.IntRange(1, 3650), default=None)
+@json_option
+@with_exit_codes
+def token(role: str, name: str, lifetime_days: int | None, *, as_json: bool) -> None:
+    """Issue a token on the service's own machine, for a first administrator.
+
+    Reads the service's settings (TALLYSTICK_DATA_DIR, …). Afterwards issue tokens through the API, which records it.
+    """
+    from ledger.database import open_engine
+    from migrations.schema import require_current
+
+    settings = load_settings()
+    engine = open_engine(settings.effective_database_url)
+    require_current(engine)
+    issued = TokenStore(engine, SystemClock()).issue(settings.log_id, Role(role), name, lifetime_days=lifetime_days)
+    engine.dispose()
+    if as_json:
+        echo_json({"name": name, "role": role, "token": issued})
+    else:
+        say(issued)

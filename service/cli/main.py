@@ -1,0 +1,43 @@
+"""The root of the command line."""
+
+from __future__ import annotations
+
+import click
+
+from service.cli.keys import keys
+from service.cli.output import ExitCode
+from service.cli.policy import policy
+from service.cli.records import find, replay, session
+from service.cli.serve import migrate, serve
+from service.version import VERSION
+
+__all__ = ["cli", "main"]
+
+_EPILOG = """
+Exit status: 0 all proven or done; 1 a proof, digest or check fails; 2 malformed; 3 valid but trust not met;
+4 something could not be checked or reached; 5 a --fail-on condition hit; 64 usage.
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="tallystick")
+def cli() -> None:
+    """An immutable audit ledger and compliance evidence service for AI agents that call tools over MCP."""
+
+
+for command in (keys, serve, migrate, find, session, replay, policy):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; a usage error ends with status 64."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        raise SystemExit(leaving.exit_code) from None
+    except click.Abort:
+        click.echo("tallystick: interrupted", err=True)
+        raise SystemExit(130) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(ExitCode.USAGE) from None

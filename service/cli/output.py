@@ -1,0 +1,112 @@
+"""Exit codes, one-line errors, and printing for people or for programs (``--json``)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
+from functools import wraps
+from typing import Final, NoReturn, ParamSpec, TypeVar
+
+import click
+
+from ledger.errors import (
+    ConfigError,
+    ConflictError,
+    DependencyError,
+    EvidenceError,
+    MalformedError,
+    PolicyError,
+    SignatureUncheckedError,
+    StateError,
+    TallystickError,
+    TrustPolicyError,
+    VerificationError,
+)
+
+__all__ = ["ExitCode", "echo_json", "exit_code", "json_option", "say", "table", "with_exit_codes"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status says."""
+
+    OK = 0
+    FAILED = 1
+    MALFORMED = 2
+    TRUST_NOT_MET = 3
+    UNCHECKED = 4
+    CONDITION_HIT = 5
+    USAGE = 64
+
+
+# The first class that fits decides; subclasses stand before their parents.
+_CODES: Final[tuple[tuple[type[TallystickError], ExitCode], ...]] = (
+    (TrustPolicyError, ExitCode.TRUST_NOT_MET),
+    (SignatureUncheckedError, ExitCode.UNCHECKED),
+    (VerificationError, ExitCode.FAILED),
+    (MalformedError, ExitCode.MALFORMED),
+    (PolicyError, ExitCode.MALFORMED),
+    (ConflictError, ExitCode.FAILED),
+    (DependencyError, ExitCode.UNCHECKED),
+    (StateError, ExitCode.UNCHECKED),
+    (EvidenceError, ExitCode.FAILED),
+    (ConfigError, ExitCode.USAGE),
+)
+
+
+def exit_code(error: TallystickError) -> ExitCode:
+    """Return the exit status that an error stands for."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def _leave(message: str, code: ExitCode) -> NoReturn:
+    click.echo(f"tallystick: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def with_exit_codes(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Turn the core's errors into one line on standard error and an exit status."""
+
+    @wraps(command)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return command(*args, **kwargs)
+        except TallystickError as error:
+            _leave(str(error), exit_code(error))
+        except BrokenPipeError:
+            # The reader of our output went away; there is nobody left to tell.
+            sys.stderr.close()
+            sys.exit(ExitCode.OK)
+
+    return wrapped
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def say(text: str = "") -> None:
+    """Print a line for people."""
+    click.echo(text)
+
+
+def echo_json(value: object) -> None:
+    """Print a value for programs."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print aligned columns; control characters in the cells are shown, not obeyed."""
+    shown = [[_visible(str(cell)) for cell in row] for row in rows]
+    widths = [max([len(name), *(len(row[i]) for row in shown)]) for i, name in enumerate(header)]
+    click.echo("  ".join(name.upper().ljust(width) for name, width in zip(header, widths, strict=True)).rstrip())
+    for row in shown:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _visible(text: str) -> str:
+    """Return text whose control and invisible characters are escaped: what agents name may be hostile."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

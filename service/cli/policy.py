@@ -1,0 +1,96 @@
+"""``tallystick policy``: testing, publishing and activating bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from service.cli.client import ServiceClient, service_options
+from service.cli.output import echo_json, json_option, say, table, with_exit_codes
+
+__all__ = ["policy"]
+
+_DIRECTORY = click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+
+
+@click.group()
+def policy() -> None:
+    """Policy bundles: test, publish, activate, roll back."""
+
+
+@policy.command()
+@_DIRECTORY
+@with_exit_codes
+def revision(directory: Path) -> None:
+    """Print the revision of the bundle in DIRECTORY: its digest."""
+    from policies.directories import read_bundle_directory
+
+    say(read_bundle_directory(directory).revision)
+
+
+@policy.command()
+@_DIRECTORY
+@service_options
+@json_option
+@with_exit_codes
+def publish(directory: Path, url: str, token: str | None, *, as_json: bool) -> None:
+    """Publish the bundle in DIRECTORY; it is checked, kept, recorded, and not yet active."""
+    from policies.directories import read_bundle_directory
+
+    bundle = read_bundle_directory(directory)
+    client = ServiceClient(url, token)
+    answer = client.request("POST", "/v1/bundles", content=bundle.archive()).json()
+    if as_json:
+        echo_json(answer)
+    else:
+        say(f"published {answer['name']} {answer['revision']}")
+
+
+@policy.command()
+@click.argument("bundle_revision", metavar="REVISION")
+@click.option("--comment", default=None, help="Why; recorded.")
+@service_options
+@json_option
+@with_exit_codes
+def activate(bundle_revision: str, comment: str | None, url: str, token: str | None, *, as_json: bool) -> None:
+    """Make the published bundle REVISION the active one."""
+    answer = ServiceClient(url, token).post(f"/v1/bundles/{bundle_revision}/activation", {"comment": comment})
+    if as_json:
+        echo_json(answer)
+    else:
+        say(f"active: {answer['active']}")
+
+
+@policy.command()
+@click.option("--comment", default=None, help="Why; recorded.")
+@service_options
+@json_option
+@with_exit_codes
+def rollback(comment: str | None, url: str, token: str | None, *, as_json: bool) -> None:
+    """Make the bundle active again that was so before the present one."""
+    answer = ServiceClient(url, token).post("/v1/bundles/rollback", {"comment": comment})
+    if as_json:
+        echo_json(answer)
+    else:
+        say(f"active: {answer['active']}")
+
+
+@policy.command("list")
+@service_options
+@json_option
+@with_exit_codes
+def list_bundles(url: str, token: str | None, *, as_json: bool) -> None:
+    """List published bundles and every recorded step."""
+    answer = ServiceClient(url, token).get("/v1/bundles")
+    if as_json:
+        echo_json(answer)
+        return
+    say(f"active: {answer['active'] or 'none'}")
+    table(
+        ("leaf", "step", "name", "revision", "by role"),
+        [
+            (item["leaf_index"], item["action"], item["name"], item["revision"], item["actor_role"])
+            for item in answer["history"]
+        ],
+    )
