@@ -39,18 +39,40 @@ __all__ = [
     "SCHEMA_VERSION",
     "AccessEvent",
     "Approval",
+    "Base64",
     "Body",
     "BundleEvent",
     "BundleReference",
     "Commitment",
+    "Count",
     "Decision",
     "Dropped",
+    "Effect",
+    "Enforcement",
     "Facts",
+    "FieldClass",
+    "Flag",
     "Heartbeat",
+    "Hex8",
+    "Hex16",
+    "Hex32",
+    "Hour",
     "KeyEvent",
+    "LogId",
+    "Minute",
+    "Mode",
+    "Name",
+    "Names",
+    "Ordinal",
     "Outcome",
+    "OutcomeStatus",
+    "Pseudonym",
     "Record",
+    "SignedCount",
     "Tombstone",
+    "Uuid",
+    "Weekday",
+    "Zone",
     "commitments",
     "decode_entry",
     "encode_record",
@@ -106,7 +128,11 @@ OutcomeStatus: TypeAlias = Annotated[
 class _Struct(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False, cache_hash=True
 ):
-    """Common rules: immutable, keyword only, unknown members refused, defaults left out."""
+    """Common rules: immutable, keyword only, unknown members refused, defaults left out.
+
+    INVARIANT: a default is None, False, 0 or (). msgspec tells a default by identity, so that any other would be
+    written out or left out depending on where the value came from: two spellings of one record.
+    """
 
 
 class Commitment(_Struct, frozen=True):
@@ -387,8 +413,8 @@ class AccessEvent(_Struct, frozen=True, tag_field="type", tag="access"):
         target_kind: ``record``, ``session``, ``bundle``, ``pack``, ``log`` or another kind of thing.
         target_id: Its public id, if it has one.
         digest: SHA-256 of what was handed out, for an export.
-        items: How many items were handed out.
         result: ``ok`` or a machine-readable refusal.
+        items: How many items were handed out.
         purpose: Free text: why.
     """
 
@@ -396,10 +422,10 @@ class AccessEvent(_Struct, frozen=True, tag_field="type", tag="access"):
     actor: Pseudonym
     actor_role: Name
     target_kind: Name
+    result: Name
     target_id: Name | None = None
     digest: Hex32 | None = None
     items: Count = 0
-    result: Name = "ok"
     purpose: Commitment | None = None
 
 
