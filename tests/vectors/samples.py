@@ -1,0 +1,231 @@
+"""Record bodies of every type, as plain JSON values: once with all members, once with the fewest.
+
+Written out member by member from the record types' documentation, so that a change of a type shows here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+JSONObject = dict[str, Any]
+
+COMMITMENT: Final = {"digest": "c0" * 32, "size_bytes": 212}
+OTHER_COMMITMENT: Final = {"digest": "c1" * 32, "size_bytes": 0}
+DECISION_ID: Final = "019a9c14-6d80-7abc-8def-0123456789ab"
+
+ENVELOPE_MINIMAL: Final[JSONObject] = {
+    "schema_version": 1,
+    "record_id": "019a9c14-6d81-7000-8000-000000000001",
+    "log_id": "acme",
+    "tenant": "acme",
+    "environment": "production",
+    "enforcer_id": "gateway-1",
+    "epoch": "5f0c" * 8,
+    "seq": 1,
+    "running_count": 0,
+    "time_ms": 1_763_546_400_001,
+}
+ENVELOPE_FULL: Final[JSONObject] = ENVELOPE_MINIMAL | {
+    "record_id": "019a9c14-6d82-7fff-bfff-ffffffffffff",
+    "seq": 2**53 - 1,
+    "running_count": 41,
+    "simulated": True,
+    "pseudonym_key_id": "0123456789abcdef",
+}
+
+_FACTS_FULL: Final = {
+    "authn": "api_token",
+    "mfa": True,
+    "roles": ["finance", "reader"],
+    "zone": "Europe/Berlin",
+    "local_hour": 23,
+    "local_minute": 59,
+    "weekday": 7,
+    "network": "office",
+    "session_calls": 12,
+}
+_FACTS_MINIMAL: Final = {
+    "authn": "none",
+    "zone": "UTC",
+    "local_hour": 0,
+    "local_minute": 0,
+    "weekday": 1,
+    "network": "unknown",
+    "session_calls": 0,
+}
+_DECISION_MINIMAL: Final = {
+    "agent": "unauthenticated",
+    "server": "finance",
+    "decision": "INDETERMINATE",
+    "enforcement": "deny",
+    "mode": "enforce",
+    "reason": "malformed",
+    "evaluation_us": 0,
+    "session": "5e" * 16,
+    "message": COMMITMENT,
+}
+
+BODIES: Final[dict[str, dict[str, JSONObject]]] = {
+    "decision": {
+        "minimal": _DECISION_MINIMAL,
+        "facts-minimal": _DECISION_MINIMAL | {"facts": _FACTS_MINIMAL},
+        "full": {
+            "agent": "finance-bot",
+            "server": "finance",
+            "method": "tools/call",
+            "tool": "Payroll-DB",
+            "tool_digest": "d0" * 32,
+            "protocol_version": "2026-07-28",
+            "decision": "DENY",
+            "enforcement": "deny",
+            "mode": "observe",
+            "reason": "policy",
+            "bundle": {
+                "name": "tenant/finance",
+                "revision": "b0" * 32,
+                "engine": "cedar",
+                "engine_version": "4.12.2",
+            },
+            "rules": ["finance-business-hours", "finance-known-network"],
+            "failed_condition": "finance-business-hours",
+            "obligations": ["approval"],
+            "evaluation_us": 314,
+            "facts": _FACTS_FULL,
+            "session": "5e" * 16,
+            "user": "0a" * 16,
+            "address": "0b" * 16,
+            "message": COMMITMENT,
+            "request": OTHER_COMMITMENT,
+            "arguments_fingerprint": "0c" * 16,
+            "tags": ["pii", "write"],
+            "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        },
+    },
+    "outcome": {
+        "minimal": {"decision_id": DECISION_ID, "status": "not_forwarded", "session": "5e" * 16},
+        "full": {
+            "decision_id": DECISION_ID,
+            "status": "failed",
+            "reason": "upstream_error",
+            "latency_us": 1_503_222,
+            "http_status": 502,
+            "error_code": -32603,
+            "tool_error": True,
+            "session": "5e" * 16,
+            "user": "0a" * 16,
+            "result": COMMITMENT,
+            "result_fingerprint": "0d" * 16,
+        },
+    },
+    "bundle": {
+        "minimal": {
+            "action": "published",
+            "name": "tenant/finance",
+            "revision": "b0" * 32,
+            "engine": "cedar",
+            "actor": "0e" * 16,
+            "actor_role": "author",
+        },
+        "full": {
+            "action": "activated",
+            "name": "tenant/finance",
+            "revision": "b1" * 32,
+            "engine": "rego",
+            "actor": "0e" * 16,
+            "actor_role": "approver",
+            "previous_revision": "b0" * 32,
+            "comment": COMMITMENT,
+        },
+    },
+    "key": {
+        "minimal": {
+            "action": "retired",
+            "purpose": "vault",
+            "algorithm": "xchacha20-poly1305",
+            "subject": "acme",
+            "key_id": "vault-2",
+        },
+        "full": {
+            "action": "compromised",
+            "purpose": "log",
+            "algorithm": "ml-dsa-44",
+            "subject": "log.example/acme",
+            "key_id": "0a1b2c3d",
+            "public_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+            "first_size": 1,
+            "last_size": 70_000,
+        },
+    },
+    "heartbeat": {
+        "minimal": {"kind": "periodic", "version": "0.1.0", "spool_depth": 0},
+        "full": {
+            "kind": "start",
+            "version": "0.1.0",
+            "spool_depth": 3,
+            "previous_epoch": "5f0b" * 8,
+            "bundle_revision": "b0" * 32,
+            "clock_offset_ms": -250,
+        },
+    },
+    "dropped": {
+        "minimal": {"first_seq": 1, "last_seq": 1, "decisions": 0, "reason": "spool_full"},
+        "full": {"first_seq": 5, "last_seq": 2**53 - 1, "decisions": 3, "reason": "spool_damaged"},
+    },
+    "approval": {
+        "minimal": {
+            "approval_id": "019a9c14-7000-7000-8000-00000000000a",
+            "decision_id": DECISION_ID,
+            "action": "expired",
+            "binding": COMMITMENT,
+            "expires_ms": 1_763_550_000_000,
+        },
+        "full": {
+            "approval_id": "019a9c14-7000-7000-8000-00000000000a",
+            "decision_id": DECISION_ID,
+            "action": "approved",
+            "binding": COMMITMENT,
+            "expires_ms": 1_763_550_000_000,
+            "actor": "0e" * 16,
+            "comment": OTHER_COMMITMENT,
+        },
+    },
+    "tombstone": {
+        "minimal": {"subject": "0a" * 16, "payloads": 0, "reason": "expiry", "actor": "0e" * 16},
+        "full": {
+            "subject": "0a" * 16,
+            "payloads": 17,
+            "reason": "erasure",
+            "actor": "0e" * 16,
+            "basis": COMMITMENT,
+        },
+    },
+    "access": {
+        "minimal": {
+            "action": "login",
+            "actor": "0e" * 16,
+            "actor_role": "auditor",
+            "target_kind": "log",
+            "result": "refused",
+        },
+        "full": {
+            "action": "export_pack",
+            "actor": "0e" * 16,
+            "actor_role": "auditor",
+            "target_kind": "pack",
+            "target_id": "pack-2025-11",
+            "digest": "e0" * 32,
+            "items": 60,
+            "result": "ok",
+            "purpose": COMMITMENT,
+        },
+    },
+}
+
+
+def unsigned(kind: str, form: str) -> JSONObject:
+    """Return a whole record without its signature; every member is written out where the form is full."""
+    envelope = ENVELOPE_MINIMAL if form == "minimal" else ENVELOPE_FULL
+    return envelope | {"body": {"type": kind} | BODIES[kind][form]}
+
+
+FORMS: Final = tuple((kind, form) for kind, forms in BODIES.items() for form in forms)
