@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy import Engine
 
 from ledger.anchors.directory import DirectoryAnchor
+from ledger.anchors.s3_object_lock import open_anchor
 from ledger.catalog import Catalog
 from ledger.clock import Clock, SystemClock
 from ledger.database import open_engine
@@ -55,16 +56,28 @@ __all__ = ["Services", "build_services", "make_anchor"]
 _log = structlog.get_logger()
 
 
-def make_anchor(settings: Settings) -> Anchor:
+def make_anchor(settings: Settings, clock: Clock) -> Anchor:
     """Return the anchor that the settings name.
 
     Raises:
         ConfigError: It cannot be used.
+        AnchorError: The bucket does not answer.
     """
     kind, _, place = settings.effective_anchor.partition(":")
     if kind == "directory":
         return DirectoryAnchor(Path(place))
-    raise ConfigError(f"no anchor of the kind {kind}")
+    if settings.anchor_retention_days is None:
+        raise ConfigError("TALLYSTICK_ANCHOR_RETENTION_DAYS: say for how long checkpoints are to be locked")
+    bucket, _, prefix = place.removeprefix("//").partition("/")
+    anchor = open_anchor(
+        bucket,
+        f"{prefix.rstrip('/')}/" if prefix else "",
+        endpoint=settings.anchor_endpoint,
+        retention_days=settings.anchor_retention_days,
+        clock=clock,
+    )
+    anchor.check()
+    return anchor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +219,7 @@ def _assemble(
     tiles = DirectoryTileStore(settings.data_dir / "logs")
     catalog = SQLCatalog(database)
     reader = EntryReader(store, tiles, log_id)
-    anchor = make_anchor(settings)
+    anchor = make_anchor(settings, clock)
     publisher = Publisher(
         log_id=log_id,
         origin=settings.origin,

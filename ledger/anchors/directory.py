@@ -6,14 +6,19 @@ directory; it locks nothing, and its receipts say so (`retain_until_ms` is None)
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Final
 
 from ledger.checkpoints import parse_unverified_checkpoint
-from ledger.errors import AnchorError, ConflictError, NotFoundError
-from ledger.files import create_durably
+from ledger.errors import AnchorError, ConflictError, MalformedError, NotFoundError
+from ledger.files import create_durably, log_directory
+from ledger.merkle import RootHash
 from ledger.ports import AnchorReceipt
 
 __all__ = ["DirectoryAnchor"]
+
+_SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 class DirectoryAnchor:
@@ -24,7 +29,10 @@ class DirectoryAnchor:
         self._root = root
 
     def _path(self, log_id: str, size: int) -> Path:
-        return self._root / log_id / "checkpoint" / str(size)
+        return self._folder(log_id) / str(size)
+
+    def _folder(self, log_id: str) -> Path:
+        return log_directory(self._root, log_id) / "checkpoint"
 
     def _receipt(self, path: Path) -> AnchorReceipt:
         return AnchorReceipt(
@@ -38,8 +46,7 @@ class DirectoryAnchor:
             try:
                 create_durably(path, checkpoint, mode=0o444)
             except ConflictError:
-                present = parse_unverified_checkpoint(path.read_bytes()).claim
-                if present.root != parse_unverified_checkpoint(checkpoint).claim.root:
+                if _anchored_root(path) != parse_unverified_checkpoint(checkpoint).claim.root:
                     raise
             return self._receipt(path)
         except OSError as error:
@@ -57,7 +64,14 @@ class DirectoryAnchor:
     def latest(self, log_id: str) -> AnchorReceipt | None:
         """See `Anchor.latest`."""
         try:
-            sizes = [path for path in (self._root / log_id / "checkpoint").glob("*") if path.name.isdecimal()]
-            return self._receipt(max(sizes, key=lambda path: int(path.name))) if sizes else None
+            sizes = [int(path.name) for path in self._folder(log_id).glob("*") if _SIZE.fullmatch(path.name)]
+            return self._receipt(self._path(log_id, max(sizes))) if sizes else None
         except OSError as error:
             raise AnchorError(f"the anchor directory failed: {error.strerror}") from error
+
+
+def _anchored_root(path: Path) -> RootHash:
+    try:
+        return parse_unverified_checkpoint(path.read_bytes()).claim.root
+    except MalformedError as error:
+        raise AnchorError(f"what is anchored as checkpoint {path.name} is not a checkpoint") from error

@@ -32,8 +32,19 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--origin", required=True, help="The log's name on its checkpoints, such as ledger.example.com/acme.")
-@click.option("--service-id", default="service", show_default=True, help="The service's own enforcer id.")
+@click.option(
+    "--origin",
+    required=True,
+    envvar="TALLYSTICK_ORIGIN",
+    help="The log's name on its checkpoints, such as ledger.example.com/acme.",
+)
+@click.option(
+    "--service-id",
+    envvar="TALLYSTICK_SERVICE_ID",
+    default="service",
+    show_default=True,
+    help="The service's own enforcer id.",
+)
 @click.option("--simulated", is_flag=True, help="For a demonstration: everything made with these keys says so.")
 @json_option
 @with_exit_codes

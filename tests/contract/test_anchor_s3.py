@@ -1,0 +1,145 @@
+"""The S3 anchor on a real server with Object Lock: what it locks stays, and what is not locked is an error."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.exceptions import ClientError
+
+from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
+from ledger.clock import SystemClock
+from ledger.errors import AnchorError, ConfigError, ConflictError, NotFoundError
+from ledger.publisher import Publisher
+from tests.support.ledger import LOG_ID, EmbeddedLedger
+from tests.support.s3 import S3Server, s3_server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with s3_server(tmp_path_factory.mktemp("s3")) as running:
+        running.client().create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+        running.client().create_bucket(Bucket="plain")
+        yield running
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    made = EmbeddedLedger(tmp_path)
+    made.introduce()
+    return made
+
+
+def make_anchor(server: S3Server, prefix: str, bucket: str = "locked") -> S3ObjectLockAnchor:
+    return S3ObjectLockAnchor(server.client(), bucket, prefix, retention_days=2, clock=SystemClock())
+
+
+def checkpoints(ledger: EmbeddedLedger) -> tuple[bytes, bytes]:
+    first = ledger.publish()
+    ledger.decide()
+    return first, ledger.publish()
+
+
+def test_an_anchored_checkpoint_is_read_back_with_its_lock(server, ledger):
+    anchor = make_anchor(server, "a/")
+    checkpoint, _ = checkpoints(ledger)
+    receipt = anchor.put(LOG_ID, 1, checkpoint)
+    assert anchor.get(LOG_ID, 1) == checkpoint
+    assert receipt.size == 1
+    assert receipt.location.startswith("s3://locked/a/acme/checkpoint/00000000000000000001?versionId=")
+    locked_for_ms = receipt.retain_until_ms - SystemClock().now_ms()
+    assert timedelta(days=1) < timedelta(milliseconds=locked_for_ms) <= timedelta(days=2)
+
+
+def test_the_same_checkpoint_again_is_success_and_adds_no_version(server, ledger):
+    anchor = make_anchor(server, "b/")
+    checkpoint, _ = checkpoints(ledger)
+    first = anchor.put(LOG_ID, 1, checkpoint)
+    assert anchor.put(LOG_ID, 1, checkpoint) == first
+
+
+def test_another_tree_of_the_same_size_is_a_conflict(server, ledger, tmp_path):
+    anchor = make_anchor(server, "c/")
+    checkpoint, _ = checkpoints(ledger)
+    anchor.put(LOG_ID, 1, checkpoint)
+    (tmp_path / "other").mkdir()
+    other = EmbeddedLedger(tmp_path / "other")
+    other.introduce()
+    with pytest.raises(ConflictError):
+        anchor.put(LOG_ID, 1, other.publish())
+    assert anchor.get(LOG_ID, 1) == checkpoint
+
+
+def test_latest_is_the_largest_size_not_the_last_written(server, ledger):
+    anchor = make_anchor(server, "d/")
+    assert anchor.latest(LOG_ID) is None
+    first, second = checkpoints(ledger)
+    anchor.put(LOG_ID, 2, second)
+    anchor.put(LOG_ID, 1, first)
+    assert anchor.latest(LOG_ID).size == 2
+
+
+def test_a_checkpoint_that_was_never_anchored_is_not_found(server):
+    with pytest.raises(NotFoundError):
+        make_anchor(server, "e/").get(LOG_ID, 7)
+
+
+def test_a_locked_version_cannot_be_deleted_even_with_the_bypass_header(server, ledger):
+    anchor = make_anchor(server, "f/")
+    checkpoint, _ = checkpoints(ledger)
+    receipt = anchor.put(LOG_ID, 1, checkpoint)
+    key, _, version = receipt.location.removeprefix("s3://locked/").partition("?versionId=")
+    with pytest.raises(ClientError):
+        server.client().delete_object(Bucket="locked", Key=key, VersionId=version, BypassGovernanceRetention=True)
+    assert anchor.get(LOG_ID, 1) == checkpoint
+
+
+def test_a_lock_cannot_be_shortened_or_weakened(server, ledger):
+    anchor = make_anchor(server, "g/")
+    checkpoint, _ = checkpoints(ledger)
+    receipt = anchor.put(LOG_ID, 1, checkpoint)
+    key, _, version = receipt.location.removeprefix("s3://locked/").partition("?versionId=")
+    sooner = datetime.fromtimestamp(SystemClock().now_ms() / 1000, tz=UTC) + timedelta(hours=1)
+    for mode, until in (("COMPLIANCE", sooner), ("GOVERNANCE", sooner + timedelta(days=9))):
+        with pytest.raises(ClientError):
+            server.client().put_object_retention(
+                Bucket="locked", Key=key, VersionId=version, Retention={"Mode": mode, "RetainUntilDate": until}
+            )
+
+
+def test_a_bucket_without_object_lock_is_refused_at_the_start_and_on_writing(server, ledger):
+    anchor = make_anchor(server, "h/", bucket="plain")
+    with pytest.raises(ConfigError):
+        anchor.check()
+    checkpoint, _ = checkpoints(ledger)
+    with pytest.raises(AnchorError):
+        anchor.put(LOG_ID, 1, checkpoint)
+
+
+def test_an_unlocked_copy_that_somebody_put_there_is_an_error_not_a_receipt(server, ledger):
+    anchor = make_anchor(server, "i/")
+    checkpoint, _ = checkpoints(ledger)
+    server.client().put_object(Bucket="locked", Key="i/acme/checkpoint/00000000000000000001", Body=checkpoint)
+    with pytest.raises(AnchorError):
+        anchor.put(LOG_ID, 1, checkpoint)
+
+
+def test_a_bucket_with_object_lock_passes_the_check(server):
+    make_anchor(server, "j/").check()
+
+
+def test_a_retention_of_no_days_is_refused(server):
+    with pytest.raises(ConfigError):
+        S3ObjectLockAnchor(server.client(), "locked", "", retention_days=0, clock=SystemClock())
+
+
+def test_a_server_that_is_down_is_lag_not_a_stop(server, ledger):
+    unreachable = S3Server("none", "http://127.0.0.1:9").client()
+    anchor = S3ObjectLockAnchor(unreachable, "locked", "k/", retention_days=2, clock=SystemClock())
+    publisher: Publisher = ledger.make_publisher(anchor=anchor)
+    publisher.load()
+    ledger.clock.advance(1000)
+    assert publisher.publish() is not None
+    publisher.anchor_newest()
+    assert publisher.anchor_status.receipt is None
+    assert "anchor bucket failed" in publisher.anchor_status.failure
