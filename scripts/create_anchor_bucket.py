@@ -18,8 +18,8 @@ _EXISTS = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 
 def main(endpoint: str, bucket: str) -> int:
     """Make or check the bucket; the exit status is 1 if it has no Object Lock."""
-    path_style = Config(s3={"addressing_style": "path"})
-    s3 = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", config=path_style)
+    path_style = Config(s3={"addressing_style": "path"})  # type: ignore[no-untyped-call]  # botocore has no types
+    s3 = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", config=path_style)  # type: ignore[no-untyped-call]
     try:
         s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     except ClientError as error:

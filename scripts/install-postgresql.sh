@@ -5,7 +5,8 @@
 # the file back as it was, so that the machine's own settings are unchanged.
 set -eu
 
-config=/etc/postgresql-common/createcluster.conf
+# The folder is an argument so that a test can watch over another one.
+config=${1:-/etc/postgresql-common}/createcluster.conf
 template=/usr/share/postgresql-common/createcluster.conf
 before=$(mktemp)
 
