@@ -1,0 +1,238 @@
+"""The Cedar engine: AWS Cedar through cedarpy, its schema mandatory.
+
+How a request looks to a policy
+-------------------------------
+
+* ``principal`` is ``Agent::"<agent>"``, with the parents ``Role::"<role>"`` and the attribute ``name``.
+* ``action`` is ``Action::"<method>"``, such as ``Action::"tools/call"``. A method that the schema does not declare is
+  refused as INDETERMINATE: unknown methods are permitted by nothing.
+* ``resource`` is ``Tool::"<server>/<name>"`` where the message names something (a tool, a prompt or a resource URI: the
+  action says which), with the parents ``Server::"<server>"`` and ``Tag::"<tag>"`` and the attributes ``name`` and
+  ``server``. Otherwise it is ``Server::"<server>"``, with the parents ``Tag::"<tag>"`` and the attribute ``name``.
+* ``context`` is the same for every action::
+
+      {identity: {user?: String, authn: String, mfa: Bool, roles: Set<String>},
+       time: {now_ms: Long, zone: String, local_date: String, hour: Long, minute: Long, weekday: Long},
+       environment: {address: String, network: String},
+       state: {session: String, calls: Long, denied: Long, started_ms: Long},
+       args: {<each declared parameter, optional>}}
+
+  A ``decimal`` parameter is a Cedar ``decimal``, a ``long`` a ``Long``; see `policies.parameters`.
+
+The bundle's entities stand beside these. A static ``Agent``, ``Server`` or ``Tool`` is merged with the request's entity
+of that id: attributes and tags from the bundle, parents from both.
+
+How Cedar's answer becomes a decision
+-------------------------------------
+
+==================================== ================ ================================================================
+Cedar                                effect           reason
+==================================== ================ ================================================================
+any error of any policy              INDETERMINATE    ``evaluation_error``; detail: the rules that failed
+request not valid under the schema   INDETERMINATE    ``request_error``; detail: which part
+parameter not exact                  INDETERMINATE    ``parameter_error``, ``ambiguous_parameter``; detail: its name
+Allow                                PERMIT           ``policy``; rules: the permits that hold
+Deny, a forbid holds                 DENY             ``policy``; rules: the forbids that hold
+Deny, none does                      NOT_APPLICABLE   ``no_permit``
+==================================== ================ ================================================================
+
+INVARIANT 7: Cedar skips a policy that errors, and so a ``forbid`` that errors fails open; here any error is a deny.
+Policies are validated against the schema at load, and requests against it at each evaluation. INVARIANT 6: messages of
+cedarpy quote values, so none of them is passed on from an evaluation; only names of rules and parts are.
+
+Source: the Cedar policy language, version 4.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+
+import cedarpy
+
+from ledger.errors import PolicyError, PolicySyntaxError
+from policies.bundles import Bundle
+from policies.engines.cedar_policies import CedarRule, compile_policies
+from policies.engines.cedar_requests import (
+    EntityBase,
+    cedar_context,
+    cedar_request,
+    read_entities,
+    resource_uid,
+)
+from policies.engines.cedar_schema import accepted_requests, read_schema
+from policies.evaluate import LoadedBundle, Reason
+from policies.model import Decision, DecisionRequest, Effect
+from policies.parameters import ParameterError, ParameterSet, parse_parameters
+
+__all__ = ["MAX_RULES_NAMED", "CedarEngine"]
+
+MAX_RULES_NAMED: Final = 64
+"""Determining rules that one decision names, as many as a decision record holds."""
+
+# Anchored at the start by `match`: what follows may quote values, and values are not to be believed.
+_FAILED_POLICY: Final = re.compile(r"error while evaluating policy `([^`]*)`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Handles:
+    """What the engine keeps of a loaded bundle.
+
+    Attributes:
+        policies: All policies.
+        rules: Each rule by the id that Cedar gives to its policy.
+        schema: The schema.
+        entities: The bundle's entities.
+        parameters: The bundle's declarations of parameters.
+        accepted: Pairs of action and resource type that the schema accepts.
+    """
+
+    policies: cedarpy.PolicySet
+    rules: Mapping[str, CedarRule]
+    schema: cedarpy.Schema
+    entities: EntityBase
+    parameters: ParameterSet
+    accepted: frozenset[tuple[str, str]]
+
+
+def _read_parameters(bundle: Bundle) -> ParameterSet:
+    path = bundle.manifest.parameters
+    if path is None:
+        return ParameterSet()
+    try:
+        return parse_parameters(bundle.files[path])
+    except PolicySyntaxError as error:
+        raise PolicySyntaxError(f"{path}: {error}") from error
+
+
+class CedarEngine:
+    """Evaluates Cedar bundles; safe for any thread."""
+
+    def __init__(self) -> None:
+        self._version = version("cedarpy")
+
+    @property
+    def name(self) -> str:
+        """``cedar``."""
+        return "cedar"
+
+    @property
+    def version(self) -> str:
+        """Exact version of cedarpy."""
+        return self._version
+
+    def load(self, bundle: Bundle) -> LoadedBundle:
+        """Parse a bundle, validate its policies against its schema, and try the schema against our requests.
+
+        Raises:
+            PolicySyntaxError: The bundle cannot be used; the message names file and, for policies, line.
+        """
+        schema = read_schema(bundle)
+        parameters = _read_parameters(bundle)
+        policies, rules = compile_policies(bundle, schema, parameters)
+        entities = read_entities(bundle, schema.handle)
+        handles = _Handles(
+            policies=policies,
+            rules=rules,
+            schema=schema.handle,
+            entities=entities,
+            parameters=parameters,
+            accepted=accepted_requests(schema, entities, parameters),
+        )
+        names = tuple(rule.name for rule in sorted(rules.values(), key=_position))
+        return LoadedBundle(revision=bundle.revision, rules=names, handle=handles)
+
+    def evaluate(self, loaded: LoadedBundle, requests: Sequence[DecisionRequest]) -> list[Decision]:
+        """Return one decision for each request, in order; see the module's text."""
+        if not isinstance(loaded.handle, _Handles):
+            raise PolicyError("the bundle was loaded by another engine")
+        return [self._decide(loaded.revision, loaded.handle, request) for request in requests]
+
+    def _decide(self, revision: str, handles: _Handles, request: DecisionRequest) -> Decision:
+        try:
+            return self._mapped(revision, handles.rules, _ask(handles, request))
+        except _RefusedError as error:
+            return Decision(
+                effect=Effect.INDETERMINATE,
+                bundle_revision=revision,
+                engine=self.name,
+                engine_version=self._version,
+                reason=error.reason,
+                detail=error.detail,
+            )
+
+    def _mapped(self, revision: str, rules: Mapping[str, CedarRule], answer: cedarpy.AuthzResult) -> Decision:
+        """Turn Cedar's answer into a decision.
+
+        Raises:
+            _RefusedError: It is no answer, or some policy failed.
+        """
+        diagnostics = answer.diagnostics
+        # INVARIANT 7: any error denies, whatever Cedar decided without the policy that failed.
+        if diagnostics.errors and answer.decision is not cedarpy.Decision.NoDecision:
+            raise _RefusedError(Reason.EVALUATION_ERROR, _failed_rules(diagnostics.errors, rules))
+        if answer.decision is cedarpy.Decision.NoDecision:
+            raise _RefusedError(Reason.REQUEST_ERROR, "request")
+        determining = sorted((rules[identity] for identity in diagnostics.reasons), key=_position)
+        names = sorted(rule.name for rule in determining)
+        allowed = answer.decision is cedarpy.Decision.Allow
+        return Decision(
+            effect=Effect.PERMIT if allowed else Effect.DENY if determining else Effect.NOT_APPLICABLE,
+            bundle_revision=revision,
+            engine=self.name,
+            engine_version=self._version,
+            rules=tuple(names[:MAX_RULES_NAMED]),
+            failed_condition=next((rule.name for rule in determining if rule.forbids), None),
+            obligations=tuple(sorted({name for rule in determining for name in rule.obligations})),
+            reason=Reason.POLICY if determining else Reason.NO_PERMIT,
+            detail=f"and {len(names) - MAX_RULES_NAMED} more rules" if len(names) > MAX_RULES_NAMED else "",
+        )
+
+
+class _RefusedError(PolicyError):
+    """Why there is no answer; never leaves this module."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def _position(rule: CedarRule) -> int:
+    return rule.position
+
+
+def _failed_rules(errors: Sequence[str], rules: Mapping[str, CedarRule]) -> str:
+    """Return the names of the rules that cedarpy's messages speak of, and nothing else of the messages."""
+    identities = {match[1] for error in errors for match in [_FAILED_POLICY.match(error)] if match}
+    return ", ".join(sorted(rules[identity].name for identity in identities & rules.keys()))
+
+
+def _ask(handles: _Handles, request: DecisionRequest) -> cedarpy.AuthzResult:
+    """Put a request to Cedar.
+
+    Raises:
+        _RefusedError: The request is none that the bundle's schema accepts, or a parameter is not exact.
+    """
+    # A server with a slash in its name could pass one server's tool for another's: "a/b" + "c" and "a" + "b/c".
+    if "/" in request.resource.server:
+        raise _RefusedError(Reason.REQUEST_ERROR, "server")
+    kind, _ = resource_uid(request)
+    if (request.action, kind) not in handles.accepted:
+        raise _RefusedError(Reason.REQUEST_ERROR, "action")
+    try:
+        arguments = handles.parameters.extract(
+            request.action, request.resource.server, request.resource.name, request.arguments
+        )
+    except ParameterError as error:
+        raise _RefusedError(Reason(error.reason), error.parameter) from error
+    context = cedar_context(request, arguments)
+    try:
+        entities = handles.entities.with_request(request)
+        return cedarpy.is_authorized(cedar_request(request, context), handles.policies, entities, handles.schema)
+    except ValueError as error:
+        # Principal or resource do not fit the schema, or a name is no Unicode text. The message may quote values.
+        raise _RefusedError(Reason.REQUEST_ERROR, "entities") from error
