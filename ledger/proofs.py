@@ -18,6 +18,7 @@ from ledger.errors import ProofError, RootMismatchError
 from ledger.merkle import EMPTY_ROOT, HASH_BYTES, LeafHash, RootHash, hash_node
 
 __all__ = [
+    "Node",
     "TreeHead",
     "consistency_nodes",
     "fold_nodes",
@@ -211,20 +212,21 @@ def verify_consistency(old: TreeHead, new: TreeHead, path: Sequence[bytes]) -> N
         path: Hashes in the order of RFC 9162; empty for equal sizes and for an empty old tree.
 
     Raises:
-        ProofError: Wrong number or length of hashes, or ``old`` larger than ``new``.
+        ProofError: Wrong number or length of hashes, ``old`` larger than ``new``, or a negative size.
         RootMismatchError: The path leads to another old or new root.
 
     Source: RFC 9162 section 2.1.4.2.
     """
-    if old.size > new.size:
+    if not 0 <= old.size <= new.size:
         raise ProofError(f"no consistency proof leads from size {old.size} to size {new.size}")
     _check_lengths(path)
     if old.size in (0, new.size):
         if path:
             raise ProofError("the consistency proof must be empty")
-        expected = EMPTY_ROOT if old.size == 0 else new.root
-        if old.root != expected:
-            raise RootMismatchError(f"the trees of size {old.size} differ", expected=old.root, calculated=expected)
+        for head in (old, new):
+            expected = EMPTY_ROOT if head.size == 0 else old.root
+            if head.size == old.size and head.root != expected:
+                raise RootMismatchError(f"the trees of size {old.size} differ", expected=head.root, calculated=expected)
         return
     old_root, new_root = _roots_from_consistency(old, new.size, path)
     if old_root != old.root:
