@@ -33,12 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_sockets_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse connections in `tests/unit`; event loops may still make their private socket pairs."""
+    """Refuse connections in `tests/unit`; event loops may still make their private socket pairs, urllib3 may probe."""
     if not request.path.is_relative_to(_UNIT):
         return
 
     def refuse(*_: object) -> NoReturn:
-        pytest.fail("a unit test opened a socket")
+        pytest.fail("a unit test opened a connection")
 
-    for method in ("bind", "connect", "connect_ex"):
+    for method in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, method, refuse)
