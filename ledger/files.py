@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
-from ledger.errors import ConflictError
+from ledger.errors import ConflictError, MalformedError
 
-__all__ = ["create_durably", "replace_durably", "sync_directory"]
+__all__ = ["create_durably", "log_directory", "make_directory_durably", "replace_durably", "sync_directory"]
+
+_LOG_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def log_directory(root: Path, log_id: str) -> Path:
+    """Return the directory below ``root`` that is one log's own.
+
+    Raises:
+        MalformedError: Not a log id.
+    """
+    # INVARIANT 12: no log id leads out of its root or into another log's directory, whoever passed it on.
+    if _LOG_ID.fullmatch(log_id) is None:
+        raise MalformedError(f"not a log id: {log_id!r}")
+    return root / log_id
 
 
 def sync_directory(path: Path) -> None:
@@ -20,16 +38,34 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _make_parents(path: Path) -> None:
-    """Create missing parent directories, each durable in its own parent."""
-    missing = []
-    parent = path.parent
-    while not parent.exists():
-        missing.append(parent)
-        parent = parent.parent
-    for directory in reversed(missing):
-        directory.mkdir(exist_ok=True)
+@lru_cache(maxsize=4096)
+def _sync_name_once(directory: Path) -> None:
+    # The parent of a directory that an administrator made may be closed to us; then its name is his to keep.
+    with suppress(PermissionError):
         sync_directory(directory.parent)
+
+
+def make_directory_durably(directory: Path, *, mode: int = 0o777) -> None:
+    """Create a directory and what is missing above it; their names are durable when the call returns.
+
+    Args:
+        directory: Which.
+        mode: Permissions of each directory that is created, before the umask.
+
+    Raises:
+        OSError: The file system failed.
+    """
+    missing: list[Path] = []
+    standing = directory
+    while not standing.exists():
+        missing.append(standing)
+        standing = standing.parent
+    # Another process, or one that was killed, may have made it and not synced its name. What stands above it was
+    # durable before it was made.
+    _sync_name_once(standing)
+    for absent in reversed(missing):
+        absent.mkdir(mode=mode, exist_ok=True)
+        sync_directory(absent.parent)
 
 
 def _write_temporary(path: Path, data: bytes, mode: int) -> Path:
@@ -56,7 +92,7 @@ def create_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         ConflictError: Other bytes stand there.
         OSError: The file system failed.
     """
-    _make_parents(path)
+    make_directory_durably(path.parent)
     temporary = _write_temporary(path, data, mode)
     try:
         try:
@@ -76,7 +112,7 @@ def replace_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises:
         OSError: The file system failed.
     """
-    _make_parents(path)
+    make_directory_durably(path.parent)
     temporary = _write_temporary(path, data, mode)
     try:
         temporary.replace(path)

@@ -118,8 +118,8 @@ class LogStore(Protocol):
         Durability: every acknowledged entry, its payloads and its projection are synced when the call returns.
         Atomicity: each batch whole or not at all; one batch's conflict does not touch the others.
         Idempotence: a record id that is there with the same leaf hash is acknowledged with its first index; with
-        another leaf hash, or an enforcer's sequence number that is taken by another record, the batch is a
-        `ConflictError`.
+        another leaf hash, or an enforcer's sequence number that is taken by another record, or a record that names
+        another log, the batch is a `ConflictError`.
         Concurrency: callers are serialised for each log.
 
         Raises:
@@ -186,6 +186,7 @@ class TileStore(Protocol):
         Durability: synced when the call returns. Idempotence: the same bytes again are success.
 
         Raises:
+            MalformedError: Not the path of a tile or bundle; the checkpoint is exposed, never put.
             ConflictError: Other bytes stand there.
             StorageError: The store failed.
         """
@@ -194,7 +195,12 @@ class TileStore(Protocol):
     def get(self, log_id: str, path: str) -> bytes:
         """Return a file's bytes.
 
+        Args:
+            log_id: Which log.
+            path: Of a tile or bundle, or ``checkpoint``.
+
         Raises:
+            MalformedError: Not such a path, or not a log id.
             NotFoundError: No such file.
             StorageError: The store failed.
         """
@@ -207,6 +213,7 @@ class TileStore(Protocol):
         smaller than the present one is silently left unexposed: a late writer must not move the log back.
 
         Raises:
+            MalformedError: Not a checkpoint, or what is exposed is none.
             ConflictError: A checkpoint of the same size with another root is exposed.
             StorageError: The store failed.
         """

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ledger.checkpoints import parse_unverified_checkpoint
-from ledger.errors import ConflictError, MalformedError, NotFoundError, StorageError
-from ledger.files import create_durably, replace_durably
+from ledger.errors import ConflictError, NotFoundError, StorageError
+from ledger.files import create_durably, log_directory, make_directory_durably, replace_durably
 from ledger.tiles import CHECKPOINT_PATH, parse_tile_path
 
 __all__ = ["DirectoryTileStore"]
@@ -42,12 +42,12 @@ class DirectoryTileStore:
         # INVARIANT: no path leaves the log's directory: it is a tile's one spelling or the word "checkpoint".
         if path != CHECKPOINT_PATH:
             parse_tile_path(path)
-        if not log_id or not log_id.replace("-", "").isalnum():
-            raise MalformedError(f"not a log id: {log_id!r}")
-        return self._root / log_id / path
+        return log_directory(self._root, log_id) / path
 
     def put(self, log_id: str, path: str, data: bytes) -> None:
         """See `TileStore.put`."""
+        # INVARIANT 2: the checkpoint is exposed, and moves forward only; it is never put.
+        parse_tile_path(path)
         target = self._path(log_id, path)
         with _translated("write a tile"):
             create_durably(target, data)
@@ -63,7 +63,7 @@ class DirectoryTileStore:
 
     @contextmanager
     def _exposing(self, log_id: str) -> Iterator[None]:
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_directory_durably(self._root)
         # Beside the log's directory, which holds nothing but what tlog-tiles names.
         descriptor = os.open(self._root / f".{log_id}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import ConflictError, NotFoundError
 from ledger.ports import Acknowledgement, PendingEntry, SealedPayload
-from ledger.tiles import CHECKPOINT_PATH
+from ledger.tiles import CHECKPOINT_PATH, parse_tile_path
 
 __all__ = ["MemoryLogStore", "MemoryTileStore"]
 
@@ -16,7 +16,8 @@ __all__ = ["MemoryLogStore", "MemoryTileStore"]
 class _Log:
     """One log's state."""
 
-    def __init__(self) -> None:
+    def __init__(self, log_id: str) -> None:
+        self.log_id = log_id
         self.entries: list[bytes | None] = []
         self.known: dict[str, tuple[int, bytes]] = {}
         self.taken: dict[tuple[str, str, int], str] = {}
@@ -30,6 +31,8 @@ class _Log:
         acknowledgements: list[Acknowledgement] = []
         for entry in batch:
             record = entry.record
+            if record.log_id != self.log_id:
+                raise ConflictError(f"record {record.record_id} is meant for another log")
             stream = (record.enforcer_id, record.epoch, record.seq)
             present = known.get(record.record_id)
             if present is not None:
@@ -55,7 +58,7 @@ class MemoryLogStore:
 
     def __init__(self, *log_ids: str) -> None:
         """Create the logs named."""
-        self._logs = {log_id: _Log() for log_id in log_ids}
+        self._logs = {log_id: _Log(log_id) for log_id in log_ids}
         self._lock = threading.Lock()
 
     def _log(self, log_id: str) -> _Log:
@@ -140,6 +143,8 @@ class MemoryTileStore:
 
     def put(self, log_id: str, path: str, data: bytes) -> None:
         """See `TileStore.put`."""
+        # INVARIANT 2: the checkpoint is exposed, and moves forward only; it is never put.
+        parse_tile_path(path)
         with self._lock:
             if self._files.setdefault((log_id, path), data) != data:
                 raise ConflictError(f"other bytes stand at {path}")
@@ -153,8 +158,14 @@ class MemoryTileStore:
 
     def expose(self, log_id: str, checkpoint: bytes) -> None:
         """See `TileStore.expose`."""
-        size = parse_unverified_checkpoint(checkpoint).claim.size
+        claim = parse_unverified_checkpoint(checkpoint).claim
         with self._lock:
-            present = self._files.get((log_id, CHECKPOINT_PATH))
-            if present is None or parse_unverified_checkpoint(present).claim.size <= size:
-                self._files[log_id, CHECKPOINT_PATH] = checkpoint
+            exposed = self._files.get((log_id, CHECKPOINT_PATH))
+            if exposed is not None:
+                present = parse_unverified_checkpoint(exposed).claim
+                if present.size > claim.size:
+                    return
+                # INVARIANT 2: two roots for one size are never both exposed.
+                if present.size == claim.size and present.root != claim.root:
+                    raise ConflictError(f"the exposed checkpoint {claim.size} of {log_id} has another root")
+            self._files[log_id, CHECKPOINT_PATH] = checkpoint

@@ -73,6 +73,9 @@ class _Sequencing:
     def _check(self, entry: PendingEntry) -> Acknowledgement | None:
         """Return the acknowledgement of a repeated record, None for a new one, or raise `ConflictError`."""
         record = entry.record
+        # INVARIANT 12: nothing of one tenant is ever written under another's key, whatever the caller let through.
+        if record.log_id != self._log_id:
+            raise ConflictError(f"record {record.record_id} is meant for another log")
         known = self._known.get(record.record_id)
         # INVARIANT 5: compared is the full SHA-256 of the committed record, never of plaintext.
         if known is not None:

@@ -14,7 +14,7 @@ import nacl.exceptions
 import nacl.secret
 
 from ledger.errors import ConfigError, ConflictError, ErasedError, StorageError
-from ledger.files import create_durably
+from ledger.files import create_durably, log_directory, make_directory_durably
 from ledger.keys import LocalKey
 
 __all__ = ["DirectorySubjectKeys"]
@@ -45,7 +45,7 @@ class DirectorySubjectKeys:
 
     def _path(self, log_id: str, subject: str) -> Path:
         name = hmac.new(self._seed, self._label(log_id, subject), hashlib.sha256).hexdigest()[:40]
-        return self._root / log_id / name[:2] / f"{name}.key"
+        return log_directory(self._root, log_id) / name[:2] / f"{name}.key"
 
     def _read(self, log_id: str, subject: str) -> bytes:
         path = self._path(log_id, subject)
@@ -74,7 +74,8 @@ class DirectorySubjectKeys:
             path = self._path(log_id, subject)
             wrapped = bytes(self._box.encrypt(secrets.token_bytes(_KEY_BYTES), self._label(log_id, subject)))
             try:
-                self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_directory_durably(self._root.parent)
+                make_directory_durably(path.parent, mode=0o700)
                 create_durably(path, wrapped, mode=0o600)
             except ConflictError:
                 pass  # Another process made it first; its key is the one that counts.

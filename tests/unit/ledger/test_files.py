@@ -158,7 +158,8 @@ def test_a_log_has_a_directory_of_its_own(tmp_path, log_id):
 
 
 @pytest.mark.parametrize(
-    "log_id", ["", ".", "..", "../acme", "/etc", "a/b", "a\\b", "-a", "Acme", "a.b", "a\n", "a\0", "\u00e4", "\u0663", "a" * 64]
+    "log_id",
+    ["", ".", "..", "../acme", "/etc", "a/b", "a\\b", "-a", "Acme", "a.b", "a\n", "a\0", "\u00e4", "\u0663", "a" * 64],
 )
 def test_no_log_id_leads_elsewhere(tmp_path, log_id):
     with pytest.raises(MalformedError):

@@ -1,0 +1,90 @@
+"""What every `Anchor` promises (`ledger.ports`): directory. Durability is in `tests/fault`."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ledger.anchors.directory import DirectoryAnchor
+from ledger.errors import ConflictError, NotFoundError
+from ledger.ports import Anchor
+from tests.support.checkpoints import make_checkpoint
+from tests.support.ledger import LOG_ID
+
+
+@pytest.fixture(params=["directory"])
+def anchor(request: pytest.FixtureRequest, tmp_path: Path) -> Anchor:
+    assert request.param == "directory"
+    return DirectoryAnchor(tmp_path / "not" / "made" / "yet")
+
+
+def test_an_empty_anchor_has_no_latest_checkpoint(anchor):
+    assert anchor.latest(LOG_ID) is None
+    with pytest.raises(NotFoundError):
+        anchor.get(LOG_ID, 5)
+
+
+def test_a_copy_is_read_back_byte_for_byte(anchor):
+    receipt = anchor.put(LOG_ID, 5, make_checkpoint(5))
+    assert receipt.size == 5
+    assert receipt.location
+    assert anchor.get(LOG_ID, 5) == make_checkpoint(5)
+
+
+def test_the_latest_copy_is_the_largest_by_number_and_not_by_text(anchor):
+    for size in (10, 9, 100, 1):
+        anchor.put(LOG_ID, size, make_checkpoint(size))
+    latest = anchor.latest(LOG_ID)
+    assert latest is not None
+    assert latest.size == 100
+    assert latest == anchor.put(LOG_ID, 100, make_checkpoint(100))
+
+
+def test_every_size_that_was_anchored_stays_readable(anchor):
+    sizes = (1, 5, 256, 70_000)
+    for size in sizes:
+        anchor.put(LOG_ID, size, make_checkpoint(size))
+    assert [anchor.get(LOG_ID, size) for size in sizes] == [make_checkpoint(size) for size in sizes]
+
+
+def test_the_same_bytes_again_are_success_and_give_the_same_receipt(anchor):
+    assert anchor.put(LOG_ID, 5, make_checkpoint(5)) == anchor.put(LOG_ID, 5, make_checkpoint(5))
+
+
+def test_the_same_tree_signed_anew_keeps_the_first_copy(anchor):
+    anchor.put(LOG_ID, 5, make_checkpoint(5))
+    anchor.put(LOG_ID, 5, make_checkpoint(5, seed=2))
+    assert anchor.get(LOG_ID, 5) == make_checkpoint(5)
+
+
+def test_another_tree_of_the_same_size_is_a_conflict_and_changes_nothing(anchor):
+    anchor.put(LOG_ID, 5, make_checkpoint(5))
+    with pytest.raises(ConflictError):
+        anchor.put(LOG_ID, 5, make_checkpoint(5, tree="b"))
+    assert anchor.get(LOG_ID, 5) == make_checkpoint(5)
+
+
+def test_logs_have_copies_of_their_own(anchor):
+    anchor.put(LOG_ID, 5, make_checkpoint(5))
+    assert anchor.latest("other") is None
+    anchor.put("other", 5, make_checkpoint(5, tree="b"))
+    assert anchor.get(LOG_ID, 5) == make_checkpoint(5)
+
+
+def test_of_two_trees_anchored_at_once_one_is_kept(anchor):
+    start = threading.Barrier(6)
+
+    def put(number: int) -> str | None:
+        start.wait()
+        try:
+            anchor.put(LOG_ID, 5, make_checkpoint(5, tree=str(number)))
+        except ConflictError:
+            return None
+        return str(number)
+
+    with ThreadPoolExecutor(6) as threads:
+        (won,) = [tree for tree in threads.map(put, range(6)) if tree is not None]
+    assert anchor.get(LOG_ID, 5) == make_checkpoint(5, tree=won)
