@@ -149,18 +149,25 @@ class Caller:
 
     Attributes:
         root: Already the administrator.
+        sudo: There is a sudo to become it.
         unattended: `CI` is set: nobody to ask, and installing is expected.
         interactive: A person is at the terminal.
     """
 
     root: bool
+    sudo: bool
     unattended: bool
     interactive: bool
 
     @classmethod
     def current(cls, environment: Mapping[str, str]) -> Caller:
         """Look at this process."""
-        return cls(root=os.geteuid() == 0, unattended=bool(environment.get("CI")), interactive=sys.stdin.isatty())
+        return cls(
+            root=os.geteuid() == 0,
+            sudo=shutil.which("sudo") is not None,
+            unattended=bool(environment.get("CI")),
+            interactive=sys.stdin.isatty(),
+        )
 
     def prefix(self, commands: Sequence[Sequence[str]], ask: Callable[[str], str]) -> list[str]:
         """Return what to put before each command, after asking where asking is due.
@@ -174,15 +181,16 @@ class Caller:
         """
         if self.root:
             return []
-        by_hand = "\n".join(f"    sudo {' '.join(command)}" for command in commands)
+        by_hand = "\n".join(f"    {' '.join(command)}" for command in commands)
+        by_hand = f"To install it yourself, as root and in this folder:\n{by_hand}"
+        if not self.sudo:
+            raise CommandError(f"installing needs root, and there is no sudo here. {by_hand}")
         if self.unattended:
             return ["sudo", "--non-interactive"]
         if not self.interactive:
-            raise CommandError(
-                f"there is nobody to ask for sudo. Install what is missing, then run make again:\n{by_hand}"
-            )
+            raise CommandError(f"installing needs sudo, and there is nobody to ask. {by_hand}")
         if ask("Install them now with sudo? [y/N] ").strip().lower() not in {"y", "yes"}:
-            raise CommandError(f"nothing was installed. To install it yourself:\n{by_hand}")
+            raise CommandError(f"nothing was installed. {by_hand}")
         return ["sudo"]
 
 
@@ -219,19 +227,16 @@ def provide(needs: Sequence[Need]) -> None:
     packages = [name for need in lacking for name in need.packages]
     if shutil.which("apt-get") is None:
         raise CommandError("this machine has no apt-get; install the things above with its own package manager")
-    caller = Caller.current(os.environ)
-    commands = plan_commands(packages)
-    prefix = caller.prefix(commands, input)
     update = ["apt-get", "update"]
-    fresh = not _known_to_apt(packages)
-    if fresh:
-        _run_all([update], prefix)
+    fetch_lists = not _known_to_apt(packages)
+    commands = [*([update] if fetch_lists else []), *plan_commands(packages)]
+    prefix = Caller.current(os.environ).prefix(commands, input)
     try:
         _run_all(commands, prefix)
     except CommandError:
-        if fresh:
+        if fetch_lists:
             raise
-        # Lists that are there can be too old to download from; a package's file is then gone.
+        # Lists that are there can be too old to download from: a package's file is then gone.
         say("      trying once more with fresh package lists")
         _run_all([update, *commands], prefix)
     if still := [need.what for need in lacking if not need.present()]:

@@ -44,31 +44,41 @@ def apt(monkeypatch):
 # --- whom it asks ---------------------------------------------------------------------------------------------------
 
 
+INSTALL = ["apt-get", "install", "thing"]
+
+
+def caller(*, root: bool = False, sudo: bool = True, unattended: bool = False, interactive: bool = True) -> Caller:
+    return Caller(root=root, sudo=sudo, unattended=unattended, interactive=interactive)
+
+
 def test_root_is_not_asked_and_needs_no_sudo():
-    assert Caller(root=True, unattended=False, interactive=True).prefix([["apt-get"]], refuse_to_answer) == []
+    assert caller(root=True, sudo=False).prefix([INSTALL], refuse_to_answer) == []
 
 
 def test_ci_is_not_asked_and_sudo_may_not_ask_either():
-    caller = Caller(root=False, unattended=True, interactive=False)
-    assert caller.prefix([["apt-get"]], refuse_to_answer) == ["sudo", "--non-interactive"]
+    assert caller(unattended=True).prefix([INSTALL], refuse_to_answer) == ["sudo", "--non-interactive"]
 
 
 @pytest.mark.parametrize("answer", ["y", "Y", " yes "])
 def test_a_person_who_says_yes_lets_sudo_through(answer):
-    assert Caller(root=False, unattended=False, interactive=True).prefix([["apt-get"]], lambda _: answer) == ["sudo"]
+    assert caller().prefix([INSTALL], lambda _: answer) == ["sudo"]
 
 
 @pytest.mark.parametrize("answer", ["", "n", "no", "Yess", "q"])
 def test_a_person_who_says_anything_else_is_told_the_command_and_nothing_is_installed(answer):
-    caller = Caller(root=False, unattended=False, interactive=True)
-    with pytest.raises(CommandError, match="sudo apt-get install thing"):
-        caller.prefix([["apt-get", "install", "thing"]], lambda _: answer)
+    with pytest.raises(CommandError, match=r"nothing was installed.*as root.*\n    apt-get install thing"):
+        caller().prefix([INSTALL], lambda _: answer)
 
 
 def test_without_anybody_to_ask_the_command_is_printed_and_nothing_is_installed():
-    caller = Caller(root=False, unattended=False, interactive=False)
-    with pytest.raises(CommandError, match=r"nobody to ask.*\n.*sudo apt-get install thing"):
-        caller.prefix([["apt-get", "install", "thing"]], refuse_to_answer)
+    with pytest.raises(CommandError, match=r"nobody to ask.*as root.*\n    apt-get install thing"):
+        caller(interactive=False).prefix([INSTALL], refuse_to_answer)
+
+
+@pytest.mark.parametrize("unattended", [False, True])
+def test_without_sudo_nobody_is_asked_and_the_command_is_printed(unattended):
+    with pytest.raises(CommandError, match=r"no sudo.*as root.*\n    apt-get install thing"):
+        caller(sudo=False, unattended=unattended).prefix([INSTALL], refuse_to_answer)
 
 
 def test_an_empty_ci_variable_is_not_ci(monkeypatch):
@@ -99,6 +109,15 @@ def test_package_lists_are_fetched_only_where_a_package_is_unknown(apt, monkeypa
         with pytest.raises(CommandError, match="still missing"):
             machine.provide([need(present=False)])
         assert apt[0][apt[0].index("apt-get") + 1] == first
+
+
+def test_somebody_without_sudo_is_told_to_fetch_package_lists_where_they_are_missing(apt, monkeypatch):
+    monkeypatch.setattr(machine, "_known_to_apt", lambda _: False)
+    monkeypatch.setattr(machine.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None if name == "sudo" else f"/usr/bin/{name}")
+    with pytest.raises(CommandError, match=r"apt-get update\n    apt-get install --yes --no-install-recommends thing"):
+        machine.provide([need(present=False)])
+    assert apt == []
 
 
 def test_lists_that_are_too_old_are_fetched_and_the_installation_tried_once_more(apt, monkeypatch):
