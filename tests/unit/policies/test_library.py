@@ -1,0 +1,102 @@
+"""The bundles that ship: their tests pass, reach every rule, and say what the demonstration needs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from policies.directories import library_names, read_library_bundle
+from policies.model import Effect, Obligation
+from policies.testing import run_cases
+from tests.support.policies import make_request
+
+EXTENDED = "demo-extended-hours"
+
+
+@pytest.fixture(params=library_names())
+def bundle(request):
+    return read_library_bundle(request.param)
+
+
+def test_every_case_of_the_library_passes(bundle, evaluator):
+    report = asyncio.run(run_cases(bundle, evaluator))
+    assert [(item.case.file, item.case.name, item.differences) for item in report.failures] == []
+    assert report.passed
+
+
+def test_every_rule_of_the_library_is_reached_by_some_case(bundle, evaluator):
+    assert asyncio.run(run_cases(bundle, evaluator)).uncovered == ()
+
+
+def test_every_bundle_is_named_as_its_directory_and_described():
+    for name in library_names():
+        manifest = read_library_bundle(name).manifest
+        assert manifest.name == name
+        assert manifest.description
+
+
+def test_the_demonstrations_bundles_are_there():
+    assert {"demo", EXTENDED} <= set(library_names())
+
+
+def test_the_changed_bundle_differs_from_the_demonstrations_by_one_rule(evaluator):
+    demo, changed = read_library_bundle("demo"), read_library_bundle(EXTENDED)
+    differing = {path for path in demo.files | changed.files if demo.files.get(path) != changed.files.get(path)}
+    assert differing == {"README.md", "finance.cedar", "tests/finance.yaml"}
+    rules = [asyncio.run(evaluator.check(bundle)) for bundle in (demo, changed)]
+    assert set(rules[0]) - set(rules[1]) == {"finance-business-hours"}
+    assert set(rules[1]) <= set(rules[0])
+
+
+def payroll(hour: int):
+    members = {"agent": "Finance-Bot", "roles": ("finance",), "mfa": True, "server": "finance", "name": "Payroll-DB"}
+    return make_request(**members, hour=hour)
+
+
+def test_payroll_at_three_is_denied_and_under_the_changed_bundle_permitted(evaluator):
+    for name, effect in (("demo", Effect.DENY), (EXTENDED, Effect.PERMIT)):
+        (result,) = asyncio.run(evaluator.evaluate_many(read_library_bundle(name), [payroll(3)]))
+        assert result.decision.effect is effect
+        (result,) = asyncio.run(evaluator.evaluate_many(read_library_bundle(name), [payroll(10)]))
+        assert result.decision.effect is Effect.PERMIT
+
+
+@pytest.mark.parametrize(
+    ("one", "fair"),
+    [
+        ("1.00", "999.00"),
+        ('"1.00"', '"999.00"'),
+        ("1e0", "9.99e2"),
+        ("1.0", "999.0"),
+        ("1", "999"),
+        ("10e-1", "9990e-1"),
+    ],
+)
+@pytest.mark.parametrize("shape", ['{{"sku": "laptop", "price": {}}}', '{{"item": {{"price": {}}}}}'])
+def test_laptop_for_one_is_denied_by_name_in_every_encoding(decide, one, fair, shape):
+    bundle = read_library_bundle("demo")
+    members = {"roles": ("merchandiser",), "server": "retail", "name": "update_price"}
+    decision = decide(bundle, **members, arguments=shape.format(one))
+    assert (decision.effect, decision.failed_condition) == (Effect.DENY, "price-floor")
+    assert decide(bundle, **members, arguments=shape.format(fair)).permitted
+
+
+@pytest.mark.parametrize("network", ["office", "coffee-shop"])
+@pytest.mark.parametrize("hour", [10, 23])
+@pytest.mark.parametrize("limit", [100, 101])
+def test_export_is_stopped_only_where_all_conditions_meet(decide, network, hour, limit):
+    decision = decide(
+        read_library_bundle("demo"),
+        roles=("support",),
+        server="support",
+        name="export_customers",
+        network=network,
+        hour=hour,
+        arguments=f'{{"limit": {limit}}}',
+    )
+    if (network, hour, limit) == ("coffee-shop", 23, 101):
+        assert decision.failed_condition == "support-exfiltration-4d"
+        assert decision.obligations == (Obligation.END_SESSION,)
+    else:
+        assert decision.permitted
