@@ -1,0 +1,255 @@
+"""Replay: a recorded decision, made again under the same bundle or another.
+
+A decision is a function of bundle and request, and the record's vaulted request holds every fact, so evaluating it
+again answers two questions: did the policy of then really say what the record says, and what would another policy have
+said? Where no exact answer exists, the result says why, by class, and nothing is guessed.
+
+Which record, and whether its opened request is the one that the leaf commits to, is the caller's to establish
+(`ledger.commitments.open_commitment`); whether the replay is itself recorded, too.
+
+INVARIANT 8: replay is a function of (bundle, recorded request).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from ledger.errors import MalformedError
+from ledger.records import Decision as DecisionBody
+from policies.bundles import Bundle
+from policies.evaluate import Evaluator, Reason
+from policies.model import Decision, DecisionRequest, decode_request
+
+__all__ = [
+    "COMPARED_FIELDS",
+    "DecisionSummary",
+    "RecordedDecision",
+    "ReplayClass",
+    "ReplayResult",
+    "replay",
+    "replay_many",
+]
+
+COMPARED_FIELDS: Final = ("effect", "rules", "failed_condition", "obligations", "reason")
+"""What two decisions are compared by."""
+
+# The enforcement point has reasons of its own (``ledger_unavailable``, …), in whose place the engine's is not recorded.
+_ENGINE_REASONS: Final = frozenset(Reason)
+
+
+class ReplayClass(StrEnum):
+    """How far a replay can be relied on.
+
+    ``EXACT``: same engine, whole request: the result is what the bundle says. ``ENGINE_CHANGED``: evaluated, but by
+    another engine or version than the recorded one; or not at all, if the bundle's engine is not installed. ``LIMITED``: the engine failed or was stopped, then or now, so one
+    of the two decisions is no function of bundle and request. ``ERASED``: the request's payload is gone.
+    ``MISSING_FACT``: there is no request that could be evaluated. ``MASKED`` (part of the request is withheld) and
+    ``DOWNSTREAM`` (an earlier call of the session came out otherwise) belong to replays of whole periods.
+    """
+
+    EXACT = "exact"
+    MASKED = "masked"
+    ERASED = "erased"
+    MISSING_FACT = "missing_fact"
+    ENGINE_CHANGED = "engine_changed"
+    LIMITED = "limited"
+    DOWNSTREAM = "downstream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedDecision:
+    """What is left of a decision.
+
+    Attributes:
+        record_id: Its record's id.
+        body: Its record's body.
+        request: The opened payload of ``body.request``: canonical bytes of the `DecisionRequest`. None if the record
+            has none, or the payload is gone.
+    """
+
+    record_id: str
+    body: DecisionBody
+    request: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionSummary:
+    """What two decisions are compared by, and by whom one was made.
+
+    Attributes:
+        effect: PERMIT, DENY, INDETERMINATE or NOT_APPLICABLE.
+        rules: Names of the determining rules, sorted.
+        failed_condition: First rule that stood against the call.
+        obligations: What the enforcement point had to fulfil, sorted.
+        reason: Machine-readable cause.
+        bundle_revision: Digest of the bundle; None if none was consulted.
+        engine: Engine name; None if none was asked.
+        engine_version: Its exact version.
+    """
+
+    effect: str
+    rules: tuple[str, ...]
+    failed_condition: str | None
+    obligations: tuple[str, ...]
+    reason: str
+    bundle_revision: str | None
+    engine: str | None
+    engine_version: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayResult:
+    """A decision made again.
+
+    Attributes:
+        record_id: Whose.
+        classification: How far the result can be relied on.
+        explanation: One sentence on why it is not exact; empty if it is.
+        same: Whether the replayed decision equals the recorded one; None if there is none to compare.
+        differences: The compared fields that differ.
+        original: The recorded decision.
+        replayed: The decision of now, or None.
+    """
+
+    record_id: str
+    classification: ReplayClass
+    explanation: str
+    same: bool | None
+    differences: tuple[str, ...]
+    original: DecisionSummary
+    replayed: DecisionSummary | None
+
+
+def _recorded(body: DecisionBody) -> DecisionSummary:
+    bundle = body.bundle
+    return DecisionSummary(
+        effect=body.decision,
+        rules=body.rules,
+        failed_condition=body.failed_condition,
+        obligations=body.obligations,
+        reason=body.reason,
+        bundle_revision=None if bundle is None else bundle.revision,
+        engine=None if bundle is None else bundle.engine,
+        engine_version=None if bundle is None else bundle.engine_version,
+    )
+
+
+def _evaluated(decision: Decision) -> DecisionSummary:
+    return DecisionSummary(
+        effect=decision.effect,
+        rules=decision.rules,
+        failed_condition=decision.failed_condition,
+        obligations=decision.obligations,
+        reason=decision.reason,
+        bundle_revision=decision.bundle_revision,
+        engine=decision.engine,
+        engine_version=decision.engine_version,
+    )
+
+
+def _differences(original: DecisionSummary, replayed: DecisionSummary) -> tuple[str, ...]:
+    fields = COMPARED_FIELDS if original.reason in _ENGINE_REASONS else COMPARED_FIELDS[:-1]
+    return tuple(name for name in fields if getattr(original, name) != getattr(replayed, name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """How far a replay can be relied on, and why no further."""
+
+    classification: ReplayClass
+    explanation: str = ""
+
+
+def _request_of(original: RecordedDecision) -> DecisionRequest | _Standing:
+    """Return the request to evaluate, or why there is none."""
+    body = original.body
+    if body.bundle is None:
+        told = f"no policy was asked: the enforcement point refused the message itself ({body.reason})"
+        return _Standing(ReplayClass.MISSING_FACT, told)
+    if body.request is None:
+        return _Standing(ReplayClass.MISSING_FACT, f"no request could be built from the message ({body.reason})")
+    if original.request is None:
+        return _Standing(ReplayClass.ERASED, "the request's payload is gone; the record only commits to it")
+    try:
+        return decode_request(original.request)
+    except MalformedError:
+        return _Standing(ReplayClass.MISSING_FACT, "the recorded request is not of a version that this program reads")
+
+
+def _standing(original: DecisionSummary, replayed: DecisionSummary) -> _Standing:
+    failed = [
+        when for when, summary in (("then", original), ("now", replayed)) if summary.reason == Reason.ENGINE_ERROR
+    ]
+    if failed:
+        return _Standing(ReplayClass.LIMITED, f"the engine failed or was stopped {' and '.join(failed)}")
+    if (original.engine, original.engine_version) != (replayed.engine, replayed.engine_version):
+        told = (
+            f"decided by {original.engine} {original.engine_version}, "
+            f"replayed by {replayed.engine} {replayed.engine_version}"
+        )
+        return _Standing(ReplayClass.ENGINE_CHANGED, told)
+    return _Standing(ReplayClass.EXACT)
+
+
+def _not_replayed(original: RecordedDecision, standing: _Standing) -> ReplayResult:
+    return ReplayResult(
+        record_id=original.record_id,
+        classification=standing.classification,
+        explanation=standing.explanation,
+        same=None,
+        differences=(),
+        original=_recorded(original.body),
+        replayed=None,
+    )
+
+
+def _replayed(original: RecordedDecision, decision: Decision) -> ReplayResult:
+    recorded, replayed = _recorded(original.body), _evaluated(decision)
+    standing = _standing(recorded, replayed)
+    differences = _differences(recorded, replayed)
+    return ReplayResult(
+        record_id=original.record_id,
+        classification=standing.classification,
+        explanation=standing.explanation,
+        same=not differences,
+        differences=differences,
+        original=recorded,
+        replayed=replayed,
+    )
+
+
+async def replay_many(
+    originals: Sequence[RecordedDecision], bundle: Bundle, evaluator: Evaluator
+) -> list[ReplayResult]:
+    """Make recorded decisions again under a bundle; one result for each, in order.
+
+    A bundle that does not load denies every request (``bundle_error``), as it would have done then; to hear why, ask
+    `Evaluator.check` first.
+
+    Args:
+        originals: The recorded decisions.
+        bundle: The bundle of then, or any other.
+        evaluator: Evaluates it.
+    """
+    found = [_request_of(original) for original in originals]
+    engine = bundle.manifest.engine
+    if evaluator.engine_version(engine) is None:
+        absent = _Standing(ReplayClass.ENGINE_CHANGED, f"no engine named {engine} is installed")
+        found = [item if isinstance(item, _Standing) else absent for item in found]
+    requests = [item for item in found if isinstance(item, DecisionRequest)]
+    evaluations = iter(await evaluator.evaluate_many(bundle, requests))
+    return [
+        _not_replayed(original, item)
+        if isinstance(item, _Standing)
+        else _replayed(original, next(evaluations).decision)
+        for original, item in zip(originals, found, strict=True)
+    ]
+
+
+async def replay(original: RecordedDecision, bundle: Bundle, evaluator: Evaluator) -> ReplayResult:
+    """Make one recorded decision again under a bundle; see `replay_many`."""
+    (result,) = await replay_many([original], bundle, evaluator)
+    return result

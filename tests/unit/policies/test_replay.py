@@ -1,0 +1,243 @@
+"""Replay: the same decision under the same bundle, a shown difference under another, and never a guess."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from ledger.records import BundleReference, Commitment
+from ledger.records import Decision as DecisionBody
+from policies.bundles import Bundle
+from policies.engines.cedar import CedarEngine
+from policies.evaluate import Evaluator, LoadedBundle
+from policies.model import Decision, DecisionRequest, encode_request
+from policies.replay import COMPARED_FIELDS, RecordedDecision, ReplayClass, ReplayResult, replay, replay_many
+from tests.support.policies import cedar_bundle, make_request
+
+THEN = cedar_bundle(
+    '@id("work") permit(principal, action, resource);'
+    '@id("night") @obligation("end_session") forbid(principal, action, resource) when { context.time.hour < 6 };'
+)
+CHANGED = cedar_bundle('@id("work") permit(principal, action, resource);')
+COMMITMENT = Commitment(digest="0" * 64, size_bytes=0)
+
+
+def recorded(evaluator: Evaluator, bundle: Bundle = THEN, **members: object) -> RecordedDecision:
+    """Return what a gateway records of a decision that it has just made."""
+    request = make_request(**members)
+    (evaluation,) = asyncio.run(evaluator.evaluate_many(bundle, [request]))
+    return as_record(evaluation.decision, request)
+
+
+def as_record(decision: Decision, request: DecisionRequest) -> RecordedDecision:
+    body = DecisionBody(
+        agent=request.principal.agent,
+        server=request.resource.server,
+        decision=decision.effect.value,  # type: ignore[arg-type]
+        enforcement="allow" if decision.permitted else "deny",
+        mode="enforce",
+        reason=decision.reason,
+        evaluation_us=1,
+        session="0" * 32,
+        message=COMMITMENT,
+        bundle=BundleReference(
+            name="test",
+            revision=decision.bundle_revision,
+            engine=decision.engine,
+            engine_version=decision.engine_version,
+        ),
+        rules=decision.rules,
+        failed_condition=decision.failed_condition,
+        obligations=decision.obligations,
+        request=COMMITMENT,
+    )
+    return RecordedDecision(record_id="r1", body=body, request=encode_request(request))
+
+
+def changed(original: RecordedDecision, **members: object) -> RecordedDecision:
+    body = msgspec.structs.replace(original.body, **members)
+    return RecordedDecision(record_id=original.record_id, body=body, request=original.request)
+
+
+def run(original: RecordedDecision, bundle: Bundle, evaluator: Evaluator) -> ReplayResult:
+    return asyncio.run(replay(original, bundle, evaluator))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"hour": 10},
+        {"hour": 3},
+        {"action": "tools/destroy"},
+        {"arguments": '{"price": "x"}'},
+        {"arguments": '{"price": 1e0, "amount": 12345678901234567}'},
+    ],
+)
+def test_decision_is_reproduced_under_its_own_bundle(evaluator, members):
+    result = run(recorded(evaluator, **members), THEN, evaluator)
+    assert (result.classification, result.explanation) == (ReplayClass.EXACT, "")
+    assert result.same is True
+    assert result.differences == ()
+    assert result.replayed == result.original
+    assert result.original.bundle_revision == THEN.revision
+
+
+def test_changed_bundle_is_shown_to_differ_and_in_what(evaluator):
+    result = run(recorded(evaluator, hour=3), CHANGED, evaluator)
+    assert result.classification is ReplayClass.EXACT
+    assert result.same is False
+    assert result.differences == ("effect", "rules", "failed_condition", "obligations")
+    assert result.replayed is not None
+    assert (result.original.effect, result.replayed.effect) == ("DENY", "PERMIT")
+    assert (result.original.rules, result.replayed.rules) == (("night",), ("work",))
+    assert (result.original.bundle_revision, result.replayed.bundle_revision) == (THEN.revision, CHANGED.revision)
+
+
+def test_changed_bundle_that_decides_alike_is_the_same(evaluator):
+    result = run(recorded(evaluator, hour=10), CHANGED, evaluator)
+    assert (result.same, result.differences) == (True, ())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("decision", "DENY"),
+        ("rules", ("other",)),
+        ("rules", ()),
+        ("failed_condition", "other"),
+        ("obligations", ("approval",)),
+        ("reason", "no_permit"),
+    ],
+)
+def test_record_that_says_other_than_its_bundle_is_caught(evaluator, field, value):
+    """Re-performance: whoever forged the decision field must have forged the bundle too."""
+    forged = changed(recorded(evaluator), **{field: value})
+    result = run(forged, THEN, evaluator)
+    assert result.same is False
+    assert result.differences == ("effect" if field == "decision" else field,)
+
+
+def test_every_compared_field_is_one_of_both_summaries(evaluator):
+    result = run(recorded(evaluator), THEN, evaluator)
+    for name in COMPARED_FIELDS:
+        assert getattr(result.original, name) == getattr(result.replayed, name)
+
+
+def test_reason_of_the_enforcement_point_is_not_held_against_the_policy(evaluator):
+    refused = changed(recorded(evaluator), reason="ledger_unavailable", enforcement="deny")
+    result = run(refused, THEN, evaluator)
+    assert result.same is True
+    assert result.original.reason == "ledger_unavailable"
+
+
+def test_erased_request_is_not_guessed(evaluator):
+    whole = recorded(evaluator)
+    result = run(RecordedDecision(record_id="r1", body=whole.body, request=None), THEN, evaluator)
+    assert (result.classification, result.same, result.replayed) == (ReplayClass.ERASED, None, None)
+    assert "payload is gone" in result.explanation
+
+
+@pytest.mark.parametrize("reason", ["malformed", "unauthenticated", "session_ended", "header_mismatch"])
+def test_decision_without_a_bundle_cannot_be_replayed_and_says_why(evaluator, reason):
+    refused = changed(recorded(evaluator), bundle=None, reason=reason, decision="INDETERMINATE")
+    result = run(refused, THEN, evaluator)
+    assert (result.classification, result.same, result.replayed) == (ReplayClass.MISSING_FACT, None, None)
+    assert reason in result.explanation
+    assert result.original.bundle_revision is None
+
+
+def test_message_of_which_no_request_was_built_is_a_missing_fact(evaluator):
+    original = recorded(evaluator)
+    body = msgspec.structs.replace(original.body, request=None, reason="malformed")
+    result = run(RecordedDecision(record_id="r1", body=body, request=None), THEN, evaluator)
+    assert result.classification is ReplayClass.MISSING_FACT
+    assert "no request could be built" in result.explanation
+
+
+@pytest.mark.parametrize("request_bytes", [b"", b"{}", b'{"version":2}', b"\xff", b" "])
+def test_request_that_cannot_be_read_is_a_missing_fact(evaluator, request_bytes):
+    original = recorded(evaluator)
+    result = run(RecordedDecision(record_id="r1", body=original.body, request=request_bytes), THEN, evaluator)
+    assert (result.classification, result.same) == (ReplayClass.MISSING_FACT, None)
+
+
+def test_request_in_another_spelling_is_not_evaluated(evaluator):
+    original = recorded(evaluator)
+    assert original.request is not None
+    spelt = RecordedDecision(record_id="r1", body=original.body, request=original.request + b"\n")
+    assert run(spelt, THEN, evaluator).classification is ReplayClass.MISSING_FACT
+
+
+@pytest.mark.parametrize(("engine", "version"), [("cedar", "4.0.0"), ("rego", "0.13.0")])
+def test_decision_of_another_engine_is_marked(evaluator, engine, version):
+    original = recorded(evaluator)
+    assert original.body.bundle is not None
+    reference = msgspec.structs.replace(original.body.bundle, engine=engine, engine_version=version)
+    result = run(changed(original, bundle=reference), THEN, evaluator)
+    assert result.classification is ReplayClass.ENGINE_CHANGED
+    assert f"decided by {engine} {version}" in result.explanation
+    assert result.same is True
+
+
+def test_engine_that_is_not_installed_decides_nothing(evaluator):
+    original = recorded(evaluator)
+    result = run(original, cedar_bundle("//", engine="rego"), evaluator)
+    assert (result.classification, result.same, result.replayed) == (ReplayClass.ENGINE_CHANGED, None, None)
+    assert "no engine named rego is installed" in result.explanation
+
+
+class FailingEngine(CedarEngine):
+    """Cedar that fails at evaluation."""
+
+    def evaluate(self, loaded: LoadedBundle, requests: Sequence[DecisionRequest]) -> list[Decision]:
+        raise RuntimeError(f"{len(requests)} requests of {loaded.revision}")
+
+
+def test_engine_that_fails_now_gives_no_exact_replay(evaluator):
+    original = recorded(evaluator)
+    failing = Evaluator({"cedar": FailingEngine()})
+    result = run(original, THEN, failing)
+    failing.close()
+    assert result.classification is ReplayClass.LIMITED
+    assert "now" in result.explanation
+
+
+def test_engine_that_failed_then_gives_no_exact_replay(evaluator):
+    failing = Evaluator({"cedar": FailingEngine()})
+    original = recorded(failing)
+    failing.close()
+    result = run(original, THEN, evaluator)
+    assert result.classification is ReplayClass.LIMITED
+    assert "then" in result.explanation
+    assert result.original.reason == "engine_error"
+    assert result.same is False
+
+
+def test_bundle_that_did_not_load_then_does_not_now(evaluator):
+    broken = cedar_bundle("permit(principal, action, resource);")
+    result = run(recorded(evaluator, broken), broken, evaluator)
+    assert (result.classification, result.same) == (ReplayClass.EXACT, True)
+    assert result.original.reason == "bundle_error"
+
+
+def test_many_replays_keep_their_order_around_those_that_cannot_be_made(evaluator):
+    day, night = recorded(evaluator, hour=10), recorded(evaluator, hour=3)
+    erased = RecordedDecision(record_id="r1", body=night.body, request=None)
+    originals = [day, erased, night, changed(day, bundle=None), night, day]
+    results = asyncio.run(replay_many(originals, CHANGED, evaluator))
+    assert [result.same for result in results] == [True, None, False, None, False, True]
+    assert [result.classification.value for result in results] == [
+        "exact",
+        "erased",
+        "exact",
+        "missing_fact",
+        "exact",
+        "exact",
+    ]
+
+
+def test_no_decisions_give_no_replays(evaluator):
+    assert asyncio.run(replay_many([], THEN, evaluator)) == []
