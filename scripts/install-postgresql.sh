@@ -18,9 +18,13 @@ restore() {
     else
         rm -f "$config"
     fi
+    # The note that the package's configuration step leaves about the difference that was there meanwhile.
+    [ "$noted" = yes ] || rm -f "$config.ucf-dist"
     rm -f "$before"
 }
 
+noted=no
+[ ! -e "$config.ucf-dist" ] || noted=yes
 mkdir -p "$(dirname "$config")"
 if [ -f "$config" ]; then
     cat "$config" >"$before"
