@@ -44,10 +44,11 @@ class ReplayClass(StrEnum):
     """How far a replay can be relied on.
 
     ``EXACT``: same engine, whole request: the result is what the bundle says. ``ENGINE_CHANGED``: evaluated, but by
-    another engine or version than the recorded one; or not at all, if the bundle's engine is not installed. ``LIMITED``: the engine failed or was stopped, then or now, so one
-    of the two decisions is no function of bundle and request. ``ERASED``: the request's payload is gone.
-    ``MISSING_FACT``: there is no request that could be evaluated. ``MASKED`` (part of the request is withheld) and
-    ``DOWNSTREAM`` (an earlier call of the session came out otherwise) belong to replays of whole periods.
+    another engine or version than the recorded one; or not at all, if the bundle's engine is not installed.
+    ``LIMITED``: the engine failed or was stopped, then or now, so one of the two decisions is no function of bundle and
+    request. ``ERASED``: the request's payload is gone. ``MISSING_FACT``: there is no request that could be evaluated.
+    ``MASKED`` (part of the request is withheld) and ``DOWNSTREAM`` (an earlier call of the session came out otherwise)
+    belong to replays of whole periods.
     """
 
     EXACT = "exact"
