@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +51,7 @@ from service.recorder import ServiceRecorder
 from service.settings import Settings, passphrase
 from service.version import VERSION
 
-__all__ = ["Services", "build_services", "make_anchor"]
+__all__ = ["AuditParts", "Services", "build_services", "directory_tiles", "make_anchor", "open_for_audit"]
 
 _log = structlog.get_logger()
 
@@ -78,6 +78,45 @@ def make_anchor(settings: Settings, clock: Clock) -> Anchor:
     )
     anchor.check()
     return anchor
+
+
+def directory_tiles(root: Path) -> DirectoryTileStore:
+    """Return the tile store over a directory that holds one directory for each log."""
+    return DirectoryTileStore(root)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditParts:
+    """What an audit of an installation reads."""
+
+    tiles: DirectoryTileStore
+    catalog: Catalog
+    vault: Vault
+    anchor: Anchor
+    close: Callable[[], None]
+
+
+def open_for_audit(settings: Settings, secret: str | None) -> AuditParts:
+    """Open an installation for reading alone; the service may be running.
+
+    Args:
+        settings: Which installation.
+        secret: Passphrase of the key files.
+
+    Raises:
+        ConfigError: A setting, key or the database's schema cannot be used.
+    """
+    keys = load_key_set(settings.keys_dir, secret)
+    database = open_engine(settings.effective_database_url)
+    require_current(database)
+    subject_keys = DirectorySubjectKeys(settings.keys_dir / "subjects", keys.vault)
+    return AuditParts(
+        tiles=DirectoryTileStore(settings.data_dir / "logs"),
+        catalog=SQLCatalog(database),
+        vault=Vault(settings.log_id, subject_keys, SQLPayloadStore(database)),
+        anchor=make_anchor(settings, SystemClock()),
+        close=database.dispose,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

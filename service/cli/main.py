@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from service.cli.audit import audit
 from service.cli.keys import keys
 from service.cli.output import ExitCode
 from service.cli.policy import policy
@@ -25,7 +26,7 @@ def cli() -> None:
     """An immutable audit ledger and compliance evidence service for AI agents that call tools over MCP."""
 
 
-for command in (keys, serve, migrate, find, session, replay, policy):
+for command in (keys, serve, migrate, find, session, replay, audit, policy):
     cli.add_command(command)
 
 
