@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Connection, Engine, Integer, create_engine, event, make_url
+import psycopg
+from sqlalchemy import BigInteger, Connection, Engine, Integer, Table, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ledger.errors import ConfigError, StorageError
 
-__all__ = ["NAMING_CONVENTION", "BigInt", "open_engine", "translated", "writing"]
+__all__ = ["NAMING_CONVENTION", "BigInt", "insert_if_absent", "open_engine", "translated", "writing"]
 
 NAMING_CONVENTION: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -37,8 +39,18 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # INVARIANT 1: durable first, then 2xx. FULL syncs the write-ahead log on every commit; NORMAL would not.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    # Without it, INSERT OR REPLACE deletes rows behind the backs of the triggers that refuse to delete any.
+    cursor.execute("PRAGMA recursive_triggers=ON")
     cursor.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_SECONDS * 1000}")
     cursor.close()
+
+
+def _prepare_postgresql(connection: psycopg.Connection[Any], _record: object) -> None:
+    # INVARIANT 1: durable first, then 2xx, also where the server or database is set to answer before the disk does.
+    connection.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -62,13 +74,19 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
         backend = parsed.get_backend_name()
         if backend not in ("sqlite", "postgresql"):
             raise ConfigError(f"the database must be SQLite or PostgreSQL, not {backend}")
-        options: dict[str, Any] = {"pool_size": pool_size, "pool_pre_ping": backend == "postgresql"}
+        options: dict[str, Any] = {"pool_size": pool_size}
+        if backend == "postgresql":
+            # INVARIANT 2: whoever has waited for a log's lock must see what its holder wrote. In the stricter levels, a
+            # server's default perhaps, he would compare with an older snapshot, and two swaps could win.
+            options |= {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
         engine = create_engine(parsed, **options)
     except (ArgumentError, ImportError) as error:
         raise ConfigError("the database URL cannot be used") from error
     if backend == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "connect", _prepare_postgresql)
     return engine
 
 
@@ -91,3 +109,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that writes; it commits when the block ends and rolls back when it raises."""
     with engine.connect().execution_options(tallystick_write=True) as connection, connection.begin():
         yield connection
+
+
+def insert_if_absent(connection: Connection, table: Table, row: Mapping[str, object]) -> bool:
+    """Insert a row unless it collides with one that is there, or that somebody else is inserting at this moment.
+
+    Returns:
+        Whether it was inserted; if not, the other row is committed and visible.
+    """
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return connection.execute(dialect.insert(table).values(row).on_conflict_do_nothing()).rowcount == 1

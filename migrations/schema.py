@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
@@ -18,6 +19,9 @@ from ledger.database import translated, writing
 from ledger.errors import ConfigError
 
 __all__ = ["check_models", "require_current", "upgrade"]
+
+_MIGRATION_LOCK: Final = 0x7461_6C6C_7973
+"""Number of PostgreSQL's advisory lock for migrations."""
 
 
 def _config() -> Config:
@@ -36,9 +40,11 @@ def upgrade(engine: Engine) -> None:
     config = _config()
     with translated("migrate"), writing(engine) as connection:
         if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SET LOCAL statement_timeout = '10min'")
+            # Of several services that start at once, one migrates; the others wait, and find nothing left to do.
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
             # A migration that cannot have its lock at once must not make every request queue behind it.
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")
-            connection.exec_driver_sql("SET LOCAL statement_timeout = '10min'")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

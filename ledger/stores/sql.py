@@ -13,7 +13,7 @@ from itertools import islice
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select
 
-from ledger.database import translated, writing
+from ledger.database import insert_if_absent, translated, writing
 from ledger.errors import ConfigError, ConflictError, NotFoundError
 from ledger.ports import Acknowledgement, PendingEntry
 from ledger.projection import PROJECTED_TABLES, project
@@ -149,15 +149,16 @@ class SQLLogStore:
         """Create a log, or confirm that it is there with the same properties.
 
         Raises:
-            ConfigError: It is there with other properties.
+            ConfigError: It is there with other properties, or another log has its origin.
             StorageError: The database failed.
         """
         wanted = {"tenant": tenant, "origin": origin, "environment": environment, "simulated": simulated}
         with translated("create a log"), writing(self._engine) as connection:
-            row = connection.execute(select(tables.logs).where(tables.logs.c.log_id == log_id)).one_or_none()
-            if row is None:
-                connection.execute(insert(tables.logs), {"log_id": log_id, "created_ms": created_ms, **wanted})
+            if insert_if_absent(connection, tables.logs, {"log_id": log_id, "created_ms": created_ms, **wanted}):
                 return
+            row = connection.execute(select(tables.logs).where(tables.logs.c.log_id == log_id)).one_or_none()
+        if row is None:
+            raise ConfigError(f"another log than {log_id} has the origin {origin}")
         differing = sorted(name for name, value in wanted.items() if row._mapping[name] != value)  # noqa: SLF001  # SQLAlchemy's public name
         if differing:
             raise ConfigError(f"the log {log_id} exists with another {', '.join(differing)}")

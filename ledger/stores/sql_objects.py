@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, select
 
 from ledger.clock import Clock
-from ledger.database import translated, writing
+from ledger.database import insert_if_absent, translated, writing
 from ledger.errors import ConflictError, NotFoundError, UnknownBundleError
 from ledger.ports import SealedPayload
 from ledger.stores import tables
@@ -50,12 +50,9 @@ class SQLBundleStore:
         """
         columns = tables.bundles.c
         query = select(columns.archive).where(columns.log_id == log_id, columns.revision == revision)
+        row = {"log_id": log_id, "revision": revision, "archive": archive, "stored_ms": self._clock.now_ms()}
         with translated("store a bundle"), writing(self._engine) as connection:
-            present = connection.scalar(query)
-            if present is None:
-                row = {"log_id": log_id, "revision": revision, "archive": archive, "stored_ms": self._clock.now_ms()}
-                connection.execute(insert(tables.bundles), row)
-            elif bytes(present) != archive:
+            if not insert_if_absent(connection, tables.bundles, row) and connection.scalar(query) != archive:
                 raise ConflictError(f"another archive is stored as bundle {revision}")
 
     def get(self, log_id: str, revision: str) -> bytes:

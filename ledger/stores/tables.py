@@ -1,8 +1,8 @@
 """The tables of the SQL log store, for SQLite and PostgreSQL alike.
 
 `log_id` stands first in every key: one log per tenant, from the first migration on. Rows of the log are inserted and
-read, never updated or deleted: triggers of the first migration refuse both, except in `pending_entries`, whose rows go
-once the tile store holds the entries under a published checkpoint.
+read, never updated or deleted: triggers of the first migration refuse both. Rows of `pending_entries` alone may be
+deleted: they go once the tile store holds the entries under a published checkpoint.
 """
 
 from __future__ import annotations

@@ -35,15 +35,17 @@ CREATE TRIGGER {table}_refuse_{verb} BEFORE {verb} ON {table} EXECUTE FUNCTION t
 
 def refuse_changes() -> None:
     """Let triggers refuse what the application never does: a bug or a hurried hand, not an attacker with DDL rights."""
-    if op.get_bind().dialect.name == "sqlite":
-        for table in APPEND_ONLY:
-            for verb in ("UPDATE", "DELETE"):
-                op.execute(SQLITE_TRIGGER.format(table=table, verb=verb))
-        return
-    op.execute(POSTGRESQL_FUNCTION)
-    for table in APPEND_ONLY:
-        for verb in ("UPDATE", "DELETE", "TRUNCATE"):
+    on_sqlite = op.get_bind().dialect.name == "sqlite"
+    if not on_sqlite:
+        op.execute(POSTGRESQL_FUNCTION)
+    refused = [(table, verb) for table in APPEND_ONLY for verb in ("UPDATE", "DELETE", "TRUNCATE")]
+    # What is acknowledged and not published yet may be released, which deletes it, but never changed.
+    refused += [("pending_entries", "UPDATE"), ("pending_entries", "TRUNCATE")]
+    for table, verb in refused:
+        if not on_sqlite:
             op.execute(POSTGRESQL_TRIGGER.format(table=table, verb=verb))
+        elif verb != "TRUNCATE":
+            op.execute(SQLITE_TRIGGER.format(table=table, verb=verb))
 
 
 def upgrade() -> None:
