@@ -105,7 +105,8 @@ def _parse_decimal(text: str) -> Decimal:
     if len(text) > _MAX_NUMBER_CHARS:
         raise MalformedError("JSON number is too long")
     number = Decimal(text)
-    if not number.is_finite() or abs(number) > _FLOAT_MAX:
+    # copy_abs, unlike abs, neither rounds to nor depends on the thread's decimal context.
+    if not number.is_finite() or number.copy_abs() > _FLOAT_MAX:
         raise MalformedError("JSON number is outside the range of a double")
     return number
 
@@ -164,6 +165,9 @@ def parse_json(data: bytes, *, max_depth: int = MAX_JSON_DEPTH) -> JSONValue:
         MalformedError: Not JSON, not UTF-8, a duplicate key, a lone surrogate, a number that no double can hold, or
             nesting beyond ``max_depth``.
 
+    Noncharacters such as U+FFFF, which RFC 7493 section 2.1 forbids too, are let through: every reader sees the same
+    value in them.
+
     Source: RFC 8259; RFC 7493 (I-JSON) sections 2.1 to 2.3.
     """
     try:
@@ -192,6 +196,8 @@ def parse_canonical(data: bytes) -> JSONValue:
 def _plain_numbers(value: JSONValue) -> object:
     if isinstance(value, Decimal):
         return float(value)
+    if isinstance(value, int) and abs(value) > MAX_SAFE_INTEGER:
+        return float(value)  # RFC 8785 writes doubles below 1e21 without an exponent, as an integer literal
     if isinstance(value, Mapping):
         return {key: _plain_numbers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -27,7 +27,6 @@ from ledger.notes import (
     SignatureType,
     SignedNote,
     VerifierKey,
-    check_key_name,
     decode_base64,
     encode_base64,
     parse_note,
@@ -37,6 +36,7 @@ from ledger.signatures import verify_ed25519, verify_mldsa44
 
 __all__ = [
     "MAX_ORIGIN_BYTES",
+    "MAX_TREE_SIZE",
     "Checkpoint",
     "UnverifiedCheckpoint",
     "ed25519_cosignature_message",
@@ -101,18 +101,24 @@ class UnverifiedCheckpoint:
 def parse_body(text: str) -> Checkpoint:
     """Read a checkpoint's note text; the inverse of `Checkpoint.body`.
 
+    An origin should be a schema-less URL, but that must not be relied on: all that it may not be is empty.
+
     Raises:
-        MalformedError: Too few lines, a bad origin, size or root, or an empty extension line.
+        MalformedError: Too few lines, a bad origin, size or root, an empty extension line, or a character that no note
+            may hold.
+
+    Source: C2SP tlog-checkpoint v1.0.0, "Note text".
     """
+    if any((char < " " and char != "\n") or "\ud800" <= char <= "\udfff" for char in text):
+        raise MalformedError("a checkpoint holds a control character or a lone surrogate")
     if not text.endswith("\n"):
         raise MalformedError("a checkpoint does not end in a line feed")
     lines = text[:-1].split("\n")
     if len(lines) < 3:  # noqa: PLR2004  # origin, size, root
         raise MalformedError("a checkpoint has an origin, a size and a root line")
     origin, size_text, root_text, *extensions = lines
-    check_key_name(origin)
-    if len(origin.encode()) > MAX_ORIGIN_BYTES:
-        raise MalformedError(f"an origin has at most {MAX_ORIGIN_BYTES} bytes")
+    if not 1 <= len(origin.encode()) <= MAX_ORIGIN_BYTES:
+        raise MalformedError(f"an origin has 1 to {MAX_ORIGIN_BYTES} bytes")
     if _DECIMAL.fullmatch(size_text) is None or int(size_text) > MAX_TREE_SIZE:
         raise MalformedError(f"not a tree size: {size_text!r}")
     root = decode_base64(root_text)
@@ -136,8 +142,16 @@ def parse_unverified_checkpoint(data: bytes) -> UnverifiedCheckpoint:
     return UnverifiedCheckpoint(claim=parse_body(note.text), note=note)
 
 
+def _check_timestamp(seconds: int) -> None:
+    if not 0 <= seconds <= _MAX_TIMESTAMP:
+        raise MalformedError(f"not a timestamp: {seconds}")
+
+
 def _u8_prefixed(text: str) -> bytes:
-    data = text.encode()
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise MalformedError("a name holds a lone surrogate") from error
     if not 1 <= len(data) <= MAX_ORIGIN_BYTES:
         raise MalformedError(f"a name has 1 to {MAX_ORIGIN_BYTES} bytes, not {len(data)}")
     return bytes([len(data)]) + data
@@ -158,8 +172,9 @@ def mldsa44_message(cosigner: str, timestamp_seconds: int, checkpoint: Checkpoin
 
     Source: C2SP tlog-cosignature v1.1.0-rc.1, "ML-DSA-44 signed message".
     """
-    if not 0 <= timestamp_seconds <= _MAX_TIMESTAMP:
-        raise MalformedError(f"not a timestamp: {timestamp_seconds}")
+    _check_timestamp(timestamp_seconds)
+    if not 0 <= checkpoint.size <= MAX_TREE_SIZE or len(checkpoint.root) != HASH_BYTES:
+        raise MalformedError("the tree head has a size or root that a signature cannot carry")
     return b"".join(
         (
             _SUBTREE_LABEL,
@@ -182,7 +197,12 @@ def ed25519_cosignature_message(timestamp_seconds: int, text: str) -> bytes:
 
 
 def pack_timestamped(timestamp_seconds: int, signature: bytes) -> bytes:
-    """Return the signature bytes of a timestamped type: ``u64 timestamp || signature``."""
+    """Return the signature bytes of a timestamped type: ``u64 timestamp || signature``.
+
+    Raises:
+        MalformedError: The timestamp is not 0 to 2**63 - 1 seconds.
+    """
+    _check_timestamp(timestamp_seconds)
     return timestamp_seconds.to_bytes(_TIMESTAMP_BYTES, "big") + signature
 
 

@@ -88,7 +88,8 @@ def pseudonym(key: bytes, kind: str, value: str) -> str:
     Raises:
         MalformedError: The key has another length.
     """
-    return _keyed(key, kind, value.encode())
+    # Any text must have a pseudonym, and an encoding error would carry the value along.
+    return _keyed(key, kind, value.encode(errors="surrogatepass"))
 
 
 def fingerprint(key: bytes, content_sha256: bytes) -> str:

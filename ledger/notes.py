@@ -31,6 +31,7 @@ from ledger.errors import MalformedError
 __all__ = [
     "MAX_NOTE_BYTES",
     "MAX_SIGNATURES",
+    "PUBLIC_KEY_BYTES",
     "KeyId",
     "NoteSignature",
     "SignatureType",
@@ -52,6 +53,8 @@ MAX_NOTE_BYTES: Final = 1_000_000
 _KEY_ID_BYTES: Final = 4
 _DASH: Final = "\u2014 "
 _KEY_ID_HEX: Final = re.compile(r"[0-9a-f]{8}")
+_UNNAMEABLE: Final = ("Zs", "Zl", "Zp", "Cc", "Cs")
+"""Unicode categories that no key name holds: spaces, controls, and what UTF-8 cannot encode."""
 
 
 class SignatureType(IntEnum):
@@ -95,12 +98,12 @@ def check_key_name(name: str) -> None:
     """Refuse a name that a note cannot carry.
 
     Raises:
-        MalformedError: Empty, with a space of any kind, a ``+`` or a control character.
+        MalformedError: Empty, with a space of any kind, a ``+``, a control character or a lone surrogate.
     """
     if not name:
         raise MalformedError("a key name is empty")
-    if any(char == "+" or char.isspace() or unicodedata.category(char) in ("Zs", "Zl", "Zp", "Cc") for char in name):
-        raise MalformedError(f"a key name holds a space, a control character or a plus: {name!r}")
+    if any(char == "+" or char.isspace() or unicodedata.category(char) in _UNNAMEABLE for char in name):
+        raise MalformedError(f"a key name holds a space, a control character, a surrogate or a plus: {name!r}")
 
 
 @dataclass(frozen=True, slots=True)

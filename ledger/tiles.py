@@ -53,8 +53,9 @@ BUNDLE_LEVEL: Final = -1
 """The level number that stands for entry bundles in a `TileCoordinate`."""
 
 _MAX_LEVEL: Final = 63
+# Six groups of digits hold the number of every tile of a tree of 2**63 - 1 leaves.
 _PATH: Final = re.compile(
-    r"tile/(?P<level>entries|0|[1-9][0-9]?)/(?P<number>(?:x[0-9]{3}/)*[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?"
+    r"tile/(?P<level>entries|0|[1-9][0-9]?)/(?P<number>(?:x[0-9]{3}/){0,5}[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?"
 )
 
 
@@ -146,7 +147,7 @@ def hash_coordinate(level: int, index: int, size: int) -> tuple[TileCoordinate, 
     Raises:
         MalformedError: The subtree does not lie in the tree.
     """
-    if (index + 1) << level > size or index < 0 or level < 0:
+    if index < 0 or level < 0 or (index + 1) << level > size:
         raise MalformedError(f"subtree {index} of height {level} is not in a tree of {size}")
     tile_level, height = divmod(level, TILE_HEIGHT)
     span = 1 << height
@@ -202,8 +203,10 @@ def unpack_bundle(data: bytes, width: int = TILE_WIDTH) -> list[bytes]:
     """Return an entry bundle's entries; the inverse of `pack_bundle`.
 
     Raises:
-        MalformedError: The bytes are not exactly ``width`` length-prefixed entries.
+        MalformedError: The bytes are not exactly ``width`` length-prefixed entries, or no bundle is that wide.
     """
+    if not 1 <= width <= TILE_WIDTH:
+        raise MalformedError(f"a bundle holds 1 to {TILE_WIDTH} entries, not {width}")
     entries: list[bytes] = []
     position = 0
     while position < len(data):
@@ -237,6 +240,8 @@ class Edge:
         Raises:
             MalformedError: The rows do not fit the size.
         """
+        if size < 0:
+            raise MalformedError(f"no tree has {size} leaves")
         self._size = size
         self._rows: list[list[bytes]] = [list(row) for row in rows]
         levels = 0

@@ -139,11 +139,13 @@ class TrustPolicy:
         lines.append(f"quorum {self.quorum or 'none'}")
         return "".join(line + "\n" for line in lines)
 
-    def _witnessed(self, name: str, cosigned: set[str]) -> bool:
-        if name in self.witnesses:
-            return name in cosigned
-        group = self.groups[name]
-        return sum(self._witnessed(member, cosigned) for member in group.members) >= group.threshold
+    def _has_quorum(self, cosigned: set[str]) -> bool:
+        met = set(cosigned)
+        # A group speaks only of names defined above it, so that one pass in the file's order settles any nesting.
+        for group in self.groups.values():
+            if sum(member in met for member in group.members) >= group.threshold:
+                met.add(group.name)
+        return self.quorum is None or self.quorum in met
 
     def verify(self, data: bytes) -> VerifiedCheckpoint:
         """Check a signed checkpoint against this policy.
@@ -161,8 +163,8 @@ class TrustPolicy:
             MalformedError: Not a signed checkpoint.
             SignatureInvalidError: The signature of a listed key is wrong.
             SignatureUncheckedError: The policy lists a key of a type that cannot be checked here.
-            TrustPolicyError: An origin that the policy does not list, a required algorithm that has not signed, or too
-                few witnesses.
+            TrustPolicyError: An origin that the policy does not list, a required algorithm that has not signed,
+                extension lines that no log signature covers, or too few witnesses.
         """
         parsed = parse_unverified_checkpoint(data)
         claim = parsed.claim
@@ -190,7 +192,10 @@ class TrustPolicy:
                 timestamps[key.name] = timestamp
             signers.append(key)
         self._check_algorithms(claim, log_keys, signers)
-        if self.quorum is not None and not self._witnessed(self.quorum, cosigned):
+        # INVARIANT: all that a `VerifiedCheckpoint` says is signed. An ML-DSA signature does not cover extension lines.
+        if claim.extensions and not any(key.signature_type == SignatureType.ED25519 for key in signers):
+            raise TrustPolicyError(f"no signature of {claim.origin} covers the checkpoint's extension lines")
+        if not self._has_quorum(cosigned):
             raise TrustPolicyError(
                 f"checkpoint {claim.size} of {claim.origin} lacks the witness quorum {self.quorum}; "
                 f"cosigned by: {', '.join(sorted(cosigned)) or 'nobody'}"
