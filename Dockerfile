@@ -46,6 +46,7 @@ COPY --chmod=0644 scripts/create_anchor_bucket.py /usr/local/lib/tallystick/
 
 ENV PATH=/opt/tallystick/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    XDG_CACHE_HOME=/tmp \
     TALLYSTICK_DATA_DIR=/var/lib/tallystick \
     TALLYSTICK_KEYS_DIR=/etc/tallystick/keys \
     TALLYSTICK_LISTEN=0.0.0.0:8787

@@ -143,7 +143,8 @@ def _secret_faults(environment: Mapping[str, object]) -> list[str]:
 
 
 def _mount_faults(service: Mapping[str, object], volumes: Mapping[str, object]) -> list[str]:
-    sources = [str(mount).split(":", 1)[0] for mount in service.get("volumes", ())]
+    mounts = [mount for mount in service.get("volumes", ()) if isinstance(mount, str)]
+    sources = [mount.split(":", 1)[0] for mount in mounts]
     return [f"uses the undeclared volume {name}" for name in sources if name[0] not in "./$~" and name not in volumes]
 
 

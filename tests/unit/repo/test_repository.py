@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import stat
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,30 @@ def test_pre_commit_runs_the_checks_of_lint_and_nothing_from_elsewhere():
     assert [source["repo"] for source in config["repos"]] == ["local"]
     hooks = config["repos"][0]["hooks"]
     assert [hook["entry"] for hook in hooks] == [f"sh scripts/lint.sh {check}" for check in default.split()]
+
+
+# --- what is shipped ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        return set(archive.namelist())
+
+
+def test_the_wheel_holds_every_file_of_the_packages_code_and_data(wheel):
+    packages = tuple(f"{name}/" for name in project()["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    names = {path.relative_to(ROOT).as_posix() for path in tracked_files()}
+    assert {name for name in names if name.startswith(packages)} - wheel == set()
+
+
+def test_the_wheel_holds_the_licence_and_no_tests_or_scripts(wheel):
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel)
+    assert {name.split("/")[0] for name in wheel} & {"tests", "scripts", "benchmarks", "requirements", "docs"} == set()
 
 
 # --- containers -----------------------------------------------------------------------------------------------------
