@@ -21,7 +21,7 @@ from typing import Final, TypeAlias
 
 from enforcement.refusals import RefusalReason, RefusedError
 
-__all__ = ["RawHeaders", "RoutingHeaders", "decode_sentinel", "read_headers", "read_trace_id"]
+__all__ = ["RawHeaders", "RoutingHeaders", "decode_sentinel", "read_headers", "read_trace_id", "single_header"]
 
 RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Header lines as they arrived, in order."""
@@ -125,3 +125,9 @@ def decode_sentinel(value: str) -> str | None:
     except (binascii.Error, ValueError):
         return None
     return text if base64.b64encode(data).decode() == payload else None
+
+
+def single_header(lines: RawHeaders, name: str) -> str | None:
+    """Return a header's value if it occurs exactly once, else None: of two credentials neither counts."""
+    values = [value for key, value in lines if key.lower() == name.encode()]
+    return values[0].decode("latin-1").strip(" \t") if len(values) == 1 else None

@@ -1,0 +1,128 @@
+"""From bytes to a case: what the message says, who sent it, what it is about, and whether a policy gets to see it.
+
+What is elsewhere: asking the policy and enforcing its answer (`enforcement.pep`).
+
+Who the caller is comes first: a stranger learns nothing about servers, sessions or the way messages are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from enforcement.config import GatewayConfig, ServerSettings
+from enforcement.drafts import Case, Ruling
+from enforcement.facts import Networks, build_request, local_time
+from enforcement.identity import Identity, Principals
+from enforcement.mcp import Message, MessageLimits, parse_message
+from enforcement.mcp_headers import RawHeaders, single_header
+from enforcement.refusals import RefusalReason
+from enforcement.sessions import Sessions
+from enforcement.verdicts import Inbound
+from ledger import records
+from ledger.clock import Clock
+
+__all__ = ["Admission", "refusing"]
+
+_TOOL_METHOD: Final = "tools/call"
+
+
+def refusing(decision: records.Effect, reason: str) -> Ruling:
+    """Return the ruling on a message that is refused without asking a policy."""
+    return Ruling(decision=decision, enforcement="deny", reason=reason)
+
+
+class Admission:
+    """Knows servers, callers and networks; owned by the event loop."""
+
+    def __init__(self, config: GatewayConfig, sessions: Sessions, clock: Clock) -> None:
+        """Take the configuration.
+
+        Args:
+            config: Servers, principals, networks, limits.
+            sessions: Knows sessions and blocks.
+            clock: Tells the time of each call.
+        """
+        self._config = config
+        self._sessions = sessions
+        self._clock = clock
+        self._principals = Principals(config.principals)
+        self._networks = Networks(config.networks)
+        self._servers: Mapping[str, ServerSettings] = {server.name: server for server in config.servers}
+        self._digests: dict[str, dict[str, str]] = {}
+        limits = config.limits
+        self._limits = MessageLimits(
+            body_bytes=limits.body_bytes, header_count=limits.header_count, header_bytes=limits.header_bytes
+        )
+
+    def body_limit(self, headers: RawHeaders) -> int:
+        """Return how long a message may be, in bytes, before its body is read."""
+        limits = self._config.limits
+        known = self._identify(headers) is not None
+        return limits.body_bytes if known else min(limits.body_bytes, limits.unauthenticated_body_bytes)
+
+    def learn_tools(self, server: str, digests: Mapping[str, str]) -> None:
+        """Remember the digests of a server's tools as it has just listed them."""
+        self._digests.setdefault(server, {}).update(digests)
+
+    def open_case(self, inbound: Inbound, decision_id: str) -> Case:
+        """Return a case with nothing in it but what arrived."""
+        place = self._networks.locate(inbound.peer)
+        return Case(decision_id=decision_id, now_ms=self._clock.now_ms(), inbound=inbound, place=place)
+
+    def admit(self, case: Case) -> Ruling | None:
+        """Fill a case; return why the message goes no further, or None if a policy shall judge it.
+
+        Raises:
+            StorageError: Whether the caller was released could not be read.
+        """
+        parsed = parse_message(case.inbound.body, case.inbound.headers, limits=self._limits)
+        if isinstance(parsed, Message):
+            case.message = parsed
+        else:
+            case.refusal = parsed
+        case.server = self._servers.get(case.inbound.server)
+        case.identity = self._identify(case.inbound.headers)
+        if case.identity is None:
+            return refusing("DENY", "unauthenticated")
+        self._gather(case, case.identity)
+        return self._object_to_caller(case, case.identity) or _object_to_message(case)
+
+    def _identify(self, headers: RawHeaders) -> Identity | None:
+        return self._principals.identify(single_header(headers, "authorization"))
+
+    def _gather(self, case: Case, identity: Identity) -> None:
+        state = self._sessions.touch(identity, case.now_ms)
+        case.session = state.session
+        if case.message is None or case.server is None:
+            return
+        case.tool_digest = self._tool_digest(case.server, case.message)
+        case.request = build_request(
+            identity=identity,
+            message=case.message,
+            server=case.server,
+            time=local_time(case.now_ms, self._config.zone),
+            place=case.place,
+            state=state,
+        )
+
+    def _tool_digest(self, server: ServerSettings, message: Message) -> str | None:
+        if message.method != _TOOL_METHOD or message.name is None:
+            return None
+        return self._digests.get(server.name, {}).get(message.name)
+
+    def _object_to_caller(self, case: Case, identity: Identity) -> Ruling | None:
+        origin = single_header(case.inbound.headers, "origin")
+        if origin is not None and origin not in self._config.allowed_origins:
+            return refusing("DENY", "origin_not_allowed")
+        if case.server is None:
+            return refusing("DENY", "unknown_server")
+        return refusing("DENY", "session_ended") if self._sessions.blocked(identity) else None
+
+
+def _object_to_message(case: Case) -> Ruling | None:
+    if not case.inbound.complete:
+        return refusing("INDETERMINATE", RefusalReason.INCOMPLETE)
+    if case.refusal is not None:
+        return refusing("INDETERMINATE", case.refusal.reason)
+    return refusing("INDETERMINATE", "overloaded") if case.inbound.overloaded else None

@@ -1,0 +1,102 @@
+"""What goes into the spool and comes out of it: the values, without the file.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from enforcement.state import Change
+from ledger.ports import Draft, Opening
+from ledger.records import Body, Decision
+
+__all__ = ["Batch", "Depth", "Item", "OpenCall", "QueuedRecord", "RecordIdentity", "opens_call"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordIdentity:
+    """What all records of an enforcer have in common.
+
+    Attributes:
+        log_id: The log.
+        tenant: Whose records.
+        environment: Deployment.
+        enforcer_id: Who writes them.
+        simulated: Made with demonstration keys or a simulated clock.
+        pseudonym_key_id: Which key made the pseudonyms.
+    """
+
+    log_id: str
+    tenant: str
+    environment: str
+    enforcer_id: str
+    simulated: bool
+    pseudonym_key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A draft with the id that its record will have."""
+
+    record_id: str
+    draft: Draft
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Records and changes of state that become durable together or not at all.
+
+    Attributes:
+        items: The records, in order.
+        changes: Changes of state.
+        reserve: May use the last part of the spool: a denial may, a new permit may not.
+    """
+
+    items: tuple[Item, ...]
+    changes: tuple[Change, ...] = ()
+    reserve: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedRecord:
+    """A record that waits for the ledger.
+
+    Attributes:
+        position: Its place in the queue.
+        record_id: Its id.
+        epoch: Its epoch.
+        seq: Its number.
+        entry: Its entry bytes.
+        openings: What opens its commitments.
+    """
+
+    position: int
+    record_id: str
+    epoch: str
+    seq: int
+    entry: bytes
+    openings: tuple[Opening, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """A permitted call that has no outcome yet."""
+
+    decision_id: str
+    session: str
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much waits: records, their bytes, and records that were set aside because the ledger refused them."""
+
+    records: int
+    size_bytes: int
+    set_aside: int
+
+
+def opens_call(body: Body) -> bool:
+    """Whether a record must be followed by exactly one outcome: the policy permits, or the call was let through."""
+    return isinstance(body, Decision) and (body.decision == "PERMIT" or body.enforcement == "allow")

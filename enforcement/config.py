@@ -1,0 +1,328 @@
+"""The gateway's settings: what there is, what holds by default, what is refused.
+
+Pure, but for the look-up of time zones. Reading the file is `enforcement.config_files`' part.
+
+Defaults are those of production: enforce, strict recording, nothing allowed that is not written down. What a setting
+means is said here and, for operators, in ``docs/enforcement.md``. Keys and tokens are named by URI (``file:PATH``,
+``env:NAME``), never written down.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import zoneinfo
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from ledger import records
+
+__all__ = [
+    "BundleSettings",
+    "GatewayConfig",
+    "KeySettings",
+    "Limits",
+    "NetworkSettings",
+    "PrincipalSettings",
+    "RecordingSettings",
+    "ServerSettings",
+    "ServiceSettings",
+    "SessionSettings",
+    "ToolSettings",
+]
+
+
+def _as_record_name(value: str) -> str:
+    """Accept what a record's public name may be, and nothing else: one definition for both."""
+    try:
+        return msgspec.convert(value, records.Name)
+    except msgspec.ValidationError:
+        raise ValueError("is not a name: letters, digits and _ . : / @ + -, at most 128, no space") from None
+
+
+def _as_log_id(value: str) -> str:
+    try:
+        return msgspec.convert(value, records.LogId)
+    except msgspec.ValidationError:
+        raise ValueError("is not a log id: lower-case letters, digits and -, at most 63") from None
+
+
+def _as_zone(value: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(value)
+        return msgspec.convert(value, records.Zone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, msgspec.ValidationError):
+        raise ValueError("is not a time zone of the IANA database, such as Europe/Berlin") from None
+
+
+def _as_network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        raise ValueError("is not a network in CIDR notation, such as 10.0.0.0/8") from None
+
+
+def _as_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("is not an http or https URL")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must not carry credentials, a query or a fragment")
+    return value
+
+
+def _as_secret_uri(value: str) -> str:
+    scheme, _, place = value.partition(":")
+    if scheme not in ("file", "env") or not place:
+        raise ValueError("starts with file: or env:")
+    return value
+
+
+RecordName: TypeAlias = Annotated[str, AfterValidator(_as_record_name)]
+SecretURI: TypeAlias = Annotated[str, AfterValidator(_as_secret_uri)]
+URL: TypeAlias = Annotated[str, AfterValidator(_as_url)]
+Names: TypeAlias = Annotated[tuple[RecordName, ...], Field(max_length=32)]
+Mode: TypeAlias = Literal["enforce", "observe"]
+Recording: TypeAlias = Literal["strict", "available"]
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400 * 366)]
+Bytes: TypeAlias = Annotated[int, Field(ge=1024, le=1 << 40)]
+
+
+class _Settings(BaseModel):
+    """Common rules: unknown keys refused, values never shown in an error, nothing changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+
+
+class ServiceSettings(_Settings):
+    """The service that keeps the ledger and hands out bundles.
+
+    Attributes:
+        url: Base URL.
+        token: Where the enforcer's token is.
+        timeout_seconds: For one request to it.
+    """
+
+    url: URL
+    token: SecretURI
+    timeout_seconds: Seconds = 10
+
+
+class KeySettings(_Settings):
+    """The gateway's keys, each another key (architecture.md, invariant 10).
+
+    Attributes:
+        signing: Signs records; Ed25519, purpose ``enforcer``.
+        pseudonym: Makes pseudonyms; one for a tenant, purpose ``pseudonym``.
+        spool: Encrypts payloads that wait in the spool, purpose ``spool``.
+    """
+
+    signing: SecretURI
+    pseudonym: SecretURI
+    spool: SecretURI
+
+
+class NetworkSettings(_Settings):
+    """A label for the networks that callers come from.
+
+    Attributes:
+        label: What policies read as ``context.environment.network``.
+        cidrs: Its address ranges; where several labels match, the narrowest range wins.
+    """
+
+    label: RecordName
+    cidrs: Annotated[tuple[Annotated[str, AfterValidator(_as_network)], ...], Field(min_length=1)]
+
+
+class PrincipalSettings(_Settings):
+    """Who a bearer token stands for.
+
+    Attributes:
+        token_sha256: SHA-256 of the token, hexadecimal; the token itself is not kept.
+        agent: The agent.
+        user: On whose behalf it acts.
+        roles: Its roles.
+        mfa: A second factor was part of issuing the token.
+    """
+
+    token_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    agent: RecordName
+    user: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    roles: Names = ()
+    mfa: bool = False
+
+
+class ToolSettings(_Settings):
+    """What holds for one tool.
+
+    Attributes:
+        name: As the server names it.
+        tags: Added to the server's.
+        mode: Instead of the server's.
+        recording: Instead of the server's.
+    """
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    tags: Names = ()
+    mode: Mode | None = None
+    recording: Recording | None = None
+
+
+class ServerSettings(_Settings):
+    """An MCP server behind the gateway.
+
+    Attributes:
+        name: Its part of the gateway's path, ``/servers/NAME/mcp``, and its name in records and policies.
+        url: Its MCP endpoint.
+        authorization: Where the ``Authorization`` value is that the gateway itself presents to the server.
+        tags: Its tags.
+        mode: ``observe`` records decisions without enforcing them.
+        recording: ``strict``: a call is forwarded only once its decision is in the ledger. ``available``: once it is
+            in the gateway's own spool.
+        tools: Exceptions for single tools.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
+    url: URL
+    authorization: SecretURI | None = None
+    tags: Names = ()
+    mode: Mode = "enforce"
+    recording: Recording = "strict"
+    tools: tuple[ToolSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        _refuse_twice([tool.name for tool in self.tools], "a tool is listed twice")
+        return self
+
+
+class Limits(_Settings):
+    """Bounds on what comes from outside.
+
+    Attributes:
+        body_bytes: Longest message.
+        unauthenticated_body_bytes: Longest message of a caller without a valid token; it is recorded, so it must not
+            be able to fill the ledger.
+        header_count: Most header lines.
+        header_bytes: Most bytes of header names and values.
+        body_seconds: A message must have arrived by then.
+        concurrent_calls: Calls that may be under way at once.
+        answer_bytes: Longest answer, or event of a streamed answer.
+        evaluation_seconds: A decision must be made by then.
+        upstream_connect_seconds: A connection to a server must stand by then.
+        upstream_idle_seconds: Longest silence of a server within an answer.
+        upstream_total_seconds: Longest answer.
+    """
+
+    body_bytes: Bytes = 1 << 20
+    unauthenticated_body_bytes: Bytes = 16 << 10
+    header_count: Annotated[int, Field(ge=16, le=1000)] = 100
+    header_bytes: Bytes = 32 << 10
+    body_seconds: Seconds = 10
+    concurrent_calls: Annotated[int, Field(ge=1, le=100_000)] = 256
+    answer_bytes: Bytes = 4 << 20
+    evaluation_seconds: Seconds = 2
+    upstream_connect_seconds: Seconds = 5
+    upstream_idle_seconds: Seconds = 300
+    upstream_total_seconds: Seconds = 3600
+
+
+class RecordingSettings(_Settings):
+    """How records reach the ledger.
+
+    Attributes:
+        strict_seconds: How long a strict call waits for the ledger.
+        spool_bytes: Most bytes that wait in the spool; beyond it, calls are denied.
+        batch_records: Most records in one request to the ledger.
+        batch_bytes: Most bytes in one request to the ledger; a single record may be larger.
+        retry_min_seconds: First pause after a failure; it doubles with each further one.
+        retry_max_seconds: Longest pause, a longer wish of the ledger aside.
+        heartbeat_seconds: A heartbeat is recorded this often.
+        stop_seconds: How long a stopping gateway tries to empty its spool.
+    """
+
+    strict_seconds: Seconds = 3
+    spool_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 40)] = 256 << 20
+    batch_records: Annotated[int, Field(ge=1, le=10_000)] = 100
+    batch_bytes: Bytes = 1 << 20
+    retry_min_seconds: Seconds = 0.1
+    retry_max_seconds: Seconds = 5
+    heartbeat_seconds: Seconds = 60
+    stop_seconds: Seconds = 5
+
+
+class BundleSettings(_Settings):
+    """How the gateway gets its policies.
+
+    Attributes:
+        poll_seconds: The service is asked this often.
+        max_age_seconds: A bundle that the service has not confirmed for so long decides nothing any more.
+    """
+
+    poll_seconds: Seconds = 5
+    max_age_seconds: Seconds = 86_400
+
+
+class SessionSettings(_Settings):
+    """Sessions under the gateway's own key.
+
+    Attributes:
+        idle_seconds: A session without a call for so long has ended.
+    """
+
+    idle_seconds: Seconds = 1800
+
+
+class GatewayConfig(_Settings):
+    """All settings of one gateway.
+
+    Attributes:
+        enforcer_id: Its name in the ledger.
+        log_id: The log that it writes to.
+        tenant: Whose calls it judges.
+        environment: Deployment, such as ``production``.
+        zone: IANA time zone in which policies read the hour.
+        state_directory: Where spool, sessions and the last bundle are kept; on a disk of its own, if possible.
+        service: The service.
+        keys: The keys.
+        networks: Labels for callers' networks.
+        principals: Who may call at all.
+        servers: What may be called at all.
+        allowed_origins: Values of the ``Origin`` header, sent by browsers, that are accepted.
+        limits: Bounds.
+        recording: How records reach the ledger.
+        bundles: How policies reach the gateway.
+        sessions: Sessions.
+    """
+
+    enforcer_id: RecordName
+    log_id: Annotated[str, AfterValidator(_as_log_id)]
+    tenant: RecordName
+    environment: RecordName
+    zone: Annotated[str, AfterValidator(_as_zone)]
+    state_directory: Path
+    service: ServiceSettings
+    keys: KeySettings
+    networks: tuple[NetworkSettings, ...] = ()
+    principals: tuple[PrincipalSettings, ...] = ()
+    servers: Annotated[tuple[ServerSettings, ...], Field(min_length=1)]
+    allowed_origins: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    recording: RecordingSettings = RecordingSettings()
+    bundles: BundleSettings = BundleSettings()
+    sessions: SessionSettings = SessionSettings()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        _refuse_twice([server.name for server in self.servers], "a server is listed twice")
+        _refuse_twice([principal.token_sha256 for principal in self.principals], "a token stands for two principals")
+        _refuse_twice([cidr for network in self.networks for cidr in network.cidrs], "a network has two labels")
+        return self
+
+
+def _refuse_twice(values: list[str], message: str) -> None:
+    if len(set(values)) != len(values):
+        raise ValueError(message)

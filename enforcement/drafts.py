@@ -1,0 +1,220 @@
+"""From what is known of a message to the records that tell of it.
+
+What is decided is `enforcement.pep`'s part; here it is only put into words, with commitments where the words would be
+personal (`ledger.records` declares the classes). Salts are made here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from enforcement.config import ServerSettings
+from enforcement.facts import UNKNOWN, Pseudonyms, public_facts
+from enforcement.identity import Identity
+from enforcement.mcp import Message, Refusal
+from enforcement.state import Change
+from enforcement.verdicts import Completion, Inbound, Permitted
+from ledger import records
+from ledger.commitments import SALT_BYTES
+from ledger.ports import Draft, Opening, commit
+from policies.bundles import Bundle
+from policies.evaluate import Evaluation
+from policies.model import DecisionRequest, Environment, encode_request
+
+__all__ = ["Case", "Ruling", "decision_draft", "minimal_draft", "outcome_draft", "outcome_of"]
+
+_UNAUTHENTICATED: Final = "unauthenticated"
+_NO_ENGINE_VERSION: Final = "unavailable"
+_NAMED: Final = ("tools/call", "prompts/get")  # a resource's URI may name a person, so that it stays in the vault
+
+
+@dataclass(slots=True, kw_only=True)
+class Case:
+    """What is known of one message so far; filled step by step, so that a record can be written at every step.
+
+    Attributes:
+        decision_id: Record id of its decision.
+        now_ms: When it was taken up.
+        inbound: The message as received.
+        place: Where it came from.
+        message: As read, if it could be.
+        refusal: Why it could not be.
+        identity: Who sent it.
+        session: The session's name.
+        server: Where it is to go.
+        request: What the policy is asked.
+        bundle: Which policy is asked.
+        evaluation: What it answered.
+        tool_digest: Digest of the tool's definition as last listed.
+        block: What ends the session, for a kill.
+        recorded: Its decision is durable.
+    """
+
+    decision_id: str
+    now_ms: int
+    inbound: Inbound
+    place: Environment
+    message: Message | None = None
+    refusal: Refusal | None = None
+    identity: Identity | None = None
+    session: str | None = None
+    server: ServerSettings | None = None
+    request: DecisionRequest | None = None
+    bundle: Bundle | None = None
+    evaluation: Evaluation | None = None
+    tool_digest: str | None = None
+    block: Change | None = None
+    recorded: bool = False
+
+    @property
+    def session_name(self) -> str:
+        """The session's name; callers that are not known have one for each address."""
+        return self.session if self.session is not None else f"{_UNAUTHENTICATED}/{self.place.address}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """What was decided and what was done.
+
+    Attributes:
+        decision: PERMIT, DENY, INDETERMINATE or NOT_APPLICABLE.
+        enforcement: allow, deny, ask or kill.
+        reason: Machine-readable cause.
+        observed: The decision was not enforced.
+    """
+
+    decision: records.Effect
+    enforcement: records.Enforcement
+    reason: str
+    observed: bool = False
+
+
+def _commit(name: str, payload: bytes) -> tuple[records.Commitment, Opening]:
+    return commit(name, secrets.token_bytes(SALT_BYTES), payload)
+
+
+def _name(text: str | None) -> str | None:
+    """Return what may stand in the open: a name; anything else stays in the vaulted message."""
+    try:
+        return None if text is None else msgspec.convert(text, records.Name)
+    except msgspec.ValidationError:
+        return None
+
+
+def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
+    """Return the decision record of a message, with everything that is known of it."""
+    read = case.message or case.refusal
+    method = None if read is None else read.method
+    request = case.request
+    message, opening = _commit("message", case.inbound.body)
+    openings = [opening]
+    committed = None
+    if request is not None:
+        committed, opening = _commit("request", encode_request(request))
+        openings.append(opening)
+    arguments = None if case.message is None else case.message.arguments
+    answer = None if case.evaluation is None else case.evaluation.decision
+    body = records.Decision(
+        agent=_agent(case),
+        server=_server(case),
+        decision=ruling.decision,
+        enforcement=ruling.enforcement,
+        mode="observe" if ruling.observed else "enforce",
+        reason=ruling.reason,
+        evaluation_us=0 if case.evaluation is None else case.evaluation.duration_us,
+        session=pseudonyms.session(case.session_name),
+        message=message,
+        method=_name(method),
+        tool=_name(read.name) if read is not None and method in _NAMED else None,
+        tool_digest=case.tool_digest,
+        protocol_version=None if read is None else _name(read.protocol_version),
+        bundle=_bundle(case),
+        rules=() if answer is None else answer.rules,
+        failed_condition=None if answer is None else answer.failed_condition,
+        obligations=() if answer is None else answer.obligations,
+        facts=None if request is None else public_facts(request),
+        user=None if case.identity is None else pseudonyms.user(case.identity.user),
+        address=pseudonyms.address(case.place.address),
+        request=committed,
+        arguments_fingerprint=pseudonyms.content(None if arguments is None else arguments.encode()),
+        tags=() if request is None else request.resource.tags,
+        trace_id=None if read is None else read.trace_id,
+    )
+    return Draft(body=body, openings=tuple(openings))
+
+
+def minimal_draft(case: Case, pseudonyms: Pseudonyms) -> Draft:
+    """Return the decision record of a message that the gateway failed on; it holds nothing that could fail again."""
+    message, opening = _commit("message", case.inbound.body)
+    body = records.Decision(
+        agent=_agent(case),
+        server=_server(case),
+        decision="INDETERMINATE",
+        enforcement="deny",
+        mode="enforce",
+        reason="internal_error",
+        evaluation_us=0,
+        session=pseudonyms.session(case.session_name),
+        message=message,
+    )
+    return Draft(body=body, openings=(opening,))
+
+
+def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseudonyms) -> Draft:
+    """Return the outcome record of a permitted call."""
+    result: records.Commitment | None = None
+    openings: tuple[Opening, ...] = ()
+    if completion.answer is not None:
+        result, opening = _commit("result", completion.answer)
+        openings = (opening,)
+    body = records.Outcome(
+        decision_id=permitted.decision_id,
+        status=completion.status,
+        session=permitted.session,
+        reason=completion.reason,
+        latency_us=completion.latency_us,
+        http_status=completion.http_status,
+        error_code=completion.error_code,
+        tool_error=completion.tool_error,
+        user=permitted.user,
+        result=result,
+        result_fingerprint=pseudonyms.content(completion.result),
+    )
+    return Draft(body=body, openings=openings)
+
+
+def outcome_of(case: Case, pseudonyms: Pseudonyms, reason: str) -> Draft:
+    """Return the outcome record of a permitted call that does not go upstream."""
+    body = records.Outcome(
+        decision_id=case.decision_id,
+        status="not_forwarded",
+        session=pseudonyms.session(case.session_name),
+        reason=reason,
+        user=None if case.identity is None else pseudonyms.user(case.identity.user),
+    )
+    return Draft(body=body)
+
+
+def _agent(case: Case) -> str:
+    return _UNAUTHENTICATED if case.identity is None else case.identity.agent
+
+
+def _server(case: Case) -> str:
+    return UNKNOWN if case.server is None else case.server.name
+
+
+def _bundle(case: Case) -> records.BundleReference | None:
+    bundle = case.bundle
+    if bundle is None:
+        return None
+    answer = None if case.evaluation is None else case.evaluation.decision
+    return records.BundleReference(
+        name=bundle.manifest.name,
+        revision=bundle.revision if answer is None else answer.bundle_revision,
+        engine=bundle.manifest.engine if answer is None else answer.engine,
+        engine_version=_NO_ENGINE_VERSION if answer is None else answer.engine_version,
+    )

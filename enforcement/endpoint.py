@@ -1,0 +1,203 @@
+"""The client's side of the gateway: one ASGI endpoint that takes MCP messages.
+
+What is elsewhere: whether a message may pass (`enforcement.pep`), its way to the server (`enforcement.exchange`).
+
+INVARIANT: a message that was taken up is seen through. Judging and recording run in tasks of their own, so that a
+client that goes away, or a server that is being stopped, cancels the call and never its records.
+
+Source: Model Context Protocol, revision 2026-07-28, Streamable HTTP; ASGI 3.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from starlette.types import Receive, Scope, Send
+
+from enforcement.admission import Admission
+from enforcement.config import Limits
+from enforcement.exchange import Exchange
+from enforcement.metrics import Metrics
+from enforcement.pep import EnforcementPoint
+from enforcement.refusals import Reply
+from enforcement.upstream import Upstream
+from enforcement.verdicts import Completion, Denied, Inbound, Permitted
+
+__all__ = ["Endpoint"]
+
+_T = TypeVar("_T")
+_STREAM_HEADERS: Final = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class _Client:
+    """The way back to one client; see `enforcement.exchange.ClientSide`."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def reply(self, reply: Reply) -> None:
+        headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers]
+        headers += [(b"content-length", str(len(reply.body)).encode()), (b"cache-control", b"no-store")]
+        if reply.body:
+            headers.append((b"content-type", b"application/json"))
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+    async def start_stream(self) -> None:
+        await self._send({"type": "http.response.start", "status": 200, "headers": list(_STREAM_HEADERS)})
+
+    async def send_event(self, raw: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": raw, "more_body": True})
+
+    async def end_stream(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _GoneError(Exception):
+    """The client went away before its message was complete: there is no message."""
+
+
+class Endpoint:
+    """Takes the messages for all servers. Owned by the event loop."""
+
+    def __init__(
+        self, pep: EnforcementPoint, admission: Admission, upstream: Upstream, limits: Limits, metrics: Metrics
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            pep: Judges and records.
+            admission: Knows how long a message may be, and learns tools.
+            upstream: The way to the servers.
+            limits: Bounds.
+            metrics: Counts.
+        """
+        self._pep = pep
+        self._admission = admission
+        self._upstream = upstream
+        self._limits = limits
+        self._metrics = metrics
+        self._in_flight = 0
+        self._records: set[asyncio.Task[Any]] = set()  # must not be cancelled
+        self._calls: set[asyncio.Task[None]] = set()  # may be
+        self._stopping = False
+
+    async def stop(self) -> None:
+        """Cancel the calls that are under way and wait until their outcomes are recorded."""
+        self._stopping = True
+        for call in self._calls:
+            call.cancel()
+        while self._calls or self._records:
+            await asyncio.gather(*self._calls, *self._records, return_exceptions=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take one request."""
+        client = _Client(send)
+        if scope["method"] != "POST":
+            await client.reply(Reply(status=405, body=b"", headers=(("Allow", "POST"),)))
+            return
+        if self._stopping:
+            await client.reply(Reply(status=503, body=b"", headers=(("Retry-After", "1"),)))
+            return
+        overloaded = self._in_flight >= self._limits.concurrent_calls
+        self._in_flight += 1
+        self._metrics.in_flight.inc()
+        try:
+            await self._take(scope, receive, client, overloaded=overloaded)
+        except _GoneError:
+            return
+        finally:
+            self._in_flight -= 1
+            self._metrics.in_flight.dec()
+
+    async def _take(self, scope: Scope, receive: Receive, client: _Client, *, overloaded: bool) -> None:
+        headers = scope["headers"]
+        body, complete = await self._read(receive, self._admission.body_limit(headers))
+        inbound = Inbound(
+            server=scope["path_params"]["name"],
+            body=body,
+            headers=headers,
+            peer=scope["client"][0] if scope.get("client") else None,
+            complete=complete,
+            overloaded=overloaded,
+        )
+        judging = self._see_through(self._pep.handle(inbound))
+        try:
+            verdict = await asyncio.shield(judging)
+        except asyncio.CancelledError:
+            self._see_through(self._abandon(judging))
+            raise
+        if isinstance(verdict, Denied):
+            await client.reply(verdict.reply)
+        else:
+            await self._forward(verdict, inbound, client, receive)
+
+    async def _read(self, receive: Receive, limit: int) -> tuple[bytes, bool]:
+        """Return the body, or its first ``limit`` bytes and one more, and whether it arrived in time."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                more = True
+                while more and len(body) <= limit:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _GoneError
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            return bytes(body), False
+        return bytes(body[: limit + 1]), True
+
+    async def _forward(self, permitted: Permitted, inbound: Inbound, client: _Client, receive: Receive) -> None:
+        """Run the exchange until it is done or the client goes away, which is how a client cancels."""
+        exchange = Exchange(
+            permitted,
+            inbound,
+            client,
+            upstream=self._upstream,
+            max_answer_bytes=self._limits.answer_bytes,
+            complete=self._complete,
+            learn_tools=self._admission.learn_tools,
+        )
+        call = asyncio.create_task(exchange.run())
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            call.cancel()  # does nothing to one that is done
+            await asyncio.gather(call, gone, return_exceptions=True)
+            await exchange.close(self._cancel_reason())
+        if not call.cancelled():
+            call.result()
+
+    def _cancel_reason(self) -> str:
+        return "gateway_stopped" if self._stopping else "client_disconnected"
+
+    async def _complete(self, permitted: Permitted, completion: Completion) -> None:
+        await asyncio.shield(self._see_through(self._pep.complete(permitted, completion)))
+
+    async def _abandon(self, judging: asyncio.Task[Any]) -> None:
+        """Close a call whose transport was cancelled while it was judged."""
+        verdict = await judging
+        if isinstance(verdict, Permitted):
+            await self._pep.complete(verdict, Completion(status="not_forwarded", reason=self._cancel_reason()))
+
+    def _see_through(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.create_task(coroutine)
+        self._records.add(task)
+        task.add_done_callback(self._records.discard)
+        return task
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,265 @@
+"""One permitted call on its way to the server and back.
+
+What is elsewhere: whether it is permitted (`enforcement.pep`), the connection (`enforcement.upstream`), the client's
+side (`enforcement.endpoint`).
+
+INVARIANT: nothing that ends a call is released before its outcome is durable. A JSON answer is read whole and held; of
+a stream, what comes before the answer is passed on event by event, and the answer is held. If the outcome cannot be
+made durable, the client gets an error in the answer's place.
+
+INVARIANT: exactly one completion is reported for a call, whatever happens to it: `Exchange.run` reports one unless it
+is cancelled before, and then `Exchange.close` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final, Protocol
+
+import aiohttp
+import structlog
+
+from enforcement.answers import Answer, parse_answer, parse_stream_message, tool_digests
+from enforcement.bounded import read_bounded
+from enforcement.mcp import Kind
+from enforcement.refusals import ErrorCode, Reply, error_reply
+from enforcement.sse import EventStream
+from enforcement.upstream import Upstream
+from enforcement.verdicts import Completion, Inbound, OutcomeStatus, Permitted
+from ledger.errors import LedgerError, MalformedError, UpstreamError
+
+__all__ = ["ClientSide", "Exchange"]
+
+_LOG: Final = structlog.get_logger(__name__)
+_JSON: Final = "application/json"
+_EVENTS: Final = "text/event-stream"
+
+
+class ClientSide(Protocol):
+    """The way back to the client."""
+
+    async def reply(self, reply: Reply) -> None:
+        """Send a whole answer."""
+        ...
+
+    async def start_stream(self) -> None:
+        """Begin an event stream."""
+        ...
+
+    async def send_event(self, raw: bytes) -> None:
+        """Send one event of the stream, as it is."""
+        ...
+
+    async def end_stream(self) -> None:
+        """End the stream."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An answer that waits for its outcome to be durable."""
+
+    completion: Completion
+    reply: Reply
+    event: bytes | None = None  # the answer as an event, if a stream was begun
+
+
+class _FailedError(Exception):
+    """The server did not answer as it must; the text is the outcome's reason."""
+
+    def __init__(self, reason: str, answer: bytes | None = None) -> None:
+        super().__init__(reason)
+        self.answer = answer
+
+
+class Exchange:
+    """Forwards one call. Used once."""
+
+    def __init__(
+        self,
+        permitted: Permitted,
+        inbound: Inbound,
+        client: ClientSide,
+        *,
+        upstream: Upstream,
+        max_answer_bytes: int,
+        complete: Callable[[Permitted, Completion], Awaitable[None]],
+        learn_tools: Callable[[str, dict[str, str]], None],
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            permitted: The call.
+            inbound: Its bytes and headers as received.
+            client: The way back.
+            upstream: The way there.
+            max_answer_bytes: Longest answer, and longest event of a stream.
+            complete: Makes the outcome durable; is called once, and is not cancelled with the call.
+            learn_tools: Is told the digests of a server's tools when they are listed.
+        """
+        self._permitted = permitted
+        self._inbound = inbound
+        self._client = client
+        self._upstream = upstream
+        self._max_answer_bytes = max_answer_bytes
+        self._complete = complete
+        self._learn_tools = learn_tools
+        self._started = perf_counter()
+        self._streaming = False
+        self._reported = False
+        self._http_status: int | None = None
+
+    async def run(self) -> None:
+        """Forward the call, record its outcome, release the answer."""
+        held = await self._forward()
+        try:
+            await self._report(held.completion)
+        except LedgerError as error:
+            _LOG.error("result_withheld", decision_id=self._permitted.decision_id, error=type(error).__name__)
+            text = "The call was made, but its outcome could not be recorded; the result is withheld"
+            reply = self._error(ErrorCode.RESULT_WITHHELD, text, "ledger_unavailable")
+            held = _Held(held.completion, reply)
+        await self._release(held)
+
+    async def close(self, reason: str) -> None:
+        """Report the call as cancelled if `run` was cancelled before it reported anything, or never began."""
+        if self._reported:
+            return
+        try:
+            await self._report(self._completion("cancelled", reason))
+        except LedgerError as error:
+            _LOG.error("outcome_not_durable", decision_id=self._permitted.decision_id, error=type(error).__name__)
+
+    async def _report(self, completion: Completion) -> None:
+        self._reported = True
+        await self._complete(self._permitted, completion)
+
+    async def _release(self, held: _Held) -> None:
+        if self._streaming:
+            await self._client.send_event(held.event or _as_event(held.reply.body))
+            await self._client.end_stream()
+        else:
+            await self._client.reply(held.reply)
+
+    async def _forward(self) -> _Held:
+        try:
+            async with self._upstream.post(
+                self._permitted.server, self._inbound.headers, self._inbound.body
+            ) as response:
+                self._http_status = response.status
+                return await self._receive(response)
+        except UpstreamError as error:
+            return self._failed(str(error))
+        except _FailedError as error:
+            return self._failed(str(error), error.answer)
+        except Exception as error:  # noqa: BLE001  # a fault here is a failed call with an outcome, not a lost one
+            _LOG.error("exchange_failed", decision_id=self._permitted.decision_id, error=type(error).__name__)
+            return self._failed("internal_error")
+
+    async def _receive(self, response: aiohttp.ClientResponse) -> _Held:
+        if 300 <= response.status < 400:  # noqa: PLR2004  # 3xx
+            raise _FailedError("upstream_redirect")
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise _FailedError("malformed_answer")
+        if self._permitted.message.kind is Kind.NOTIFICATION:
+            return await self._receive_acknowledgement(response)
+        kind = response.content_type.lower() if "Content-Type" in response.headers else ""
+        if kind == _EVENTS and response.ok:
+            return await self._receive_stream(response)
+        if kind == _JSON:
+            return await self._receive_whole(response)
+        raise _FailedError("malformed_answer" if response.ok else "upstream_status")
+
+    async def _receive_acknowledgement(self, response: aiohttp.ClientResponse) -> _Held:
+        if not response.ok:
+            raise _FailedError("upstream_status")
+        return _Held(self._completion("completed"), Reply(status=202, body=b""))
+
+    async def _receive_whole(self, response: aiohttp.ClientResponse) -> _Held:
+        body = await self._bounded(response)
+        request_id = self._permitted.message.request_id
+        assert request_id is not None
+        try:
+            answer = parse_answer(body, request_id)
+        except MalformedError as error:
+            raise _FailedError("malformed_answer", body) from error
+        return _Held(self._answered(answer, body), Reply(status=response.status, body=body))
+
+    async def _bounded(self, response: aiohttp.ClientResponse) -> bytes:
+        try:
+            return await read_bounded(response.content, self._max_answer_bytes)
+        except MalformedError as error:
+            raise _FailedError("answer_too_large") from error
+
+    async def _receive_stream(self, response: aiohttp.ClientResponse) -> _Held:
+        await self._client.start_stream()
+        self._streaming = True
+        events = EventStream(max_event_bytes=self._max_answer_bytes)
+        async for chunk in response.content.iter_any():
+            try:
+                complete = events.feed(chunk)
+            except MalformedError as error:
+                raise _FailedError("answer_too_large") from error
+            for event in complete:
+                held = self._look_into(event.kind, event.data, event.raw)
+                if held is not None:
+                    return held
+                await self._client.send_event(event.raw)
+        raise _FailedError("no_answer")
+
+    def _look_into(self, kind: str, data: bytes | None, raw: bytes) -> _Held | None:
+        """Return the answer if an event is it; None if the event may pass."""
+        if not data:  # a comment that keeps the connection open
+            return None
+        if kind != "message":  # MCP has no other kind, and a client might read one as an answer
+            raise _FailedError("malformed_answer", data)
+        request_id = self._permitted.message.request_id
+        assert request_id is not None
+        try:
+            answer = parse_stream_message(data, request_id)
+        except MalformedError as error:
+            raise _FailedError("malformed_answer", data) from error
+        if answer is None:
+            return None
+        return _Held(self._answered(answer, data), Reply(status=200, body=data), raw)
+
+    def _answered(self, answer: Answer, body: bytes) -> Completion:
+        if answer.result is not None and self._permitted.message.method == "tools/list":
+            self._learn_tools(self._permitted.server.name, tool_digests(answer.result))
+        failed = answer.error_code is not None
+        return Completion(
+            status="failed" if failed else "completed",
+            reason="jsonrpc_error" if failed else None,
+            latency_us=self._latency_us(),
+            http_status=self._http_status,
+            answer=body,
+            result=answer.result,
+            error_code=answer.error_code,
+            tool_error=answer.tool_error,
+        )
+
+    def _completion(self, status: OutcomeStatus, reason: str | None = None, answer: bytes | None = None) -> Completion:
+        return Completion(
+            status=status,
+            reason=reason,
+            latency_us=self._latency_us(),
+            http_status=self._http_status,
+            answer=answer,
+        )
+
+    def _failed(self, reason: str, answer: bytes | None = None) -> _Held:
+        reply = self._error(ErrorCode.UPSTREAM_FAILED, "The server did not answer as it must", reason)
+        return _Held(self._completion("failed", reason, answer), reply)
+
+    def _error(self, code: int, text: str, reason: str) -> Reply:
+        data = {"reason": reason, "decision_id": self._permitted.decision_id}
+        return error_reply(self._permitted.message.request_id, status=502, code=code, text=text, data=data)
+
+    def _latency_us(self) -> int:
+        return int((perf_counter() - self._started) * 1_000_000)
+
+
+def _as_event(body: bytes) -> bytes:
+    return b"event: message\r\ndata: " + body + b"\r\n\r\n"

@@ -1,0 +1,162 @@
+"""The service over HTTP: posting records, fetching the bundle in force.
+
+``POST /v1/decisions`` takes NDJSON, one submission a line, and answers 201 when all of them are durable::
+
+    {"record":{…entry…},"openings":[{"field":"message","salt":"<base64>","payload":"<base64>"}]}
+
+``GET /v1/bundles/active`` answers with the archive of the bundle in force and its revision as ``ETag``, 304 if it is
+the one named in ``If-None-Match``, 404 if none is in force.
+
+No redirect is followed, no cookie kept, no proxy taken from the environment: the enforcer's token goes to the
+configured service and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+
+from enforcement.batches import QueuedRecord
+from enforcement.bounded import read_bounded
+from enforcement.ports import (
+    ActiveBundle,
+    BundleAnswer,
+    NoBundle,
+    Posted,
+    PostResult,
+    Refused,
+    Unavailable,
+    UnchangedBundle,
+)
+from ledger.canonical import parse_json
+from ledger.errors import MalformedError, UpstreamError
+from ledger.notes import encode_base64
+
+__all__ = ["ServiceClient", "encode_submission"]
+
+_MAX_ANSWER_BYTES: Final = 4 << 20
+_MAX_ARCHIVE_BYTES: Final = 16 << 20
+_ETAG: Final = re.compile(r'"(?P<revision>[0-9a-f]{64})"')
+# Only these say something about the records themselves. Anything else, 404 and 405 included, says that the way to the
+# service is not as it should be: records are kept and posted again.
+_NEVER: Final = frozenset({400, 413, 422})
+
+
+def encode_submission(record: QueuedRecord) -> bytes:
+    """Return one line of the request: the entry exactly as it is signed, with its openings."""
+    openings = ",".join(
+        f'{{"field":"{opening.field}","salt":"{encode_base64(opening.salt)}",'
+        f'"payload":"{encode_base64(opening.payload)}"}}'
+        for opening in record.openings
+    )
+    return b'{"record":%b,"openings":[%b]}\n' % (record.entry, openings.encode())
+
+
+class ServiceClient:
+    """Both ports of the service; an asynchronous context, inside of which its connections live."""
+
+    def __init__(self, url: str, token: str, *, timeout_seconds: float) -> None:
+        """Name the service.
+
+        Args:
+            url: Base URL.
+            token: The enforcer's token.
+            timeout_seconds: For one request.
+        """
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, headers=self._headers
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def post(self, records: Sequence[QueuedRecord]) -> PostResult:
+        """Post records; see `enforcement.ports.LedgerClient`."""
+        body = b"".join(map(encode_submission, records))
+        try:
+            status, headers, answer = await self._send(
+                "POST", "/v1/decisions", {"Content-Type": "application/x-ndjson"}, body, _MAX_ANSWER_BYTES
+            )
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        if status in (HTTPStatus.OK, HTTPStatus.CREATED):
+            return _read_acknowledgements(answer, records)
+        if status in _NEVER or status == HTTPStatus.CONFLICT:
+            return Refused(status, conflict=status == HTTPStatus.CONFLICT)
+        return Unavailable(f"http_{status}", _retry_after(headers))
+
+    async def fetch(self, known_revision: str | None) -> BundleAnswer:
+        """Ask for the bundle in force; see `enforcement.ports.BundleSource`."""
+        condition = {} if known_revision is None else {"If-None-Match": f'"{known_revision}"'}
+        try:
+            status, headers, answer = await self._send("GET", "/v1/bundles/active", condition, None, _MAX_ARCHIVE_BYTES)
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        etag = _ETAG.fullmatch(headers.get("ETag", ""))
+        if status == HTTPStatus.OK and etag is not None:
+            return ActiveBundle(etag["revision"], answer)
+        if status == HTTPStatus.NOT_MODIFIED and known_revision is not None:
+            return UnchangedBundle()
+        if status == HTTPStatus.NOT_FOUND:
+            return NoBundle()
+        return Unavailable(f"http_{status}", _retry_after(headers))
+
+    async def _send(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, max_bytes: int
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        assert self._session is not None  # the client is used inside its context
+        try:
+            async with self._session.request(
+                method, self._url + path, data=body, headers=headers, allow_redirects=False
+            ) as response:
+                answer = await read_bounded(response.content, max_bytes) if response.ok else b""
+                return response.status, response.headers, answer
+        except MalformedError as error:
+            raise UpstreamError("answer_too_large") from error
+        except TimeoutError as error:
+            raise UpstreamError("timeout") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamError("unreachable") from error
+
+
+def _read_acknowledgements(answer: bytes, records: Sequence[QueuedRecord]) -> Posted | Unavailable:
+    """Believe an acknowledgement only if it names each record with an index, in order."""
+    unreadable = Unavailable("unreadable_acknowledgement")
+    try:
+        value = parse_json(answer)
+    except MalformedError:
+        return unreadable
+    results = value.get("results") if isinstance(value, dict) else None
+    if not isinstance(results, list) or len(results) != len(records):
+        return unreadable
+    indexes: list[int] = []
+    for result, record in zip(results, records, strict=True):
+        index = result.get("leaf_index") if isinstance(result, dict) else None
+        if not isinstance(result, dict) or result.get("record_id") != record.record_id:
+            return unreadable
+        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+            return unreadable
+        indexes.append(index)
+    return Posted(tuple(indexes))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the pause that was asked for in seconds; a date is not understood and counts as none."""
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isascii() and value.isdigit() and len(value) < 8 else None  # noqa: PLR2004  # seconds

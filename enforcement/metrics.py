@@ -1,0 +1,63 @@
+"""What the gateway counts, for Prometheus, in a registry of its own.
+
+Labels are names of the configuration and words of this code; nothing that a caller can choose becomes a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+__all__ = ["Metrics"]
+
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """The gateway's counters and gauges."""
+
+    def __init__(self) -> None:
+        """Make a registry; two gateways in one process have two."""
+        self.registry = CollectorRegistry()
+        self.decisions = Counter(
+            "tallystick_decisions",
+            "Decisions recorded",
+            ["server", "decision", "enforcement", "mode"],
+            registry=self.registry,
+        )
+        self.denials = Counter(
+            "tallystick_denials",
+            "Messages that went no further, by cause",
+            ["server", "reason"],
+            registry=self.registry,
+        )
+        self.unrecorded = Counter(
+            "tallystick_unrecorded_denials", "Denials that could not be recorded", registry=self.registry
+        )
+        self.outcomes = Counter(
+            "tallystick_outcomes", "Outcomes recorded", ["server", "status"], registry=self.registry
+        )
+        self.decision_seconds = Histogram(
+            "tallystick_decision_seconds",
+            "From a message's arrival to its durable decision",
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+        self.upstream_seconds = Histogram(
+            "tallystick_upstream_seconds",
+            "From forwarding to the end of the answer",
+            ["server"],
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+        self.in_flight = Gauge("tallystick_calls_in_flight", "Calls under way", registry=self.registry)
+
+    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show a value that is read when somebody asks."""
+        Gauge(f"tallystick_{name}", text, registry=self.registry).set_function(read)
+
+    def render(self) -> bytes:
+        """Return the text exposition."""
+        return generate_latest(self.registry)

@@ -1,0 +1,330 @@
+"""The policy enforcement point: decision, record, enforcement. One core behind every transport.
+
+What is elsewhere: reading the message and gathering the facts (`enforcement.admission`), the policy's answer
+(`policies.evaluate`), the words of the records (`enforcement.drafts`), durability (`enforcement.recorder`), forwarding
+(`enforcement.gateway`).
+
+INVARIANT: every message gets exactly one decision record, whatever it is and whatever goes wrong. Its id is made before
+anything else, so that a second attempt cannot become a second record. What cannot be recorded at all is still denied.
+
+INVARIANT: nothing is permitted before its decision is durable: in the ledger (strict) or in the spool (available). A
+denial is durable, in the spool at least, before the client is answered.
+
+INVARIANT: every permitted decision gets exactly one outcome. "Permitted" is a decision PERMIT, or an enforcement
+``allow``; where such a call is not let through, the outcome ``not_forwarded`` says why (`enforcement.spool` refuses a
+second outcome).
+
+INVARIANT 7: deny by default, fail closed. Whatever is raised on the way to a decision is INDETERMINATE, and denied.
+
+Observing relaxes what *policies* say, and nothing else: a message that cannot be read, a caller who is not known, a
+blocked principal, and a call that cannot be recorded are refused in either mode. ``mode`` in the record says whether
+this decision was enforced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Final, Protocol
+
+import structlog
+
+from enforcement.admission import Admission, refusing
+from enforcement.batches import Batch, Item, opens_call
+from enforcement.drafts import Case, Ruling, decision_draft, minimal_draft, outcome_draft, outcome_of
+from enforcement.facts import UNKNOWN, Pseudonyms
+from enforcement.metrics import Metrics
+from enforcement.policy_source import PolicySource, StaleBundle
+from enforcement.recorder import Recorder
+from enforcement.sessions import Sessions
+from enforcement.verdicts import Completion, Denial, Denied, Inbound, Permitted, Verdict, denial_reply
+from ledger import records
+from ledger.errors import ConflictError, LedgerError, OverloadedError, StorageError, UpstreamError
+from ledger.ports import Draft
+from policies.bundles import Bundle
+from policies.evaluate import Evaluation
+from policies.model import Decision, DecisionRequest, Effect, Obligation
+
+__all__ = ["EnforcementPoint", "PolicyEvaluator", "enforcement_of"]
+
+_LOG: Final = structlog.get_logger(__name__)
+_EFFECTS: Final[Mapping[Effect, records.Effect]] = {
+    Effect.PERMIT: "PERMIT",
+    Effect.DENY: "DENY",
+    Effect.INDETERMINATE: "INDETERMINATE",
+    Effect.NOT_APPLICABLE: "NOT_APPLICABLE",
+}
+
+
+class PolicyEvaluator(Protocol):
+    """Asks a policy; `policies.evaluate.Evaluator` is one."""
+
+    async def evaluate_many(self, bundle: Bundle, requests: Sequence[DecisionRequest]) -> Sequence[Evaluation]:
+        """Return one evaluation for each request, in order."""
+        ...
+
+
+class _NoAnswerError(Exception):
+    """No policy answered; the text is the reason that is recorded."""
+
+
+def enforcement_of(decision: Decision) -> tuple[records.Enforcement, str]:
+    """Return what must be done about a policy's answer, and the reason that is recorded.
+
+    An obligation that this enforcement point cannot fulfil turns a permit into a denial.
+    """
+    obligations = set(decision.obligations)
+    if Obligation.END_SESSION in obligations:
+        return "kill", decision.reason
+    if not decision.permitted:
+        return "deny", decision.reason
+    if not obligations <= {Obligation.APPROVAL}:
+        return "deny", "unknown_obligation"
+    return ("ask" if obligations else "allow"), decision.reason
+
+
+class EnforcementPoint:
+    """Judges messages and records what became of them; one for a gateway, owned by the event loop."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        *,
+        evaluator: PolicyEvaluator,
+        evaluation_seconds: float,
+        policies: PolicySource,
+        recorder: Recorder,
+        sessions: Sessions,
+        pseudonyms: Pseudonyms,
+        metrics: Metrics,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            admission: Reads messages and gathers facts.
+            evaluator: Asks a policy.
+            evaluation_seconds: It must have answered by then.
+            policies: Says which policy decides.
+            recorder: Makes records durable.
+            sessions: Knows sessions and blocks.
+            pseudonyms: Name what may not stand in the open.
+            metrics: Counts.
+        """
+        self._admission = admission
+        self._evaluator = evaluator
+        self._evaluation_seconds = evaluation_seconds
+        self._policies = policies
+        self._recorder = recorder
+        self._sessions = sessions
+        self._pseudonyms = pseudonyms
+        self._metrics = metrics
+
+    async def handle(self, inbound: Inbound) -> Verdict:
+        """Judge one message; the decision is durable when this returns.
+
+        Nothing is raised but cancellation; that leaves at worst a permitted call without outcome, which the next start
+        closes as ``unknown``.
+        """
+        started = perf_counter()
+        case = self._admission.open_case(inbound, self._recorder.new_record_id())
+        try:
+            return await self._judge(case)
+        except Exception as error:  # noqa: BLE001  # INVARIANT 7: whatever went wrong, the call is denied and recorded
+            _LOG.error("decision_failed", decision_id=case.decision_id, error=type(error).__name__)
+            return await self._fail(case)
+        finally:
+            self._metrics.decision_seconds.observe(perf_counter() - started)
+
+    async def complete(self, permitted: Permitted, completion: Completion) -> None:
+        """Record what became of a permitted call, before anything of its result is released.
+
+        Raises:
+            LedgerError: The outcome is not as durable as it must be; the result must be withheld.
+        """
+        draft = outcome_draft(permitted, completion, self._pseudonyms)
+        await self._recorder.record(self._recorder.batch(draft), strict=permitted.strict)
+        self._metrics.outcomes.labels(permitted.server.name, completion.status).inc()
+
+    async def _judge(self, case: Case) -> Verdict:
+        objection = self._admission.admit(case)
+        if objection is not None:
+            return await self._deny(case, objection)
+        try:
+            case.evaluation = await self._evaluate(case)
+        except _NoAnswerError as error:
+            return await self._apply(case, refusing("INDETERMINATE", str(error)))
+        answer = case.evaluation.decision
+        enforcement, reason = enforcement_of(answer)
+        return await self._apply(case, Ruling(decision=_EFFECTS[answer.effect], enforcement=enforcement, reason=reason))
+
+    async def _evaluate(self, case: Case) -> Evaluation:
+        assert case.request is not None  # an admitted message has facts
+        bundle = self._policies.current()
+        if bundle is None:
+            raise _NoAnswerError("no_bundle")
+        if isinstance(bundle, StaleBundle):
+            raise _NoAnswerError("bundle_stale")
+        case.bundle = bundle
+        try:
+            async with asyncio.timeout(self._evaluation_seconds):
+                (evaluation,) = await self._evaluator.evaluate_many(bundle, [case.request])
+        except TimeoutError as error:
+            raise _NoAnswerError("evaluation_timeout") from error
+        except Exception as error:
+            _LOG.error("evaluation_failed", decision_id=case.decision_id, error=type(error).__name__)
+            raise _NoAnswerError("engine_error") from error
+        return evaluation
+
+    async def _apply(self, case: Case, ruling: Ruling) -> Verdict:
+        """Do what was decided, or, where the server or tool is only observed, let the call through."""
+        assert case.identity is not None
+        mode, strict = _settings(case)
+        if mode == "observe":
+            return await self._permit(case, replace(ruling, enforcement="allow", observed=True), strict=strict)
+        if ruling.enforcement == "allow":
+            return await self._permit(case, ruling, strict=strict)
+        if ruling.enforcement == "kill":
+            # From here on the principal is blocked; the block becomes durable with the decision's record.
+            case.block = self._sessions.block(case.identity, decision_id=case.decision_id, now_ms=case.now_ms)
+            return await self._deny(case, ruling, not_forwarded="session_ended")
+        return await self._deny(
+            case, ruling, not_forwarded="approval_required" if ruling.enforcement == "ask" else None
+        )
+
+    # --- permits
+
+    async def _permit(self, case: Case, ruling: Ruling, *, strict: bool) -> Verdict:
+        """Make the permit durable, then let the call go; if it cannot be made so, do not."""
+        assert case.identity is not None
+        if self._sessions.blocked(case.identity):  # by another call, while this one was evaluated
+            return await self._deny(case, _instead(ruling, "session_ended"))
+        if strict and not self._recorder.reachable:
+            return await self._deny(case, _instead(ruling, "ledger_unavailable"))
+        try:
+            await self._store(case, ruling, strict=strict)
+        except OverloadedError:
+            return await self._deny(case, _instead(ruling, "spool_full"))
+        except UpstreamError:
+            return await self._withhold(case, ruling, "ledger_unavailable")
+        if self._sessions.blocked(case.identity):  # while the ledger was asked
+            return await self._withhold(case, ruling, "session_ended")
+        return self._permitted(case, strict=strict)
+
+    async def _withhold(self, case: Case, ruling: Ruling, reason: str) -> Denied:
+        """Close a call whose permit is recorded but that must not go upstream."""
+        await self.complete(self._permitted(case, strict=False), Completion(status="not_forwarded", reason=reason))
+        return self._denied(case, _instead(ruling, reason))
+
+    def _permitted(self, case: Case, *, strict: bool) -> Permitted:
+        assert case.message is not None
+        assert case.server is not None
+        assert case.identity is not None
+        return Permitted(
+            decision_id=case.decision_id,
+            message=case.message,
+            server=case.server,
+            session=self._pseudonyms.session(case.session_name),
+            user=self._pseudonyms.user(case.identity.user),
+            strict=strict,
+        )
+
+    # --- denials
+
+    async def _deny(self, case: Case, ruling: Ruling, *, not_forwarded: str | None = None) -> Denied:
+        """Make a denial durable in the spool, then answer; if that fails, answer all the same."""
+        try:
+            await self._store(case, ruling, strict=False, not_forwarded=not_forwarded or ruling.reason)
+        except (StorageError, OverloadedError) as error:
+            return self._unrecorded(case, ruling, error)
+        return self._denied(case, ruling)
+
+    async def _fail(self, case: Case) -> Denied:
+        """Deny a message on which the gateway itself failed, with a record that holds no more than it must."""
+        ruling = refusing("INDETERMINATE", "internal_error")
+        try:
+            if not case.recorded:
+                await self._record(case, ruling, [Item(case.decision_id, minimal_draft(case, self._pseudonyms))])
+                return self._denied(case, ruling)
+        except ConflictError:
+            _LOG.warning("decision_was_recorded", decision_id=case.decision_id)
+        except Exception as error:  # noqa: BLE001  # the last resort must not raise: a denial it is, recorded or not
+            return self._unrecorded(case, ruling, error)
+        # The decision had been recorded before the failure: it is the one record, and its call is closed.
+        closing = outcome_of(case, self._pseudonyms, "internal_error")
+        try:
+            await self._recorder.record(self._recorder.batch(closing), strict=False)
+        except LedgerError as error:
+            # A denial has no call to close; for a permit, the next start closes it as unknown.
+            _LOG.warning("call_not_closed", decision_id=case.decision_id, error=type(error).__name__)
+        return self._denied(case, ruling)
+
+    def _unrecorded(self, case: Case, ruling: Ruling, error: Exception) -> Denied:
+        _LOG.error("denial_not_recorded", decision_id=case.decision_id, error=type(error).__name__)
+        self._metrics.unrecorded.inc()
+        return self._denied(case, ruling, recorded=False)
+
+    def _denied(self, case: Case, ruling: Ruling, *, recorded: bool = True) -> Denied:
+        self._metrics.denials.labels(_server(case), ruling.reason).inc()
+        refused = case.refusal is not None and ruling.reason == case.refusal.reason
+        denial = Denial(
+            reason=ruling.reason,
+            enforcement=ruling.enforcement,
+            decision_id=case.decision_id if recorded else None,
+            rule=None if case.evaluation is None else case.evaluation.decision.failed_condition,
+            refusal=case.refusal if refused else None,
+        )
+        return Denied(denial_reply(case.message, denial))
+
+    # --- records
+
+    async def _store(self, case: Case, ruling: Ruling, *, strict: bool, not_forwarded: str | None = None) -> None:
+        """Record the decision and, for a permit that is not let through, its outcome with it."""
+        draft = decision_draft(case, ruling, self._pseudonyms)
+        items = [Item(case.decision_id, draft)]
+        if not_forwarded is not None and opens_call(draft.body):
+            closing: Draft = outcome_of(case, self._pseudonyms, not_forwarded)
+            items.append(Item(self._recorder.new_record_id(), closing))
+        await self._record(case, ruling, items, strict=strict)
+
+    async def _record(self, case: Case, ruling: Ruling, items: list[Item], *, strict: bool = False) -> None:
+        allowed = ruling.enforcement == "allow"
+        changes = [] if case.block is None else [case.block]
+        if case.identity is not None and case.session is not None:
+            changes.append(self._sessions.settle(case.identity, denied=not allowed))
+        batch = Batch(items=tuple(items), changes=tuple(changes), reserve=not allowed)
+        try:
+            await self._recorder.record(batch, strict=strict)
+        except UpstreamError:
+            self._recorded(case, ruling)  # in the spool it is
+            raise
+        self._recorded(case, ruling)
+
+    def _recorded(self, case: Case, ruling: Ruling) -> None:
+        case.recorded = True
+        if case.block is not None and case.identity is not None:
+            self._sessions.confirm_block(case.identity)
+        mode = "observe" if ruling.observed else "enforce"
+        self._metrics.decisions.labels(_server(case), ruling.decision, ruling.enforcement, mode).inc()
+
+
+def _settings(case: Case) -> tuple[str, bool]:
+    """Return the mode, and whether recording is strict: the tool's, or the server's where the tool has none."""
+    assert case.server is not None
+    assert case.message is not None
+    mode, recording = case.server.mode, case.server.recording
+    if case.message.method == "tools/call":
+        for tool in case.server.tools:
+            if tool.name == case.message.name:
+                mode, recording = tool.mode or mode, tool.recording or recording
+    return mode, recording == "strict"
+
+
+def _server(case: Case) -> str:
+    return UNKNOWN if case.server is None else case.server.name
+
+
+def _instead(ruling: Ruling, reason: str) -> Ruling:
+    """Return the same answer of the policy, but denied for a reason of the enforcement point's own."""
+    return Ruling(decision=ruling.decision, enforcement="deny", reason=reason)

@@ -1,0 +1,166 @@
+"""Which bundle decides: the last one that the service confirmed, kept on disk, until it is too old.
+
+What is elsewhere: asking the service (`enforcement.ledger_client`), evaluating (`policies.evaluate`).
+
+INVARIANT 7: without a bundle, or with one that the service has not confirmed for ``max_age``, nothing is permitted. An
+archive that does not have the revision under which it was handed out is not used; what was in force stays in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from enforcement.config import BundleSettings
+from enforcement.ports import ActiveBundle, BundleSource, NoBundle, Unavailable, UnchangedBundle
+from ledger.canonical import canonical_bytes, parse_json
+from ledger.clock import Clock
+from ledger.errors import MalformedError, PolicySyntaxError
+from ledger.files import replace_durably
+from policies.bundles import Bundle, parse_archive
+
+__all__ = ["PolicySource", "StaleBundle"]
+
+_LOG: Final = structlog.get_logger(__name__)
+_ARCHIVE: Final = "bundle.json"
+_CONFIRMED: Final = "bundle-confirmed.json"
+_MS_PER_SECOND: Final = 1000
+# How much later than in memory the last confirmation may stand on disk; it only makes a restart more cautious.
+_SAVE_EVERY_MS: Final = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class StaleBundle:
+    """A bundle is at hand, but the service has not confirmed it for too long."""
+
+    revision: str
+
+
+class PolicySource:
+    """Holds the bundle in force and keeps it fresh. Owned by the event loop."""
+
+    def __init__(self, source: BundleSource, directory: Path, settings: BundleSettings, clock: Clock) -> None:
+        """Take what was kept, if anything sound was kept.
+
+        Args:
+            source: Where bundles come from.
+            directory: The state directory.
+            settings: How often to ask, and how old a bundle may be.
+            clock: Tells a bundle's age.
+        """
+        self._source = source
+        self._directory = directory
+        self._settings = settings
+        self._clock = clock
+        self._bundle: Bundle | None = None
+        self._confirmed_ms = 0
+        self._saved_ms = 0
+        self._task: asyncio.Task[None] | None = None
+        self._load()
+
+    @property
+    def revision(self) -> str | None:
+        """Revision of the bundle at hand, stale or not."""
+        return None if self._bundle is None else self._bundle.revision
+
+    def current(self) -> Bundle | StaleBundle | None:
+        """Return the bundle that decides now; None if there is none."""
+        if self._bundle is None:
+            return None
+        age_ms = self._clock.now_ms() - self._confirmed_ms
+        if age_ms > self._settings.max_age_seconds * _MS_PER_SECOND:
+            return StaleBundle(self._bundle.revision)
+        return self._bundle
+
+    async def start(self) -> None:
+        """Ask once, then keep asking."""
+        await self.refresh()
+        self._task = asyncio.create_task(self._poll())
+
+    async def stop(self) -> None:
+        """Ask no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def refresh(self) -> None:
+        """Ask the service which bundle is in force."""
+        answer = await self._source.fetch(self.revision)
+        if isinstance(answer, Unavailable):
+            _LOG.warning("bundle_unavailable", reason=answer.reason)
+        elif isinstance(answer, UnchangedBundle):
+            self._confirm()
+        elif isinstance(answer, NoBundle):
+            self._withdraw()
+        else:
+            self._adopt(answer)
+
+    def _adopt(self, answer: ActiveBundle) -> None:
+        try:
+            bundle = parse_archive(answer.archive)
+        except PolicySyntaxError:
+            _LOG.error("bundle_unreadable", revision=answer.revision)
+            return
+        if bundle.revision != answer.revision:
+            _LOG.error("bundle_digest_mismatch", expected=answer.revision, actual=bundle.revision)
+            return
+        if bundle.revision != self.revision:
+            _LOG.info("bundle_adopted", revision=bundle.revision, previous=self.revision)
+            self._write(_ARCHIVE, answer.archive)
+            self._saved_ms = 0
+        self._bundle = bundle
+        self._confirm()
+
+    def _withdraw(self) -> None:
+        """The service says that nothing is in force: then nothing decides, after a restart neither."""
+        if self._bundle is not None:
+            _LOG.warning("bundle_withdrawn", revision=self.revision)
+        self._bundle = None
+        for name in (_CONFIRMED, _ARCHIVE):
+            (self._directory / name).unlink(missing_ok=True)
+
+    def _confirm(self) -> None:
+        assert self._bundle is not None
+        self._confirmed_ms = self._clock.now_ms()
+        if self._saved_ms == 0 or self._confirmed_ms - self._saved_ms >= _SAVE_EVERY_MS:
+            note = {"revision": self._bundle.revision, "confirmed_ms": self._confirmed_ms}
+            self._write(_CONFIRMED, canonical_bytes(note))
+            self._saved_ms = self._confirmed_ms
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            replace_durably(self._directory / name, data, mode=0o600)
+        except OSError as error:
+            # What is in memory is sound; only a restart without the service would have to do without it.
+            _LOG.error("bundle_not_kept", file=name, error=type(error).__name__)
+
+    def _load(self) -> None:
+        try:
+            archive = (self._directory / _ARCHIVE).read_bytes()
+            note = parse_json((self._directory / _CONFIRMED).read_bytes())
+            bundle = parse_archive(archive)
+        except FileNotFoundError:
+            return
+        except (OSError, MalformedError, PolicySyntaxError) as error:
+            _LOG.error("kept_bundle_unusable", error=type(error).__name__)
+            return
+        # A crash between the two writes leaves a newer archive than the note speaks of: it was not confirmed yet.
+        if not isinstance(note, dict) or note.get("revision") != bundle.revision:
+            _LOG.error("kept_bundle_unusable", error="not the confirmed revision")
+            return
+        confirmed = note.get("confirmed_ms")
+        if isinstance(confirmed, int) and not isinstance(confirmed, bool):
+            self._bundle, self._confirmed_ms, self._saved_ms = bundle, confirmed, confirmed
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.poll_seconds)
+            try:
+                await self.refresh()
+            except Exception as error:  # noqa: BLE001  # a fault here must not end the polling: the bundle ages and says so
+                _LOG.error("bundle_poll_failed", error=type(error).__name__)

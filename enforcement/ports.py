@@ -1,0 +1,103 @@
+"""What an enforcement point needs from the service: a place for its records, and the bundle in force.
+
+`enforcement.ledger_client` has both over HTTP; tests have them in memory. What can happen is a value, not an exception,
+because every one of these cases is part of normal operation and each caller must handle each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from enforcement.batches import QueuedRecord
+
+__all__ = [
+    "ActiveBundle",
+    "BundleAnswer",
+    "BundleSource",
+    "LedgerClient",
+    "NoBundle",
+    "PostResult",
+    "Posted",
+    "Refused",
+    "Unavailable",
+    "UnchangedBundle",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The ledger has the records, durably; each has its index for ever."""
+
+    leaf_indexes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The ledger will never take these records as they are.
+
+    Attributes:
+        status: HTTP status.
+        conflict: It knows another record under an id or sequence number of theirs.
+    """
+
+    status: int
+    conflict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """The ledger did not answer, cannot serve now, or does not let us in; the same records may be posted again.
+
+    Attributes:
+        reason: Machine-readable: ``unreachable``, ``timeout``, ``http_503``, …
+        retry_after_seconds: The ledger asked for this pause.
+    """
+
+    reason: str
+    retry_after_seconds: float | None = None
+
+
+PostResult: TypeAlias = Posted | Refused | Unavailable
+
+
+class LedgerClient(Protocol):
+    """Hands records to the ledger."""
+
+    async def post(self, records: Sequence[QueuedRecord]) -> PostResult:
+        """Post records as one atomic batch, in order.
+
+        Durability: if the result is `Posted`, the ledger has synced them. Idempotence: a record that it has already is
+        acknowledged again. Nothing is raised but cancellation.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveBundle:
+    """The bundle in force: its revision as the service names it, and its archive, not yet checked."""
+
+    revision: str
+    archive: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UnchangedBundle:
+    """The bundle that the caller has is still in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoBundle:
+    """The service says that no bundle is in force."""
+
+
+BundleAnswer: TypeAlias = ActiveBundle | UnchangedBundle | NoBundle | Unavailable
+
+
+class BundleSource(Protocol):
+    """Says which bundle is in force."""
+
+    async def fetch(self, known_revision: str | None) -> BundleAnswer:
+        """Ask for the bundle in force, given the one that is at hand. Nothing is raised but cancellation."""
+        ...

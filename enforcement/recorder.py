@@ -1,0 +1,262 @@
+"""The recorder: every record of a gateway goes through here, into the spool and on to the ledger.
+
+What is elsewhere: numbering and durability (`enforcement.spool`), posting (`enforcement.drainer`), what is recorded
+(`enforcement.pep`).
+
+Records of concurrent calls share one transaction (group commit): whoever comes while a transaction is being synced is
+part of the next one.
+
+When the process starts, each call of the run before that was permitted and has no outcome gets the outcome ``unknown``:
+nobody knows whether the server did it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Final, Literal, ParamSpec, TypeVar
+
+import structlog
+
+from enforcement.batches import Batch, Depth, Item, QueuedRecord
+from enforcement.config import RecordingSettings
+from enforcement.drainer import Drainer
+from enforcement.ports import LedgerClient
+from enforcement.spool import Spool
+from ledger.errors import LedgerError, StorageError, TallystickError, UpstreamError
+from ledger.ports import Draft
+from ledger.records import Heartbeat, Outcome, Record
+
+__all__ = ["Recorder"]
+
+_LOG: Final = structlog.get_logger(__name__)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Recorder:
+    """Makes records durable: in the spool, and in the ledger where that is demanded. Owned by the event loop."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        ledger: LedgerClient,
+        settings: RecordingSettings,
+        *,
+        version: str,
+        bundle_revision: Callable[[], str | None],
+    ) -> None:
+        """Take the parts; nothing runs before `start`.
+
+        Args:
+            spool: Where records wait.
+            ledger: Where they go.
+            settings: Bounds and pauses.
+            version: The gateway's version, for heartbeats.
+            bundle_revision: Says which bundle is in force, for heartbeats.
+        """
+        self._spool = spool
+        self._settings = settings
+        self._version = version
+        self._bundle_revision = bundle_revision
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._drainer = Drainer(
+            spool,
+            ledger,
+            settings,
+            in_thread=self._in_thread,
+            taken=self._resolve,
+            refused=self._reject,
+            epoch_rotated=self._announce,
+        )
+        self._waiting: list[tuple[Batch, asyncio.Future[list[Record]]]] = []
+        self._acknowledgements: dict[str, asyncio.Future[None]] = {}
+        self._flush: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._at_rest = asyncio.Event()  # the spool is empty, or the ledger is away
+        self._tasks: list[asyncio.Task[None]] = []
+        self.depth = Depth(0, 0, 0)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the ledger took records when it was last asked."""
+        return self._drainer.reachable
+
+    def new_record_id(self) -> str:
+        """Return an id for a record."""
+        return self._spool.new_record_id()
+
+    async def start(self) -> None:
+        """Announce this run, close what the last one left open, and begin to empty the spool.
+
+        Raises:
+            StorageError: The spool failed.
+        """
+        await self._announce()
+        left_open = await self._in_thread(self._spool.open_calls)
+        for call in left_open:
+            outcome = Outcome(
+                decision_id=call.decision_id,
+                status="unknown",
+                reason="gateway_restarted",
+                session=call.session,
+                user=call.user,
+            )
+            await self.record(self.batch(Draft(body=outcome)), strict=False)
+        if left_open:
+            _LOG.warning("calls_left_open", count=len(left_open))
+        self._tasks = [self._run(self._drain()), self._run(self._beat())]
+
+    async def stop(self) -> None:
+        """Close the stream in order: a last heartbeat, what can still be posted, then nothing more.
+
+        Raises:
+            StorageError: The spool failed.
+        """
+        try:
+            if self._tasks:
+                await self._heartbeat("stop")
+                await self._empty()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks = []
+            self._executor.shutdown(wait=True)
+
+    def batch(self, *drafts: Draft) -> Batch:
+        """Return a batch of drafts under new record ids."""
+        return Batch(items=tuple(Item(self.new_record_id(), draft) for draft in drafts))
+
+    async def record(self, batch: Batch, *, strict: bool) -> list[Record]:
+        """Record a batch.
+
+        Durability: when the call returns, the batch is synced in the spool, and with ``strict`` it is in the ledger.
+        Cancelling the caller does not undo it.
+
+        Raises:
+            MalformedError: The ledger would not take it.
+            ConflictError: A record id is taken, or an outcome closes no open call.
+            OverloadedError: The spool is full.
+            StorageError: The spool failed.
+            UpstreamError: With ``strict``: the spool has it, but the ledger did not take it in time, or refused it.
+        """
+        loop = asyncio.get_running_loop()
+        acknowledged = [loop.create_future() for _ in batch.items] if strict else []
+        ids = [item.record_id for item in batch.items]
+        self._acknowledgements.update(zip(ids, acknowledged, strict=False))
+        try:
+            records = await self._append(batch)
+            self._at_rest.clear()
+            self._wake.set()
+            if acknowledged:
+                async with asyncio.timeout(self._settings.strict_seconds):
+                    await asyncio.gather(*acknowledged)
+        except TimeoutError as error:
+            raise UpstreamError("the ledger did not acknowledge in time") from error
+        finally:
+            for record_id in ids:
+                self._acknowledgements.pop(record_id, None)
+        return records
+
+    async def _append(self, batch: Batch) -> list[Record]:
+        future: asyncio.Future[list[Record]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((batch, future))
+        if self._flush is None or self._flush.done():
+            self._flush = asyncio.create_task(self._flush_all())
+        return await future
+
+    async def _flush_all(self) -> None:
+        while self._waiting:
+            taken, self._waiting = self._waiting, []
+            results: Sequence[list[Record] | Exception]
+            try:
+                results = await self._in_thread(self._spool.append, [batch for batch, _ in taken])
+            except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it and deny
+                results = [_spool_error(error) for _ in taken]
+            for (_, future), result in zip(taken, results, strict=True):
+                if future.done():  # its caller was cancelled; the records stand
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+    def _resolve(self, records: Sequence[QueuedRecord]) -> None:
+        for future in self._waiters(records):
+            future.set_result(None)
+
+    def _reject(self, records: Sequence[QueuedRecord]) -> None:
+        for future in self._waiters(records):
+            future.set_exception(UpstreamError("the ledger refused the record"))
+
+    def _waiters(self, records: Sequence[QueuedRecord]) -> list[asyncio.Future[None]]:
+        waiters = (self._acknowledgements.get(record.record_id) for record in records)
+        return [future for future in waiters if future is not None and not future.done()]
+
+    async def _drain(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                pause = await self._drainer.step()
+                self.depth = await self._in_thread(self._spool.depth)
+            except Exception as error:  # noqa: BLE001  # the loop must outlive any fault; strict calls time out meanwhile
+                _LOG.error("drainer_failed", error=type(error).__name__)
+                pause = self._settings.retry_max_seconds
+            if pause is None or pause > 0:
+                self._at_rest.set()
+            if pause is None:
+                await self._wake.wait()
+            else:
+                await asyncio.sleep(pause)
+
+    async def _empty(self) -> None:
+        """Wait a while for the spool to empty; what is left waits for the next start."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.stop_seconds):
+                await self._at_rest.wait()
+        if self.depth.records:
+            _LOG.warning("spool_not_empty", records=self.depth.records)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_seconds)
+            try:
+                await self._heartbeat("periodic")
+            except TallystickError as error:
+                _LOG.error("heartbeat_failed", error=type(error).__name__)
+
+    async def _announce(self) -> None:
+        new, previous = await self._in_thread(self._spool.unannounced_epoch)
+        await self._heartbeat("start", previous_epoch=previous if new else None)
+
+    async def _heartbeat(
+        self, kind: Literal["start", "periodic", "stop"], *, previous_epoch: str | None = None
+    ) -> None:
+        depth = await self._in_thread(self._spool.depth)
+        beat = Heartbeat(
+            kind=kind,
+            version=self._version,
+            spool_depth=depth.records,
+            previous_epoch=previous_epoch,
+            bundle_revision=self._bundle_revision(),
+        )
+        await self.record(self.batch(Draft(body=beat)), strict=False)
+
+    async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        call = asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+        return await call
+
+    @staticmethod
+    def _run(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.create_task(coroutine)
+
+
+def _spool_error(error: Exception) -> LedgerError:
+    if isinstance(error, LedgerError):
+        return error
+    failure = StorageError(f"the spool failed: {type(error).__name__}")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,206 @@
+"""Sessions under the gateway's own key, and the blocks that a kill leaves behind.
+
+A session belongs to (credential, agent, user). The first call begins it; silence or a kill ends it. What a client
+calls a session is not read: it could name a new one at will.
+
+INVARIANT: a kill blocks the principal, that is agent and user, under whatever credential, until it is released. The
+block holds in memory from the moment of the decision, and is durable in the transaction that stores the decision's
+record, before the client is answered.
+
+Everything here runs on the event loop; changes are handed to the spool as values and applied in its transactions.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from enforcement.facts import Pseudonyms
+from enforcement.identity import Identity
+from enforcement.state import Change, StateDatabase
+from ledger.commitments import pseudonym
+from ledger.errors import NotFoundError
+from policies.model import SessionState
+
+__all__ = ["Block", "Sessions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Session:
+    key: str
+    principal: str
+    session: str
+    started_ms: int
+    last_ms: int
+    calls: int = 0
+    denied: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A principal that may not call until it is released.
+
+    Attributes:
+        principal: Keyed name of agent and user.
+        agent: The agent.
+        user: The user's pseudonym, or None.
+        decision_id: The decision that ended the session.
+        since_ms: When, POSIX milliseconds.
+    """
+
+    principal: str
+    agent: str
+    user: str | None
+    decision_id: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class _SaveSession:
+    row: _Session
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        row = self.row
+        connection.execute(
+            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (row.key, row.principal, row.session, row.started_ms, row.last_ms, row.calls, row.denied),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _AddBlock:
+    block: Block
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        block = self.block
+        connection.execute(
+            "INSERT OR IGNORE INTO blocks VALUES (?, ?, ?, ?, ?)",
+            (block.principal, block.agent, block.user, block.decision_id, block.since_ms),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _RemoveBlock:
+    principal: str
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM blocks WHERE principal = ?", (self.principal,))
+        connection.execute("DELETE FROM sessions WHERE principal = ?", (self.principal,))
+
+
+class Sessions:
+    """All sessions and blocks of a gateway; owned by the event loop."""
+
+    def __init__(
+        self,
+        state: StateDatabase,
+        pseudonyms: Pseudonyms,
+        *,
+        idle_ms: int,
+        new_session: Callable[[], str] = lambda: secrets.token_hex(16),
+    ) -> None:
+        """Read what was known before a restart.
+
+        Args:
+            state: The state file, on a connection of its own: it is read here and never written.
+            pseudonyms: Make the keys under which principals are kept: no name of a person stands in the file.
+            idle_ms: Longest silence within a session.
+            new_session: Makes a session's name.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        self._state = state
+        self._pseudonyms = pseudonyms
+        self._idle_ms = idle_ms
+        self._new_session = new_session
+        rows = state.read("SELECT key, principal, session, started_ms, last_ms, calls, denied FROM sessions")
+        names = ("key", "principal", "session", "started_ms", "last_ms", "calls", "denied")
+        self._sessions = {row[0]: _Session(**dict(zip(names, row, strict=True))) for row in rows}
+        # Principal → whether the block stands in the file; one that does not yet must not be looked up there.
+        self._blocked = {block.principal: True for block in self.blocks()}
+
+    def touch(self, identity: Identity, now_ms: int) -> SessionState:
+        """Count a call, beginning a session if there is none, and return the state before it."""
+        key, principal = self._key(identity), self._principal(identity.agent, identity.user)
+        known = self._sessions.get(key)
+        ended = known is None or now_ms - known.last_ms > self._idle_ms
+        if known is None or (ended and principal not in self._blocked):
+            known = _Session(
+                key=key, principal=principal, session=self._new_session(), started_ms=now_ms, last_ms=now_ms
+            )
+        self._sessions[key] = replace(known, calls=known.calls + 1, last_ms=max(now_ms, known.last_ms))
+        return SessionState(session=known.session, calls=known.calls, denied=known.denied, started_ms=known.started_ms)
+
+    def settle(self, identity: Identity, *, denied: bool) -> Change:
+        """Count how a call ended, and return what makes the session's state durable."""
+        known = self._sessions[self._key(identity)]
+        known = self._sessions[known.key] = replace(known, denied=known.denied + denied)
+        return _SaveSession(known)
+
+    def blocked(self, identity: Identity) -> bool:
+        """Tell whether a principal may not call.
+
+        Raises:
+            StorageError: A block is known, and whether it was released could not be read.
+        """
+        principal = self._principal(identity.agent, identity.user)
+        durable = self._blocked.get(principal)
+        if durable and not self._state.read("SELECT 1 FROM blocks WHERE principal = ?", (principal,)):
+            # Released, perhaps by another process: the next call begins a new session.
+            del self._blocked[principal]
+            self._sessions = {key: row for key, row in self._sessions.items() if row.principal != principal}
+        return principal in self._blocked
+
+    def block(self, identity: Identity, *, decision_id: str, now_ms: int) -> Change:
+        """Block a principal from this moment on, and return what makes the block durable."""
+        principal = self._principal(identity.agent, identity.user)
+        self._blocked[principal] = False
+        return _AddBlock(
+            Block(
+                principal=principal,
+                agent=identity.agent,
+                user=self._pseudonyms.user(identity.user),
+                decision_id=decision_id,
+                since_ms=now_ms,
+            )
+        )
+
+    def confirm_block(self, identity: Identity) -> None:
+        """Note that the block is durable; without this it holds until the gateway is restarted, come what may."""
+        self._blocked[self._principal(identity.agent, identity.user)] = True
+
+    def release(self, agent: str, user: str | None) -> tuple[Block, Change]:
+        """Return a block and what ends it once applied.
+
+        Raises:
+            NotFoundError: The principal is not blocked.
+            StorageError: The file failed.
+        """
+        principal = self._principal(agent, user)
+        found = [block for block in self.blocks() if block.principal == principal]
+        if not found:
+            raise NotFoundError(f"the agent {agent} is not blocked for this user")
+        return found[0], _RemoveBlock(principal)
+
+    def blocks(self) -> list[Block]:
+        """Return the durable blocks, oldest first.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        rows = self._state.read("SELECT principal, agent, user, decision_id, since_ms FROM blocks ORDER BY since_ms")
+        names = ("principal", "agent", "user", "decision_id", "since_ms")
+        return [Block(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def _key(self, identity: Identity) -> str:
+        return self._keyed("gateway-session", [identity.credential, identity.agent, identity.user])
+
+    def _principal(self, agent: str, user: str | None) -> str:
+        return self._keyed("gateway-principal", [agent, user])
+
+    def _keyed(self, kind: str, parts: list[str | None]) -> str:
+        return pseudonym(self._pseudonyms.key, kind, json.dumps(parts))

@@ -1,0 +1,384 @@
+"""The spool: records that are numbered, signed and durable here, until the ledger has them.
+
+What is elsewhere: posting them (`enforcement.drainer`), what is recorded (`enforcement.pep`), the file
+(`enforcement.state`).
+
+INVARIANT: sequence numbers of an epoch are given once, without gaps, in the transaction that makes the record durable;
+after a crash the next number is the one after the last that can be read. When the file is lost, a new epoch begins.
+
+INVARIANT: exactly one outcome for each permitted decision. A decision that permits opens a call in the transaction that
+stores it, an outcome closes it, and an outcome that closes nothing is refused.
+
+INVARIANT 6: payloads wait encrypted (XSalsa20-Poly1305 under the spool key, bound to their record); an entry itself
+holds no personal plaintext.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+import nacl.exceptions
+import nacl.secret
+import nacl.signing
+
+from enforcement.batches import Batch, Depth, Item, OpenCall, QueuedRecord, RecordIdentity, opens_call
+from enforcement.state import StateDatabase
+from ledger.clock import Clock
+from ledger.errors import ConfigError, ConflictError, LedgerError, MalformedError, OverloadedError, StorageError
+from ledger.files import replace_durably
+from ledger.ports import Draft, Opening
+from ledger.records import (
+    SCHEMA_VERSION,
+    Body,
+    Decision,
+    Dropped,
+    Outcome,
+    Record,
+    commitments,
+    decode_entry,
+    encode_record,
+    new_record_id,
+    sign_record,
+)
+
+__all__ = ["Spool"]
+
+_EPOCH_FILE: Final = "epoch"
+_UNSIGNED: Final = "A" * 86 + "=="
+_CHECK: Final = b"tallystick/spool/v1"
+_SEALED: Final = msgspec.msgpack.Decoder(tuple[str, list[tuple[str, bytes, bytes]]])
+
+
+class Spool:
+    """The queue in the state file. Called from one thread at a time."""
+
+    def __init__(
+        self,
+        state: StateDatabase,
+        *,
+        identity: RecordIdentity,
+        signing_key: nacl.signing.SigningKey,
+        spool_key: bytes,
+        clock: Clock,
+        max_bytes: int,
+        new_epoch: Callable[[], str] = lambda: secrets.token_hex(16),
+    ) -> None:
+        """Take the state file, beginning an epoch if it is new.
+
+        Args:
+            state: The state file.
+            identity: What all records have in common.
+            signing_key: The enforcer's Ed25519 key.
+            spool_key: Encrypts payloads, 32 bytes.
+            clock: Dates the records.
+            max_bytes: Most bytes that may wait; an eighth of it is kept for denials.
+            new_epoch: Makes the name of an epoch, 32 hexadecimal digits.
+
+        Raises:
+            ConfigError: The file belongs to another enforcer or log, or was written under another spool key.
+            StorageError: The file failed.
+        """
+        self._state = state
+        self._identity = identity
+        self._signing_key = signing_key
+        self._box = nacl.secret.SecretBox(spool_key)
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._new_epoch = new_epoch
+        self._adopt()
+
+    def _adopt(self) -> None:
+        owner = f"{self._identity.log_id}/{self._identity.enforcer_id}"
+        with self._state.transaction() as connection:
+            meta = _meta(connection)
+            if not meta:
+                _set_meta(connection, owner=owner, key_check=bytes(self._box.encrypt(_CHECK)), records=0, size=0)
+                self._begin_epoch(connection, self._remembered_epoch())
+            elif meta["owner"] != owner:
+                raise ConfigError(f"the state directory belongs to the enforcer {meta['owner']}, not to {owner}")
+            elif self._open_box(meta["key_check"]) != _CHECK:
+                raise ConfigError("the spool key does not open this spool")
+        self._remember_epoch()
+
+    # --- epochs
+
+    def _begin_epoch(self, connection: sqlite3.Connection, previous: str | None) -> None:
+        _set_meta(connection, epoch=self._new_epoch(), seq=0, running_count=0, previous_epoch=previous or "")
+
+    def _remembered_epoch(self) -> str | None:
+        try:
+            return (self._state.directory / _EPOCH_FILE).read_text().strip() or None
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError("the file that names the last epoch cannot be read") from error
+
+    def _remember_epoch(self) -> None:
+        """Name the epoch outside the state file, so that the next one can say which was lost with it."""
+        try:
+            replace_durably(self._state.directory / _EPOCH_FILE, f"{self.epoch}\n".encode(), mode=0o600)
+        except OSError as error:
+            raise StorageError("the file that names the epoch cannot be written") from error
+
+    @property
+    def epoch(self) -> str:
+        """The present epoch, 32 hexadecimal digits."""
+        return str(self._state.read("SELECT value FROM meta WHERE name = 'epoch'")[0][0])
+
+    def unannounced_epoch(self) -> tuple[bool, str | None]:
+        """Tell whether the epoch has no record yet, and which epoch went before it, if that is known."""
+        meta: dict[str, Any] = dict(self._state.read("SELECT name, value FROM meta"))
+        return meta["seq"] == 0, meta["previous_epoch"] or None
+
+    def rotate_epoch(self) -> None:
+        """Begin a new epoch, because the ledger knows numbers of this one that this file does not.
+
+        That happens when an older copy of the file was put back.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        with self._state.transaction() as connection:
+            self._begin_epoch(connection, _meta(connection)["epoch"])
+        self._remember_epoch()
+
+    # --- in
+
+    def append(self, batches: Sequence[Batch]) -> list[list[Record] | LedgerError]:
+        """Number, sign and store batches, in one transaction.
+
+        Durability: synced when the call returns. Atomicity: each batch whole or not at all; one that is refused does
+        not touch the others. Concurrency: another process may append to the same file at any time.
+
+        Returns:
+            For each batch its records, or why it was refused: `MalformedError` (the ledger would not take it),
+            `ConflictError` (a record id is taken, or an outcome closes no open call), `OverloadedError` (the spool is
+            full).
+
+        Raises:
+            StorageError: The file failed; none of the batches may be relied on.
+        """
+        results: list[list[Record] | LedgerError] = []
+        with self._state.transaction() as connection:
+            for batch in batches:
+                connection.execute("SAVEPOINT batch")
+                try:
+                    results.append(self._append(connection, batch))
+                except (MalformedError, ConflictError, OverloadedError) as error:
+                    connection.execute("ROLLBACK TO batch")
+                    results.append(error)
+                connection.execute("RELEASE batch")
+        return results
+
+    def _append(self, connection: sqlite3.Connection, batch: Batch) -> list[Record]:
+        records = [self._insert(connection, item) for item in batch.items]
+        # Only decisions are bounded: each has at most one outcome, which must not fail, and heartbeats are slow.
+        limit = self._max_bytes if batch.reserve else self._max_bytes - self._max_bytes // 8
+        decides = any(isinstance(record.body, Decision) for record in records)
+        if decides and _meta(connection)["size"] > limit:
+            raise OverloadedError("the spool is full")
+        for change in batch.changes:
+            change.apply(connection)
+        return records
+
+    def _insert(self, connection: sqlite3.Connection, item: Item) -> Record:
+        meta = _meta(connection)
+        record, entry = self._number(meta, item)
+        openings = self._seal(record.record_id, item.draft.openings)
+        size = len(entry) + len(openings)
+        try:
+            connection.execute(
+                "INSERT INTO queue (record_id, epoch, seq, size, entry, openings) VALUES (?, ?, ?, ?, ?, ?)",
+                (record.record_id, record.epoch, record.seq, size, entry, openings),
+            )
+            _track_call(connection, record)
+        except sqlite3.IntegrityError as error:
+            raise ConflictError(f"the record id {record.record_id} is taken") from error
+        _set_meta(
+            connection,
+            seq=record.seq,
+            running_count=record.running_count,
+            records=meta["records"] + 1,
+            size=meta["size"] + size,
+        )
+        return record
+
+    def _number(self, meta: dict[str, Any], item: Item) -> tuple[Record, bytes]:
+        identity = self._identity
+        record = Record(
+            schema_version=SCHEMA_VERSION,
+            record_id=item.record_id,
+            log_id=identity.log_id,
+            tenant=identity.tenant,
+            environment=identity.environment,
+            enforcer_id=identity.enforcer_id,
+            epoch=meta["epoch"],
+            seq=meta["seq"] + 1,
+            running_count=meta["running_count"] + isinstance(item.draft.body, Decision),
+            time_ms=self._clock.now_ms(),
+            body=item.draft.body,
+            signature=_UNSIGNED,
+            simulated=identity.simulated,
+            pseudonym_key_id=identity.pseudonym_key_id,
+        )
+        if {opening.field for opening in item.draft.openings} != commitments(record).keys():
+            raise MalformedError("a record comes with one opening for each of its commitments")
+        entry = encode_record(sign_record(record, self._signing_key))
+        # Nothing enters the spool that the ledger would refuse for its form: it would be a hole in the sequence.
+        return decode_entry(entry), entry
+
+    # --- out
+
+    def pending(self, *, max_records: int, max_bytes: int) -> list[QueuedRecord]:
+        """Return the next records in order: at least one if any waits, beyond that no more than the bounds.
+
+        A record whose payloads cannot be decrypted any more is set aside, and declared lost.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        sizes = self._state.read("SELECT position, size FROM queue ORDER BY position LIMIT ?", (max_records,))
+        last, total = 0, 0
+        for position, size in sizes:
+            total += size
+            if last and total > max_bytes:
+                break
+            last = position
+        rows = self._state.read(
+            "SELECT position, record_id, epoch, seq, entry, openings FROM queue WHERE position <= ? ORDER BY position",
+            (last,),
+        )
+        queued: list[QueuedRecord] = []
+        for position, record_id, epoch, seq, entry, box in rows:
+            openings = self._unseal(record_id, box)
+            record = QueuedRecord(
+                position=position, record_id=record_id, epoch=epoch, seq=seq, entry=entry, openings=openings or ()
+            )
+            if openings is None:
+                self.set_aside(record, "unreadable")
+            else:
+                queued.append(record)
+        return queued
+
+    def acknowledge(self, queued: Iterable[QueuedRecord]) -> None:
+        """Forget records that the ledger has.
+
+        Not synced: if it is forgotten in a loss of power, they are posted again, and the ledger knows them.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        with self._state.transaction(synced=False) as connection:
+            for item in queued:
+                _remove(connection, item.position)
+
+    def set_aside(self, queued: QueuedRecord, reason: str) -> None:
+        """Take a record that the ledger will never have out of the way of the others; it is kept.
+
+        Loss is itself a record: unless the number is known to the ledger (``conflict``), it is declared lost.
+
+        Args:
+            queued: The record.
+            reason: ``refused``, ``conflict`` or ``unreadable``.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        body = _body(queued.entry)
+        with self._state.transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO set_aside SELECT record_id, epoch, seq, ?, ?, entry, openings FROM queue"
+                " WHERE position = ?",
+                (reason, self._clock.now_ms(), queued.position),
+            )
+            _remove(connection, queued.position)
+            # A `Dropped` record speaks of its own epoch; one that is refused itself is not declared in turn.
+            same_epoch = queued.epoch == _meta(connection)["epoch"]
+            if reason != "conflict" and same_epoch and not isinstance(body, Dropped):
+                lost = Dropped(
+                    first_seq=queued.seq,
+                    last_seq=queued.seq,
+                    decisions=int(isinstance(body, Decision)),
+                    reason=reason,
+                )
+                self._insert(connection, Item(self.new_record_id(), Draft(body=lost)))
+
+    # --- what is known
+
+    def open_calls(self) -> list[OpenCall]:
+        """Return the permitted calls that have no outcome yet.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        rows = self._state.read("SELECT decision_id, session, user FROM open_calls ORDER BY decision_id")
+        return [OpenCall(*row) for row in rows]
+
+    def depth(self) -> Depth:
+        """Return how much waits.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        meta: dict[str, Any] = dict(self._state.read("SELECT name, value FROM meta"))
+        (aside,) = self._state.read("SELECT count(*) FROM set_aside")[0]
+        return Depth(records=meta["records"], size_bytes=meta["size"], set_aside=aside)
+
+    def new_record_id(self) -> str:
+        """Return an id for a record: a UUID of version 7."""
+        return new_record_id(self._clock.now_ms(), secrets.token_bytes(10))
+
+    # --- payloads
+
+    def _seal(self, record_id: str, openings: Iterable[Opening]) -> bytes:
+        plain = (record_id, [(opening.field, opening.salt, opening.payload) for opening in openings])
+        return bytes(self._box.encrypt(msgspec.msgpack.encode(plain)))
+
+    def _unseal(self, record_id: str, box: bytes) -> tuple[Opening, ...] | None:
+        plain = self._open_box(box)
+        if plain is None:
+            return None
+        named, openings = _SEALED.decode(plain)
+        return tuple(Opening(*opening) for opening in openings) if named == record_id else None
+
+    def _open_box(self, box: bytes) -> bytes | None:
+        try:
+            return bytes(self._box.decrypt(box))
+        except nacl.exceptions.CryptoError:
+            return None
+
+
+def _body(entry: bytes) -> Body | None:
+    try:
+        return decode_entry(entry).body
+    except MalformedError:  # the file was damaged
+        return None
+
+
+def _track_call(connection: sqlite3.Connection, record: Record) -> None:
+    body = record.body
+    if isinstance(body, Decision) and opens_call(body):
+        row = (record.record_id, body.session, body.user)
+        connection.execute("INSERT INTO open_calls VALUES (?, ?, ?)", row)
+    if isinstance(body, Outcome):
+        closed = connection.execute("DELETE FROM open_calls WHERE decision_id = ?", (body.decision_id,))
+        if closed.rowcount != 1:
+            raise ConflictError(f"the decision {body.decision_id} has no open call")
+
+
+def _remove(connection: sqlite3.Connection, position: int) -> None:
+    for (size,) in connection.execute("DELETE FROM queue WHERE position = ? RETURNING size", (position,)).fetchall():
+        meta = _meta(connection)
+        _set_meta(connection, records=meta["records"] - 1, size=meta["size"] - size)
+
+
+def _meta(connection: sqlite3.Connection) -> dict[str, Any]:
+    return dict(connection.execute("SELECT name, value FROM meta").fetchall())
+
+
+def _set_meta(connection: sqlite3.Connection, **values: object) -> None:
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())

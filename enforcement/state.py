@@ -1,0 +1,174 @@
+"""The gateway's state: one SQLite file that survives a crash, and the lock that keeps a second gateway away from it.
+
+What the tables mean is said where they are used: the queue of records in `enforcement.spool`, sessions and blocks in
+`enforcement.sessions`. They share a file so that one transaction can make a decision, its number, the state of its
+session and a block durable together.
+
+WAL with ``synchronous=FULL``: a transaction is synced when it has been committed. The file can be read by its owner
+alone; its directory likewise.
+
+Source: SQLite documentation, "Write-Ahead Logging" and "PRAGMA synchronous".
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from ledger.errors import ConfigError, StorageError
+from ledger.files import sync_directory
+
+__all__ = ["Change", "StateDatabase", "lock_directory"]
+
+_FILE: Final = "state.db"
+_LOCK: Final = "gateway.lock"
+_SCHEMA_VERSION: Final = 1
+_BUSY_SECONDS: Final = 5.0
+_SCHEMA: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
+CREATE TABLE queue (
+    position INTEGER PRIMARY KEY AUTOINCREMENT, record_id TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL,
+    seq INTEGER NOT NULL, size INTEGER NOT NULL, entry BLOB NOT NULL, openings BLOB NOT NULL, UNIQUE (epoch, seq)
+) STRICT;
+CREATE TABLE set_aside (
+    record_id TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, reason TEXT NOT NULL,
+    time_ms INTEGER NOT NULL, entry BLOB NOT NULL, openings BLOB NOT NULL
+) STRICT;
+CREATE TABLE open_calls (decision_id TEXT PRIMARY KEY, session TEXT NOT NULL, user TEXT) STRICT;
+CREATE TABLE sessions (
+    key TEXT PRIMARY KEY, principal TEXT NOT NULL, session TEXT NOT NULL, started_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL, calls INTEGER NOT NULL, denied INTEGER NOT NULL
+) STRICT;
+CREATE TABLE blocks (
+    principal TEXT PRIMARY KEY, agent TEXT NOT NULL, user TEXT, decision_id TEXT NOT NULL, since_ms INTEGER NOT NULL
+) STRICT;
+"""
+
+
+class Change(Protocol):
+    """A change of state that must become durable together with the records that tell of it."""
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        """Make the change inside the caller's transaction."""
+        ...
+
+
+class StateDatabase:
+    """An open state file. Its owner calls it from one thread at a time; other processes may have it open as well.
+
+    Attributes:
+        directory: The state directory.
+        created: The file was not there before: what it remembered is lost, or there was never anything.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Open the file, making it and its directory if they are not there.
+
+        Raises:
+            StorageError: The file system or SQLite failed, or the file is of another version.
+        """
+        self.directory = directory
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.created = _create(directory / _FILE)
+            self._connection = sqlite3.connect(
+                directory / _FILE, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"the state file {_FILE} cannot be opened: {type(error).__name__}") from error
+        try:
+            self._prepare()
+        except (sqlite3.Error, StorageError) as error:
+            self._connection.close()
+            raise StorageError(f"the state file {_FILE} cannot be used: {error}") from error
+
+    def _prepare(self) -> None:
+        connection = self._connection
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=ON")  # a released payload's bytes are overwritten
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
+        elif version != _SCHEMA_VERSION:
+            raise StorageError(f"its version is {version}, not {_SCHEMA_VERSION}")
+
+    @contextmanager
+    def transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
+        """Run statements as one transaction.
+
+        Durability: synced when the block is left, unless ``synced`` is False; then the transaction may be forgotten
+        in a loss of power, but never reordered: a later synced one makes it durable as well.
+        Atomicity: an exception leaves nothing behind.
+
+        Raises:
+            StorageError: SQLite failed; the transaction did not take place, except that a failure of the commit
+                itself may have persisted.
+        """
+        connection = self._connection
+        try:
+            if not synced:
+                connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                if not synced:
+                    connection.execute("PRAGMA synchronous=FULL")
+        except sqlite3.Error as error:
+            raise StorageError(f"the state file failed: {type(error).__name__}") from error
+
+    def read(self, query: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query.
+
+        Raises:
+            StorageError: SQLite failed.
+        """
+        try:
+            return self._connection.execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(f"the state file failed: {type(error).__name__}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+
+def _create(path: Path) -> bool:
+    """Create a file for its owner alone; SQLite gives its side files the same rights."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        return False
+    sync_directory(path.parent)
+    return True
+
+
+def lock_directory(directory: Path) -> int:
+    """Keep other gateways away from a state directory for as long as the returned descriptor is open.
+
+    Raises:
+        ConfigError: Another gateway runs on it.
+        StorageError: The file system failed.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StorageError(f"the state directory cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConfigError("another gateway runs on this state directory") from error
+    return descriptor

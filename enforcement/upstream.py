@@ -1,0 +1,130 @@
+"""The connection to the MCP servers behind the gateway.
+
+A message goes on byte for byte as it was received. Of its headers only those go on that belong to MCP or to tracing: an
+``Authorization`` header was meant for the gateway and is never passed on, cookies and forwarding headers neither. What
+the gateway presents to a server is the server's own setting.
+
+No redirect is followed (it would take a judged call to a place that was not judged), nothing is sent twice, no cookie
+is kept, no proxy is taken from the environment.
+
+Source: RFC 9110 section 7.6 (intermediaries); Model Context Protocol, revision 2026-07-28, "Token Passthrough".
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+from multidict import CIMultiDict
+
+from enforcement.config import Limits, ServerSettings
+from enforcement.mcp_headers import RawHeaders
+from ledger.errors import UpstreamError
+
+__all__ = ["Upstream", "forwarded_headers"]
+
+_FORWARDED: Final = frozenset(
+    {
+        "accept",
+        "accept-language",
+        "baggage",
+        "content-type",
+        "mcp-method",
+        "mcp-name",
+        "mcp-protocol-version",
+        "traceparent",
+        "tracestate",
+        "user-agent",
+    }
+)
+_PARAM_PREFIX: Final = "mcp-param-"
+# Shorter than the idle time-out of common servers, so that a call does not meet a connection that is being closed.
+_KEEPALIVE_SECONDS: Final = 4.0
+
+
+def forwarded_headers(lines: RawHeaders, authorization: str | None) -> CIMultiDict[str]:
+    """Return the headers that go on to a server.
+
+    ``Mcp-Param-*`` headers are forwarded without being understood, as the specification asks of intermediaries.
+
+    Args:
+        lines: The client's header lines.
+        authorization: What the gateway itself presents to the server.
+    """
+    headers: CIMultiDict[str] = CIMultiDict()
+    for raw_name, raw_value in lines:
+        name = raw_name.decode("latin-1").lower()
+        if (name in _FORWARDED or name.startswith(_PARAM_PREFIX)) and raw_value.isascii():
+            headers.add(name, raw_value.decode("ascii").strip(" \t"))
+    headers["accept-encoding"] = "identity"  # what is recorded is what was received
+    if authorization is not None:
+        headers["authorization"] = authorization
+    return headers
+
+
+class Upstream:
+    """Pooled connections to all servers; an asynchronous context, inside of which they live."""
+
+    def __init__(self, limits: Limits, authorizations: Mapping[str, str]) -> None:
+        """Take the bounds.
+
+        Args:
+            limits: Time-outs and the number of connections.
+            authorizations: Server name → ``Authorization`` value that the gateway presents to it.
+        """
+        self._limits = limits
+        self._authorizations = dict(authorizations)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        limits = self._limits
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=limits.concurrent_calls, keepalive_timeout=_KEEPALIVE_SECONDS),
+            timeout=aiohttp.ClientTimeout(
+                total=limits.upstream_total_seconds,
+                sock_connect=limits.upstream_connect_seconds,
+                sock_read=limits.upstream_idle_seconds,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=("User-Agent", "Accept"),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def post(
+        self, server: ServerSettings, lines: RawHeaders, body: bytes
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a message; the answer's body is read inside the context, and its connection is closed with it.
+
+        Args:
+            server: Where to.
+            lines: The client's header lines.
+            body: The client's body bytes.
+
+        Raises:
+            UpstreamError: ``upstream_unreachable``, ``upstream_timeout`` or ``upstream_disconnected``, on the way there
+                or while the answer is read.
+        """
+        assert self._session is not None  # used inside its context
+        headers = forwarded_headers(lines, self._authorizations.get(server.name))
+        try:
+            async with self._session.post(server.url, data=body, headers=headers, allow_redirects=False) as response:
+                yield response
+        except TimeoutError as error:
+            raise UpstreamError("upstream_timeout") from error
+        except aiohttp.ClientConnectorError as error:
+            raise UpstreamError("upstream_unreachable") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamError("upstream_disconnected") from error

@@ -1,0 +1,178 @@
+"""What a transport hands to the enforcement point and gets back, and what a client is told of a denial.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from enforcement.config import ServerSettings
+from enforcement.mcp import Message, Refusal
+from enforcement.mcp_headers import RawHeaders
+from enforcement.refusals import ErrorCode, Reply, RequestId, error_reply
+
+__all__ = ["Completion", "Denial", "Denied", "Inbound", "OutcomeStatus", "Permitted", "Verdict", "denial_reply"]
+
+OutcomeStatus: TypeAlias = Literal["completed", "failed", "cancelled", "not_forwarded"]
+
+_OK: Final = 200
+_FORBIDDEN: Final = 403
+_UNAVAILABLE: Final = (
+    503,
+    ErrorCode.UNAVAILABLE,
+    "The call cannot be judged or recorded now",
+    (("Retry-After", "1"),),
+)
+_BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]]] = {
+    "unauthenticated": (
+        401,
+        ErrorCode.UNAUTHENTICATED,
+        "A valid bearer token is needed",
+        (("WWW-Authenticate", 'Bearer realm="tallystick"'),),
+    ),
+    "origin_not_allowed": (403, ErrorCode.DENIED, "Calls from this origin are not accepted", ()),
+    "unknown_server": (404, ErrorCode.DENIED, "There is no server of this name", ()),
+    "overloaded": _UNAVAILABLE,
+    "ledger_unavailable": _UNAVAILABLE,
+    "spool_full": _UNAVAILABLE,
+    "spool_unavailable": _UNAVAILABLE,
+    "internal_error": _UNAVAILABLE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """One message as a transport received it.
+
+    Attributes:
+        server: The server that the path names.
+        body: Body bytes; of a body that is too long, what was read of it.
+        headers: Header lines.
+        peer: Address of the socket's other end; None if it has none.
+        complete: The whole body arrived in time.
+        overloaded: As many calls are under way as may be.
+    """
+
+    server: str
+    body: bytes
+    headers: RawHeaders
+    peer: str | None
+    complete: bool = True
+    overloaded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The message goes no further; this is the answer."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permitted:
+    """The message may go upstream, once; whatever becomes of it is reported with `Completion`.
+
+    Attributes:
+        decision_id: Record id of the decision.
+        message: The message.
+        server: Where it goes.
+        session: Pseudonym of the session.
+        user: Pseudonym of the user.
+        strict: The outcome must be in the ledger before the result is released.
+    """
+
+    decision_id: str
+    message: Message
+    server: ServerSettings
+    session: str
+    user: str | None
+    strict: bool
+
+
+Verdict: TypeAlias = Denied | Permitted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What became of a permitted call.
+
+    Attributes:
+        status: As in the outcome record.
+        reason: Why it failed, was cancelled or not forwarded.
+        latency_us: From forwarding to the last byte of the answer, microseconds.
+        http_status: The server's HTTP status.
+        answer: The answer's bytes as received.
+        result: The bytes of its ``result`` member.
+        error_code: Its JSON-RPC error code.
+        tool_error: The tool reported an error of its own.
+    """
+
+    status: OutcomeStatus
+    reason: str | None = None
+    latency_us: int = 0
+    http_status: int | None = None
+    answer: bytes | None = None
+    result: bytes | None = None
+    error_code: int | None = None
+    tool_error: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """Why a message goes no further.
+
+    Attributes:
+        reason: Machine-readable cause, as in the decision record.
+        enforcement: ``deny``, ``ask`` or ``kill``.
+        decision_id: Record id of the decision; None if it could not be recorded.
+        rule: The rule that stood against it.
+        refusal: For a message that could not be read, how.
+    """
+
+    reason: str
+    enforcement: str
+    decision_id: str | None
+    rule: str | None = None
+    refusal: Refusal | None = None
+
+
+def denial_reply(message: Message | None, denial: Denial) -> Reply:
+    """Return the answer to a message that is denied.
+
+    A denied request is answered with status 200: it is JSON-RPC that failed, not HTTP, and a client that takes 401 or
+    403 for a call to log in again must not. A notification has no JSON-RPC answer, so that HTTP has to say no.
+    """
+    data: dict[str, object] = {
+        "reason": denial.reason,
+        "enforcement": denial.enforcement,
+        "decision_id": denial.decision_id,
+    }
+    if denial.rule is not None:
+        data["rule"] = denial.rule
+    refusal = denial.refusal
+    if refusal is not None:
+        return error_reply(
+            refusal.request_id,
+            status=refusal.status,
+            code=refusal.code,
+            text=refusal.text,
+            data={**data, **(refusal.data or {})},
+        )
+    request_id = None if message is None else message.request_id
+    status, code, text, headers = _wording(denial, request_id)
+    return error_reply(request_id, status=status, code=code, text=text, data=data, headers=headers)
+
+
+def _wording(denial: Denial, request_id: RequestId | None) -> tuple[int, int, str, tuple[tuple[str, str], ...]]:
+    known = _BY_REASON.get(denial.reason)
+    if known is not None:
+        return known
+    status = _OK if request_id is not None else _FORBIDDEN
+    if denial.enforcement == "ask":
+        return status, ErrorCode.APPROVAL_REQUIRED, "A person must approve this call", ()
+    if denial.enforcement == "kill" or denial.reason == "session_ended":
+        return status, ErrorCode.DENIED, "The session has been ended; an operator must release it", ()
+    return status, ErrorCode.DENIED, "Denied by policy", ()
