@@ -1,0 +1,159 @@
+"""Completeness of enforcers' streams, by example; a model checks it at random in `tests/property`."""
+
+from __future__ import annotations
+
+import pytest
+
+from ledger.completeness import EnforcerStream, Verdict, assess, worst
+from ledger.records import Body, Decision, Dropped, Heartbeat, Record
+from tests.support.streams import StreamWriter
+
+_END = 2_000
+"""End of the period in these tests; records are a millisecond apart, from 1,001 on."""
+
+
+def written(*bodies: Body | str) -> list[Record]:
+    return StreamWriter().write(*bodies)
+
+
+def only(records: list[Record], end_ms: int | None = _END) -> EnforcerStream:
+    (stream,) = assess(records, end_ms=end_ms)
+    return stream
+
+
+def without(records: list[Record], *numbers: int) -> list[Record]:
+    return [record for record in records if record.seq not in numbers]
+
+
+class TestVerdict:
+    def test_a_closed_stream_without_gaps_is_complete(self) -> None:
+        stream = only(written("start", "decision", "outcome", "decision", "outcome", "stop"))
+        assert stream.verdict is Verdict.COMPLETE
+        assert (stream.records, stream.decisions, stream.last_seq) == (6, 2, 6)
+        assert (stream.missing, stream.lost, stream.lost_decisions) == ((), (), 0)
+        assert "all 6 numbers are accounted for" in stream.reason
+
+    @pytest.mark.parametrize(("end_ms", "verdict"), [(1_002, "complete"), (1_003, "complete"), (1_004, "tail unknown")])
+    def test_a_heartbeat_at_or_beyond_the_end_of_the_period_makes_it_complete(self, end_ms, verdict) -> None:
+        stream = only(written("start", "decision", "periodic"), end_ms)
+        assert stream.verdict == verdict
+        assert stream.last_heartbeat_ms == 1_003
+
+    def test_a_decision_beyond_the_end_of_the_period_does_not(self) -> None:
+        assert only(written("start", "decision"), 1_002).verdict is Verdict.TAIL_UNKNOWN
+
+    def test_an_open_stream_is_tail_unknown_without_a_period(self) -> None:
+        assert only(written("start", "decision", "periodic"), None).verdict is Verdict.TAIL_UNKNOWN
+        assert only(written("start", "decision", "stop"), None).verdict is Verdict.COMPLETE
+
+    def test_a_stop_that_is_not_the_last_record_closes_nothing(self) -> None:
+        assert only(written("start", "stop", "start", "decision")).verdict is Verdict.TAIL_UNKNOWN
+
+    def test_a_stream_without_a_heartbeat_is_tail_unknown(self) -> None:
+        stream = only(written("decision"))
+        assert stream.verdict is Verdict.TAIL_UNKNOWN
+        assert stream.last_heartbeat_ms is None
+
+
+class TestGap:
+    @pytest.mark.parametrize("number", range(1, 6))
+    def test_any_record_taken_out_before_the_last_is_a_gap(self, number) -> None:
+        stream = only(without(written("start", "decision", "outcome", "decision", "outcome", "stop"), number))
+        assert stream.verdict is Verdict.GAP
+        assert stream.missing == ((number, number),)
+        assert "1 of 6 sequence numbers are missing" in stream.reason
+
+    def test_the_last_record_taken_out_leaves_the_tail_unknown(self) -> None:
+        assert only(without(written("start", "decision", "stop"), 3)).verdict is Verdict.TAIL_UNKNOWN
+
+    def test_missing_numbers_are_given_as_ranges(self) -> None:
+        records = written(*["decision"] * 9, "stop")
+        assert only(without(records, 1, 2, 5, 7, 8)).missing == ((1, 2), (5, 5), (7, 8))
+
+    def test_a_number_that_occurs_twice_is_a_gap(self) -> None:
+        records = written("start", "decision", "stop")
+        stream = only([*records, records[1]])
+        assert stream.verdict is Verdict.GAP
+        assert "occurs twice" in stream.reason
+
+    @pytest.mark.parametrize(("number", "count"), [(1, 1), (2, 0), (2, 2), (3, 0), (4, 3)])
+    def test_a_running_count_that_disagrees_is_a_gap(self, number, count) -> None:
+        # A decision replaced by a harmless record keeps the numbers whole; the count gives it away.
+        records = written("start", "decision", "outcome", "stop")
+        records[number - 1] = StreamWriter.recounted(records[number - 1], count)
+        stream = only(records)
+        assert stream.verdict is Verdict.GAP
+        assert f"wrong at sequence number {number}" in stream.reason
+
+
+class TestDeclaredLoss:
+    def test_it_is_a_gap_and_listed_apart_from_what_is_missing(self) -> None:
+        writer = StreamWriter()
+        records = writer.write("start", "decision")
+        writer.lose(3, decisions=2)
+        records += writer.write(Dropped(first_seq=3, last_seq=5, decisions=2, reason="spool_full"), "stop")
+        stream = only(records)
+        assert stream.verdict is Verdict.GAP
+        assert (stream.missing, stream.lost, stream.lost_decisions) == ((), ((3, 5),), 2)
+        assert "declared so by the enforcer" in stream.reason
+
+    def test_silence_beside_it_is_named_first(self) -> None:
+        writer = StreamWriter()
+        records = writer.write("start", "decision")
+        writer.lose(4)
+        records += writer.write(Dropped(first_seq=3, last_seq=4, decisions=0, reason="spool_full"), "stop")
+        stream = only(records)
+        assert (stream.missing, stream.lost) == (((5, 6),), ((3, 4),))
+        assert "2 of 8 sequence numbers are missing" in stream.reason
+
+    @pytest.mark.parametrize(("first", "last"), [(1, 3), (9, 9), (9, 2), (1, 2**53 - 1)])
+    def test_no_declaration_makes_a_stream_complete(self, first, last) -> None:
+        # Neither a range of what arrived, nor of what never was, nor one that runs backwards.
+        lie = Dropped(first_seq=first, last_seq=last, decisions=0, reason="spool_full")
+        assert only(written("start", "decision", lie, "stop")).verdict is Verdict.GAP
+
+
+class TestStreams:
+    def test_each_enforcer_and_epoch_is_a_stream_of_its_own(self) -> None:
+        gateway = StreamWriter("gateway-1", epoch="a" * 32)
+        again = StreamWriter("gateway-1", epoch="b" * 32)
+        service = StreamWriter("api", epoch="a" * 32)
+        records = [*gateway.write("start", "decision"), *service.write("start", "stop"), *again.write("start", "stop")]
+        streams = assess(records, end_ms=_END)
+        assert [(stream.enforcer_id, stream.epoch[0], stream.verdict) for stream in streams] == [
+            ("api", "a", Verdict.COMPLETE),
+            ("gateway-1", "a", Verdict.TAIL_UNKNOWN),
+            ("gateway-1", "b", Verdict.COMPLETE),
+        ]
+
+    def test_the_order_of_arrival_does_not_matter(self) -> None:
+        records = written("start", *["decision", "outcome"] * 5, "stop")
+        for other in (records[::-1], records[5:] + records[:5], records[::2] + records[1::2]):
+            assert only(other) == only(records)
+
+    def test_no_records_are_no_streams(self) -> None:
+        assert assess([]) == []
+
+    @pytest.mark.parametrize(
+        ("verdicts", "expected"),
+        [
+            ([], "tail unknown"),
+            (["complete"], "complete"),
+            (["complete", "tail unknown"], "tail unknown"),
+            (["gap", "complete", "tail unknown"], "gap"),
+        ],
+    )
+    def test_the_worst_verdict_is_that_of_all(self, verdicts, expected) -> None:
+        samples = {
+            "complete": written("stop"),
+            "tail unknown": written("decision"),
+            "gap": without(written("decision", "stop"), 1),
+        }
+        assert worst([only(samples[verdict]) for verdict in verdicts]) == expected
+
+
+def test_the_writer_of_these_tests_counts_as_an_enforcer_does() -> None:
+    records = written("start", "decision", "outcome", "decision")
+    assert [record.seq for record in records] == [1, 2, 3, 4]
+    assert [record.running_count for record in records] == [0, 1, 1, 2]
+    assert [type(record.body) for record in records[:2]] == [Heartbeat, Decision]
