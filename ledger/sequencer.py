@@ -11,15 +11,20 @@ reload: the store must answer, and must still hold at least as much as was ever 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from ledger.clock import Clock
 from ledger.errors import ConflictError, DependencyError, OverloadedError, StateError, StorageError
 from ledger.ports import Acknowledgement, LogStore, PendingEntry
 
 __all__ = ["Sequencer"]
+
+_Result: TypeAlias = list[Acknowledgement] | ConflictError
 
 
 @dataclass(slots=True)
@@ -55,7 +60,8 @@ class Sequencer:
             clock: For the time of receipt.
             max_group_records: Records in one transaction, at most; a single larger batch goes alone.
             max_waiting_records: Records waiting, at most.
-            on_sequenced: Called with the new size after each transaction.
+            on_sequenced: Called with the new size after each transaction that acknowledged anything; what it raises
+                goes to the event loop's exception handler and stops nothing.
         """
         self._store = store
         self._log_id = log_id
@@ -63,7 +69,9 @@ class Sequencer:
         self._max_group = max_group_records
         self._max_waiting = max_waiting_records
         self._on_sequenced = on_sequenced
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._stopping = False
         self._waiting_records = 0
         self._acknowledged_size = 0
         self._broken = False
@@ -92,15 +100,11 @@ class Sequencer:
         self._worker = asyncio.create_task(self._run(), name=f"sequencer-{self._log_id}")
 
     async def stop(self) -> None:
-        """Stop; appends that still wait are refused."""
+        """Finish and answer the transaction in hand, refuse the appends that still wait, and stop."""
+        self._stopping = True
+        self._arrived.set()
         if self._worker is not None:
-            self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
-            self._worker = None
-        while not self._queue.empty():
-            waiting = self._queue.get_nowait()
-            if not waiting.done.done():
-                waiting.done.set_exception(StateError("the ledger is shutting down"))
         self._thread.shutdown(wait=True)
 
     async def append(self, batch: Sequence[PendingEntry]) -> list[Acknowledgement]:
@@ -115,17 +119,18 @@ class Sequencer:
             OverloadedError: Too many records wait; nothing was taken.
             ConflictError: An id is taken by another record; nothing was taken.
             StorageError: The store failed; whether the batch persisted is unknown, sending it again is safe.
-            StateError: The sequencer does not run.
+            StateError: The sequencer does not run, or was stopped meanwhile; nothing was taken.
         """
         if not batch:
             return []
-        if self._worker is None:
+        if self._stopping or self._worker is None or self._worker.done():
             raise StateError("the sequencer does not run")
         if self._waiting_records and self._waiting_records + len(batch) > self._max_waiting:
             raise OverloadedError(f"{self._waiting_records} records wait to be sequenced")
         waiting = _Waiting(batch, asyncio.get_running_loop().create_future())
         self._waiting_records += len(batch)
-        self._queue.put_nowait(waiting)
+        self._queue.append(waiting)
+        self._arrived.set()
         # A caller that is cancelled leaves its batch in the queue: it is sequenced all the same, as if the answer
         # had been lost on the way, and sending it again is acknowledged as a duplicate.
         return await asyncio.shield(waiting.done)
@@ -133,24 +138,28 @@ class Sequencer:
     async def _in_thread(self, function: Callable[..., int], *arguments: object) -> int:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
-    async def _next_group(self) -> list[_Waiting]:
-        group = [await self._queue.get()]
+    def _next_group(self) -> list[_Waiting]:
+        group = [self._queue.popleft()]
         records = len(group[0].batch)
-        while not self._queue.empty() and records < self._max_group:
-            group.append(self._queue.get_nowait())
+        while self._queue and records + len(self._queue[0].batch) <= self._max_group:
+            group.append(self._queue.popleft())
             records += len(group[-1].batch)
         return group
 
     async def _run(self) -> None:
-        while True:
-            group = await self._next_group()
-            try:
-                await self._sequence(group)
-            finally:
-                self._waiting_records -= sum(len(waiting.batch) for waiting in group)
-                for waiting in group:
-                    if not waiting.done.done():
-                        waiting.done.set_exception(StateError("the ledger is shutting down"))
+        try:
+            while not self._stopping:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while self._queue and not self._stopping:
+                    group = self._next_group()
+                    await self._sequence(group)
+                    self._waiting_records -= sum(len(waiting.batch) for waiting in group)
+        finally:
+            for waiting in self._queue:
+                _fail(waiting.done, StateError("the ledger is shutting down"))
+            self._queue.clear()
+            self._waiting_records = 0
 
     async def _reload(self) -> None:
         size = await self._in_thread(self._store.sequenced_size, self._log_id)
@@ -161,36 +170,53 @@ class Sequencer:
             )
         self._broken = False
 
+    async def _transact(self, batches: Sequence[Sequence[PendingEntry]]) -> list[_Result]:
+        if self._broken:
+            await self._reload()
+        call = partial(self._store.sequence, self._log_id, batches, received_ms=self._clock.now_ms())
+        results = await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        if len(results) != len(batches):
+            raise StorageError(f"the store answered for {len(results)} batches of {len(batches)}")
+        return results
+
     async def _sequence(self, group: list[_Waiting]) -> None:
-        batches = [waiting.batch for waiting in group]
-        loop = asyncio.get_running_loop()
         try:
-            if self._broken:
-                await self._reload()
-            call = lambda: self._store.sequence(self._log_id, batches, received_ms=self._clock.now_ms())  # noqa: E731  # keyword for a thread
-            results = await loop.run_in_executor(self._thread, call)
+            results = await self._transact([waiting.batch for waiting in group])
+        except asyncio.CancelledError:
+            # The thread goes on and may commit: nobody may be told that nothing was taken.
+            self._give_up(group, StorageError("the ledger was stopped in the middle of a transaction"))
+            raise
+        except (DependencyError, StateError) as error:
+            self._give_up(group, error)
+            return
         except Exception as error:  # noqa: BLE001  # whatever it was, the worker must live and nothing be relied on
-            self._broken = True
-            known = isinstance(error, DependencyError | StateError)
-            reported = error if known else StorageError("sequencing failed unexpectedly")
-            reported.__cause__ = None if known else error
-            for waiting in group:
-                _fail(waiting.done, reported)
+            unexpected = StorageError("sequencing failed unexpectedly")
+            unexpected.__cause__ = error
+            self._give_up(group, unexpected)
             return
         for waiting, result in zip(group, results, strict=True):
             if isinstance(result, ConflictError):
                 _fail(waiting.done, result)
-            elif not waiting.done.done():
+            else:
                 waiting.done.set_result(result)
-        fresh = [done.index + 1 for result in results if isinstance(result, list) for done in result]
-        if fresh:
-            self._acknowledged_size = max(self._acknowledged_size, *fresh)
-            if self._on_sequenced is not None:
-                self._on_sequenced(self._acknowledged_size)
+        self._note(results)
+
+    def _give_up(self, group: list[_Waiting], error: Exception) -> None:
+        self._broken = True
+        for waiting in group:
+            _fail(waiting.done, error)
+
+    def _note(self, results: Sequence[_Result]) -> None:
+        fresh = [done.index + 1 for result in results if not isinstance(result, ConflictError) for done in result]
+        if not fresh:
+            return
+        self._acknowledged_size = max(self._acknowledged_size, *fresh)
+        if self._on_sequenced is not None:
+            # Through the loop: the listener is no part of sequencing, and its failure must not end the worker.
+            asyncio.get_running_loop().call_soon(self._on_sequenced, self._acknowledged_size)
 
 
 def _fail(future: asyncio.Future[list[Acknowledgement]], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-        # An append whose caller went away has nobody to retrieve the error; that is no reason to log it as lost.
-        future.exception()
+    future.set_exception(error)
+    # An append whose caller went away has nobody to retrieve the error; that is no reason to log it as lost.
+    future.exception()
