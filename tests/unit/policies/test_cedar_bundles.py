@@ -11,6 +11,7 @@ from ledger.errors import PolicySyntaxError
 from policies.bundles import Bundle, bundle_from_files
 from policies.engines.cedar import CedarEngine
 from policies.engines.cedar_policies import MAX_RULES
+from policies.engines.cedar_requests import MAX_ENTITIES
 from tests.support.policies import SCHEMA, cedar_bundle, cedar_files
 
 RULE = '@id("a") permit(principal, action, resource);'
@@ -253,6 +254,29 @@ def test_role_hierarchy_of_the_bundle_counts(decide):
     bundle = cedar_bundle(policy, schema=schema, entities=entities)
     assert decide(bundle, roles=("lead",)).permitted
     assert not decide(bundle, roles=("nurse",)).permitted
+
+
+def test_static_entity_may_say_what_follows_from_its_id(decide):
+    entities = [
+        {"uid": {"type": "Tool", "id": "shop/sell"}, "attrs": {"name": "sell"}},
+        {"uid": {"type": "Agent", "id": "Bot"}, "attrs": {"name": "Bot", "level": 1}},
+    ]
+    policy = '@id("a") permit(principal, action, resource) when { principal has level };'
+    assert decide(cedar_bundle(policy, entities=entities)).permitted
+
+
+def test_number_of_static_entities_is_bounded():
+    entities = [{"uid": {"type": "Role", "id": f"r{n}"}} for n in range(MAX_ENTITIES + 1)]
+    refused(cedar_bundle(RULE, entities=entities), f"at most {MAX_ENTITIES} entities")
+
+
+def test_bundle_without_parameters_sees_no_arguments(decide):
+    files = cedar_files(RULE)
+    manifest = json.loads(files["manifest.json"])
+    del manifest["parameters"], files["parameters.json"]
+    bundle = bundle_from_files(files | {"manifest.json": json.dumps(manifest).encode()})
+    assert decide(bundle, arguments='{"amount": "no number"}').permitted
+    assert decide(bundle, arguments='{"amount": 1, "amount": 2}').reason == "parameter_error"
 
 
 @pytest.mark.parametrize("parameters", [[{"name": "x"}], [{"name": "x", "type": "long", "paths": ["."]}]])

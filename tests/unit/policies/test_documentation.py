@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from policies.bundles import MAX_FILES, Bundle, bundle_from_files
-from policies.engines import cedar_policies, cedar_text
+from policies.engines import cedar_policies, cedar_requests, cedar_text
 from policies.evaluate import Reason
 from policies.replay import ReplayClass
 from policies.testing import run_cases
@@ -83,5 +83,6 @@ def test_page_states_the_limits_that_hold():
     assert f"nested more than {cedar_text.MAX_NESTING} deep" in PAGE
     assert f"{cedar_text.MAX_OPERATORS} operators in one policy" in PAGE
     assert f"{cedar_text.MAX_EXPANDED_SCHEMA:,} tokens" in PAGE
-    assert f"{cedar_policies.MAX_RULES:,}\n  policies" in PAGE
+    assert f"{cedar_policies.MAX_RULES:,} policies" in PAGE
+    assert f"{cedar_requests.MAX_ENTITIES:,} static entities" in PAGE
     assert f"more than {MAX_FILES} files" in PAGE
