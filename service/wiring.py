@@ -51,7 +51,15 @@ from service.recorder import ServiceRecorder
 from service.settings import Settings, passphrase
 from service.version import VERSION
 
-__all__ = ["AuditParts", "Services", "build_services", "directory_tiles", "make_anchor", "open_for_audit"]
+__all__ = [
+    "AuditParts",
+    "Services",
+    "build_services",
+    "directory_tiles",
+    "make_anchor",
+    "make_evaluator",
+    "open_for_audit",
+]
 
 _log = structlog.get_logger()
 
@@ -78,6 +86,11 @@ def make_anchor(settings: Settings, clock: Clock) -> Anchor:
     )
     anchor.check()
     return anchor
+
+
+def make_evaluator() -> Evaluator:
+    """Return an evaluator over every engine that is installed."""
+    return Evaluator({"cedar": CedarEngine()})
 
 
 def directory_tiles(root: Path) -> DirectoryTileStore:
@@ -296,7 +309,7 @@ def _assemble(
         clock=clock,
         on_record=take_key,
     )
-    evaluator = Evaluator({"cedar": CedarEngine()})
+    evaluator = make_evaluator()
     registry = Registry(
         log_id=log_id,
         store=SQLBundleStore(database, clock),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from pathlib import Path
 
 import click
 
+from policies.testing import TestReport, run_cases
 from service.cli.client import ServiceClient, service_options
-from service.cli.output import echo_json, json_option, say, table, with_exit_codes
+from service.cli.output import ExitCode, echo_json, json_option, say, table, with_exit_codes
 
 __all__ = ["policy"]
 
@@ -17,6 +20,54 @@ _DIRECTORY = click.argument("directory", type=click.Path(exists=True, file_okay=
 @click.group()
 def policy() -> None:
     """Policy bundles: test, publish, activate, roll back."""
+
+
+@policy.command()
+@_DIRECTORY
+@json_option
+@with_exit_codes
+def test(directory: Path, *, as_json: bool) -> None:
+    """Run the test cases of the bundle in DIRECTORY and say which rules they reach.
+
+    Exit status 1 if a case fails, 4 if the bundle has no case at all.
+    """
+    from policies.directories import read_bundle_directory
+    from service.wiring import make_evaluator
+
+    evaluator = make_evaluator()
+    try:
+        report = asyncio.run(run_cases(read_bundle_directory(directory), evaluator))
+    finally:
+        evaluator.close()
+    if as_json:
+        echo_json(
+            {
+                "cases": len(report.results),
+                "failures": [
+                    {"file": result.case.file, "case": result.case.name, "differences": result.differences}
+                    for result in report.failures
+                ],
+                "covered": report.covered,
+                "uncovered": report.uncovered,
+            }
+        )
+    else:
+        _tell(report)
+    if report.failures:
+        sys.exit(ExitCode.FAILED)
+    if not report.results:
+        sys.exit(ExitCode.UNCHECKED)
+
+
+def _tell(report: TestReport) -> None:
+    for result in report.failures:
+        say(f"FAILED {result.case.file}: {result.case.name}")
+        for line in result.differences:
+            say(f"  {line}")
+    say(f"{len(report.results) - len(report.failures)} of {len(report.results)} cases pass")
+    say(f"{len(report.covered)} of {len(report.covered) + len(report.uncovered)} rules reached")
+    for rule in report.uncovered:
+        say(f"  not reached: {rule}")
 
 
 @policy.command()
