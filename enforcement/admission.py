@@ -85,8 +85,9 @@ class Admission:
         case.identity = self._identify(case.inbound.headers)
         if case.identity is None:
             return refusing("DENY", "unauthenticated")
+        blocked = self._sessions.blocked(case.identity)  # before the session is touched: a release begins a new one
         self._gather(case, case.identity)
-        return self._object_to_caller(case, case.identity) or _object_to_message(case)
+        return self._object_to_caller(case, blocked=blocked) or _object_to_message(case)
 
     def _identify(self, headers: RawHeaders) -> Identity | None:
         return self._principals.identify(single_header(headers, "authorization"))
@@ -111,13 +112,13 @@ class Admission:
             return None
         return self._digests.get(server.name, {}).get(message.name)
 
-    def _object_to_caller(self, case: Case, identity: Identity) -> Ruling | None:
+    def _object_to_caller(self, case: Case, *, blocked: bool) -> Ruling | None:
         origin = single_header(case.inbound.headers, "origin")
         if origin is not None and origin not in self._config.allowed_origins:
             return refusing("DENY", "origin_not_allowed")
         if case.server is None:
             return refusing("DENY", "unknown_server")
-        return refusing("DENY", "session_ended") if self._sessions.blocked(identity) else None
+        return refusing("DENY", "session_ended") if blocked else None
 
 
 def _object_to_message(case: Case) -> Ruling | None:

@@ -150,9 +150,10 @@ class Sessions:
         principal = self._principal(identity.agent, identity.user)
         durable = self._blocked.get(principal)
         if durable and not self._state.read("SELECT 1 FROM blocks WHERE principal = ?", (principal,)):
-            # Released, perhaps by another process: the next call begins a new session.
+            # Released, perhaps by another process: the old session counts as silent, so that the next call begins one.
             del self._blocked[principal]
-            self._sessions = {key: row for key, row in self._sessions.items() if row.principal != principal}
+            for row in [row for row in self._sessions.values() if row.principal == principal]:
+                self._sessions[row.key] = replace(row, last_ms=0)
         return principal in self._blocked
 
     def block(self, identity: Identity, *, decision_id: str, now_ms: int) -> Change:

@@ -1,0 +1,382 @@
+"""A gateway in its surroundings: a ledger over real HTTP, a real MCP server of the official SDK, real clients.
+
+Everything listens on 127.0.0.1, on ports that the system chose, and runs on the test's own event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import nacl.signing
+import uvicorn
+from aiohttp import web
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server.mcpserver import Context, MCPServer
+
+from enforcement.config import GatewayConfig
+from enforcement.gateway import Gateway, build_gateway
+from ledger.clock import Clock, SimulatedClock
+from ledger.commitments import open_commitment
+from ledger.completeness import EnforcerStream, assess
+from ledger.notes import decode_base64
+from ledger.records import Decision as DecisionRecord
+from ledger.records import Outcome, Record, commitments, decode_entry, verify_record_signature
+from policies.bundles import Bundle, bundle_from_files
+from policies.evaluate import Evaluation
+from policies.model import Decision, DecisionRequest, Effect
+from tests.support.mcp_messages import VERSION
+
+SIGNING_KEY = nacl.signing.SigningKey(bytes(range(32)))
+PSEUDONYM_KEY = bytes(range(32, 64))
+SPOOL_KEY = bytes(range(64, 96))
+ENFORCER_TOKEN = "enforcer-token"
+TOKENS = {"Finance-Bot": "finance-token", "Support-Bot": "support-token"}
+NOON_MS = 1_763_982_000_000  # Monday 2025-11-24, 12:00 in Berlin
+WAIT_SECONDS = 20
+
+
+def simple_bundle(note: str = "") -> Bundle:
+    manifest = {"format": "tallystick.bundle/1", "name": "scripted", "engine": "scripted", "policies": ["policy.txt"]}
+    return bundle_from_files({"manifest.json": json.dumps(manifest).encode(), "policy.txt": note.encode() or b"-"})
+
+
+@dataclass
+class ScriptedEvaluator:
+    """Answers by a function of the request; permits everything by default."""
+
+    answer: Callable[[DecisionRequest], dict[str, Any]] = lambda _: {"effect": Effect.PERMIT}
+    asked: list[DecisionRequest] = field(default_factory=list)
+
+    async def evaluate_many(self, bundle: Bundle, requests: Sequence[DecisionRequest]) -> list[Evaluation]:
+        self.asked.extend(requests)
+        return [Evaluation(self._decide(bundle, request), 7) for request in requests]
+
+    def _decide(self, bundle: Bundle, request: DecisionRequest) -> Decision:
+        members = {"rules": ("scripted-rule",), **self.answer(request)}
+        return Decision(bundle_revision=bundle.revision, engine="scripted", engine_version="1", **members)
+
+
+def deny_tool(name: str, **members: Any) -> Callable[[DecisionRequest], dict[str, Any]]:
+    """A policy that permits everything but one tool."""
+
+    def answer(request: DecisionRequest) -> dict[str, Any]:
+        if request.resource.name != name:
+            return {"effect": Effect.PERMIT}
+        return {"effect": Effect.DENY, "failed_condition": f"{name}-forbidden", **members}
+
+    return answer
+
+
+@dataclass
+class FakeLedger:
+    """The service's contract over HTTP: durable when acknowledged, idempotent by record id, conflicts, faults."""
+
+    bundle: Bundle | None = field(default_factory=simple_bundle)
+    records: list[Record] = field(default_factory=list)
+    openings: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    posts: list[list[str]] = field(default_factory=list)
+    fault: Callable[[list[Record]], web.Response | None] = lambda _: None
+    before: Callable[[], Any] | None = None
+    url: str = ""
+    _runner: web.AppRunner | None = None
+    _port: int = 0
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_post("/v1/decisions", self._post)
+        app.router.add_get("/v1/bundles/active", self._bundle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _post(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != f"Bearer {ENFORCER_TOKEN}":
+            return web.json_response({"title": "unauthenticated"}, status=401)
+        assert request.content_type == "application/x-ndjson"
+        lines = (await request.read()).splitlines()
+        batch = [(self._entry(line), json.loads(line)) for line in lines]
+        records = [record for record, _ in batch]
+        self.posts.append([record.record_id for record in records])
+        if self.before is not None:
+            await self.before()
+        refusal = self.fault(records)
+        if refusal is not None:
+            return refusal
+        if any(self._conflicts(record) for record in records):
+            return web.json_response({"title": "conflict"}, status=409)
+        results = [self._take(record, value["openings"]) for record, value in batch]
+        return web.json_response({"results": results}, status=201)
+
+    @staticmethod
+    def _entry(line: bytes) -> Record:
+        """Take the entry's bytes out of the line; a decoder would not show whether they are canonical."""
+        end = line.index(b',"openings":[')
+        assert line.startswith(b'{"record":')
+        return decode_entry(line[len(b'{"record":') : end])
+
+    def _conflicts(self, record: Record) -> bool:
+        for known in self.records:
+            if known.record_id == record.record_id:
+                return known != record
+            if (known.enforcer_id, known.epoch, known.seq) == (record.enforcer_id, record.epoch, record.seq):
+                return True
+        return False
+
+    def _take(self, record: Record, openings: list[dict[str, str]]) -> dict[str, object]:
+        verify_record_signature(record, bytes(SIGNING_KEY.verify_key))
+        committed = commitments(record)
+        assert {opening["field"] for opening in openings} == committed.keys()
+        for opening in openings:
+            name, salt, payload = opening["field"], decode_base64(opening["salt"]), decode_base64(opening["payload"])
+            open_commitment(name, bytes.fromhex(committed[name].digest), salt, payload)
+            self.openings[record.record_id, name] = payload
+        known = [index for index, other in enumerate(self.records) if other.record_id == record.record_id]
+        if not known:
+            self.records.append(record)
+        index = known[0] if known else len(self.records) - 1
+        return {"record_id": record.record_id, "leaf_index": index, "duplicate": bool(known)}
+
+    async def _bundle(self, request: web.Request) -> web.Response:
+        if self.bundle is None:
+            return web.json_response({"title": "none"}, status=404)
+        etag = f'"{self.bundle.revision}"'
+        if request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers={"ETag": etag})
+        return web.Response(body=self.bundle.archive(), headers={"ETag": etag})
+
+    def decisions(self, method: str | None = "tools/call") -> list[DecisionRecord]:
+        bodies = [record.body for record in self.records if isinstance(record.body, DecisionRecord)]
+        return [body for body in bodies if method is None or body.method == method]
+
+    def decision_ids(self, method: str | None = "tools/call") -> list[str]:
+        return [
+            record.record_id
+            for record in self.records
+            if isinstance(record.body, DecisionRecord) and (method is None or record.body.method == method)
+        ]
+
+    def outcomes(self, decision_id: str | None = None) -> list[Outcome]:
+        bodies = [record.body for record in self.records if isinstance(record.body, Outcome)]
+        return [body for body in bodies if decision_id is None or body.decision_id == decision_id]
+
+    def streams(self) -> list[EnforcerStream]:
+        return assess(self.records)
+
+
+class Tools:
+    """A real MCP server that counts what it did."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.started = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.server = MCPServer("finance")
+        self.server.tool()(self.refund_customer)
+        self.server.tool()(self.transfer_funds)
+        self.server.tool()(self.count_slowly)
+        self.server.tool()(self.wait_for_ever)
+        self.server.tool()(self.break_down)
+
+    async def refund_customer(self, amount: float, note: str = "") -> str:
+        """Refund a customer."""
+        self.calls.append("refund_customer")
+        return f"refunded {amount} {note}".strip()
+
+    async def transfer_funds(self, amount: float) -> str:
+        """Transfer funds."""
+        self.calls.append("transfer_funds")
+        return f"transferred {amount}"
+
+    async def count_slowly(self, steps: int, ctx: Context) -> str:
+        """Report progress step by step."""
+        self.calls.append("count_slowly")
+        for step in range(steps):
+            await ctx.report_progress(step + 1, steps)
+        self.started.set()
+        await self.go_on.wait()
+        return "counted"
+
+    async def wait_for_ever(self) -> str:
+        """Never return."""
+        self.calls.append("wait_for_ever")
+        self.started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return "never"
+
+    async def break_down(self) -> str:
+        """Fail."""
+        self.calls.append("break_down")
+        raise ValueError("out of order")
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serve(config: uvicorn.Config) -> AsyncIterator[str]:
+    """Run an ASGI application; yields its base URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = _Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        async with asyncio.timeout(10):
+            while not server.started:  # noqa: ASYNC110  # uvicorn offers no event
+                await asyncio.sleep(0.005)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            server.force_exit = True
+            await task
+
+
+@asynccontextmanager
+async def serve_mcp(tools: Tools) -> AsyncIterator[str]:
+    app = tools.server.streamable_http_app()
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", loop="asyncio")
+    async with tools.server.session_manager.run(), serve(config) as url:
+        yield f"{url}/mcp"
+
+
+def config_of(directory: Path, service: str, upstream: str, **members: Any) -> GatewayConfig:
+    """Return a configuration with one server and two principals; parts may be replaced."""
+    server = {"name": "finance", "url": upstream, "tags": ["internal"], **members.pop("server", {})}
+    settings: dict[str, Any] = {
+        "enforcer_id": "gateway-1",
+        "log_id": "acme",
+        "tenant": "acme",
+        "environment": "test",
+        "zone": "Europe/Berlin",
+        "state_directory": str(directory),
+        "service": {"url": service, "token": f"file:{directory.parent / 'token'}"},
+        "keys": {"signing": "env:UNUSED", "pseudonym": "env:UNUSED", "spool": "env:UNUSED"},
+        "networks": [{"label": "loopback", "cidrs": ["127.0.0.0/8"]}],
+        "principals": [
+            {
+                "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
+                "agent": agent,
+                "user": "alice",
+                "roles": ["finance"],
+                "mfa": True,
+            }
+            for agent, token in TOKENS.items()
+        ],
+        "servers": [server],
+        "recording": {"strict_seconds": 2, "retry_min_seconds": 0.01, "retry_max_seconds": 0.05},
+        "bundles": {"poll_seconds": 3600},
+    }
+    for name, value in members.items():
+        known = settings.get(name)
+        settings[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    return GatewayConfig.model_validate(settings)
+
+
+@dataclass
+class Surroundings:
+    """A running gateway and everything around it."""
+
+    directory: Path
+    ledger: FakeLedger
+    tools: Tools
+    evaluator: ScriptedEvaluator
+    upstream: str
+    clock: Clock
+    options: dict[str, Any]
+    gateway: Gateway | None = None
+    url: str = ""
+
+    @asynccontextmanager
+    async def running(self, **options: Any) -> AsyncIterator[Gateway]:
+        """Run a gateway on the state directory."""
+        config = config_of(self.directory / "state", self.ledger.url, self.upstream, **{**self.options, **options})
+        self.gateway = build_gateway(
+            config,
+            evaluator=self.evaluator,
+            clock=self.clock,
+            signing_key=SIGNING_KEY,
+            pseudonym_key=PSEUDONYM_KEY,
+            spool_key=SPOOL_KEY,
+        )
+        await self.gateway.start()
+        try:
+            async with serve(self.gateway.server_config(host="127.0.0.1", port=0)) as url:
+                self.url = url
+                yield self.gateway
+        finally:
+            await self.gateway.stop()
+
+    @property
+    def mcp_url(self) -> str:
+        return f"{self.url}/servers/finance/mcp"
+
+    @asynccontextmanager
+    async def client(self, agent: str = "Finance-Bot", **options: Any) -> AsyncIterator[Client]:
+        """A client of the official SDK, speaking to the gateway."""
+        async with self.http(agent) as http:
+            transport = streamable_http_client(self.mcp_url, http_client=http)
+            async with Client(transport, mode=VERSION, cache=None, **options) as client:
+                yield client
+
+    @asynccontextmanager
+    async def http(self, agent: str | None = "Finance-Bot") -> AsyncIterator[httpx2.AsyncClient]:
+        headers = {} if agent is None else {"Authorization": f"Bearer {TOKENS.get(agent, agent)}"}
+        async with httpx2.AsyncClient(headers=headers, timeout=WAIT_SECONDS) as http:
+            yield http
+
+    async def settle(self, ready: Callable[[], bool]) -> None:
+        """Wait until something is true that a background task brings about."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not ready():  # noqa: ASYNC110  # any condition of the test's
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def surroundings(
+    directory: Path, *, answer: Callable[[DecisionRequest], dict[str, Any]] | None = None, **options: Any
+) -> AsyncIterator[Surroundings]:
+    """A ledger and an MCP server; the gateway is started by the test, as often as it likes."""
+    token = directory / "token"
+    token.write_text(ENFORCER_TOKEN)
+    token.chmod(0o600)
+    ledger, tools = FakeLedger(), Tools()
+    evaluator = ScriptedEvaluator() if answer is None else ScriptedEvaluator(answer)
+    await ledger.start()
+    try:
+        async with serve_mcp(tools) as upstream:
+            yield Surroundings(
+                directory=directory,
+                ledger=ledger,
+                tools=tools,
+                evaluator=evaluator,
+                upstream=upstream,
+                clock=SimulatedClock(NOON_MS),
+                options=options,
+            )
+    finally:
+        await ledger.stop()
