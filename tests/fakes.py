@@ -55,18 +55,19 @@ class LogSimulator:
     def bundle(self, number: int) -> bytes:
         return pack_bundle(self.entries[256 * number : 256 * number + 256])
 
-    def _hash(self, node: Node) -> bytes:
-        coordinate, first, last = hash_coordinate(*node, self.size)
+    def _path(self, nodes: Sequence[Sequence[Node]], at: int) -> tuple[bytes, ...]:
+        return tuple(fold_nodes([self._hash(node, at) for node in row]) for row in nodes)
+
+    def _hash(self, node: Node, at: int) -> bytes:
+        coordinate, first, last = hash_coordinate(*node, at)
         return subtree_root(unpack_tile(self.files[coordinate.path], coordinate.width)[first:last])
 
-    def _path(self, nodes: Sequence[Sequence[Node]]) -> tuple[bytes, ...]:
-        return tuple(fold_nodes([self._hash(node) for node in row]) for row in nodes)
+    def inclusion(self, index: int, size: int, *, at: int | None = None) -> tuple[bytes, ...]:
+        """Prove a leaf from the tiles that a tree of ``at`` leaves has: a batch's end, by default the last."""
+        return self._path(inclusion_nodes(index, size), at or self.size)
 
-    def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
-        return self._path(inclusion_nodes(index, size))
-
-    def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
-        return self._path(consistency_nodes(old, new))
+    def consistency(self, old: int, new: int, *, at: int | None = None) -> tuple[bytes, ...]:
+        return self._path(consistency_nodes(old, new), at or self.size)
 
     def checkpoint(self, size: int, *, timestamp: int = 1_763_546_400) -> bytes:
         text = body(self.origin, size, self._roots[size])
