@@ -18,6 +18,7 @@ from ledger.merkle import hash_leaf
 from ledger.notes import decode_base64
 from ledger.ports import Opening, PendingEntry
 from ledger.records import (
+    AccessEvent,
     Approval,
     Decision,
     Dropped,
@@ -33,8 +34,8 @@ from service.problems import ForbiddenError
 
 __all__ = ["Admission", "LogIdentity", "Submission", "decode_submissions"]
 
-ENFORCER_BODIES: Final = (Decision, Outcome, Heartbeat, Dropped, Approval)
-"""What an enforcer may write; keys, bundles, tombstones and access events are the service's own."""
+ENFORCER_BODIES: Final = (Decision, Outcome, Heartbeat, Dropped, Approval, AccessEvent)
+"""What an enforcer may write; keys, bundles and tombstones are the service's own."""
 
 
 class _Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

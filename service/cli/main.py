@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from service.cli.audit import audit
+from service.cli.gateway import gateway
 from service.cli.keys import keys
 from service.cli.output import ExitCode
 from service.cli.policy import policy
@@ -26,7 +27,7 @@ def cli() -> None:
     """An immutable audit ledger and compliance evidence service for AI agents that call tools over MCP."""
 
 
-for command in (keys, serve, migrate, find, session, replay, audit, policy):
+for command in (keys, serve, migrate, find, session, replay, audit, policy, gateway):
     cli.add_command(command)
 
 
