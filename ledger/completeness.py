@@ -84,9 +84,14 @@ def _missing(present: list[tuple[int, int]], first: int) -> tuple[tuple[int, int
     return tuple(gaps)
 
 
-def _count_mismatch(records: list[Record], losses: list[tuple[int, Dropped]]) -> int | None:
-    """Return the sequence number of the first record whose running count cannot be right, or None."""
-    counted = 0
+def _count_mismatch(records: list[Record], losses: list[tuple[int, Dropped]], counted: int) -> int | None:
+    """Return the sequence number of the first record whose running count cannot be right, or None.
+
+    Args:
+        records: By sequence number, without gaps.
+        losses: Declared losses among them.
+        counted: Decisions before the first.
+    """
     pending = sorted(losses, key=lambda item: item[1].first_seq)
     for record in records:
         while pending and pending[0][1].last_seq < record.seq:
@@ -97,19 +102,26 @@ def _count_mismatch(records: list[Record], losses: list[tuple[int, Dropped]]) ->
     return None
 
 
-def _assess_stream(enforcer_id: str, epoch: str, records: list[Record], end_ms: int | None) -> EnforcerStream:
-    records = sorted(records, key=lambda record: record.seq)
+def _assess_stream(
+    enforcer_id: str, epoch: str, arrived: list[Record], before: Record | None, end_ms: int | None
+) -> EnforcerStream:
+    first, counted = (1, 0) if before is None else (before.seq + 1, before.running_count)
+    # What stands at or below the number before the range is an earlier range's to account for.
+    records = sorted((record for record in arrived if record.seq >= first), key=lambda record: record.seq)
+    if not records:
+        assert before is not None  # a stream is known by a record
+        return _silent_stream(before, end_ms)
     sequence = [record.seq for record in records]
     losses = [(record.seq, record.body) for record in records if isinstance(record.body, Dropped)]
     lost = sorted((body.first_seq, body.last_seq) for _, body in losses)
     present = sorted([*_ranges(sequence), *lost])
-    missing = _missing(present, 1)
+    missing = _missing(present, first)
     beats = [record for record in records if isinstance(record.body, Heartbeat)]
     last_beat = max((record.time_ms for record in beats), default=None)
     last = records[-1]
     closed = isinstance(last.body, Heartbeat) and last.body.kind == "stop"
     twice = len(set(sequence)) != len(sequence)
-    mismatch = None if missing or twice else _count_mismatch(records, losses)
+    mismatch = None if missing or twice else _count_mismatch(records, losses, counted)
     if missing:
         verdict = Verdict.GAP
         count = sum(b - a + 1 for a, b in missing)
@@ -142,20 +154,50 @@ def _assess_stream(enforcer_id: str, epoch: str, records: list[Record], end_ms: 
     )
 
 
-def assess(records: Iterable[Record], *, end_ms: int | None = None) -> list[EnforcerStream]:
+def _silent_stream(before: Record, end_ms: int | None) -> EnforcerStream:
+    """Assess a stream of which nothing arrived in the range."""
+    beat = before.time_ms if isinstance(before.body, Heartbeat) else None
+    if isinstance(before.body, Heartbeat) and before.body.kind == "stop":
+        verdict, reason = Verdict.COMPLETE, f"the stream was closed at number {before.seq}, before the range"
+    elif beat is not None and end_ms is not None and beat >= end_ms:
+        verdict, reason = Verdict.COMPLETE, "the stream had passed the end of the period before the range"
+    else:
+        verdict, reason = Verdict.TAIL_UNKNOWN, f"nothing shows what came after number {before.seq}, before the range"
+    return EnforcerStream(
+        enforcer_id=before.enforcer_id,
+        epoch=before.epoch,
+        verdict=verdict,
+        reason=reason,
+        records=0,
+        decisions=0,
+        last_seq=before.seq,
+        missing=(),
+        lost=(),
+        lost_decisions=0,
+        last_heartbeat_ms=beat,
+    )
+
+
+def assess(
+    records: Iterable[Record], *, end_ms: int | None = None, before: Iterable[Record] = ()
+) -> list[EnforcerStream]:
     """Say for each enforcer and epoch what its sequence numbers prove.
 
     Args:
-        records: All records of a log from its first leaf on, in any order.
+        records: All records of a log from its first leaf on, in any order; or from a later leaf on, with ``before``.
         end_ms: End of the period, POSIX milliseconds; None leaves every stream that was not closed "tail unknown".
+        before: Of each stream that had records before the first leaf of ``records``, the one with the highest number.
 
     Returns:
         One stream for each enforcer and epoch, sorted by enforcer and first arrival.
     """
     streams: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
+    earlier = {(record.enforcer_id, record.epoch): record for record in before}
+    for key in earlier:
+        streams[key] = []
     for record in records:
         streams[record.enforcer_id, record.epoch].append(record)
-    assessed = [_assess_stream(*key, members, end_ms) for key, members in streams.items()]
+    assessed = [_assess_stream(*key, members, earlier.get(key), end_ms) for key, members in streams.items()]
     return sorted(assessed, key=lambda stream: stream.enforcer_id)
 
 
