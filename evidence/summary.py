@@ -51,6 +51,16 @@ class ControlStatus(StrEnum):
     NOT_APPLICABLE = "not applicable"
 
 
+class TestState(StrEnum):
+    """What came of one computed test."""
+
+    __test__ = False  # pytest would take a class of this name for a test
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOTHING = "nothing to test"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignerLine:
     """A key that signed the end checkpoint or the pack."""
@@ -149,7 +159,7 @@ class DeniedCall:
         failed_condition: First rule that stood against the call.
         bundle_revision: Policy version, or None.
         outcome: Status of its outcome record, or None: a denied call has none, a held one is ``not_forwarded``.
-        proof: Path of its `.tlog-proof` in the pack.
+        proof: Path of its `.tlog-proof` in the pack; empty beyond the first ten thousand proofs of a pack.
         simulated: The record says SIMULATED.
     """
 
@@ -237,6 +247,8 @@ class ControlTestResult:
         passed: Items that passed.
         deviations: Items that failed, at most the first hundred; `failed` counts all.
         failed: Items that failed.
+        needed: Items that must have passed for the test to say anything; fewer are insufficient evidence, no failure.
+        conditional: It is about something that need not happen; if it did not, the control's verdict does without it.
     """
 
     test: str
@@ -245,6 +257,15 @@ class ControlTestResult:
     passed: int
     failed: int
     deviations: tuple[Deviation, ...]
+    needed: int = 1
+    conditional: bool = False
+
+    @property
+    def state(self) -> TestState:
+        """What came of it."""
+        if self.failed:
+            return TestState.FAILED
+        return TestState.PASSED if self.passed >= self.needed else TestState.NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
