@@ -1,0 +1,159 @@
+"""The sentences of a pack: what it proves, what it does not, and where the evidence has gaps.
+
+Pure. Every number comes with its denominator. A verifier makes the same sentences from the same entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from evidence.summary import BundleLine, Gap, Population, Reperformance
+from ledger.completeness import EnforcerStream, Verdict
+
+__all__ = ["completeness_gaps", "decision_gaps", "not_proved", "origin_gaps", "proved", "replay_gaps"]
+
+_SHOWN_LEAVES: Final = 20
+_SHORT_HEX: Final = 12
+
+
+def proved(population: Population) -> tuple[str, ...]:
+    """Return what a verifier can prove from the pack alone."""
+    span = f"leaves {population.first_leaf} to {population.end_leaf - 1}"
+    count, decisions = population.records, population.decisions
+    return (
+        f"All {count} records of {span} are here, unaltered and in order: their root is the one that the log signed.",
+        f"Each of the {count} records was signed by an enforcer whose key the log introduced.",
+        f"The population is every one of the {decisions} decisions among them whose recorded time lies in the period.",
+        "Counts, completeness, verdicts, exceptions and gaps follow from these records by the mappings in the pack.",
+        "The policy bundles in the pack are those that the decisions name, by digest; one that is missing is a gap.",
+    )
+
+
+def not_proved(population: Population) -> tuple[str, ...]:
+    """Return what a verifier cannot prove from the pack."""
+    sentences = (
+        "Calls that went round the gateway: nothing here speaks of them.",
+        "That a recorded fact was true when it was recorded: the pack shows what an enforcer signed.",
+        "When something happened, beyond the operator's clocks; witnesses and anchors named here are his claim.",
+        "That no second log with other records exists, unless the end checkpoint is compared with one from elsewhere.",
+        "That replayed decisions came out as listed: the maker of the pack replayed them, a verifier does not.",
+        "The contents of requests and results: the pack holds commitments to them, and no payload.",
+    )
+    if not population.first_leaf:
+        return sentences
+    told = f"That all key and bundle records before leaf {population.first_leaf} were taken along, not only those here."
+    return (*sentences, told)
+
+
+def _leaves(leaves: Sequence[int]) -> str:
+    shown = ", ".join(map(str, leaves[:_SHOWN_LEAVES]))
+    more = len(leaves) - _SHOWN_LEAVES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def completeness_gaps(
+    population: Population, streams: Sequence[EnforcerStream], open_enforcers: Sequence[str], closed_at: int | None
+) -> list[Gap]:
+    """Return what may be missing from the population."""
+    gaps = [
+        Gap(kind="stream", sentence=f"{one.enforcer_id}, epoch {one.epoch[:_SHORT_HEX]}: {one.verdict}: {one.reason}.")
+        for one in streams
+        if one.verdict is not Verdict.COMPLETE
+    ]
+    gaps += [
+        Gap(kind="open period", sentence=f"Nothing shows that {one} had handed in all its records of the period.")
+        for one in open_enforcers
+    ]
+    if closed_at is None and not open_enforcers:
+        gaps.append(Gap(kind="open period", sentence="No enforcer was heard of before the end of the period."))
+    if population.late:
+        told = f"{len(population.late)} of {population.decisions} decisions of the period arrived after it was closed"
+        gaps.append(Gap(kind="late", sentence=f"{told} at leaf {closed_at}: leaves {_leaves(population.late)}."))
+    return gaps
+
+
+def decision_gaps(population: Population, *, open_calls: int, allowed: int, repeated: int, unproved: int) -> list[Gap]:
+    """Return what decisions of the period do not show.
+
+    Args:
+        population: The population.
+        open_calls: Allowed calls of the period without an outcome.
+        allowed: Allowed calls of the period.
+        repeated: Decisions of the range whose id had occurred before.
+        unproved: Calls that did not pass and have no proof file of their own.
+    """
+    total = population.decisions
+    told = {
+        "observed": (
+            population.observed,
+            f"{population.observed} of {total} decisions of the period were recorded but not enforced (observe mode).",
+        ),
+        "outcome": (
+            open_calls,
+            f"{open_calls} of {allowed} allowed calls of the period have no outcome in this range.",
+        ),
+        "repeated": (repeated, f"{repeated} decisions have an id that another decision had before."),
+        "proofs": (
+            unproved,
+            f"{unproved} calls that did not pass have no proof file of their own; the recalculated root proves them.",
+        ),
+    }
+    return [Gap(kind=kind, sentence=sentence) for kind, (count, sentence) in told.items() if count]
+
+
+def replay_gaps(
+    population: Population,
+    reperformance: Reperformance,
+    bundles: Sequence[BundleLine],
+    held: Collection[str] | Mapping[str, object],
+) -> list[Gap]:
+    """Return which decisions could not be made again exactly, and which bundles are not in the pack.
+
+    Args:
+        population: The population.
+        reperformance: What the replays gave.
+        bundles: Bundles that decided in the period.
+        held: Revisions that are in the pack.
+    """
+    total = population.decisions
+    gaps = [
+        Gap(
+            kind="bundle",
+            sentence=f"The pack has no copy of the bundle {one.name} {one.revision[:_SHORT_HEX]}, which made "
+            f"{one.decisions} of {total} decisions.",
+        )
+        for one in bundles
+        if one.revision not in held
+    ]
+    gaps += [
+        Gap(kind="replay", sentence=f"{count} of {total} decisions could not be made again exactly: {name}.")
+        for name, count in reperformance.by_class.items()
+        if name != "exact"
+    ]
+    if reperformance.different:
+        told = f"{len(reperformance.different)} of {reperformance.by_class.get('exact', 0)} exact replays came out"
+        gaps.append(Gap(kind="replay", sentence=f"{told} otherwise: leaves {_leaves(reperformance.different)}."))
+    return gaps
+
+
+def origin_gaps(*, simulated: int, records: int, maker_simulated: bool, witnesses: int, anchors: int) -> list[Gap]:
+    """Return what keeps the pack from being evidence of something real, or from being dated.
+
+    Args:
+        simulated: Records that say SIMULATED.
+        records: Records of the range.
+        maker_simulated: The maker's keys or clock are simulated.
+        witnesses: Witnesses that the maker names.
+        anchors: Anchors that the maker names.
+    """
+    gaps: list[Gap] = []
+    if simulated:
+        told = f"SIMULATED: {simulated} of {records} records were made with demonstration keys or a made-up clock"
+        gaps.append(Gap(kind="simulated", sentence=f"{told}; they are evidence of nothing real."))
+    elif maker_simulated:
+        gaps.append(Gap(kind="simulated", sentence="SIMULATED: this pack was made with demonstration keys or clock."))
+    if not witnesses and not anchors:
+        told = "The maker names neither a witness nor an anchor: nothing outside the operator's control dates this log."
+        gaps.append(Gap(kind="dating", sentence=told))
+    return gaps
