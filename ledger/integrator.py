@@ -41,21 +41,30 @@ class Integrator:
     def load(self, head: TreeHead) -> None:
         """Take up a published tree from its tiles, and prove that they lead to its root.
 
+        The entries of the last, partial bundle come from the log store, which holds them until the bundle is full; each
+        must be the one that its tile commits to.
+
         Raises:
-            RootMismatchError: The tiles are damaged, or of another log: nothing may be published.
-            NotFoundError: A tile or bundle is missing.
-            MalformedError: A tile or bundle is damaged.
+            RootMismatchError: The tiles or entries are damaged, or of another log: nothing may be published.
+            NotFoundError: A tile or entry is missing.
+            MalformedError: A tile is damaged.
+            StorageError: A store failed.
         """
-        prover = Prover(self._tiles, self._log_id)
-        edge = Edge(head.size, prover.edge_rows(head.size))
+        rows = Prover(self._tiles, self._log_id).edge_rows(head.size)
+        edge = Edge(head.size, rows)
         calculated = edge.root()
         if calculated != head.root:
             raise RootMismatchError(
                 "the tiles do not lead to the checkpoint", expected=head.root, calculated=calculated
             )
-        width = head.size % TILE_WIDTH
-        self._bundle = prover.bundle(head.size // TILE_WIDTH, width) if width else []
-        self._edge = edge
+        start = head.size // TILE_WIDTH * TILE_WIDTH
+        bundle = list(self._reader.entries(start, head.size))
+        # INVARIANT 1: what is written into the next bundle is what was published; the store forgets it afterwards.
+        for index, (entry, leaf) in enumerate(zip(bundle, rows[0] if rows else (), strict=True), start):
+            if hash_leaf(entry) != leaf:
+                message = f"entry {index} is not the one that its tile commits to"
+                raise RootMismatchError(message, expected=leaf, calculated=hash_leaf(entry))
+        self._edge, self._bundle = edge, bundle
 
     def integrate(self, size: int) -> RootHash:
         """Extend the tree to ``size`` leaves and write every tile and bundle of the new size.

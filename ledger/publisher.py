@@ -22,12 +22,19 @@ from dataclasses import dataclass
 
 from ledger.checkpoints import Checkpoint
 from ledger.clock import Clock
-from ledger.errors import AnchorError, StateError
+from ledger.errors import (
+    AnchorError,
+    MalformedError,
+    NotFoundError,
+    RollbackError,
+    StateError,
+    VerificationError,
+)
 from ledger.integrator import Integrator
 from ledger.notes import SignedNote
 from ledger.ports import Anchor, AnchorReceipt, LogStore, Signer, TileStore
 from ledger.proofs import TreeHead
-from ledger.tiles import TILE_WIDTH
+from ledger.tiles import CHECKPOINT_PATH, TILE_WIDTH
 from ledger.trust import TrustPolicy, VerifiedCheckpoint
 
 __all__ = ["AnchorStatus", "Published", "Publisher"]
@@ -87,6 +94,7 @@ class Publisher:
         self._clock = clock
         self._own_policy = TrustPolicy(logs=tuple(signer.verifier_key for signer in signers))
         self._published: Published | None = None
+        self._signed_seconds = 0
         self._anchor_status = AnchorStatus()
 
     @property
@@ -104,16 +112,42 @@ class Publisher:
 
         Raises:
             VerificationError: The checkpoint is not signed by our keys, or the tiles do not lead to its root.
+            RollbackError: A larger checkpoint of ours was exposed or anchored than the store knows: the store was put
+                back to an earlier state, and what it would publish next is another tree.
+            ConflictError: Another tree of this size was exposed or anchored.
             StorageError: A store failed.
         """
+        # Looked up before the store's own: what is shown was published first, so that it is never the larger of the
+        # two, however many others publish meanwhile.
+        shown = max(self._exposed_size(), self._anchored_size())
         checkpoint = self._store.checkpoint(self._log_id)
-        if checkpoint is None:
+        verified = None if checkpoint is None else self._own_policy.verify(checkpoint)
+        size = 0 if verified is None else verified.head.size
+        # INVARIANT 2: a store that was put back publishes nothing.
+        if shown > size:
+            raise RollbackError(f"the log was shown with {shown} leaves, its store has published {size}")
+        if checkpoint is None or verified is None:
             return
-        verified = self._own_policy.verify(checkpoint)
         self._integrator.load(verified.head)
         self._tiles.expose(self._log_id, checkpoint)
         self._remember(checkpoint, verified)
         self.anchor_newest()
+
+    def _exposed_size(self) -> int:
+        try:
+            return self._own_policy.verify(self._tiles.get(self._log_id, CHECKPOINT_PATH)).head.size
+        except NotFoundError:
+            return 0
+
+    def _anchored_size(self) -> int:
+        try:
+            latest = self._anchor.latest(self._log_id)
+            if latest is None:
+                return 0
+            return self._own_policy.verify(self._anchor.get(self._log_id, latest.size)).head.size
+        except (AnchorError, NotFoundError, MalformedError, VerificationError):
+            # An anchor that does not answer, or holds what we never signed, never stops ingestion; the audit names it.
+            return 0
 
     def _remember(self, checkpoint: bytes, verified: VerifiedCheckpoint) -> None:
         timestamp = max(verified.timestamps.values(), default=0)
@@ -121,13 +155,15 @@ class Publisher:
 
     def _timestamp(self) -> int:
         now = self._clock.now_ms() // 1000
-        last = self._published.timestamp_seconds if self._published else 0
+        last = max(self._signed_seconds, self._published.timestamp_seconds if self._published else 0)
         # INVARIANT 2: a clock behind the last signed timestamp signs nothing.
         if now < last:
             raise StateError(f"the clock is {last - now} s behind the last signed checkpoint: nothing is signed")
         return now
 
     def _sign(self, claim: Checkpoint, timestamp_seconds: int) -> tuple[bytes, VerifiedCheckpoint]:
+        # Also of what is never published: a swap that was reported lost may have persisted.
+        self._signed_seconds = timestamp_seconds
         lines = tuple(signer.sign(claim, timestamp_seconds) for signer in self._signers)
         checkpoint = SignedNote(claim.body(), lines).encode()
         # Two implementations must agree before anything is published: the policy verifies with the other one.

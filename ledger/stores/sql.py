@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, select
 
 from ledger.database import insert_if_absent, translated, writing
-from ledger.errors import ConfigError, ConflictError, NotFoundError
+from ledger.errors import ConfigError, ConflictError, NotFoundError, StorageError
+from ledger.merkle import hash_leaf
 from ledger.ports import Acknowledgement, PendingEntry
 from ledger.projection import PROJECTED_TABLES, project
 from ledger.stores import tables
@@ -199,17 +200,22 @@ class SQLLogStore:
 
     def read_sequenced(self, log_id: str, start: int, end: int) -> list[bytes]:
         """See `LogStore.read_sequenced`."""
-        pending = tables.pending_entries.c
+        pending, records = tables.pending_entries.c, tables.records.c
         query = (
-            select(pending.entry)
+            select(pending.entry, records.leaf_hash)
+            .join(tables.records, and_(records.log_id == pending.log_id, records.leaf_index == pending.leaf_index))
             .where(pending.log_id == log_id, pending.leaf_index >= start, pending.leaf_index < end)
             .order_by(pending.leaf_index)
         )
         with translated("read entries"), self._engine.connect() as connection:
-            entries = [bytes(entry) for (entry,) in connection.execute(query)]
-        if len(entries) != max(0, end - start):
+            rows = connection.execute(query).all()
+        if len(rows) != max(0, end - start):
             raise NotFoundError(f"entries {start} to {end} of {log_id} are not all held here")
-        return entries
+        for index, (entry, leaf) in enumerate(rows, start):
+            # INVARIANT 1: what was acknowledged is what is published. Neither database keeps checksums of its rows.
+            if hash_leaf(entry) != leaf:
+                raise StorageError(f"the database holds another entry {index} of {log_id} than was acknowledged")
+        return [bytes(entry) for entry, _ in rows]
 
     def release(self, log_id: str, below: int) -> None:
         """See `LogStore.release`."""

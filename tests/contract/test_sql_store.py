@@ -360,3 +360,31 @@ def test_a_database_whose_lock_is_held_for_ever_is_not_writable(tmp_path, monkey
     SQLLogStore(other).check_writable()
     holder.dispose()
     other.dispose()
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def drop_triggers(engine: Engine, table: str) -> None:
+    with writing(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
+            return
+        query = text("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = :table")
+        for (name,) in connection.execute(query, {"table": table}).all():
+            connection.execute(text(f"DROP TRIGGER {name}"))
+
+
+@pytest.mark.parametrize("table", ["pending_entries", "records"])
+def test_an_entry_that_was_changed_before_it_was_published_is_not_handed_out(store, engine, table):
+    writer = Enforcer()
+    append(store, *(writer.record(writer.heartbeat()) for _ in range(3)))
+    column = {"pending_entries": "entry", "records": "leaf_hash"}[table]
+    drop_triggers(engine, table)
+    with writing(engine) as connection:
+        (original,) = connection.execute(text(f"SELECT {column} FROM {table} WHERE leaf_index = 1")).one()
+        changed = bytes([bytes(original)[0] ^ 1]) + bytes(original)[1:]
+        connection.execute(text(f"UPDATE {table} SET {column} = :changed WHERE leaf_index = 1"), {"changed": changed})
+    with pytest.raises(StorageError, match="another entry 1"):
+        store.read_sequenced(LOG_ID, 0, 3)
+    assert len(store.read_sequenced(LOG_ID, 2, 3)) == 1

@@ -46,6 +46,7 @@ from ledger.tiles import CHECKPOINT_PATH
 from ledger.trust import TrustPolicy
 from ledger.vault import Vault
 from migrations.schema import upgrade
+from tests.support.faults import Faults, FaultyAnchor, FaultyLogStore, FaultyTileStore
 
 LOG_ID = "acme"
 ORIGIN = "log.example/acme"
@@ -148,7 +149,8 @@ def pending(record: Record, vault: Vault | None = None, openings: Sequence[Openi
 class EmbeddedLedger:
     """The embedded default: SQLite, a directory of tiles, a directory anchor, local keys.
 
-    `close` it, or use it as a context manager, where the database is opened again afterwards.
+    `close` it, or use it as a context manager, where the database is opened again afterwards. Its writes pass through
+    `faults`, which notes them and breaks those that a test arms it for.
     """
 
     def __init__(
@@ -159,6 +161,8 @@ class EmbeddedLedger:
         database_url: str | None = None,
         clock: SimulatedClock | None = None,
         service: Enforcer | None = None,
+        faults: Faults | None = None,
+        load: bool = True,
     ) -> None:
         self.root = root
         self.log_id = log_id
@@ -172,6 +176,7 @@ class EmbeddedLedger:
         )
         self.tiles = DirectoryTileStore(root / "logs")
         self.anchor = DirectoryAnchor(root / "anchor")
+        self.faults = faults or Faults()
         self.signers = [LocalSigner(make_key("log", ED25519, seed=1)), LocalSigner(make_key("log", MLDSA44, seed=2))]
         self.policy = TrustPolicy(logs=tuple(signer.verifier_key for signer in self.signers))
         vault_key = make_key("vault", "xchacha20-poly1305", seed=3)
@@ -181,7 +186,8 @@ class EmbeddedLedger:
         self.catalog = SQLCatalog(self.engine)
         self.service = service or Enforcer(log_id=log_id)
         self.publisher = self.make_publisher()
-        self.publisher.load()
+        if load:
+            self.publisher.load()
 
     def __enter__(self) -> Self:
         return self
@@ -192,11 +198,16 @@ class EmbeddedLedger:
     def close(self) -> None:
         self.engine.dispose()
 
-    def reopen(self) -> EmbeddedLedger:
+    def reopen(self, *, load: bool = True) -> EmbeddedLedger:
         """Open folder and database again, as a new process would; the clock and the enforcer go on."""
         self.close()
         return EmbeddedLedger(
-            self.root, log_id=self.log_id, database_url=self.database_url, clock=self.clock, service=self.service
+            self.root,
+            log_id=self.log_id,
+            database_url=self.database_url,
+            clock=self.clock,
+            service=self.service,
+            load=load,
         )
 
     def make_publisher(self, **parts: object) -> Publisher:
@@ -204,18 +215,19 @@ class EmbeddedLedger:
             **{
                 "log_id": self.log_id,
                 "origin": ORIGIN,
-                "store": self.store,
-                "tiles": self.tiles,
-                "integrator": Integrator(self.log_id, self.reader, self.tiles),
+                "store": FaultyLogStore(self.store, self.faults),
+                "tiles": FaultyTileStore(self.tiles, self.faults),
+                "integrator": Integrator(self.log_id, self.reader, FaultyTileStore(self.tiles, self.faults)),
                 "signers": self.signers,
-                "anchor": self.anchor,
+                "anchor": FaultyAnchor(self.anchor, self.faults),
                 "clock": self.clock,
                 **parts,
             }
         )
 
     def append(self, *entries: PendingEntry) -> list[int]:
-        (result,) = self.store.sequence(self.log_id, [entries], received_ms=self.clock.now_ms())
+        faulty = FaultyLogStore(self.store, self.faults)
+        (result,) = faulty.sequence(self.log_id, [entries], received_ms=self.clock.now_ms())
         if isinstance(result, Exception):
             raise result
         return [done.index for done in result]
