@@ -50,6 +50,7 @@ from service.bundles import LogBundleHistory
 from service.health import Metrics
 from service.ingest import Admission, LogIdentity
 from service.keyset import KeySet, introductions, load_key_set
+from service.packs import PackJobs, PackStore
 from service.recorder import ServiceRecorder
 from service.settings import Settings, passphrase
 from service.version import VERSION
@@ -195,7 +196,9 @@ class Services:
     metrics: Metrics
     evaluator: Evaluator
     bundles: Registry
+    bundle_archives: SQLBundleStore
     pack_signers: Sequence[LocalEnvelopeSigner]
+    packs: PackJobs
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def sequenced_size(self) -> int:
@@ -217,11 +220,13 @@ class Services:
             await asyncio.to_thread(self._load_keyring)
         if self.keyring.registrar != self.settings.service_id:
             raise ConfigError(f"the log belongs to the service {self.keyring.registrar}")
+        await self.packs.start(self)
         await self._beat("start")
         self._tasks.append(asyncio.create_task(self._heartbeats(), name="heartbeats"))
 
     async def stop(self) -> None:
         """Close the service's own stream, publish what is sequenced, and let go of everything."""
+        await self.packs.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -347,9 +352,10 @@ def _assemble(
         on_record=take_key,
     )
     evaluator = make_evaluator()
+    archives = SQLBundleStore(database, clock)
     registry = Registry(
         log_id=log_id,
-        store=SQLBundleStore(database, clock),
+        store=archives,
         history=LogBundleHistory(catalog, reader),
         sink=recorder,
         evaluator=evaluator,
@@ -377,5 +383,7 @@ def _assemble(
         metrics=Metrics(),
         evaluator=evaluator,
         bundles=registry,
+        bundle_archives=archives,
+        packs=PackJobs(PackStore(database, settings.data_dir / "packs", log_id), clock),
         pack_signers=[LocalEnvelopeSigner(key) for key in keys.pack],
     )

@@ -213,16 +213,19 @@ def upgrade() -> None:
     op.create_table(
         "pack_jobs",
         sa.Column("log_id", sa.String(length=63), nullable=False),
-        sa.Column("pack_id", sa.String(length=36), nullable=False),
+        sa.Column("job_id", sa.String(length=36), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("step", sa.String(length=128), nullable=False),
         sa.Column("request", sa.Text(), nullable=False),
+        sa.Column("requested_by", sa.String(length=32), nullable=False),
         sa.Column("created_ms", BIG, nullable=False),
         sa.Column("finished_ms", BIG, nullable=True),
+        sa.Column("pack_id", sa.String(length=36), nullable=True),
+        sa.Column("leaves", BIG, nullable=True),
         sa.Column("zip_sha256", sa.String(length=64), nullable=True),
         sa.Column("pdf_sha256", sa.String(length=64), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("log_id", "pack_id", name=op.f("pk_pack_jobs")),
+        sa.PrimaryKeyConstraint("log_id", "job_id", name=op.f("pk_pack_jobs")),
     )
     op.create_index(op.f("ix_pack_jobs_log_id_created_ms"), "pack_jobs", ["log_id", "created_ms"], unique=False)
     op.create_table(

@@ -7,23 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from functools import wraps
-from typing import Final, NoReturn, ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 import click
 
-from ledger.errors import (
-    ConfigError,
-    ConflictError,
-    DependencyError,
-    EvidenceError,
-    MalformedError,
-    PolicyError,
-    SignatureUncheckedError,
-    StateError,
-    TallystickError,
-    TrustPolicyError,
-    VerificationError,
-)
+from evidence.verification import status_of
+from ledger.errors import ConfigError, TallystickError
 
 __all__ = ["ExitCode", "echo_json", "exit_code", "json_option", "say", "table", "with_exit_codes"]
 
@@ -43,24 +32,9 @@ class ExitCode(IntEnum):
     USAGE = 64
 
 
-# The first class that fits decides; subclasses stand before their parents.
-_CODES: Final[tuple[tuple[type[TallystickError], ExitCode], ...]] = (
-    (TrustPolicyError, ExitCode.TRUST_NOT_MET),
-    (SignatureUncheckedError, ExitCode.UNCHECKED),
-    (VerificationError, ExitCode.FAILED),
-    (MalformedError, ExitCode.MALFORMED),
-    (PolicyError, ExitCode.MALFORMED),
-    (ConflictError, ExitCode.FAILED),
-    (DependencyError, ExitCode.UNCHECKED),
-    (StateError, ExitCode.UNCHECKED),
-    (EvidenceError, ExitCode.FAILED),
-    (ConfigError, ExitCode.USAGE),
-)
-
-
 def exit_code(error: TallystickError) -> ExitCode:
-    """Return the exit status that an error stands for."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
+    """Return the exit status that an error stands for; the verifier's statuses, and usage."""
+    return ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode(status_of(error))
 
 
 def _leave(message: str, code: ExitCode) -> NoReturn:

@@ -12,6 +12,7 @@ import click
 
 from ledger.errors import MalformedError
 from service.cli.client import ServiceClient, service_options
+from service.cli.options import milliseconds
 from service.cli.output import ExitCode, echo_json, json_option, say, table, with_exit_codes
 
 __all__ = ["find", "replay", "session"]
@@ -21,16 +22,6 @@ _EFFECTS = ("permit", "deny", "indeterminate", "not_applicable")
 
 def _time(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _milliseconds(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter("an ISO 8601 time, such as 2026-11-18T10:00Z", param=parameter) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _row(item: Mapping[str, Any]) -> tuple[object, ...]:
@@ -53,8 +44,8 @@ def _row(item: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 @click.command()
-@click.option("--from", "time_from", callback=_milliseconds, help="ISO 8601; decisions at or after.")
-@click.option("--to", "time_to", callback=_milliseconds, help="ISO 8601; decisions before.")
+@click.option("--from", "time_from", callback=milliseconds, help="ISO 8601; decisions at or after.")
+@click.option("--to", "time_to", callback=milliseconds, help="ISO 8601; decisions before.")
 @click.option("--agent")
 @click.option("--user", help="The user's name; the service seeks its pseudonym.")
 @click.option("--session")

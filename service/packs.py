@@ -1,0 +1,351 @@
+"""Evidence packs as jobs: asked for, made in the background one at a time, kept as files, listed.
+
+A job first closes the evidence it will use: the request is recorded, the service's own heartbeat says that its stream
+is known up to now, and a checkpoint that covers both is awaited. The pack is then made from that checkpoint alone.
+What became of it is recorded as well, with its digest. A job that was under way when the service stopped has failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+from sqlalchemy import Engine, insert, select, update
+
+from evidence.assemble import AnchoredCopy, AssembledPack, PackRequest, PackSources, assemble
+from evidence.catalogue import framework_names, load_frameworks
+from ledger.clock import Clock
+from ledger.database import translated, writing
+from ledger.errors import AnchorError, EvidenceError, NotFoundError, TallystickError
+from ledger.publisher import Published
+from ledger.records import Record, new_record_id
+from policies.bundles import Bundle, parse_archive
+from reports.render import render_pdf
+from service import tables
+from service.auth import Caller
+from service.keyset import trust_policy
+from service.version import VERSION
+
+if TYPE_CHECKING:
+    from service.wiring import Services
+
+__all__ = ["PackJob", "PackJobs", "PackOrder", "PackStore"]
+
+_log = structlog.get_logger()
+
+_MAX_WAITING: Final = 16
+_ANCHOR_KINDS: Final = {"directory": "directory", "s3": "S3 Object Lock"}
+_INTERRUPTED: Final = "the service stopped while the pack was made; ask again"
+
+
+class PackOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody asked for.
+
+    Attributes:
+        from_ms: Start of the period, POSIX milliseconds.
+        to_ms: End of the period, exclusive.
+        frameworks: Names of catalogues; empty for all.
+        title: For the cover.
+        zone: IANA zone in which the report prints times.
+    """
+
+    from_ms: int
+    to_ms: int
+    frameworks: tuple[str, ...] = ()
+    title: str = "Evidence pack"
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackJob:
+    """A job, as the database has it.
+
+    Attributes:
+        job_id: Its id.
+        state: ``queued``, ``running``, ``done`` or ``failed``.
+        step: What is being done, in words.
+        order: What was asked for.
+        requested_by: Pseudonym of whoever asked.
+        created_ms: When.
+        finished_ms: When it ended, or None.
+        pack_id: Id of the evidence, once it is there.
+        leaves: Size of the checkpoint that the pack is made from.
+        zip_sha256: Digest of the pack.
+        pdf_sha256: Digest of the report alone.
+        error: Why it failed.
+    """
+
+    job_id: str
+    state: str
+    step: str
+    order: PackOrder
+    requested_by: str
+    created_ms: int
+    finished_ms: int | None
+    pack_id: str | None
+    leaves: int | None
+    zip_sha256: str | None
+    pdf_sha256: str | None
+    error: str | None
+
+
+class PackStore:
+    """Jobs in the database and their files in a directory; safe for any thread."""
+
+    def __init__(self, engine: Engine, directory: Path, log_id: str) -> None:
+        """Keep the packs of one log."""
+        self._engine = engine
+        self._directory = directory / log_id
+        self._log_id = log_id
+
+    def path(self, job_id: str, suffix: str) -> Path:
+        """Return where a job's file is: ``zip`` or ``pdf``."""
+        return self._directory / f"{job_id}.{suffix}"
+
+    def make_directory(self) -> None:
+        """Make the directory for files.
+
+        Raises:
+            EvidenceError: It cannot be made.
+        """
+        try:
+            self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            raise EvidenceError(f"the packs' directory cannot be made: {error.strerror}") from error
+
+    def add(self, job_id: str, order: PackOrder, requested_by: str, created_ms: int) -> None:
+        """Keep a new job."""
+        row = {
+            "log_id": self._log_id,
+            "job_id": job_id,
+            "state": "queued",
+            "step": "waiting",
+            "request": msgspec.json.encode(order).decode(),
+            "requested_by": requested_by,
+            "created_ms": created_ms,
+        }
+        with translated("store a pack job"), writing(self._engine) as connection:
+            connection.execute(insert(tables.pack_jobs), row)
+
+    def change(self, job_id: str, **columns: object) -> None:
+        """Note a job's progress."""
+        mine = tables.pack_jobs.c
+        statement = update(tables.pack_jobs).where(mine.log_id == self._log_id, mine.job_id == job_id).values(**columns)
+        with translated("note a pack job's progress"), writing(self._engine) as connection:
+            connection.execute(statement)
+
+    def fail_unfinished(self, now_ms: int) -> None:
+        """Note that jobs of an earlier run of the service will not end."""
+        mine = tables.pack_jobs.c
+        statement = (
+            update(tables.pack_jobs)
+            .where(mine.log_id == self._log_id, mine.state.in_(("queued", "running")))
+            .values(state="failed", error=_INTERRUPTED, finished_ms=now_ms)
+        )
+        with translated("note interrupted pack jobs"), writing(self._engine) as connection:
+            connection.execute(statement)
+
+    def get(self, job_id: str) -> PackJob:
+        """Return a job.
+
+        Raises:
+            NotFoundError: There is none of that id.
+            StorageError: The database failed.
+        """
+        found = self._select(tables.pack_jobs.c.job_id == job_id)
+        if not found:
+            raise NotFoundError(f"there is no evidence pack {job_id}")
+        return found[0]
+
+    def newest(self, limit: int = 100) -> list[PackJob]:
+        """Return the newest jobs, newest first."""
+        return self._select(limit=limit)
+
+    def _select(self, *conditions: object, limit: int = 1) -> list[PackJob]:
+        mine = tables.pack_jobs.c
+        query = select(tables.pack_jobs).where(mine.log_id == self._log_id, *conditions)  # type: ignore[arg-type]  # column expressions
+        ordered = query.order_by(mine.created_ms.desc(), mine.job_id.desc()).limit(limit)
+        with translated("read pack jobs"), self._engine.connect() as connection:
+            rows = connection.execute(ordered).all()
+        return [
+            PackJob(
+                job_id=row.job_id,
+                state=row.state,
+                step=row.step,
+                order=msgspec.json.decode(row.request, type=PackOrder),
+                requested_by=row.requested_by,
+                created_ms=row.created_ms,
+                finished_ms=row.finished_ms,
+                pack_id=row.pack_id,
+                leaves=row.leaves,
+                zip_sha256=row.zip_sha256,
+                pdf_sha256=row.pdf_sha256,
+                error=row.error,
+            )
+            for row in rows
+        ]
+
+
+class PackJobs:
+    """Makes packs for one service, one at a time. Methods belong to one event loop."""
+
+    def __init__(self, store: PackStore, clock: Clock) -> None:
+        """Keep jobs in ``store``; `start` begins the work."""
+        self.store = store
+        self._clock = clock
+        self._services: Services | None = None
+        self._one_at_a_time = asyncio.Semaphore(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._steps: dict[str, str] = {}
+
+    async def start(self, services: Services) -> None:
+        """Take up work for ``services``; unfinished jobs of an earlier run have failed."""
+        self._services = services
+        await asyncio.to_thread(self.store.make_directory)
+        await asyncio.to_thread(self.store.fail_unfinished, self._clock.now_ms())
+
+    async def stop(self) -> None:
+        """End what is under way; the next start notes it as failed."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def order(self, caller: Caller, order: PackOrder) -> PackJob:
+        """Take an order; the job runs on its own.
+
+        Raises:
+            EvidenceError: The order cannot be met: an unknown framework, an empty period, too many jobs waiting.
+            StorageError: The database failed.
+        """
+        services = self._require()
+        if order.to_ms <= order.from_ms:
+            raise EvidenceError("the period ends before it begins")
+        unknown = sorted(set(order.frameworks) - set(framework_names()))
+        if unknown:
+            raise EvidenceError(f"no framework {', '.join(unknown)}; there are {', '.join(framework_names())}")
+        if len(self._tasks) >= _MAX_WAITING:
+            raise EvidenceError(f"{_MAX_WAITING} packs are being made; ask again later")
+        now_ms = self._clock.now_ms()
+        job_id = new_record_id(now_ms, secrets.token_bytes(10))
+        actor = services.access.actor(caller)
+        await asyncio.to_thread(self.store.add, job_id, order, actor, now_ms)
+        await services.access.record([services.access.draft(caller, "request_pack", "pack", target_id=job_id)])
+        task = asyncio.create_task(self._run(caller, job_id, order, actor), name=f"pack-{job_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.to_thread(self.store.get, job_id)
+
+    def _require(self) -> Services:
+        if self._services is None:
+            raise EvidenceError("packs are not made before the service has started")
+        return self._services
+
+    async def _run(self, caller: Caller, job_id: str, order: PackOrder, actor: str) -> None:
+        services = self._require()
+        async with self._one_at_a_time:
+            try:
+                made = await self._make(services, job_id, order, actor)
+            except TallystickError as error:
+                await self._ended(job_id, state="failed", error=str(error))
+                result = services.access.draft(caller, "make_pack", "pack", target_id=job_id, result="failed")
+                await services.access.record([result])
+                return
+            except Exception as error:  # noqa: BLE001  # a background job has nobody above it: the job says that it failed
+                _log.error("pack_failed", job_id=job_id, error=type(error).__name__, exc_info=error)
+                await self._ended(job_id, state="failed", error="an unexpected error; see the service's log")
+                return
+            digest = services.access.draft(
+                caller, "make_pack", "pack", target_id=job_id, digest=made.sha256, items=made.summary.population.records
+            )
+            await services.access.record([digest])
+            await self._ended(
+                job_id,
+                state="done",
+                pack_id=made.pack_id,
+                leaves=made.summary.tree_size,
+                zip_sha256=made.sha256,
+                pdf_sha256=hashlib.sha256(made.pdf).hexdigest(),
+            )
+
+    async def _ended(self, job_id: str, **columns: object) -> None:
+        self._steps.pop(job_id, None)
+        change = {"step": "ended", "finished_ms": self._clock.now_ms(), **columns}
+        await asyncio.to_thread(lambda: self.store.change(job_id, **change))
+
+    async def _make(self, services: Services, job_id: str, order: PackOrder, actor: str) -> AssembledPack:
+        await asyncio.to_thread(self.store.change, job_id, state="running", step="closing the evidence")
+        await services.heartbeat()
+        size = await asyncio.to_thread(services.sequenced_size)
+        published = await services.publishing.wait_for(size, services.settings.proof_timeout_seconds)
+        request = PackRequest(
+            title=order.title,
+            from_ms=order.from_ms,
+            to_ms=order.to_ms,
+            frameworks=load_frameworks(order.frameworks or framework_names()),
+            requested_by=actor,
+            requested_ms=self._clock.now_ms(),
+            software=f"tallystick {VERSION}",
+            zone=order.zone,
+            simulated=services.identity.simulated,
+        )
+        sources = PackSources(
+            prover=services.prover,
+            checkpoint=published.checkpoint,
+            trust=trust_policy(services.keys),
+            anchors=await asyncio.to_thread(_anchored, services, published),
+            bundle=_bundles(services),
+            open_request=_requests(services),
+            evaluator=services.evaluator,
+            clock=self._clock,
+        )
+        made = await assemble(
+            request,
+            sources,
+            self.store.path(job_id, "zip"),
+            render=render_pdf,
+            signers=services.pack_signers,
+            progress=self._progress(job_id),
+        )
+        await asyncio.to_thread(self.store.path(job_id, "pdf").write_bytes, made.pdf)
+        return made
+
+    def step(self, job: PackJob) -> str:
+        """Return what is being done for a job, in words; kept in memory while it runs."""
+        return self._steps.get(job.job_id, job.step)
+
+    def _progress(self, job_id: str) -> Callable[[str, int, int], None]:
+        def progress(step: str, done: int, total: int) -> None:
+            self._steps[job_id] = f"{step}: {done} of {total}"
+
+        return progress
+
+
+def _anchored(services: Services, published: Published) -> tuple[AnchoredCopy, ...]:
+    """Return the copy of this very checkpoint, made now if it was not yet; none if the anchor fails."""
+    kind = _ANCHOR_KINDS[services.settings.effective_anchor.partition(":")[0]]
+    try:
+        receipt = services.anchor.put(services.identity.log_id, published.head.size, published.checkpoint)
+    except AnchorError:
+        return ()
+    return (AnchoredCopy(kind, receipt),)
+
+
+def _bundles(services: Services) -> Callable[[str], Bundle]:
+    def bundle(revision: str) -> Bundle:
+        return parse_archive(services.bundle_archives.get(services.identity.log_id, revision))
+
+    return bundle
+
+
+def _requests(services: Services) -> Callable[[Record], bytes]:
+    def open_request(record: Record) -> bytes:
+        return services.vault.open(record, "request").payload
+
+    return open_request
