@@ -13,15 +13,19 @@ anybody can see. What this does not prevent: whoever runs the service can introd
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from ledger.envelopes import EnvelopeKey
-from ledger.errors import SignatureInvalidError, TrustPolicyError, VerificationError
+from ledger.errors import MalformedError, SignatureInvalidError, TrustPolicyError, VerificationError
 from ledger.notes import KeyId, decode_base64
 from ledger.records import KeyEvent, Record, verify_record_signature
 from ledger.trust import KeyValidity
 
 __all__ = ["IntroducedKey", "Keyring"]
+
+_KEY_ID: Final = re.compile(r"[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +78,9 @@ class Keyring:
             record: The record.
 
         Raises:
-            TrustPolicyError: A key record of somebody who may not introduce keys.
+            TrustPolicyError: A key record of somebody who may not introduce keys, or an enforcer without a key.
             SignatureInvalidError: The signature is not by a key that was introduced for the enforcer.
+            MalformedError: A key record whose key or id cannot be read; it introduces nothing.
         """
         body = record.body
         if self.registrar is None:
@@ -83,6 +88,7 @@ class Keyring:
             return
         self._check_signature(leaf, record)
         if isinstance(body, KeyEvent):
+            # INVARIANT 11: an enforcer cannot introduce another; trust comes from outside what it vouches for.
             if record.enforcer_id != self.registrar:
                 raise TrustPolicyError(f"a key record of {record.enforcer_id}, who may not introduce keys")
             self._take(leaf, body)
@@ -108,16 +114,16 @@ class Keyring:
             self._enforcers.setdefault(key.subject, []).append(key)
 
     def _take(self, leaf: int, body: KeyEvent) -> None:
+        if body.purpose == "log":
+            self.log_validity[_note_key_id(body)] = KeyValidity(body.first_size, body.last_size)
         if body.action == "created":
             self._add(_introduced(leaf, body))
         else:
             self._end(leaf, body)
-        if body.purpose == "log":
-            self.log_validity[KeyId(bytes.fromhex(body.key_id))] = KeyValidity(body.first_size, body.last_size)
 
     def _end(self, leaf: int, body: KeyEvent) -> None:
-        """End a key. A compromised one stops counting after the tree size that the record names."""
-        last = leaf if body.last_size is None else min(leaf, body.last_size)
+        """End a key. One with a last tree size counts for the leaves of that tree: leaf ``last_size`` is beyond it."""
+        last = leaf if body.last_size is None else min(leaf, body.last_size - 1)
         for position, key in enumerate(self.keys):
             if (key.purpose, key.key_id) == (body.purpose, body.key_id) and key.last_leaf is None:
                 ended = replace(key, last_leaf=last)
@@ -151,6 +157,12 @@ class Keyring:
             for key in self.keys
             if key.purpose == "pack" and key.last_leaf is None
         ]
+
+
+def _note_key_id(body: KeyEvent) -> KeyId:
+    if _KEY_ID.fullmatch(body.key_id) is None:
+        raise MalformedError(f"a log key has a key id of 8 hexadecimal digits, not {body.key_id}")
+    return KeyId(bytes.fromhex(body.key_id))
 
 
 def _introduced(leaf: int, body: KeyEvent) -> IntroducedKey:
