@@ -14,9 +14,8 @@ from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.drafts import Case, Ruling
 from enforcement.facts import Networks, build_request, local_time
 from enforcement.identity import Identity, Principals
-from enforcement.mcp import Message, MessageLimits, parse_message
+from enforcement.mcp import Message, MessageLimits, incomplete_message, parse_message
 from enforcement.mcp_headers import RawHeaders, single_header
-from enforcement.refusals import RefusalReason
 from enforcement.sessions import Sessions
 from enforcement.verdicts import Inbound
 from ledger import records
@@ -76,7 +75,12 @@ class Admission:
         Raises:
             StorageError: Whether the caller was released could not be read.
         """
-        parsed = parse_message(case.inbound.body, case.inbound.headers, limits=self._limits)
+        inbound = case.inbound
+        parsed = (
+            parse_message(inbound.body, inbound.headers, limits=self._limits)
+            if inbound.complete
+            else incomplete_message()
+        )
         if isinstance(parsed, Message):
             case.message = parsed
         else:
@@ -122,8 +126,6 @@ class Admission:
 
 
 def _object_to_message(case: Case) -> Ruling | None:
-    if not case.inbound.complete:
-        return refusing("INDETERMINATE", RefusalReason.INCOMPLETE)
     if case.refusal is not None:
         return refusing("INDETERMINATE", case.refusal.reason)
     return refusing("INDETERMINATE", "overloaded") if case.inbound.overloaded else None

@@ -52,6 +52,7 @@ __all__ = [
     "Message",
     "MessageLimits",
     "Refusal",
+    "incomplete_message",
     "parse_message",
     "refuse_lookalikes",
 ]
@@ -168,6 +169,12 @@ def parse_message(body: bytes, headers: RawHeaders, *, limits: MessageLimits | N
         return reader.read(headers)
     except RefusedError as refused:
         return reader.refusal(refused)
+
+
+def incomplete_message() -> Refusal:
+    """Return the refusal of a message whose body did not arrive in time; nothing is read of it."""
+    refused = RefusedError(RefusalReason.INCOMPLETE)
+    return Refusal(reason=refused.reason, code=refused.code, status=refused.status, text=refused.text)
 
 
 def refuse_lookalikes(members: Mapping[str, object], interpreted: Collection[str]) -> None:

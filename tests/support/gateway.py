@@ -308,14 +308,13 @@ class Surroundings:
     upstream: str
     clock: Clock
     options: dict[str, Any]
-    gateway: Gateway | None = None
     url: str = ""
 
     @asynccontextmanager
     async def running(self, **options: Any) -> AsyncIterator[Gateway]:
         """Run a gateway on the state directory."""
         config = config_of(self.directory / "state", self.ledger.url, self.upstream, **{**self.options, **options})
-        self.gateway = build_gateway(
+        gateway = build_gateway(
             config,
             evaluator=self.evaluator,
             clock=self.clock,
@@ -323,13 +322,13 @@ class Surroundings:
             pseudonym_key=PSEUDONYM_KEY,
             spool_key=SPOOL_KEY,
         )
-        await self.gateway.start()
+        await gateway.start()
         try:
-            async with serve(self.gateway.server_config(host="127.0.0.1", port=0)) as url:
+            async with serve(gateway.server_config(host="127.0.0.1", port=0)) as url:
                 self.url = url
-                yield self.gateway
+                yield gateway
         finally:
-            await self.gateway.stop()
+            await gateway.stop()
 
     @property
     def mcp_url(self) -> str:
