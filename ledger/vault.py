@@ -164,6 +164,9 @@ class Vault:
         if commitment is None:
             raise MalformedError(f"record {record.record_id} commits to no field {field}")
         sealed = self._store.payload(self._log_id, record.record_id, field)
+        # The leaf says whose payload it is. Were the store believed, a made-up subject would pass for an erased one.
+        if sealed.subject != subject_of(record):
+            raise CommitmentError(f"the vault keeps the payload for the field {field} under another subject")
         key = self._keys.get(self._log_id, sealed.subject)
         try:
             content = nacl.secret.Aead(key).decrypt(sealed.ciphertext, self._label(record.record_id, field))
