@@ -1,4 +1,4 @@
-"""SQL databases for tests: a fixture that runs a test once on SQLite and once on PostgreSQL."""
+"""SQL databases for tests: a fixture that runs a test once on SQLite and once on PostgreSQL; all are closed at the end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, event
 
 from ledger.database import open_engine
 from migrations.schema import upgrade
+
+
+@pytest.fixture(autouse=True)
+def _databases_are_closed() -> Iterator[None]:
+    """Close what a test opened: from Python 3.13 on, a SQLite connection left open is a warning, and so a failure.
+
+    The warning would come whenever the garbage collector does, and so be pinned on another test.
+    """
+    opened: dict[int, Engine] = {}
+
+    def remember(connection: Connection) -> None:
+        opened[id(connection.engine)] = connection.engine
+
+    event.listen(Engine, "engine_connect", remember)
+    yield
+    event.remove(Engine, "engine_connect", remember)
+    for engine in opened.values():
+        engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
