@@ -1,4 +1,4 @@
-"""SQL databases for tests: a fixture that runs a test once on SQLite and once on PostgreSQL; all are closed at the end."""
+"""SQL databases for tests: one fixture that runs a test on both kinds, and one that closes what was opened."""
 
 from __future__ import annotations
 
