@@ -61,11 +61,12 @@ ADR_HEADINGS = ("Question", "Options", "Choice", "Consequences")
 
 def tracked_files() -> list[Path]:
     """Return the files of the repository; without git (a downloaded archive) all that are not made by a build."""
+    paths = [path for path in ROOT.rglob("*") if not _UNTRACKED & set(path.relative_to(ROOT).parts)]
     if shutil.which("git") and (ROOT / ".git").exists():
-        listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-        paths = [ROOT / name for name in listing.decode().split("\0") if name]
-    else:
-        paths = [path for path in ROOT.rglob("*") if not _UNTRACKED & set(path.relative_to(ROOT).parts)]
+        # git refuses a folder that belongs to somebody else, as in a mounted container: that is as if there were none.
+        done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+        if done.returncode == 0:
+            paths = [ROOT / name for name in done.stdout.decode().split("\0") if name]
     return sorted(path for path in paths if path.is_file())
 
 
