@@ -93,10 +93,7 @@ async def _send(services: Services, caller: Caller, job_id: str, suffix: Literal
         path,
         media_type=_MEDIA_TYPES[suffix],
         filename=f"tallystick-{job_id}.{suffix}",
-        headers={
-            "Cache-Control": "private, no-store",
-            "Repr-Digest": f"sha-256=:{encode_base64(bytes.fromhex(digest or ''))}:",
-        },
+        headers={"Cache-Control": "private, no-store", "Repr-Digest": f"sha-256=:{encoded}:"},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from service.cli.audit import audit
+from service.cli.demo import demo
 from service.cli.evidence import evidence, verify
 from service.cli.gateway import gateway
 from service.cli.keys import keys
@@ -28,7 +29,7 @@ def cli() -> None:
     """An immutable audit ledger and compliance evidence service for AI agents that call tools over MCP."""
 
 
-for command in (keys, serve, migrate, find, session, replay, verify, audit, evidence, policy, gateway):
+for command in (demo, keys, serve, migrate, find, session, replay, verify, audit, evidence, policy, gateway):
     cli.add_command(command)
 
 

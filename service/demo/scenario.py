@@ -164,7 +164,6 @@ def _finance(day: Day) -> Iterator[Step]:
         tool="transfer_funds",
         arguments='{"account": "DE02-2105", "amount": 9000}',
         expect="ask",
-        rule="transfer-needs-approval",
         title="a transfer, which a person must approve",
     )
     yield Step(
@@ -273,24 +272,26 @@ def _retail(day: Day) -> Iterator[Step]:
 
 
 def _strange(day: Day) -> Iterator[Step]:
-    def odd(minute: int, who: str, rule: str, title: str, body: bytes | None = None, name: str | None = None) -> Step:
+    def odd(
+        minute: int, rule: str, title: str, who: str = "finance", body: bytes | None = None, name: str = ""
+    ) -> Step:
         return Step(
             when=day.at(13, minute),
             who=who,
             server="finance",
-            tool="Payroll-DB",
-            arguments='{"month": "2026-10"}',
+            tool="refund_customer",
+            arguments='{"customer_id": "C-1042", "amount": 10}',
             expect="deny",
             rule=rule,
             title=title,
             body=body,
-            headers={} if name is None else {"Mcp-Name": name},
+            headers={"Mcp-Name": name} if name else {},
         )
 
-    yield odd(0, "finance", "malformed", "a message that is not JSON", body=b'{"jsonrpc":"2.0","id":1,"method":')
-    yield odd(1, "finance", "header_mismatch", "a header that names another tool", name="harmless_tool")
-    yield odd(2, "", "unauthenticated", "a token that nobody issued")
-    yield odd(3, "contractor", "no_permit", "an agent whom no rule permits")
+    yield odd(0, "malformed", "a message that is not JSON", body=b'{"jsonrpc":"2.0","id":1,"method":')
+    yield odd(1, "header_mismatch", "a header that names another tool", name="harmless_tool")
+    yield odd(2, "unauthenticated", "a token that nobody issued", who="")
+    yield odd(3, "no_permit", "an agent whom no rule permits", who="contractor")
 
 
 def steps(day: Day) -> list[Step]:

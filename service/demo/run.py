@@ -1,0 +1,515 @@
+"""Running the demonstration: service, servers, gateway and clients, from the first call to a verified pack.
+
+Everything is real but the clock of the gateway and the keys, and both mark every record and page SIMULATED: a uvicorn
+with the service over SQLite and directories, MCP servers of the official SDK in a process of their own, the gateway on
+a socket of its own, clients of the official SDK that call from their own loopback addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import secrets
+import shutil
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import click
+import httpx
+import uvicorn
+
+from enforcement.config import GatewayConfig
+from enforcement.gateway import Gateway
+from evidence.verify import verify_pack
+from ledger.clock import SimulatedClock, SystemClock
+from ledger.envelopes import ED25519
+from ledger.errors import ConfigError, EvidenceError, UpstreamError
+from ledger.keys import generate_key, save_key
+from ledger.notes import encode_base64
+from ledger.trust import parse_trust_policy
+from policies.directories import read_library_bundle
+from service.app import create_app
+from service.auth import Role
+from service.demo.clients import Answer, Callers
+from service.demo.scenario import AGENTS, NETWORKS, Day, Step, steps
+from service.keyset import make_key_set
+from service.settings import load_settings
+from service.wiring import Services, build_services, make_gateway, open_for_audit
+
+__all__ = ["run_demo"]
+
+_ZONE: Final = ZoneInfo("Europe/Berlin")
+_WEDNESDAY: Final = 2
+_PORT: Final = 8787
+_MARKER: Final = "made by tallystick demo: may be deleted"
+_SERVERS: Final = ("finance", "support", "healthcare", "retail")
+_WAIT_SECONDS: Final = 60.0
+
+
+def _say(text: str = "") -> None:
+    click.echo(text)
+
+
+@dataclass(slots=True)
+class Checks:
+    """What the demonstration claims, and whether it held."""
+
+    failed: list[str] = field(default_factory=list)
+
+    def expect(self, claim: str, *, holds: bool, detail: str = "") -> None:
+        """Print a claim with a mark, and remember it if it does not hold."""
+        _say(f"  {'✓' if holds else '✗'} {claim}{f' ({detail})' if detail else ''}")
+        if not holds:
+            self.failed.append(claim)
+
+
+def _past_wednesday() -> Day:
+    """Return the latest Wednesday that is over with the night after it."""
+    now = datetime.fromtimestamp(SystemClock().now_ms() / 1000, tz=_ZONE)
+    day = (now - timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
+    while day.weekday() != _WEDNESDAY:
+        day -= timedelta(days=1)
+    return Day(start=day)
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _listen(preferred: int) -> socket.socket:
+    """Return a listening loopback socket at the preferred port, or at any if that is taken."""
+    for port in (preferred, 0):
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+        except OSError:
+            listening.close()
+            continue
+        return listening
+    raise ConfigError("no port of 127.0.0.1 can be listened on")
+
+
+@asynccontextmanager
+async def _serving(config: uvicorn.Config, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve in a task of this loop; signals stay with whoever runs the demonstration."""
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # older uvicorn
+    task = asyncio.create_task(server._serve([listening]))  # noqa: SLF001  # serve() would take over the signals
+    try:
+        while not server.started:
+            if task.done():
+                await task
+            await asyncio.sleep(0.02)
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def _tool_servers(log: Path) -> AsyncIterator[str]:
+    """Start the MCP servers in a process of their own and yield their base URL."""
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "service.demo.tools", stdout=asyncio.subprocess.PIPE, stderr=errors
+        )
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), _WAIT_SECONDS)
+        if not line:
+            raise UpstreamError(f"the demonstration's MCP servers did not start; see {log}")
+        yield f"http://127.0.0.1:{json.loads(line)['port']}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+def _fresh(folder: Path) -> None:
+    """Make an empty folder, removing what an earlier demonstration left there, and nothing else."""
+    marker = folder / "README"
+    if folder.exists():
+        if not marker.is_file() or marker.read_text(encoding="utf-8").strip() != _MARKER:
+            raise ConfigError(f"{folder} exists and was not made by the demonstration")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    marker.write_text(_MARKER + "\n", encoding="utf-8")
+
+
+class _API:
+    """Calls the service with one token."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=_WAIT_SECONDS, trust_env=False
+        )
+
+    async def __call__(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401  # JSON
+        response = await self._client.request(method, path, **options)
+        if not response.is_success:
+            raise UpstreamError(f"{method} {path}: {response.status_code} {response.text[:300]}")
+        return response.json() if "json" in response.headers.get("content-type", "") else response.content
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+@dataclass(slots=True, kw_only=True)
+class Demo:
+    """One demonstration."""
+
+    folder: Path
+    day: Day
+    clock: SimulatedClock
+    checks: Checks = field(default_factory=Checks)
+    tokens: dict[str, str] = field(default_factory=dict)
+    agent_tokens: dict[str, str] = field(default_factory=dict)
+    revisions: dict[str, str] = field(default_factory=dict)
+    answers: list[tuple[Step, Answer]] = field(default_factory=list)
+
+    # --- 1: setting up
+
+    def make_services(self) -> tuple[Services, socket.socket]:
+        """Make keys and service for an empty log."""
+        listening = _listen(_PORT)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        settings = load_settings(
+            data_dir=self.folder / "data",
+            keys_dir=self.folder / "keys",
+            database_url="",
+            anchor=f"directory:{self.folder / 'anchor'}",
+            log_id="demo",
+            tenant="demo",
+            origin="tallystick.invalid/demo",
+            environment="demonstration",
+            service_id="service",
+            listen=url.removeprefix("http://"),
+            external_url=url,
+            insecure_cookies=True,
+            heartbeat_interval_seconds=5,
+        )
+        make_key_set(
+            settings.keys_dir,
+            origin=settings.origin,
+            service_id=settings.service_id,
+            created_ms=SystemClock().now_ms(),
+            simulated=True,
+        )
+        return build_services(settings, allow_simulated=True), listening
+
+    async def make_gateway(self, services: Services, tools_url: str, service_url: str) -> Gateway:
+        """Introduce a gateway to the service and configure it for the day's agents and servers."""
+        home = self.folder / "gateway"
+        home.mkdir(mode=0o700)
+        now_ms = SystemClock().now_ms()
+        signing = generate_key("enforcer", ED25519, "gateway-1", created_ms=now_ms, simulated=True)
+        save_key(signing, home / "signing.json")
+        save_key(
+            generate_key("spool", "xsalsa20-poly1305", "gateway-1", created_ms=now_ms, simulated=True),
+            home / "spool.json",
+        )
+        assert signing.public_key is not None
+        admin = _API(service_url, self.tokens["admin"])
+        body = {"enforcer_id": "gateway-1", "public_key": encode_base64(signing.public_key)}
+        introduced = await admin("POST", "/v1/enforcers", json=body)
+        await admin.close()
+        token_file = home / "service.token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(introduced["token"], encoding="utf-8")
+        config = GatewayConfig.model_validate(
+            {
+                "enforcer_id": "gateway-1",
+                "log_id": services.identity.log_id,
+                "tenant": services.identity.tenant,
+                "environment": services.identity.environment,
+                "zone": str(_ZONE),
+                "state_directory": str(home / "state"),
+                "service": {"url": service_url, "token": f"file:{token_file}"},
+                "keys": {
+                    "signing": f"file:{home / 'signing.json'}",
+                    "pseudonym": f"file:{services.settings.keys_dir / 'pseudonym.json'}",
+                    "spool": f"file:{home / 'spool.json'}",
+                },
+                "networks": [{"label": label, "cidrs": [cidr]} for label, cidr in NETWORKS.items()],
+                "principals": [self._principal(key) for key in (agent.key for agent in AGENTS)],
+                "servers": [{"name": name, "url": f"{tools_url}/{name}/mcp"} for name in _SERVERS],
+                "recording": {"heartbeat_seconds": 1},
+                "bundles": {"poll_seconds": 1},
+                # The simulated day has pauses of hours, which the clients' idle sessions must not notice.
+                "sessions": {"idle_seconds": 86_400},
+            }
+        )
+        return make_gateway(config, None, clock=self.clock, evaluator=services.evaluator)
+
+    def _principal(self, key: str) -> dict[str, object]:
+        agent = next(agent for agent in AGENTS if agent.key == key)
+        self.agent_tokens[key] = secrets.token_urlsafe(32)
+        return {
+            "token_sha256": hashlib.sha256(self.agent_tokens[key].encode()).hexdigest(),
+            "agent": agent.agent,
+            "user": agent.user,
+            "roles": list(agent.roles),
+            "mfa": agent.mfa,
+        }
+
+    async def activate_policy(self, service_url: str) -> None:
+        """Publish the day's bundle and a changed one; activate the first."""
+        admin = _API(service_url, self.tokens["admin"])
+        for name in ("demo", "demo-extended-hours"):
+            bundle = read_library_bundle(name)
+            published = await admin("POST", "/v1/bundles", content=bundle.archive())
+            self.revisions[name] = published["revision"]
+        await admin.close()
+        approver = _API(service_url, self.tokens["approver"])
+        await approver("POST", f"/v1/bundles/{self.revisions['demo']}/activation", json={"comment": "for the day"})
+        await approver.close()
+
+    # --- 2: the day
+
+    async def play(self, gateway_url: str) -> None:
+        """Send the day's messages in order, each at its simulated time, and look at each answer."""
+        day = steps(self.day)
+        routine = 0
+        async with Callers(gateway_url, self.agent_tokens) as callers:
+            for step in day:
+                self.clock.advance_to(max(self.clock.now_ms(), _ms(step.when)))
+                answer = await callers.send(step)
+                self.answers.append((step, answer))
+                if step.title:
+                    self._tell(step, answer)
+                elif not answer.meets(step):
+                    self.checks.expect(f"routine call of {step.tool}", holds=False, detail=answer.told())
+                else:
+                    routine += 1
+        self.checks.expect(f"{routine} routine calls of the working day passed", holds=routine > 0)
+
+    def _tell(self, step: Step, answer: Answer) -> None:
+        claim = f"{step.when:%a %H:%M}  {step.title}: {answer.told()}"
+        self.checks.expect(claim, holds=answer.meets(step))
+
+    # --- 3: the record of it
+
+    async def check_record(self, services: Services, gateway: Gateway, tools_url: str) -> None:
+        """Compare what the servers saw and what the ledger holds with what was sent."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            ran: Mapping[str, int] = (await client.get(f"{tools_url}/counters")).json()
+        allowed = Counter(f"{step.server}/{step.tool}" for step, _ in self.answers if step.expect == "allow")
+        self.checks.expect(
+            "each tool ran exactly as often as it was allowed; no denied call arrived",
+            holds=dict(allowed) == dict(ran),
+            detail=f"{sum(ran.values())} of {len(self.answers)} calls",
+        )
+        del gateway
+        log_id = services.identity.log_id
+        counts = await asyncio.to_thread(services.catalog.counts, log_id)
+        decisions = await asyncio.to_thread(services.catalog.of_type, log_id, "decision")
+        recorded = Counter()  # type: ignore[var-annotated]  # str
+        for index in decisions:
+            body = (await asyncio.to_thread(services.reader.record, index)).body
+            if getattr(body, "method", None) in ("tools/call", None):
+                recorded[body.enforcement] += 1  # type: ignore[union-attr]  # decisions alone
+        expected = Counter(step.expect for step, _ in self.answers)
+        self.checks.expect(
+            "every call has its one decision record",
+            holds=recorded == expected,
+            detail=", ".join(f"{number} {kind}" for kind, number in sorted(recorded.items())),
+        )
+        self.checks.expect(
+            "the log holds them with outcomes, keys, bundles, heartbeats and accesses",
+            holds=counts.get("decision", 0) >= len(self.answers),
+            detail=", ".join(f"{number} {kind}" for kind, number in sorted(counts.items())),
+        )
+
+    async def audit(self, services: Services) -> None:
+        """Re-read and re-derive the whole log."""
+        from ledger.auditor import Auditor
+
+        trust = parse_trust_policy((services.settings.keys_dir / "trust.policy").read_bytes())
+        parts = open_for_audit(services.settings, None)
+        report = await asyncio.to_thread(
+            Auditor("demo", parts.tiles, trust, catalog=parts.catalog, vault=parts.vault).audit
+        )
+        parts.close()
+        self.checks.expect(
+            "the audit re-hashed, re-built and re-opened everything and found nothing",
+            holds=report.clean,
+            detail=", ".join(f"{number} {kind}" for kind, number in report.checked.items()),
+        )
+        published = services.publishing.published
+        receipt = services.publishing.anchor_status.receipt
+        self.checks.expect(
+            "the checkpoint is signed with Ed25519 and ML-DSA-44, and anchored",
+            holds=published is not None and receipt is not None,
+            detail=f"{published.head.size} leaves, {receipt.location}" if published and receipt else "",
+        )
+
+    # --- 4: evidence and replay
+
+    async def make_pack(self, service_url: str) -> tuple[Path, Path]:
+        """Have an evidence pack made and downloaded; returns pack and report."""
+        auditor = _API(service_url, self.tokens["auditor"])
+        order = {
+            "from_ms": _ms(self.day.at(0)),
+            "to_ms": _ms(self.day.end),
+            "frameworks": ["soc2", "hipaa"],
+            "title": "A day of agents",
+            "zone": str(_ZONE),
+        }
+        job = await auditor("POST", "/v1/evidence-packs", json=order)
+        step = ""
+        while job["state"] in ("queued", "running"):
+            if job["step"].partition(":")[0] != step:
+                step = job["step"].partition(":")[0]
+                _say(f"    … {step}")
+            await asyncio.sleep(0.3)
+            job = await auditor("GET", f"/v1/evidence-packs/{job['job_id']}")
+        if job["state"] != "done":
+            raise EvidenceError(f"the pack was not made: {job['error']}")
+        paths = []
+        for suffix in ("zip", "pdf"):
+            path = self.folder / f"evidence-pack.{suffix}"
+            path.write_bytes(await auditor("GET", job["links"][suffix]))
+            paths.append(path)
+        await auditor.close()
+        return paths[0], paths[1]
+
+    def verify(self, pack: Path, trust_path: Path) -> None:
+        """Verify the pack offline: with the auditor's trust policy, without it, and with one byte flipped."""
+        trust = parse_trust_policy(trust_path.read_bytes())
+        proven = verify_pack(pack, trust=trust)
+        self.checks.expect("the pack is proven under the auditor's trust policy", holds=proven.status == 0,
+                           detail=proven.verdict)  # fmt: skip
+        alone = verify_pack(pack, trust=None)
+        self.checks.expect("without a trust policy from outside it is self-asserted", holds=alone.status == 3,  # noqa: PLR2004  # the contract's status
+                           detail=f"exit status {int(alone.status)}")  # fmt: skip
+        data = bytearray(pack.read_bytes())
+        data[len(data) // 2] ^= 1
+        broken = verify_pack(bytes(data), trust=trust)
+        named = f"{broken.failures[0].file}" if broken.failures else "nothing"
+        self.checks.expect("with one bit flipped it fails", holds=broken.status != 0, detail=f"in {named}")
+
+    async def replay(self, service_url: str) -> None:
+        """Replay the denial of 03:00 under the policy of then, and under a changed one."""
+        responder = _API(service_url, self.tokens["responder"])
+        found = await responder(
+            "GET", "/v1/decisions", params={"rule": "finance-business-hours", "agent": "Finance-Bot"}
+        )
+        decision_id = found["items"][0]["record"]["record_id"]
+        for bundle, same in ((self.revisions["demo"], True), (self.revisions["demo-extended-hours"], False)):
+            body = {"decision_ids": [decision_id], "bundle": bundle}
+            answer = await responder("POST", "/v1/replays", json=body)
+            result = answer["results"][0]
+            replayed = result["replayed"]["effect"]
+            claim = "the denial of 03:00 replays to the same decision under the policy of then"
+            if not same:
+                claim = "under the changed policy it comes out differently"
+            holds = result["same"] is same and result["class"] == "exact"
+            self.checks.expect(claim, holds=holds, detail=f"{result['original']['effect']} → {replayed}")
+        await responder.close()
+
+
+async def _play(demo: Demo, *, once: bool) -> int:
+    services, listening = demo.make_services()
+    service_url = services.settings.external_url
+    app_config = uvicorn.Config(create_app(services), log_config=None, access_log=False, lifespan="on")
+    async with _tool_servers(demo.folder / "servers.log") as tools_url, _serving(app_config, listening):
+        for role in (Role.ADMIN, Role.APPROVER, Role.AUDITOR, Role.RESPONDER):
+            demo.tokens[role.value] = services.tokens.issue("demo", role, f"demo-{role.value}")
+        _say(f"1. The service runs at {service_url}: SQLite, a directory of tiles, a directory as anchor")
+        await demo.activate_policy(service_url)
+        gateway = await demo.make_gateway(services, tools_url, service_url)
+        await gateway.start()
+        try:
+            gateway_socket = _listen(_PORT + 1)
+            gateway_url = f"http://127.0.0.1:{gateway_socket.getsockname()[1]}"
+            async with _serving(gateway.server_config(host="127.0.0.1", port=0), gateway_socket):
+                _say(f"   MCP servers of the official SDK at {tools_url}, behind the gateway at {gateway_url}")
+                _say(f"2. {demo.day.start:%A, %d %B %Y}, simulated: agents call")
+                await demo.play(gateway_url)
+                await _evidence(demo, services, gateway, tools_url, service_url)
+                if demo.checks.failed:
+                    _say(f"\n{len(demo.checks.failed)} claims did not hold:")
+                    for claim in demo.checks.failed:
+                        _say(f"  ✗ {claim}")
+                    return 1
+                if once:
+                    _say("\nEverything held.")
+                    return 0
+                _invite(demo, services, gateway_url)
+                await asyncio.Event().wait()
+        finally:
+            await gateway.stop()
+    return 0
+
+
+async def _evidence(demo: Demo, services: Services, gateway: Gateway, tools_url: str, service_url: str) -> None:
+    _say("3. What the ledger holds")
+    # The enforcer's heartbeat must pass the end of the period, or the tail of its stream is unknown.
+    demo.clock.advance_to(_ms(demo.day.end) + 60_000)
+    await asyncio.sleep(1.5)
+    await demo.check_record(services, gateway, tools_url)
+    await services.publishing.wait_for(await asyncio.to_thread(services.sequenced_size), _WAIT_SECONDS)
+    await demo.audit(services)
+    _say("4. Evidence")
+    pack, report = await demo.make_pack(service_url)
+    trust = demo.folder / "trust.policy"
+    shutil.copyfile(services.settings.keys_dir / "trust.policy", trust)
+    await asyncio.to_thread(demo.verify, pack, trust)
+    await demo.replay(service_url)
+    _say()
+    _say(f"   report  {report}")
+    _say(f"   pack    {pack}")
+    _say(f"   verify  tallystick verify {pack} --trust {trust}")
+
+
+def _invite(demo: Demo, services: Services, gateway_url: str) -> None:
+    url = services.settings.external_url
+    _say("\n5. It stays up. Have a look:")
+    _say(f"   dashboard    {url}/login/link/{services.login_links.issue(demo.tokens['auditor'])}")
+    _say(f"   API          {url}/docs/api")
+    _say(
+        f"   decisions    curl -H 'Authorization: Bearer {demo.tokens['auditor']}' '{url}/v1/decisions?enforcement=deny'"
+    )
+    _say(f"   gateway      {gateway_url}/servers/finance/mcp")
+    _say("   your own MCP server behind a gateway of its own (say, at http://127.0.0.1:9000/mcp):")
+    _say(f"     export TALLYSTICK_URL={url} TALLYSTICK_TOKEN={demo.tokens['admin']}")
+    _say(f"     tallystick gateway init {demo.folder / 'my-gateway'} --id gateway-2 --agent my-agent --role finance \\")
+    _say(f"       --keys-dir {services.settings.keys_dir} --server finance=http://127.0.0.1:9000/mcp")
+    _say(f"     tallystick gateway --config {demo.folder / 'my-gateway' / 'gateway.yaml'} --listen 127.0.0.1:8789")
+    _say("   Ctrl-C ends it.")
+
+
+def run_demo(folder: Path, *, once: bool) -> int:
+    """Run the demonstration.
+
+    Args:
+        folder: Where to keep its files; emptied first if an earlier one made it.
+        once: Leave after the evidence, instead of staying up until Ctrl-C.
+
+    Returns:
+        0 if every claim held, else 1.
+
+    Raises:
+        ConfigError: The folder exists and is not the demonstration's.
+        LedgerError: A part failed.
+    """
+    folder = folder.resolve()
+    _fresh(folder)
+    day = _past_wednesday()
+    demo = Demo(folder=folder, day=day, clock=SimulatedClock(_ms(day.at(8, 55))))
+    _say("Tallystick, a demonstration. SIMULATED: its keys and its gateway's clock are made up; all else is real.\n")
+    with contextlib.suppress(KeyboardInterrupt):
+        return asyncio.run(_play(demo, once=once))
+    _say("\nThe demonstration ends.")
+    return 0
