@@ -29,7 +29,8 @@ from nacl.pwhash import argon2id
 from ledger.canonical import JSONValue, parse_json
 from ledger.commitments import pseudonym_key_id
 from ledger.envelopes import ED25519, MLDSA44, EnvelopeKey
-from ledger.errors import ConfigError, MalformedError
+from ledger.errors import ConfigError, ConflictError, MalformedError
+from ledger.files import create_durably
 from ledger.notes import SignatureType, VerifierKey, decode_base64, encode_base64
 
 __all__ = [
@@ -49,6 +50,7 @@ ALGORITHMS: Final = (ED25519, MLDSA44, "hmac-sha256", "xchacha20-poly1305", "xsa
 PURPOSES: Final = ("log", "pack", "enforcer", "vault", "pseudonym", "spool")
 _SEED_BYTES: Final = 32
 _MAX_KEY_FILE_BYTES: Final = 16_384
+_KEY_FILE_MODE: Final = 0o600
 _OPS_LIMIT: Final = argon2id.OPSLIMIT_MODERATE
 _MEM_LIMIT: Final = argon2id.MEMLIMIT_MODERATE
 # Bounds on what a key file may ask of us, so that a planted file cannot exhaust memory.
@@ -139,11 +141,16 @@ def generate_key(purpose: str, algorithm: str, name: str, *, created_ms: int, si
     )
 
 
+def _passphrase_bytes(passphrase: str) -> bytes:
+    # An environment variable that is not UTF-8 arrives with its odd bytes escaped; they are as good as any.
+    return passphrase.encode(errors="surrogateescape")
+
+
 def _protect(seed: bytes, passphrase: str | None) -> dict[str, object]:
     if passphrase is None:
         return {"protection": "none", "seed": encode_base64(seed)}
     salt = secrets.token_bytes(argon2id.SALTBYTES)
-    key = argon2id.kdf(nacl.secret.SecretBox.KEY_SIZE, passphrase.encode(), salt, _OPS_LIMIT, _MEM_LIMIT)
+    key = argon2id.kdf(nacl.secret.SecretBox.KEY_SIZE, _passphrase_bytes(passphrase), salt, _OPS_LIMIT, _MEM_LIMIT)
     return {
         "protection": "argon2id-xsalsa20poly1305",
         "salt": encode_base64(salt),
@@ -181,7 +188,7 @@ def _unprotect(secret: JSONValue, passphrase: str | None) -> bytes:
     memory = _number(secret, "mem_limit_bytes", _MAX_MEM_LIMIT)
     try:
         salt, box = decode_base64(_text(secret, "salt")), decode_base64(_text(secret, "box"))
-        key = argon2id.kdf(nacl.secret.SecretBox.KEY_SIZE, passphrase.encode(), salt, ops, memory)
+        key = argon2id.kdf(nacl.secret.SecretBox.KEY_SIZE, _passphrase_bytes(passphrase), salt, ops, memory)
         return bytes(nacl.secret.SecretBox(key).decrypt(box))
     except (nacl.exceptions.CryptoError, nacl.exceptions.ValueError) as error:
         raise ConfigError("the passphrase does not open a key file") from error
@@ -230,19 +237,36 @@ def decode_key(data: bytes, passphrase: str | None = None) -> LocalKey:
 
 
 def save_key(key: LocalKey, path: Path, passphrase: str | None = None) -> None:
-    """Write a new key file that only its owner can read.
+    """Write a new key file that only its owner can read; it is durable and whole when the call returns.
 
     Raises:
-        ConfigError: A file stands there; keys are never overwritten.
+        ConfigError: A file stands there (keys are never overwritten), or it cannot be written.
     """
+    data = encode_key(key, passphrase)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if path.exists() or not path.parent.is_dir():
+            reason = "the file exists" if path.exists() else "there is no such directory"
+            raise ConfigError(f"the key file {path.name} cannot be created: {reason}")
+        create_durably(path, data, mode=_KEY_FILE_MODE)
     except OSError as error:
         raise ConfigError(f"the key file {path.name} cannot be created: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(encode_key(key, passphrase))
-        file.flush()
-        os.fsync(file.fileno())
+    except ConflictError as error:
+        raise ConfigError(f"the key file {path.name} cannot be created: the file exists") from error
+
+
+def _read_key_file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            # Of the open file, so that what is looked at is what is read.
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(_MAX_KEY_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"the key file {path.name} cannot be read: {error.strerror}") from error
+    if mode & 0o077:
+        raise ConfigError(f"the key file {path.name} can be read by others than its owner; chmod 600 it")
+    if len(data) > _MAX_KEY_FILE_BYTES:
+        raise MalformedError(f"a key file has at most {_MAX_KEY_FILE_BYTES} bytes")
+    return data
 
 
 def load_key(uri: str, passphrase: str | None = None) -> LocalKey:
@@ -261,15 +285,7 @@ def load_key(uri: str, passphrase: str | None = None) -> LocalKey:
         text = os.environ.get(place)
         if text is None:
             raise ConfigError(f"the environment has no key {place}")
-        return decode_key(text.encode(), passphrase)
+        return decode_key(text.encode(errors="surrogateescape"), passphrase)
     if scheme != "file" or not place:
         raise ConfigError(f"a key URI starts with file: or env:, not {scheme}:")
-    path = Path(place)
-    try:
-        status = path.stat()
-        data = path.read_bytes() if status.st_size <= _MAX_KEY_FILE_BYTES else b""
-    except OSError as error:
-        raise ConfigError(f"the key file {path.name} cannot be read: {error.strerror}") from error
-    if status.st_mode & 0o077:
-        raise ConfigError(f"the key file {path.name} can be read by others than its owner; chmod 600 it")
-    return decode_key(data, passphrase)
+    return decode_key(_read_key_file(Path(place)), passphrase)
