@@ -18,6 +18,7 @@ __all__ = [
     "MONO",
     "PALE",
     "RED",
+    "SANS",
     "TEAL",
     "WHITE",
     "WIDTH",

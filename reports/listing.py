@@ -69,7 +69,7 @@ def _line(call: DeniedCall, times: Times) -> str:
         cell.rjust(width) if name == "leaf" else (cell if name == "time" else elide(cell, width)).ljust(width)
         for cell, (name, width) in zip(cells, _COLUMNS[:-1], strict=True)
     ]
-    return "  ".join([*fixed, call.proof])
+    return "  ".join([*fixed, call.proof or "(root)"])
 
 
 def make_listing(calls: Sequence[DeniedCall], times: Times, most: int) -> Listing:

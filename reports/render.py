@@ -104,16 +104,12 @@ def render_html(summary: PackSummary, *, caps: ListCaps = DEFAULT_CAPS) -> str:
 
 def _context(view: ReportView) -> dict[str, object]:
     numbers = {section.id: str(section.number) for section in view.sections}
-
-    def leaves(values: tuple[int, ...]) -> str:
-        return wording.ranges([(leaf, leaf) for leaf in values], view.caps.ranges)
-
     return {
         "anchor": lambda control: view.anchors[control.framework, control.control_id],
         "caps": view.caps,
         "created": _created(view.summary).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "evidence": _evidence,
-        "leaves": leaves,
+        "leaves": lambda leaves: wording.ranges([(leaf, leaf) for leaf in leaves], view.caps.ranges),
         "names": lambda values: wording.names(values, view.caps.names),
         "ranges": lambda pairs: wording.ranges(pairs, view.caps.ranges),
         "s": view.summary,

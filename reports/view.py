@@ -192,7 +192,7 @@ def _revisions(summary: PackSummary) -> tuple[tuple[str, str], ...]:
 def _no_denied(decisions: int) -> str:
     if decisions == 0:
         return "There is no decision in the period, so none that stopped a call."
-    return f"Every one of {quantity(decisions, 'decision')} of the period let the call pass."
+    return f"None of {quantity(decisions, 'decision')} of the period is listed as having stopped its call."
 
 
 def make_view(summary: PackSummary, caps: ListCaps) -> ReportView:

@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> int:
     except MemoryError:
         return _fail(f"its address space of {arguments[0]} bytes is used up")
     except Exception as error:  # noqa: BLE001 - whatever WeasyPrint raises; its message may quote the document
-        return _fail(f"{type(error).__module__}.{type(error).__name__}")
+        kind = f"{type(error).__module__}.{type(error).__qualname__}"
+        return _fail(f"{kind} within an address space of {arguments[0]} bytes")
     sys.stdout.buffer.write(pdf)
     sys.stdout.buffer.flush()
     return 0

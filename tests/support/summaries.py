@@ -187,7 +187,7 @@ def _denied_call(decision: _Decision) -> DeniedCall:
         local_time=local.strftime("%H:%M"),
         agent=call.agent,
         user=f"u-{digest(call.agent + 'user')[:16]}" if call.agent != "shadow-script" else None,
-        session=f"s-{digest(f'session/{decision.leaf // 11}')[:16]}",
+        session=f"s-{digest(f'session/{call.agent}/{local:%j}')[:16]}",
         server=call.server,
         method=call.method,
         tool=call.tool,
@@ -579,6 +579,19 @@ def empty() -> PackSummary:
     )
 
 
+def _insufficient(control: ControlSheet) -> ControlSheet:
+    """Return a control with one test that had nothing to look at, and one that its verdict does without."""
+    sentence = "At least one call that no rule allows was denied."
+    test = ControlTestResult(test="default-deny", sentence=sentence, population=0, passed=0, failed=0, deviations=())
+    needs_not = replace(test, test="approval-bound", sentence="Every approval is bound to its call.", conditional=True)
+    return replace(
+        control,
+        status=ControlStatus.NOT_APPLICABLE,
+        reason="Insufficient evidence: 0 of 1 items needed.",
+        tests=(test, needs_not),
+    )
+
+
 def troubled() -> PackSummary:
     """Return a pack with all that can be wrong: gaps, late and observed records, mismatches, no recomputed root."""
     summary = demo()
@@ -605,6 +618,14 @@ def troubled() -> PackSummary:
                 summary.streams[1], verdict="tail unknown", reason="no heartbeat shows what came after the last record"
             ),
         ),
+        frameworks=(
+            *summary.frameworks[:1],
+            replace(
+                summary.frameworks[1],
+                controls=(_insufficient(summary.frameworks[1].controls[0]), *summary.frameworks[1].controls[1:]),
+            ),
+        ),
+        denied=(*summary.denied[:-1], replace(summary.denied[-1], proof="")),
         reperformance=Reperformance(
             by_class={"exact": 293, "erased": 9, "missing_fact": 4, "engine_changed": 3}, same=291, different=(77, 301)
         ),
