@@ -113,6 +113,51 @@ class TestDeclaredLoss:
         assert only(written("start", "decision", lie, "stop")).verdict is Verdict.GAP
 
 
+class TestRange:
+    """A range of a log that begins behind its first leaf, with each stream's last record before it."""
+
+    _RECORDS = written("start", "decision", "outcome", "decision", "outcome", "stop")
+
+    @pytest.mark.parametrize("cut", range(1, 6))
+    def test_numbers_and_counts_go_on_from_the_record_before(self, cut) -> None:
+        (stream,) = assess(self._RECORDS[cut:], before=[self._RECORDS[cut - 1]])
+        assert stream.verdict is Verdict.COMPLETE
+        assert stream.records == 6 - cut
+        assert stream.decisions == sum(isinstance(record.body, Decision) for record in self._RECORDS[cut:])
+
+    def test_without_the_record_before_the_range_has_a_gap(self) -> None:
+        assert only(self._RECORDS[2:]).missing == ((1, 2),)
+
+    def test_a_number_missing_at_the_seam_is_a_gap(self) -> None:
+        (stream,) = assess(self._RECORDS[3:], before=[self._RECORDS[1]])
+        assert (stream.verdict, stream.missing) == (Verdict.GAP, ((3, 3),))
+
+    def test_a_count_that_does_not_go_on_is_a_gap(self) -> None:
+        (stream,) = assess(self._RECORDS[2:], before=[StreamWriter.recounted(self._RECORDS[1], 0)])
+        assert stream.verdict is Verdict.GAP
+        assert "wrong at sequence number 3" in stream.reason
+
+    def test_what_arrives_late_belongs_to_the_earlier_range(self) -> None:
+        (stream,) = assess([self._RECORDS[1], *self._RECORDS[4:]], before=[self._RECORDS[3]])
+        assert (stream.verdict, stream.records, stream.decisions) == (Verdict.COMPLETE, 2, 0)
+
+    @pytest.mark.parametrize(
+        ("kind", "end_ms", "verdict"),
+        [
+            ("stop", None, Verdict.COMPLETE),
+            ("periodic", 1_001, Verdict.COMPLETE),
+            ("periodic", 1_002, Verdict.TAIL_UNKNOWN),
+            ("periodic", None, Verdict.TAIL_UNKNOWN),
+            ("decision", 1_001, Verdict.TAIL_UNKNOWN),
+        ],
+    )
+    def test_a_stream_of_which_nothing_arrived_is_not_forgotten(self, kind, end_ms, verdict) -> None:
+        (stream,) = assess([], end_ms=end_ms, before=written(kind))
+        assert stream.verdict is verdict
+        assert (stream.records, stream.decisions, stream.last_seq) == (0, 0, 1)
+        assert (stream.missing, stream.lost) == ((), ())
+
+
 class TestStreams:
     def test_each_enforcer_and_epoch_is_a_stream_of_its_own(self) -> None:
         gateway = StreamWriter("gateway-1", epoch="a" * 32)
