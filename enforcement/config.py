@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 import zoneinfo
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -33,6 +33,9 @@ __all__ = [
     "SessionSettings",
     "ToolSettings",
 ]
+
+
+_T = TypeVar("_T")
 
 
 def _as_record_name(value: str) -> str:
@@ -79,6 +82,13 @@ def _as_secret_uri(value: str) -> str:
     if scheme not in ("file", "env") or not place:
         raise ValueError("starts with file: or env:")
     return value
+
+
+def _not_empty(items: tuple[_T, ...]) -> tuple[_T, ...]:
+    """Refuse an empty list; a length constraint would also count items that are wrong, and complain twice."""
+    if not items:
+        raise ValueError("is empty")
+    return items
 
 
 RecordName: TypeAlias = Annotated[str, AfterValidator(_as_record_name)]
@@ -134,7 +144,7 @@ class NetworkSettings(_Settings):
     """
 
     label: RecordName
-    cidrs: Annotated[tuple[Annotated[str, AfterValidator(_as_network)], ...], Field(min_length=1)]
+    cidrs: Annotated[tuple[Annotated[str, AfterValidator(_as_network)], ...], AfterValidator(_not_empty)]
 
 
 class PrincipalSettings(_Settings):
@@ -308,7 +318,7 @@ class GatewayConfig(_Settings):
     keys: KeySettings
     networks: tuple[NetworkSettings, ...] = ()
     principals: tuple[PrincipalSettings, ...] = ()
-    servers: Annotated[tuple[ServerSettings, ...], Field(min_length=1)]
+    servers: Annotated[tuple[ServerSettings, ...], AfterValidator(_not_empty)]
     allowed_origins: tuple[str, ...] = ()
     limits: Limits = Limits()
     recording: RecordingSettings = RecordingSettings()

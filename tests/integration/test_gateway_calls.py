@@ -18,7 +18,8 @@ from ledger.commitments import fingerprint
 from ledger.completeness import Verdict
 from ledger.records import Heartbeat, encode_record
 from policies.model import Effect, Obligation, decode_request
-from tests.support.gateway import NOON_MS, PSEUDONYM_KEY, Surroundings, deny_tool, surroundings
+from tests.support.gateway import Surroundings, deny_tool, surroundings
+from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY
 
 Scenario = Callable[[Surroundings], Awaitable[None]]
 

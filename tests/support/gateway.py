@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import nacl.signing
 import uvicorn
 from aiohttp import web
 from mcp.client import Client
@@ -34,14 +33,11 @@ from ledger.records import Outcome, Record, commitments, decode_entry, verify_re
 from policies.bundles import Bundle, bundle_from_files
 from policies.evaluate import Evaluation
 from policies.model import Decision, DecisionRequest, Effect
+from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY, SIGNING_KEY, SPOOL_KEY
 from tests.support.mcp_messages import VERSION
 
-SIGNING_KEY = nacl.signing.SigningKey(bytes(range(32)))
-PSEUDONYM_KEY = bytes(range(32, 64))
-SPOOL_KEY = bytes(range(64, 96))
 ENFORCER_TOKEN = "enforcer-token"
 TOKENS = {"Finance-Bot": "finance-token", "Support-Bot": "support-token"}
-NOON_MS = 1_763_982_000_000  # Monday 2025-11-24, 12:00 in Berlin
 WAIT_SECONDS = 20
 
 

@@ -1,0 +1,191 @@
+"""The bundle in force: checked against its revision, kept on disk, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from enforcement.config import BundleSettings
+from enforcement.policy_source import PolicySource, StaleBundle
+from enforcement.ports import ActiveBundle, BundleAnswer, NoBundle, Unavailable, UnchangedBundle
+from ledger.clock import SimulatedClock
+from policies.bundles import Bundle
+from tests.support.gateway import simple_bundle
+from tests.support.gateway_keys import NOON_MS
+
+FIRST, SECOND = simple_bundle("first"), simple_bundle("second")
+
+
+class Source:
+    """Answers what the test says, and remembers what it was asked."""
+
+    def __init__(self, *answers: BundleAnswer) -> None:
+        self.answers = list(answers)
+        self.asked: list[str | None] = []
+
+    async def fetch(self, known_revision: str | None) -> BundleAnswer:
+        self.asked.append(known_revision)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def active(bundle: Bundle) -> ActiveBundle:
+    return ActiveBundle(bundle.revision, bundle.archive())
+
+
+def source_of(directory: Path, *answers: BundleAnswer, clock: SimulatedClock | None = None) -> PolicySource:
+    settings = BundleSettings(poll_seconds=0.001, max_age_seconds=3600)
+    return PolicySource(Source(*answers), directory, settings, clock or SimulatedClock(NOON_MS))
+
+
+def refreshed(source: PolicySource, times: int = 1) -> PolicySource:
+    for _ in range(times):
+        asyncio.run(source.refresh())
+    return source
+
+
+def test_the_bundle_of_the_service_decides(tmp_path: Path) -> None:
+    source = refreshed(source_of(tmp_path, active(FIRST)))
+    assert source.current() == FIRST
+    assert source.revision == FIRST.revision
+
+
+def test_without_an_answer_nothing_decides(tmp_path: Path) -> None:
+    assert source_of(tmp_path, Unavailable("unreachable")).current() is None
+    assert refreshed(source_of(tmp_path, Unavailable("unreachable"))).current() is None
+
+
+def test_the_service_is_asked_for_what_is_not_at_hand(tmp_path: Path) -> None:
+    inner = Source(active(FIRST), UnchangedBundle())
+    source = PolicySource(inner, tmp_path, BundleSettings(), SimulatedClock(NOON_MS))
+    refreshed(source, 2)
+    assert inner.asked == [None, FIRST.revision]
+    assert source.current() == FIRST
+
+
+def test_a_new_bundle_takes_over(tmp_path: Path) -> None:
+    assert refreshed(source_of(tmp_path, active(FIRST), active(SECOND)), 2).current() == SECOND
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ActiveBundle(SECOND.revision, FIRST.archive()),
+        ActiveBundle(SECOND.revision, b"not an archive"),
+        ActiveBundle(SECOND.revision, SECOND.archive()[:-1]),
+        ActiveBundle(SECOND.revision, b""),
+        Unavailable("http_500"),
+    ],
+)
+def test_what_is_not_the_bundle_it_is_said_to_be_does_not_replace_the_one_in_force(
+    tmp_path: Path, bad: BundleAnswer
+) -> None:
+    assert refreshed(source_of(tmp_path, active(FIRST), bad), 2).current() == FIRST
+    assert refreshed(source_of(tmp_path / "new", bad)).current() is None
+
+
+def test_the_kept_bundle_decides_when_the_service_is_away_at_start(tmp_path: Path) -> None:
+    refreshed(source_of(tmp_path, active(FIRST)))
+    source = refreshed(source_of(tmp_path, Unavailable("unreachable")))
+    assert source.current() == FIRST
+
+
+def test_a_bundle_that_nobody_confirms_gets_too_old_to_the_millisecond(tmp_path: Path) -> None:
+    clock = SimulatedClock(NOON_MS)
+    source = refreshed(source_of(tmp_path, active(FIRST), Unavailable("unreachable"), clock=clock), 2)
+    clock.advance(3_600_000)
+    assert source.current() == FIRST
+    clock.advance(1)
+    assert source.current() == StaleBundle(FIRST.revision)
+    assert source.revision == FIRST.revision
+
+
+def test_confirmation_makes_it_young_again(tmp_path: Path) -> None:
+    clock = SimulatedClock(NOON_MS)
+    source = refreshed(source_of(tmp_path, active(FIRST), UnchangedBundle(), clock=clock))
+    clock.advance(3_600_001)
+    assert isinstance(source.current(), StaleBundle)
+    assert refreshed(source).current() == FIRST
+
+
+def test_age_counts_over_a_restart(tmp_path: Path) -> None:
+    refreshed(source_of(tmp_path, active(FIRST)))
+    later = SimulatedClock(NOON_MS + 3_600_001)
+    assert source_of(tmp_path, Unavailable("unreachable"), clock=later).current() == StaleBundle(FIRST.revision)
+
+
+def test_a_late_confirmation_is_kept_over_a_restart_within_a_minute(tmp_path: Path) -> None:
+    clock = SimulatedClock(NOON_MS)
+    source = refreshed(source_of(tmp_path, active(FIRST), UnchangedBundle(), clock=clock))
+    clock.advance(59_999)
+    refreshed(source)
+    clock.advance(1)
+    refreshed(source)
+    at_the_edge = SimulatedClock(NOON_MS + 60_000 + 3_600_000)
+    assert source_of(tmp_path, Unavailable("unreachable"), clock=at_the_edge).current() == FIRST
+
+
+def test_when_the_service_says_that_none_is_in_force_none_is_even_after_a_restart(tmp_path: Path) -> None:
+    assert refreshed(source_of(tmp_path, active(FIRST), NoBundle()), 2).current() is None
+    assert source_of(tmp_path, Unavailable("unreachable")).current() is None
+
+
+def spoil_archive(directory: Path) -> None:
+    (directory / "bundle.json").write_bytes(SECOND.archive())
+
+
+def truncate_archive(directory: Path) -> None:
+    (directory / "bundle.json").write_bytes(FIRST.archive()[:-3])
+
+
+def remove_note(directory: Path) -> None:
+    (directory / "bundle-confirmed.json").unlink()
+
+
+def spoil_note(directory: Path) -> None:
+    (directory / "bundle-confirmed.json").write_text('{"revision":"x"}')
+
+
+def forge_time(directory: Path) -> None:
+    (directory / "bundle-confirmed.json").write_text(f'{{"revision":"{FIRST.revision}","confirmed_ms":true}}')
+
+
+@pytest.mark.parametrize("damage", [spoil_archive, truncate_archive, remove_note, spoil_note, forge_time])
+def test_a_kept_bundle_that_is_not_the_confirmed_one_is_not_used(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    refreshed(source_of(tmp_path, active(FIRST)))
+    damage(tmp_path)
+    assert source_of(tmp_path, Unavailable("unreachable")).current() is None
+
+
+def test_a_disk_that_fails_does_not_stop_decisions(tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").mkdir()  # the archive cannot be put there
+    source = source_of(tmp_path, active(FIRST))
+    assert refreshed(source).current() == FIRST
+
+
+def test_polling_goes_on_after_a_fault(tmp_path: Path) -> None:
+    inner = Source(active(FIRST))
+    fetch, faults = inner.fetch, [RuntimeError("bug")]
+
+    async def flaky(known: str | None) -> BundleAnswer:
+        if known is not None and faults:
+            raise faults.pop()
+        return await fetch(known)
+
+    inner.fetch = flaky  # type: ignore[method-assign]  # fails once
+    source = PolicySource(inner, tmp_path, BundleSettings(poll_seconds=0.001), SimulatedClock(NOON_MS))
+
+    async def run() -> None:
+        await source.start()
+        inner.answers = [active(SECOND)]
+        async with asyncio.timeout(5):
+            while source.current() != SECOND:  # noqa: ASYNC110  # a background task brings it about
+                await asyncio.sleep(0.001)
+        await source.stop()
+
+    asyncio.run(run())
+    assert not faults

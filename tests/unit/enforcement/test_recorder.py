@@ -1,0 +1,257 @@
+"""The recorder: durable when it says so, one transaction for many, and a stream that is opened and closed in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enforcement.config import RecordingSettings
+from enforcement.ports import Refused, Unavailable
+from enforcement.recorder import Recorder
+from enforcement.spool import Spool
+from enforcement.state import StateDatabase
+from ledger.errors import ConflictError, LedgerError, MalformedError, OverloadedError, StorageError, UpstreamError
+from ledger.records import Heartbeat, Outcome, decode_entry
+from tests.support.spools import MemoryLedger, batch, decision, denial, open_spool, outcome, record_id
+
+ALL = {"max_records": 1000, "max_bytes": 1 << 30}
+
+
+class World:
+    def __init__(self, state: StateDatabase, spool: Spool, ledger: MemoryLedger, **settings: Any) -> None:
+        self.state, self.spool, self.ledger = state, spool, ledger
+        members = {"strict_seconds": 5, "retry_min_seconds": 0.001, "retry_max_seconds": 0.002, "stop_seconds": 1}
+        self.recorder = Recorder(
+            spool,
+            ledger,
+            RecordingSettings(**{**members, **settings}),
+            version="9.9",
+            bundle_revision=lambda: "cd" * 32,
+        )
+
+
+def play(directory: Path, scenario: Callable[[World], Awaitable[None]], **settings: Any) -> World:
+    state, spool = open_spool(directory, **settings.pop("spool", {}))
+    world = World(state, spool, MemoryLedger(), **settings)
+
+    async def run() -> None:
+        try:
+            await scenario(world)
+        finally:
+            await world.recorder.stop()
+
+    asyncio.run(run())
+    state.close()
+    return world
+
+
+def test_a_run_is_announced_and_closed_with_heartbeats(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        await world.recorder.record(batch(denial()), strict=True)
+
+    bodies = play(tmp_path, scenario).ledger.bodies()
+    start, _, stop = bodies
+    assert isinstance(start, Heartbeat)
+    assert isinstance(stop, Heartbeat)
+    assert (start.kind, start.version, start.bundle_revision) == ("start", "9.9", "cd" * 32)
+    assert (stop.kind, stop.spool_depth) == ("stop", 0)
+
+
+def test_a_strict_record_is_in_the_ledger_when_the_call_returns(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        (record,) = await world.recorder.record(batch(denial()), strict=True)
+        assert record.record_id in {taken.record_id for taken in world.ledger.taken}
+
+    play(tmp_path, scenario)
+
+
+def test_an_available_record_is_in_the_spool_when_the_call_returns(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        (record,) = await world.recorder.record(batch(denial()), strict=False)  # nothing drains before the start
+        assert [decode_entry(one.entry) for one in world.spool.pending(**ALL)] == [record]
+
+    play(tmp_path, scenario)
+
+
+def test_a_strict_record_that_the_ledger_does_not_take_in_time_is_an_error_and_stays_spooled(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.ledger.answer = lambda _: Unavailable("unreachable")
+        await world.recorder.start()
+        with pytest.raises(UpstreamError):
+            await world.recorder.record(batch(denial()), strict=True)
+        assert not world.recorder.reachable
+        assert record_id(0) in {one.record_id for one in world.spool.pending(**ALL)}
+
+    play(tmp_path, scenario, strict_seconds=0.05)
+
+
+def test_a_strict_record_that_the_ledger_refuses_is_an_error_at_once(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        world.ledger.answer = lambda records: (
+            Refused(422, conflict=False) if any(one.record_id == record_id(0) for one in records) else None
+        )
+        with pytest.raises(UpstreamError, match="refused"):
+            await world.recorder.record(batch(denial()), strict=True)
+
+    play(tmp_path, scenario, strict_seconds=60)
+
+
+def test_concurrent_records_share_a_transaction(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        sizes: list[int] = []
+        append = world.spool.append
+
+        def counting(batches: Any) -> Any:
+            sizes.append(len(batches))
+            return append(batches)
+
+        world.spool.append = counting  # type: ignore[method-assign]  # to look inside
+        calls = [world.recorder.record(batch(denial(), first=number), strict=False) for number in range(20)]
+        results = await asyncio.gather(*calls)
+        assert sorted(record.seq for records in results for record in records) == list(range(1, 21))
+        assert len(sizes) < 5
+        assert sum(sizes) == 20
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (batch(denial(reason="no name"), first=5), MalformedError),
+        (batch(outcome(record_id(77)), first=5), ConflictError),
+        (batch(decision(payload=b"x" * 200_000), first=5), OverloadedError),
+    ],
+)
+def test_one_that_is_refused_does_not_touch_the_others(tmp_path: Path, bad: Any, error: type[LedgerError]) -> None:
+    async def scenario(world: World) -> None:
+        good, refused, other = await asyncio.gather(
+            world.recorder.record(batch(denial()), strict=False),
+            world.recorder.record(bad, strict=False),
+            world.recorder.record(batch(denial(), first=9), strict=False),
+            return_exceptions=True,
+        )
+        assert isinstance(good, list)
+        assert isinstance(other, list)
+        assert isinstance(refused, error)
+
+    play(tmp_path, scenario, spool={"max_bytes": 100_000})
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), StorageError("disk"), RuntimeError("bug")])
+def test_a_spool_that_fails_is_a_storage_error_for_all_who_wait(tmp_path: Path, error: Exception) -> None:
+    async def scenario(world: World) -> None:
+        append = world.spool.append
+
+        def fail(_: object) -> Any:
+            raise error
+
+        world.spool.append = fail  # type: ignore[method-assign]  # the disk is gone
+        calls = [world.recorder.record(batch(denial(), first=number), strict=False) for number in range(3)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(result, StorageError) for result in results)
+        world.spool.append = append  # type: ignore[method-assign]  # and back
+        assert await world.recorder.record(batch(denial(), first=9), strict=False)
+
+    play(tmp_path, scenario)
+
+
+def test_cancelling_the_caller_does_not_undo_its_record(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        task = asyncio.create_task(world.recorder.record(batch(denial()), strict=False))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await world.recorder.record(batch(denial(), first=1), strict=False)
+        assert [one.record_id for one in world.spool.pending(**ALL)] == [record_id(0), record_id(1)]
+
+    play(tmp_path, scenario)
+
+
+def test_calls_that_the_last_run_left_open_get_the_outcome_unknown(tmp_path: Path) -> None:
+    state, spool = open_spool(tmp_path)
+    spool.append([batch(decision(user="0b" * 16), decision(), outcome(record_id(1)), denial())])
+    state.close()
+
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        await world.recorder.record(batch(denial(), first=50), strict=True)
+
+    outcomes = [body for body in play(tmp_path, scenario).ledger.bodies() if isinstance(body, Outcome)]
+    assert [(body.decision_id, body.status) for body in outcomes] == [
+        (record_id(1), "completed"),
+        (record_id(0), "unknown"),
+    ]
+    assert (outcomes[1].reason, outcomes[1].user) == ("gateway_restarted", "0b" * 16)
+
+
+def test_a_full_spool_does_not_keep_a_gateway_from_starting(tmp_path: Path) -> None:
+    state, spool = open_spool(tmp_path)
+    spool.append([batch(decision(payload=b"x" * 90_000))])
+    state.close()
+
+    async def scenario(world: World) -> None:
+        world.ledger.answer = lambda _: Unavailable("unreachable")
+        await world.recorder.start()
+        assert world.spool.open_calls() == []
+
+    play(tmp_path, scenario, spool={"max_bytes": 1 << 16})
+
+
+def test_a_conflict_announces_the_new_epoch(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        old = world.spool.epoch
+        world.ledger.answer = lambda records: Refused(409, conflict=True) if records[0].epoch == old else None
+        await world.recorder.start()
+        async with asyncio.timeout(5):
+            while not world.ledger.taken:  # noqa: ASYNC110  # a background task brings it about
+                await asyncio.sleep(0.001)
+        first = decode_entry(world.ledger.taken[0].entry)
+        assert isinstance(first.body, Heartbeat)
+        assert (first.seq, first.body.kind, first.body.previous_epoch) == (1, "start", old)
+
+    play(tmp_path, scenario)
+
+
+def test_the_drain_goes_on_after_a_fault_of_the_spool(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        pending, failures = world.spool.pending, [OSError("disk"), OSError("disk")]
+
+        def flaky(**bounds: int) -> Any:
+            if failures:
+                raise failures.pop()
+            return pending(**bounds)
+
+        world.spool.pending = flaky  # type: ignore[method-assign, assignment]  # fails twice
+        await world.recorder.start()
+        await world.recorder.record(batch(denial()), strict=True)
+
+    play(tmp_path, scenario)
+
+
+def test_heartbeats_come_on_their_own(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        async with asyncio.timeout(5):
+            while sum(isinstance(b, Heartbeat) and b.kind == "periodic" for b in world.ledger.bodies()) < 2:  # noqa: ASYNC110  # a background task brings it about
+                await asyncio.sleep(0.001)
+
+    play(tmp_path, scenario, heartbeat_seconds=0.01)
+
+
+def test_stopping_does_not_wait_for_a_ledger_that_is_away(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.ledger.answer = lambda _: Unavailable("unreachable")
+        await world.recorder.start()
+        async with asyncio.timeout(5):
+            await world.recorder.stop()
+        assert world.spool.depth().records == 2
+
+    play(tmp_path, scenario, stop_seconds=60)
