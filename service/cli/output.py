@@ -13,6 +13,7 @@ import click
 
 from evidence.verification import status_of
 from ledger.errors import ConfigError, TallystickError
+from ledger.legible import legible_text
 
 __all__ = ["ExitCode", "echo_json", "exit_code", "json_option", "say", "table", "with_exit_codes"]
 
@@ -73,14 +74,9 @@ def echo_json(value: object) -> None:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print aligned columns; control characters in the cells are shown, not obeyed."""
-    shown = [[_visible(str(cell)) for cell in row] for row in rows]
+    """Print aligned columns; what is not plainly legible in the cells is written by code point, not obeyed."""
+    shown = [[legible_text(str(cell)) for cell in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in shown)]) for i, name in enumerate(header)]
     click.echo("  ".join(name.upper().ljust(width) for name, width in zip(header, widths, strict=True)).rstrip())
     for row in shown:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _visible(text: str) -> str:
-    """Return text whose control and invisible characters are escaped: what agents name may be hostile."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.legible import REPERTOIRE, legible_text
+from ledger.legible import REPERTOIRE, legible_text
 
 ANY_TEXT = st.text(st.characters(), max_size=40)
 MARKS = {"\u2039", "\u203a"}
