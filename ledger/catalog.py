@@ -8,10 +8,12 @@ from typing import Final, Protocol
 
 from ledger.projection import Row
 
-__all__ = ["MAX_PAGE", "Catalog", "DecisionQuery", "StreamPosition"]
+__all__ = ["MAX_PAGE", "MINUTE_MS", "Catalog", "DecisionQuery", "StreamPosition", "Tally"]
 
 MAX_PAGE: Final = 500
 """Most decisions that one search returns."""
+
+MINUTE_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,25 @@ class StreamPosition:
     seq: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many decisions of one kind fall into one minute.
+
+    Attributes:
+        minute_ms: Start of the minute, POSIX milliseconds.
+        enforcement: allow, deny, ask or kill.
+        mode: enforce or observe.
+        decisions: How many.
+        last_index: The largest leaf index among them.
+    """
+
+    minute_ms: int
+    enforcement: str
+    mode: str
+    decisions: int
+    last_index: int
+
+
 class Catalog(Protocol):
     """Finds leaf indexes. Every method raises `StorageError` if the store failed, and may be called from any thread."""
 
@@ -102,6 +123,18 @@ class Catalog(Protocol):
 
     def counts(self, log_id: str) -> Mapping[str, int]:
         """Return the number of records by type."""
+        ...
+
+    def tally(self, log_id: str, *, from_ms: int | None = None, from_index: int | None = None) -> list[Tally]:
+        """Count decisions by minute, enforcement and mode.
+
+        One of the two bounds is given, never both: each has its index, and the work is in proportion to what it leaves.
+
+        Args:
+            log_id: Which log.
+            from_ms: Decision time at or after, POSIX milliseconds.
+            from_index: Leaf index at or after.
+        """
         ...
 
     def rows(self, log_id: str, start: int, end: int) -> Mapping[int, Mapping[str, Sequence[Row]]]:

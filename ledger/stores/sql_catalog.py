@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 from sqlalchemy import ColumnElement, Engine, Select, and_, func, or_, select
 
-from ledger.catalog import DecisionQuery, StreamPosition
+from ledger.catalog import MAX_PAGE, MINUTE_MS, DecisionQuery, StreamPosition, Tally
 from ledger.database import translated
 from ledger.errors import NotFoundError
 from ledger.projection import PROJECTED_TABLES, Row
@@ -43,7 +44,7 @@ class SQLCatalog:
         conditions = [columns.log_id == log_id, *_conditions(log_id, wanted)]
         query = select(columns.leaf_index).where(and_(*conditions)).order_by(columns.leaf_index.desc())
         with translated("search decisions"), self._engine.connect() as connection:
-            return [int(index) for (index,) in connection.execute(query.limit(wanted.limit))]
+            return [int(index) for (index,) in connection.execute(query.limit(min(wanted.limit, MAX_PAGE)))]
 
     def session(self, log_id: str, session: str) -> list[int]:
         """See `Catalog.session`."""
@@ -100,6 +101,31 @@ class SQLCatalog:
         with translated("count records"), self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
+    def tally(self, log_id: str, *, from_ms: int | None = None, from_index: int | None = None) -> list[Tally]:
+        """See `Catalog.tally`."""
+        columns = tables.decisions.c
+        minute = (columns.time_ms // MINUTE_MS).label("minute")
+        query = select(
+            minute, columns.enforcement, columns.mode, func.count().label("decisions"), func.max(columns.leaf_index)
+        ).where(columns.log_id == log_id)
+        if from_ms is not None:
+            query = query.where(columns.time_ms >= from_ms)
+        if from_index is not None:
+            query = query.where(columns.leaf_index >= from_index)
+        with translated("count decisions"), self._engine.connect() as connection:
+            return [
+                Tally(
+                    minute_ms=int(minute) * MINUTE_MS,
+                    enforcement=enforcement,
+                    mode=mode,
+                    decisions=int(decisions),
+                    last_index=int(last),
+                )
+                for minute, enforcement, mode, decisions, last in connection.execute(
+                    query.group_by(minute, columns.enforcement, columns.mode)
+                )
+            ]
+
     def rows(self, log_id: str, start: int, end: int) -> Mapping[int, Mapping[str, Sequence[Row]]]:
         """See `Catalog.rows`."""
         found: defaultdict[int, dict[str, list[Row]]] = defaultdict(lambda: {name: [] for name in PROJECTED_TABLES})
@@ -110,10 +136,11 @@ class SQLCatalog:
                 query = select(*[column for column in key if column.name != "received_ms"]).where(
                     key.log_id == log_id, key.leaf_index >= start, key.leaf_index < end
                 )
-                if name == "decision_rules":
-                    query = query.order_by(key.rule)
                 for row in connection.execute(query):
                     found[row.leaf_index][name].append(dict(row._mapping))  # noqa: SLF001  # SQLAlchemy's public name
+        # Sorted here, as the projection sorts: a database sorts text by its own collation.
+        for tables_of_leaf in found.values():
+            tables_of_leaf["decision_rules"].sort(key=itemgetter("rule"))
         return found
 
 
