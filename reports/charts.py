@@ -128,7 +128,7 @@ def decisions_over_time(by_day: Mapping[str, Mapping[str, int]], first: date, la
         )
     else:
         summary = f"No decision in any of {quantity(len(buckets), unit)}."
-    canvas = Canvas(WIDTH, 210, f"Decisions by {unit} and enforcement. {summary}")
+    canvas = Canvas(WIDTH, 178, f"Decisions by {unit} and enforcement. {summary}")
     _draw_columns(canvas, buckets, max(totals))
     rows = tuple(
         (bucket.label, *(number(bucket.counts.get(kind, 0)) for kind in ENFORCEMENTS), share(total, whole))
@@ -141,7 +141,7 @@ def decisions_over_time(by_day: Mapping[str, Mapping[str, int]], first: date, la
 
 
 def _draw_columns(canvas: Canvas, buckets: Sequence[_Bucket], highest: int) -> None:
-    left, top, bottom, right = 34.0, 30.0, 180.0, WIDTH - 4
+    left, top, bottom, right = 34.0, 28.0, 148.0, WIDTH - 4
     ceiling, step = _scale(max(highest, 1))
     unit = (bottom - top) / ceiling
     for value in range(0, ceiling + 1, step):
@@ -192,7 +192,7 @@ def denials_by_rule(by_rule: Mapping[str, int], most: int) -> Chart:
         if shown
         else "No call was stopped."
     )
-    row = 21.0
+    row = 18.5
     canvas = Canvas(WIDTH, row * max(len(bars), 1) + 4, f"Calls that did not pass, by rule or reason. {summary}")
     left, right = 250.0, WIDTH - 96
     highest = max((value for _, value in bars), default=1)
@@ -236,7 +236,7 @@ def tools(by_tool: Mapping[str, Mapping[str, int]], most: int) -> Chart:
         if shown
         else "No tool was called."
     )
-    row = 21.0
+    row = 18.5
     canvas = Canvas(WIDTH, row * max(len(bars), 1) + 24, f"Decisions by tool and enforcement. {summary}")
     legend(canvas, 12, ENFORCEMENTS)
     left, right = 250.0, WIDTH - 96

@@ -26,9 +26,9 @@ from evidence.summary import (
     StreamLine,
 )
 from ledger.errors import EvidenceError
-from ledger.legible import IDENTIFIER_LIMIT, PROSE_LIMIT, REPERTOIRE, legible_text
+from ledger.legible import IDENTIFIER_LIMIT, PROSE_LIMIT, legible_text
 
-__all__ = ["IDENTIFIER_LIMIT", "PROSE_LIMIT", "REPERTOIRE", "legible", "legible_text"]
+__all__ = ["legible"]
 
 _PROSE: Final = frozenset(
     {

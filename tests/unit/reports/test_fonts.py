@@ -10,8 +10,8 @@ import pytest
 from fontTools.ttLib import TTFont
 
 import reports
+from ledger.legible import REPERTOIRE
 from reports.emblems import MARKS
-from reports.legible import REPERTOIRE
 
 PACKAGE = Path(reports.__file__).parent
 FONTS = sorted((PACKAGE / "fonts").glob("*.woff2"))

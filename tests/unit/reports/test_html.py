@@ -14,7 +14,7 @@ import pytest
 
 from evidence.summary import AccessLine, ControlStatus, Gap, PackSummary
 from ledger.errors import EvidenceError
-from reports.legible import REPERTOIRE
+from ledger.legible import REPERTOIRE
 from reports.render import render_html
 from reports.settings import ListCaps
 from tests.support import summaries
