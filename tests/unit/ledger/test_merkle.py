@@ -77,7 +77,9 @@ class TestCompactRange:
         again.extend(_LEAVES[size:])
         assert again.root() == _TREE.root(len(_LEAVES))
 
-    @pytest.mark.parametrize(("size", "hashes"), [(-1, 0), (0, 1), (1, 0), (1, 2), (2, 2), (3, 1), (255, 7), (256, 8)])
+    @pytest.mark.parametrize(
+        ("size", "hashes"), [(-1, 0), (-1, 1), (-2, 1), (0, 1), (1, 0), (1, 2), (2, 2), (3, 1), (255, 7), (256, 8)]
+    )
     def test_a_wrong_number_of_hashes_is_malformed(self, size, hashes) -> None:
         with pytest.raises(MalformedError):
             CompactRange(size, [b"\x00" * 32] * hashes)
