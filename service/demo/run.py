@@ -478,9 +478,8 @@ def _invite(demo: Demo, services: Services, gateway_url: str) -> None:
     _say("\n5. It stays up. Have a look:")
     _say(f"   dashboard    {url}/login/link/{services.login_links.issue(demo.tokens['auditor'])}")
     _say(f"   API          {url}/docs/api")
-    _say(
-        f"   decisions    curl -H 'Authorization: Bearer {demo.tokens['auditor']}' '{url}/v1/decisions?enforcement=deny'"
-    )
+    header = f"Authorization: Bearer {demo.tokens['auditor']}"
+    _say(f"   decisions    curl -H '{header}' '{url}/v1/decisions?enforcement=deny'")
     _say(f"   gateway      {gateway_url}/servers/finance/mcp")
     _say("   your own MCP server behind a gateway of its own (say, at http://127.0.0.1:9000/mcp):")
     _say(f"     export TALLYSTICK_URL={url} TALLYSTICK_TOKEN={demo.tokens['admin']}")
