@@ -8,7 +8,9 @@
 * every entry must be a canonical record of this log with its enforcer's valid signature, by the keys that the log's own
   key records introduce;
 * the rows of the SQL projection, if there is one, must be those that the entry makes;
-* every vaulted payload, if the vault is at hand, must open its commitment;
+* no record id stands twice;
+* every vaulted payload, if the vault is at hand, must open its commitment, or its key must have been destroyed as a
+  tombstone says;
 * every other checkpoint at hand (anchored, kept, published before) must be signed, and its root must be the root that
   the same entries had at its size.
 
@@ -20,22 +22,26 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from ledger.catalog import Catalog
 from ledger.completeness import EnforcerStream, assess
-from ledger.errors import ErasedError, LedgerError, NotFoundError, VerificationError
+from ledger.errors import ErasedError, MalformedError, NotFoundError, StateError, VerificationError
 from ledger.keyring import Keyring
 from ledger.merkle import CompactRange, LeafHash, RootHash, hash_leaf
 from ledger.ports import TileStore
 from ledger.projection import PROJECTED_TABLES, Row, project
 from ledger.proofs import TreeHead
 from ledger.prover import Prover
-from ledger.records import Record, commitments, decode_entry
+from ledger.records import Record, Tombstone, commitments, decode_entry
 from ledger.tiles import BUNDLE_LEVEL, TILE_WIDTH, Edge, TileCoordinate, unpack_bundle, unpack_tile
 from ledger.trust import TrustPolicy, VerifiedCheckpoint
-from ledger.vault import Vault
+from ledger.vault import Vault, subject_of
 
 __all__ = ["AuditReport", "Auditor", "Finding"]
+
+_BAD: Final = (MalformedError, VerificationError, StateError)
+"""What is wrong with the log. A store that cannot be read is not among it (invariant 9): it ends the audit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +123,8 @@ class Auditor:
         self._report = AuditReport(log_id=log_id)
         self._keyring = Keyring()
         self._records: list[Record] = []
+        self._leaf_of_id: dict[str, int] = {}
+        self._erased: list[tuple[int, str, str]] = []
         self._wanted_roots: dict[int, list[VerifiedCheckpoint]] = defaultdict(list)
 
     def audit(self) -> AuditReport:
@@ -133,10 +141,12 @@ class Auditor:
         verified = self._published()
         self._read_other_checkpoints()
         if verified is None:
+            self._refuse_larger(0)
             return report
         report.head = verified.head
         self._wanted_roots[verified.head.size].append(verified)
         self._walk(verified.head)
+        self._check_erasures()
         report.streams = assess(self._records)
         return report
 
@@ -149,7 +159,7 @@ class Auditor:
         except NotFoundError:
             self._report.not_checked.append("the tree: no checkpoint has been published")
             return None
-        except LedgerError as error:
+        except _BAD as error:
             self._find("checkpoint", error, place="checkpoint")
             return None
         self._report.checked["checkpoints"] += 1
@@ -159,7 +169,7 @@ class Auditor:
         for data in self._other:
             try:
                 verified = self._policy.verify(data)
-            except LedgerError as error:
+            except _BAD as error:
                 self._find("checkpoint", error, place="a kept checkpoint")
                 continue
             self._wanted_roots[verified.head.size].append(verified)
@@ -178,12 +188,16 @@ class Auditor:
             for leaf in leaves:
                 tree.append(leaf)
                 self._compare_roots(tree)
-            self._compare_tiles(edge.extend(leaves), last=number * TILE_WIDTH + width == head.size)
+            self._compare_tiles(tile for tile in edge.extend(leaves) if tile[0].full)
             self._check_entries(number * TILE_WIDTH, entries, leaves)
             if self._progress is not None:
                 self._progress(tree.size, head.size)
-        for size in sorted(size for size in self._wanted_roots if size > head.size):
-            self._find("checkpoint", f"a checkpoint of {size} leaves is known, the log shows {head.size}")
+        self._compare_tiles(edge.partial_tiles())
+        self._refuse_larger(head.size)
+
+    def _refuse_larger(self, size: int) -> None:
+        for known in sorted(known for known in self._wanted_roots if known > size):
+            self._find("checkpoint", f"a checkpoint of {known} leaves is known, the log shows {size}")
 
     def _bundle(self, number: int, width: int) -> list[bytes] | None:
         coordinate = TileCoordinate(BUNDLE_LEVEL, number, width)
@@ -191,12 +205,12 @@ class Auditor:
             return unpack_bundle(self._tiles.get(self._log_id, coordinate.path), width)
         except NotFoundError:
             pass
-        except LedgerError as error:
+        except _BAD as error:
             self._find("bundle", error, place=coordinate.path)
             return None
         try:
             return self._prover.bundle(number, width)
-        except LedgerError as error:
+        except _BAD as error:
             self._find("bundle", error, place=coordinate.path)
             return None
 
@@ -211,13 +225,11 @@ class Auditor:
                     place=f"checkpoint {tree.size}",
                 )
 
-    def _compare_tiles(self, expected: list[tuple[TileCoordinate, bytes]], *, last: bool) -> None:
+    def _compare_tiles(self, expected: Iterable[tuple[TileCoordinate, bytes]]) -> None:
         for coordinate, data in expected:
-            if not coordinate.full and not last:
-                continue
             try:
                 stored = self._tile(coordinate)
-            except LedgerError as error:
+            except _BAD as error:
                 self._find("tile", error, place=coordinate.path)
                 continue
             self._report.checked["tiles"] += 1
@@ -234,7 +246,7 @@ class Auditor:
     def _find_tile(self, coordinate: TileCoordinate, stored: bytes, expected: bytes) -> None:
         try:
             pairs = zip(unpack_tile(stored, coordinate.width), unpack_tile(expected, coordinate.width), strict=True)
-        except LedgerError as error:
+        except _BAD as error:
             self._find("tile", error, place=coordinate.path)
             return
         for position, (found, wanted) in enumerate(pairs):
@@ -253,7 +265,7 @@ class Auditor:
             self._report.checked["entries"] += 1
             try:
                 record = decode_entry(entry)
-            except LedgerError as error:
+            except _BAD as error:
                 self._find("record", error, leaf=index)
                 continue
             self._check_record(index, record)
@@ -267,10 +279,13 @@ class Auditor:
             self._find("record", f"the record is of the log {record.log_id}", leaf=index)
         try:
             self._keyring.check(index, record)
-        except LedgerError as error:
+        except _BAD as error:
             self._find("record", error, leaf=index)
         else:
             self._report.checked["record signatures"] += 1
+        first = self._leaf_of_id.setdefault(record.record_id, index)
+        if first != index:
+            self._find("record", f"the record id stands at leaf {first} already", leaf=index)
         self._records.append(record)
 
     def _check_projection(
@@ -297,7 +312,15 @@ class Auditor:
                 vault.open(record, name)
             except ErasedError:
                 self._report.checked["erased payloads"] += 1
+                self._erased.append((index, name, subject_of(record)))
             except (NotFoundError, VerificationError) as error:
                 self._find("vault", error, leaf=index, place=name)
             else:
                 self._report.checked["payloads"] += 1
+
+    def _check_erasures(self) -> None:
+        """A destroyed key without a tombstone is no erasure: somebody has made evidence unreadable unseen."""
+        buried = {record.body.subject for record in self._records if isinstance(record.body, Tombstone)}
+        for index, name, subject in self._erased:
+            if subject not in buried:
+                self._find("vault", "the payload's key is gone and no tombstone says so", leaf=index, place=name)

@@ -297,8 +297,13 @@ class Edge:
                 row.clear()
                 level += 1
             self._size += 1
-        for level in sorted(touched):
-            if row := self._rows[level]:
+        return written + [tile for tile in self.partial_tiles() if tile[0].level in touched]
+
+    def partial_tiles(self) -> list[tuple[TileCoordinate, bytes]]:
+        """Return the partial tile of each level that has one, with its bytes, level by level upward."""
+        tiles = []
+        for level, row in enumerate(self._rows):
+            if row:
                 number = self._size >> (TILE_HEIGHT * (level + 1))
-                written.append((TileCoordinate(level, number, len(row)), pack_tile(row)))
-        return written
+                tiles.append((TileCoordinate(level, number, len(row)), pack_tile(row)))
+        return tiles

@@ -178,7 +178,7 @@ class EmbeddedLedger:
         self.anchor = DirectoryAnchor(root / "anchor")
         self.faults = faults or Faults()
         self.signers = [LocalSigner(make_key("log", ED25519, seed=1)), LocalSigner(make_key("log", MLDSA44, seed=2))]
-        self.policy = TrustPolicy(logs=tuple(signer.verifier_key for signer in self.signers))
+        self.policy = self.trust_policy()
         vault_key = make_key("vault", "xchacha20-poly1305", seed=3)
         self.vault = Vault(log_id, DirectorySubjectKeys(root / "subject-keys", vault_key), SQLPayloadStore(self.engine))
         self.reader = EntryReader(self.store, self.tiles, log_id)
@@ -188,6 +188,12 @@ class EmbeddedLedger:
         self.publisher = self.make_publisher()
         if load:
             self.publisher.load()
+
+    @staticmethod
+    def trust_policy() -> TrustPolicy:
+        """Return what an auditor was given: both keys of the log."""
+        keys = (make_key("log", ED25519, seed=1), make_key("log", MLDSA44, seed=2))
+        return TrustPolicy(logs=tuple(key.verifier_key for key in keys))
 
     def __enter__(self) -> Self:
         return self

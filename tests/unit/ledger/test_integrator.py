@@ -13,7 +13,7 @@ from ledger.merkle import hash_leaf, root_of_leaves
 from ledger.proofs import TreeHead
 from ledger.reader import EntryReader
 from ledger.stores.memory import MemoryLogStore, MemoryTileStore
-from ledger.tiles import bundle_coordinates, pack_bundle, tile_coordinates
+from ledger.tiles import Edge, bundle_coordinates, pack_bundle, tile_coordinates
 from tests.support.faults import Effect, Faults, FaultyTileStore, Write
 from tests.support.ledger import LOG_ID, NOW_MS, Enforcer, pending
 
@@ -84,6 +84,15 @@ def expected_files(entries: Sequence[bytes]) -> dict[str, bytes]:
 def test_one_step_writes_exactly_the_files_of_the_tree(log, size):
     assert log.integrator().integrate(size) == naive_root(log.entries[:size])
     assert log.files() == expected_files(log.entries[:size])
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 512, TOTAL])
+def test_the_edge_knows_the_partial_tiles_of_every_level(log, size):
+    edge = Edge()
+    edge.extend(hash_leaf(entry) for entry in log.entries[:size])
+    partial = {path: data for path, data in expected_files(log.entries[:size]).items() if ".p/" in path}
+    tiles = {coordinate.path: data for coordinate, data in edge.partial_tiles()}
+    assert tiles == {path: data for path, data in partial.items() if "entries" not in path}
 
 
 @pytest.mark.parametrize("steps", [(1, 2, 3), (255, 256, 257), (100, 300, 513), (256, 512), (1, 600)])
