@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import Final
 
 from ledger.commitments import SALT_BYTES, pseudonym
 from ledger.ports import Acknowledgement, Draft, Opening, RecordSink, commit
@@ -11,6 +12,8 @@ from ledger.records import AccessEvent, Commitment
 from service.auth import Caller
 
 __all__ = ["AccessRecorder"]
+
+_NOBODY: Final = "unauthenticated"
 
 
 class AccessRecorder:
@@ -66,6 +69,24 @@ class AccessRecorder:
             purpose=commitment,
         )
         return Draft(body=body, openings=openings)
+
+    def stranger_draft(self, address: str, action: str, target_kind: str, *, result: str) -> Draft:
+        """Return the record of an access by somebody who did not prove who he is.
+
+        Args:
+            address: Where he called from; recorded as a pseudonym.
+            action: What he tried.
+            target_kind: On what kind of thing.
+            result: A machine-readable refusal.
+        """
+        body = AccessEvent(
+            action=action,
+            actor=pseudonym(self._pseudonym_key, "address", address),
+            actor_role=_NOBODY,
+            target_kind=target_kind,
+            result=result,
+        )
+        return Draft(body=body)
 
     async def record(self, drafts: Sequence[Draft]) -> list[Acknowledgement]:
         """Write access events; they are durable when the call returns.

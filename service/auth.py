@@ -20,7 +20,7 @@ from ledger.errors import ConfigError
 from service import tables
 from service.problems import ForbiddenError, UnauthenticatedError
 
-__all__ = ["Caller", "Permission", "Role", "TokenStore", "require"]
+__all__ = ["Caller", "Permission", "Role", "TokenStore", "require", "roles_holding"]
 
 _PREFIX: Final = "ts1"
 _SECRET_BYTES: Final = 32
@@ -93,6 +93,11 @@ def require(caller: Caller, permission: Permission) -> None:
     """
     if permission not in _GRANTS[caller.role]:
         raise ForbiddenError(f"the role {caller.role} may not {permission}")
+
+
+def roles_holding(permission: Permission) -> tuple[Role, ...]:
+    """Return the roles that hold a permission."""
+    return tuple(role for role in Role if permission in _GRANTS[role])
 
 
 def _digest(token: str) -> str:

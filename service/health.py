@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ledger.errors import LedgerError
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.wiring import Services
 
-__all__ = ["Check", "Metrics", "readiness"]
+__all__ = ["Check", "Metrics", "late_after_seconds", "readiness"]
 
 _LATE_CHECKPOINT_FACTOR: Final = 30
 """A checkpoint that should have come this many intervals ago is late."""
@@ -78,6 +79,11 @@ class Metrics:
         return generate_latest(self.registry)
 
 
+def late_after_seconds(settings: Settings) -> float:
+    """Return the age from which a checkpoint is late, if records wait to be covered."""
+    return max(_LATE_CHECKPOINT_FACTOR * settings.checkpoint_interval_seconds, _LATE_CHECKPOINT_FACTOR)
+
+
 def readiness(services: Services) -> list[Check]:
     """Look at every part that an acknowledgement or a proof needs."""
     return [_database(services), _sequencer(services), _publishing(services), _checkpoint(services), _anchor(services)]
@@ -112,8 +118,7 @@ def _checkpoint(services: Services) -> Check:
         return Check(name="checkpoint", ok=False, vital=False, detail="nothing has been published")
     age = max(0.0, services.clock.now_ms() / 1000 - published.timestamp_seconds)
     behind = services.sequenced_size() - published.head.size
-    limit = max(_LATE_CHECKPOINT_FACTOR * services.settings.checkpoint_interval_seconds, _LATE_CHECKPOINT_FACTOR)
-    late = behind > 0 and age > limit
+    late = behind > 0 and age > late_after_seconds(services.settings)
     detail = f"size {published.head.size}, {age:.0f} s old, {behind} records behind"
     return Check(name="checkpoint", ok=not late, vital=False, detail=detail)
 

@@ -31,7 +31,7 @@ from ledger.errors import (
     VerificationError,
 )
 
-__all__ = ["ForbiddenError", "Problem", "UnauthenticatedError", "install", "problem_response"]
+__all__ = ["ForbiddenError", "Problem", "UnauthenticatedError", "install", "kind_of", "problem_response"]
 
 _log = structlog.get_logger()
 
@@ -121,11 +121,16 @@ def problem_response(
     return Response(orjson.dumps(document), status_code=status, media_type=_MEDIA_TYPE, headers=more)
 
 
+def kind_of(error: Exception) -> tuple[int, str, str] | None:
+    """Return HTTP status, type and title of an error, or None if it has none and says nothing to the outside."""
+    return next(((status, slug, title) for kind, status, slug, title in _MAPPING if isinstance(error, kind)), None)
+
+
 async def _on_tallystick_error(request: Request, error: Exception) -> Response:
-    for kind, status, slug, title in _MAPPING:
-        if isinstance(error, kind):
-            return problem_response(status, slug, title, str(error), instance=request.url.path)
-    return await _on_unexpected(request, error)
+    found = kind_of(error)
+    if found is None:
+        return await _on_unexpected(request, error)
+    return problem_response(*found, str(error), instance=request.url.path)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

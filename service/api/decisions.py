@@ -23,7 +23,7 @@ from service.auth import Caller, Permission
 from service.ingest import Submission, decode_submissions
 from service.wiring import Services
 
-__all__ = ["router"]
+__all__ = ["find_decision", "get_proof", "router"]
 
 router = APIRouter(tags=["decisions"], responses=PROBLEMS)
 
@@ -184,7 +184,13 @@ async def search_decisions(
     return json_response({"items": items, "next_cursor": more})
 
 
-def _decision(services: Services, decision_id: str) -> tuple[int, bytes, Record]:
+def find_decision(services: Services, decision_id: str) -> tuple[int, bytes, Record]:
+    """Return a decision's leaf index, its entry and the record, read from the log itself.
+
+    Raises:
+        NotFoundError: There is no such decision.
+        StorageError: A store failed.
+    """
     index = services.catalog.index_of(services.identity.log_id, decision_id)
     entry = next(services.reader.entries(index, index + 1))
     record = decode_entry(entry)
@@ -201,7 +207,7 @@ async def get_decision(
     decision_id: _RecordId,
 ) -> Response:
     """Return a decision and what became of the call."""
-    index, entry, _record = await asyncio.to_thread(_decision, services, decision_id)
+    index, entry, _record = await asyncio.to_thread(find_decision, services, decision_id)
     outcomes = await asyncio.to_thread(services.catalog.outcomes_of, caller.log_id, decision_id)
     found = await asyncio.to_thread(_read, services, outcomes)
     await services.access.record([services.access.draft(caller, "read", "record", target_id=decision_id, items=1)])
@@ -240,7 +246,7 @@ async def open_payloads(
     wanted: OpeningRequest,
 ) -> Response:
     """Open what a decision or its outcome committed to; that it was opened, by whom and why, is recorded first."""
-    _index, _entry, record = await asyncio.to_thread(_decision, services, decision_id)
+    _index, _entry, record = await asyncio.to_thread(find_decision, services, decision_id)
     records = [record]
     if "result" in wanted.fields:
         outcomes = await asyncio.to_thread(services.catalog.outcomes_of, caller.log_id, decision_id)

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from ledger.errors import MalformedError, NotFoundError
 from ledger.tiles import BUNDLE_LEVEL, CHECKPOINT_PATH, parse_tile_path
 from service.api.common import PROBLEMS, ServicesDep, authenticated
+from service.api.description import asks
 from service.auth import Permission, require
 from service.wiring import Services
 
@@ -34,7 +35,7 @@ def _cache(services: Services, directives: str) -> str:
     return f"{'public' if services.settings.public_log else 'private'}, {directives}"
 
 
-@router.get("/logs/{log_id}/checkpoint", summary="The newest checkpoint")
+@router.get("/logs/{log_id}/checkpoint", summary="The newest checkpoint", openapi_extra=asks(Permission.READ_LOG))
 async def get_checkpoint(request: Request, services: ServicesDep, log_id: _LogId) -> Response:
     """Return the exposed checkpoint, a signed note."""
     await _check(request, services, log_id, Permission.READ_LOG)
@@ -43,9 +44,13 @@ async def get_checkpoint(request: Request, services: ServicesDep, log_id: _LogId
     return Response(data, media_type="text/plain; charset=utf-8", headers=headers)
 
 
-@router.get("/logs/{log_id}/tile/{path:path}", summary="A tile or an entry bundle")
+@router.get(
+    "/logs/{log_id}/tile/{path:path}",
+    summary="A tile or an entry bundle",
+    openapi_extra=asks(Permission.READ_LOG),
+)
 async def get_tile(request: Request, services: ServicesDep, log_id: _LogId, path: str) -> Response:
-    """Return a tile's or bundle's bytes; they never change."""
+    """Return a tile's or bundle's bytes; they never change. Entry bundles are for whole-log auditors alone."""
     try:
         coordinate = parse_tile_path(f"tile/{path}")
     except MalformedError:

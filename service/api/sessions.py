@@ -16,7 +16,7 @@ from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
 from service.auth import Caller, Permission
 from service.wiring import Services
 
-__all__ = ["router"]
+__all__ = ["router", "stream_gaps"]
 
 router = APIRouter(tags=["sessions"], responses=PROBLEMS)
 
@@ -27,11 +27,15 @@ def _read(services: Services, session: str) -> tuple[list[tuple[int, bytes]], li
     if not indexes:
         raise NotFoundError(f"there is no session {session}")
     entries = [(index, next(services.reader.entries(index, index + 1))) for index in indexes]
-    return entries, _gaps(services, [decode_entry(entry) for _, entry in entries])
+    return entries, stream_gaps(services, [decode_entry(entry) for _, entry in entries])
 
 
-def _gaps(services: Services, records: Sequence[Record]) -> list[dict[str, object]]:
-    """Return, for each enforcer that wrote of the session, how many of its numbers are missing in between."""
+def stream_gaps(services: Services, records: Sequence[Record]) -> list[dict[str, object]]:
+    """Return, for each enforcer that wrote these records, how many of its numbers are missing in between.
+
+    Raises:
+        StorageError: The catalogue failed.
+    """
     spans: dict[tuple[str, str], tuple[int, int]] = {}
     for record in records:
         first, last = spans.get((record.enforcer_id, record.epoch), (record.seq, record.seq))
