@@ -10,8 +10,10 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
-from service.api import access, bundles, decisions, health, logs, replays, sessions
+from service.api import access, bundles, decisions, health, logs, packs, replays, sessions
+from service.api.description import describe
 from service.version import VERSION
+from service.web import routes as web
 from service.wiring import Services
 
 __all__ = ["create_app"]
@@ -31,7 +33,7 @@ Errors are problem details (RFC 9457).
 
 
 class _Measured:
-    """Counts and times every request, and adds headers that every answer should have."""
+    """Counts and times every request, and adds headers that every answer should have and does not set itself."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
@@ -48,7 +50,9 @@ class _Measured:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *_SECURITY_HEADERS]
+                given = list(message.get("headers", ()))
+                names = {name.lower() for name, _ in given}
+                message["headers"] = given + [item for item in _SECURITY_HEADERS if item[0] not in names]
             await send(message)
 
         try:
@@ -83,7 +87,10 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for module in (decisions, sessions, replays, bundles, logs, access, health):
-        app.include_router(module.router)
+    routers = [module.router for module in (decisions, sessions, replays, bundles, packs, logs, access, health)]
+    for router in routers:
+        app.include_router(router)
+    describe(app, routers)
+    web.install(app, services)
     app.add_middleware(_Measured, services=services)
     return app

@@ -54,6 +54,7 @@ from service.packs import PackJobs, PackStore
 from service.recorder import ServiceRecorder
 from service.settings import Settings, passphrase
 from service.version import VERSION
+from service.web.sessions import LoginLinks
 
 __all__ = [
     "AuditParts",
@@ -193,6 +194,7 @@ class Services:
     recorder: ServiceRecorder
     access: AccessRecorder
     tokens: TokenStore
+    login_links: LoginLinks
     metrics: Metrics
     evaluator: Evaluator
     bundles: Registry
@@ -351,6 +353,7 @@ def _assemble(
         clock=clock,
         on_record=take_key,
     )
+    tokens = TokenStore(database, clock)
     evaluator = make_evaluator()
     archives = SQLBundleStore(database, clock)
     registry = Registry(
@@ -379,7 +382,8 @@ def _assemble(
         admission=Admission(identity, vault, keyring.enforcer_keys),
         recorder=recorder,
         access=AccessRecorder(recorder, keys.pseudonym.seed),
-        tokens=TokenStore(database, clock),
+        tokens=tokens,
+        login_links=LoginLinks(database, clock, log_id, tokens),
         metrics=Metrics(),
         evaluator=evaluator,
         bundles=registry,

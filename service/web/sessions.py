@@ -1,0 +1,206 @@
+"""Dashboard logins: sessions and one-time login links, both rows of `web_sessions`.
+
+A session is 32 random bytes in a cookie; the database keeps their SHA-256 under a label, the CSRF secret, and the
+digest of the token that was used. The token itself is asked again at every request, so that a session ends with it.
+
+A login link carries 32 random bytes too. Its row is spent by deleting it, which one process of all that share the
+database can do once. The labels differ, so that a link's code is no session and a session's id is no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Engine, delete, insert, select
+
+from ledger.clock import Clock
+from ledger.database import translated, writing
+from ledger.errors import ConfigError
+from service import tables
+from service.auth import Caller, Role, TokenStore
+from service.problems import ForbiddenError, UnauthenticatedError
+
+__all__ = ["LINK_SECONDS", "LoginLinks", "WebSession", "WebSessions", "may_log_in"]
+
+LINK_SECONDS: Final = 15 * 60
+"""Longest life of a login link."""
+
+_SECRET_BYTES: Final = 32
+_SESSION_LABEL: Final = b"tallystick/web-session/v1\n"
+_LINK_LABEL: Final = b"tallystick/login-link/v1\n"
+_NO_CSRF: Final = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSession:
+    """A valid login.
+
+    Attributes:
+        caller: Whom its token speaks for, now.
+        csrf: Secret that every form of the session carries.
+        expires_ms: When it ends at the latest, POSIX milliseconds.
+    """
+
+    caller: Caller
+    csrf: str
+    expires_ms: int
+
+
+def may_log_in(caller: Caller, log_id: str) -> None:
+    """Refuse a caller who has no business on the dashboard of a log.
+
+    Raises:
+        ForbiddenError: An enforcer: its token writes records and stays on its machine.
+        UnauthenticatedError: The token is of another log; here it is as unknown as any other.
+    """
+    if caller.log_id != log_id:
+        raise UnauthenticatedError("the token is unknown, expired or revoked")
+    if caller.role is Role.ENFORCER:
+        raise ForbiddenError("an enforcer's token writes records; it opens no dashboard")
+
+
+def _digest(label: bytes, secret: str) -> str:
+    return hashlib.sha256(label + secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class _Rows:
+    """The table's rows of one kind, told apart by the label under which their secret is hashed."""
+
+    def __init__(self, engine: Engine, clock: Clock, log_id: str, label: bytes) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._log_id = log_id
+        self._label = label
+
+    def _add(self, token_sha256: str, csrf: str, seconds: int) -> str:
+        """Store a new secret and return it; rows that have expired go."""
+        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        now = self._clock.now_ms()
+        columns = tables.web_sessions.c
+        row = {
+            "log_id": self._log_id,
+            "session_sha256": _digest(self._label, secret),
+            "token_sha256": token_sha256,
+            "csrf": csrf,
+            "created_ms": now,
+            "expires_ms": now + seconds * 1000,
+        }
+        expired = delete(tables.web_sessions).where(columns.log_id == self._log_id, columns.expires_ms <= now)
+        with translated("store a login"), writing(self._engine) as connection:
+            connection.execute(expired)
+            connection.execute(insert(tables.web_sessions), row)
+        return secret
+
+    def _find(self, secret: str) -> tuple[str, str, int] | None:
+        """Return token digest, CSRF secret and expiry of a live row, or None."""
+        columns = tables.web_sessions.c
+        # Looked up by the digest of 256 random bits: timing tells an attacker nothing that he could use.
+        query = select(columns.token_sha256, columns.csrf, columns.expires_ms).where(
+            columns.log_id == self._log_id,
+            columns.session_sha256 == _digest(self._label, secret),
+            columns.expires_ms > self._clock.now_ms(),
+        )
+        with translated("read a login"), self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else (row.token_sha256, row.csrf, int(row.expires_ms))
+
+    def _remove(self, secret: str) -> bool:
+        """Delete a row; returns whether this call did."""
+        columns = tables.web_sessions.c
+        statement = delete(tables.web_sessions).where(
+            columns.log_id == self._log_id, columns.session_sha256 == _digest(self._label, secret)
+        )
+        with translated("end a login"), writing(self._engine) as connection:
+            return connection.execute(statement).rowcount == 1
+
+
+class WebSessions(_Rows):
+    """Logins to the dashboard of one log; safe for any thread."""
+
+    def __init__(self, engine: Engine, clock: Clock, log_id: str, tokens: TokenStore, *, lifetime_seconds: int) -> None:
+        """Keep sessions of ``log_id`` in a database whose schema is up to date."""
+        super().__init__(engine, clock, log_id, _SESSION_LABEL)
+        self._tokens = tokens
+        self._lifetime_seconds = lifetime_seconds
+
+    def begin(self, caller: Caller) -> str:
+        """Start a session and return its id, which is shown once, to the browser.
+
+        Raises:
+            ForbiddenError: An enforcer's token.
+            UnauthenticatedError: A token of another log.
+            StorageError: The database failed.
+        """
+        may_log_in(caller, self._log_id)
+        return self._add(caller.token_sha256, secrets.token_urlsafe(_SECRET_BYTES), self._lifetime_seconds)
+
+    def find(self, session_id: str) -> WebSession:
+        """Return a live session.
+
+        Raises:
+            UnauthenticatedError: There is none, it has expired, or its token has ended.
+            StorageError: The database failed.
+        """
+        row = self._find(session_id)
+        if row is None:
+            raise UnauthenticatedError("the login has ended")
+        token_sha256, csrf, expires_ms = row
+        # INVARIANT: a session is worth what its token is worth at this moment; a revoked token ends it at once.
+        caller = self._tokens.caller(self._log_id, token_sha256)
+        return WebSession(caller=caller, csrf=csrf, expires_ms=expires_ms)
+
+    def end(self, session_id: str) -> bool:
+        """End a session; returns whether there was one.
+
+        Raises:
+            StorageError: The database failed.
+        """
+        return self._remove(session_id)
+
+
+class LoginLinks(_Rows):
+    """Single-use codes that log a browser in without a token being typed; safe for any thread."""
+
+    def __init__(self, engine: Engine, clock: Clock, log_id: str, tokens: TokenStore) -> None:
+        """Keep codes of ``log_id`` in a database whose schema is up to date."""
+        super().__init__(engine, clock, log_id, _LINK_LABEL)
+        self._tokens = tokens
+
+    def issue(self, token: str, *, seconds: int = LINK_SECONDS) -> str:
+        """Make a code that logs in as ``token`` would; it is shown once.
+
+        Raises:
+            ConfigError: A longer life than `LINK_SECONDS`, or none.
+            ForbiddenError: An enforcer's token.
+            UnauthenticatedError: The token is unknown, expired, revoked, or of another log.
+            StorageError: The database failed.
+        """
+        if not 1 <= seconds <= LINK_SECONDS:
+            raise ConfigError(f"a login link lives 1 to {LINK_SECONDS} seconds")
+        caller = self._tokens.authenticate(token)
+        may_log_in(caller, self._log_id)
+        return self._add(caller.token_sha256, _NO_CSRF, seconds)
+
+    def is_open(self, code: str) -> bool:
+        """Return whether a code could still be spent; asking does not spend it.
+
+        Raises:
+            StorageError: The database failed.
+        """
+        return self._find(code) is not None
+
+    def spend(self, code: str) -> Caller:
+        """Use a code up and return whom it logs in.
+
+        Raises:
+            UnauthenticatedError: It is unknown, expired or used, or its token has ended.
+            StorageError: The database failed.
+        """
+        row = self._find(code)
+        # INVARIANT: single use. Of several that found the row, the one whose delete removed it goes on.
+        if row is None or not self._remove(code):
+            raise UnauthenticatedError("the login link was used before, has expired, or never was one")
+        return self._tokens.caller(self._log_id, row[0])

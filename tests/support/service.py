@@ -1,0 +1,237 @@
+"""A real service on a free port of 127.0.0.1, with demonstration keys: for every test that wants to talk HTTP to it.
+
+The service runs in a thread with its own event loop, so that a test may be plain code, `asyncio.run`, or a browser.
+Whoever starts it stops it; the `service` fixture does both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+import msgspec
+import pytest
+import uvicorn
+
+from ledger.clock import Clock, SystemClock
+from ledger.notes import encode_base64
+from ledger.ports import Opening
+from ledger.records import AccessEvent, Body, Decision, Outcome, Record, encode_record
+from service.app import create_app
+from service.auth import Role
+from service.keyset import make_key_set
+from service.settings import Settings, load_settings
+from service.wiring import Services, build_services
+from tests.support.ledger import LOG_ID, Enforcer, make_decision
+
+ORIGIN = "service.example/acme"
+_START_SECONDS = 30.0
+
+_T = TypeVar("_T")
+
+
+class EnforcerClient:
+    """An introduced enforcer: signs records, numbers them, and posts them with its token.
+
+    Attributes:
+        enforcer: Numbers and signs.
+        token: The enforcer's token.
+    """
+
+    def __init__(self, service: RunningService, enforcer_id: str, *, seed: int) -> None:
+        self.enforcer = Enforcer(enforcer_id, LOG_ID, seed=seed, epoch=f"{seed:032x}")
+        public_key = encode_base64(bytes(self.enforcer.key.verify_key))
+        with service.client(Role.ADMIN) as admin:
+            answer = admin.post("/v1/enforcers", json={"enforcer_id": enforcer_id, "public_key": public_key})
+        answer.raise_for_status()
+        self.token: str = answer.json()["token"]
+        self._service = service
+        self._clock = service.services.clock
+
+    def record(self, body: Body, *, time_ms: int | None = None) -> Record:
+        """Return a signed record with the next number; its time is the service's unless one is given."""
+        self.enforcer.time_ms = (self._clock.now_ms() if time_ms is None else time_ms) - 1
+        return self.enforcer.record(body)
+
+    def post(self, submissions: Sequence[tuple[Record, Sequence[Opening]]]) -> httpx.Response:
+        """Post records with their openings, as one batch, and return the answer whatever it is."""
+        lines = [
+            msgspec.json.encode({"record": msgspec.Raw(encode_record(record)), "openings": _openings(openings)})
+            for record, openings in submissions
+        ]
+        with self._service.client(token=self.token) as client:
+            return client.post(
+                "/v1/decisions", content=b"\n".join(lines), headers={"content-type": "application/x-ndjson"}
+            )
+
+    def decide(self, *, time_ms: int | None = None, **changes: object) -> str:
+        """Record one decision (`make_decision`) and return its id."""
+        return self.decide_many([changes], time_ms=time_ms)[0]
+
+    def decide_many(self, decisions: Sequence[dict[str, Any]], *, time_ms: int | None = None) -> list[str]:
+        """Record decisions in one batch and return their ids."""
+        batch = []
+        for changes in decisions:
+            body, openings = make_decision(**changes)
+            batch.append((self.record(body, time_ms=time_ms), openings))
+        self.post(batch).raise_for_status()
+        return [record.record_id for record, _ in batch]
+
+    def complete(self, decision_id: str, decision: Decision | None = None, **changes: Any) -> str:
+        """Record the outcome of a decision and return the outcome's record id."""
+        session = decision.session if decision else "5" * 32
+        fields = {"decision_id": decision_id, "status": "completed", "session": session, "latency_us": 1500}
+        record = self.record(Outcome(**{**fields, **changes}))
+        self.post([(record, ())]).raise_for_status()
+        return record.record_id
+
+
+def _openings(openings: Sequence[Opening]) -> list[dict[str, str]]:
+    return [
+        {"field": item.field, "salt": encode_base64(item.salt), "payload": encode_base64(item.payload)}
+        for item in openings
+    ]
+
+
+class RunningService:
+    """A service that answers; made by `start_service` alone.
+
+    Attributes:
+        services: Its parts. They belong to the service's event loop; what is synchronous in them may be used here.
+        url: Where it answers.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.url = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        config = uvicorn.Config(
+            create_app(services),
+            host="127.0.0.1",
+            port=0,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            proxy_headers=False,
+            timeout_graceful_shutdown=5,
+        )
+        self._server = uvicorn.Server(config)
+        self._ended: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="service")
+
+    def _run(self) -> None:
+        async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
+            await self._server.serve()
+
+        try:
+            asyncio.run(serve())
+        except BaseException as error:  # noqa: BLE001  # whatever it was, the test's thread must see it
+            self._ended.set_exception(error)
+        else:
+            self._ended.set_result(None)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        waited = threading.Event()
+        for _ in range(int(_START_SECONDS / 0.02)):
+            if self._server.started or self._ended.done():
+                break
+            waited.wait(0.02)
+        if not self._server.started:
+            self.__exit__()
+            raise RuntimeError("the service did not start; its log says why")
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._ended.result()
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Run a coroutine in the service's event loop and return what it returns."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(_START_SECONDS)
+
+    def token(self, role: Role, name: str | None = None, *, lifetime_days: int | None = None) -> str:
+        """Issue a token of a role that is not an enforcer's."""
+        return self.services.tokens.issue(LOG_ID, role, name or f"test-{role}", lifetime_days=lifetime_days)
+
+    def client(self, role: Role = Role.AUDITOR, *, token: str | None = None) -> httpx.Client:
+        """Return an HTTP client that speaks for a role, or with a given token."""
+        headers = {"authorization": f"Bearer {token or self.token(role)}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
+    def browser_client(self) -> httpx.Client:
+        """Return an HTTP client that keeps cookies and says where its forms come from, as a browser does."""
+        return httpx.Client(base_url=self.url, headers={"origin": self.url}, timeout=30, trust_env=False)
+
+    def enforcer(self, enforcer_id: str = "gateway-1", *, seed: int = 21) -> EnforcerClient:
+        """Introduce an enforcer; each needs a seed of its own."""
+        return EnforcerClient(self, enforcer_id, seed=seed)
+
+    def login_url(self, role: Role = Role.AUDITOR) -> str:
+        """Return a one-time login link that leads to this service."""
+        return f"{self.url}/login/link/{self.services.login_links.issue(self.token(role))}"
+
+    def wait_until_published(self, size: int | None = None) -> None:
+        """Wait until a checkpoint covers ``size`` leaves, or all that there are."""
+        wanted = self.services.sequenced_size() if size is None else size
+        self.run(lambda: self.services.publishing.wait_for(wanted, _START_SECONDS))
+
+    def access_events(self, action: str | None = None) -> list[AccessEvent]:
+        """Return the access records of the log, in order."""
+        indexes = self.services.catalog.of_type(LOG_ID, "access")
+        bodies = [self.services.reader.record(index).body for index in indexes]
+        return [body for body in bodies if isinstance(body, AccessEvent) and action in (None, body.action)]
+
+
+def make_settings(root: Path, **changes: object) -> Settings:
+    """Return settings for a service in a folder: quick checkpoints, cookies over plain HTTP."""
+    values: dict[str, object] = {
+        "data_dir": root / "data",
+        "keys_dir": root / "keys",
+        "log_id": LOG_ID,
+        "tenant": "acme",
+        "environment": "test",
+        "origin": ORIGIN,
+        "checkpoint_interval_seconds": 0.1,
+        "insecure_cookies": True,
+    }
+    return load_settings(**{**values, **changes})
+
+
+def start_service(root: Path, *, clock: Clock | None = None, **changes: object) -> RunningService:
+    """Return a service in a folder, to be used as a context manager; keys are made if there are none.
+
+    Args:
+        root: Its data and keys.
+        clock: The system's if None.
+        changes: Settings that differ from `make_settings`.
+    """
+    settings = make_settings(root, **changes)
+    clock = clock or SystemClock()
+    if not settings.keys_dir.exists():
+        make_key_set(
+            settings.keys_dir,
+            origin=settings.origin,
+            service_id=settings.service_id,
+            created_ms=clock.now_ms(),
+            simulated=True,
+        )
+    return RunningService(build_services(settings, clock=clock, allow_simulated=True))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[RunningService]:
+    """Run a service for one test."""
+    with start_service(tmp_path) as running:
+        yield running
