@@ -200,6 +200,10 @@ def _check_request(request: PackRequest) -> Period:
         raise EvidenceError(f"not a time zone: {request.zone[:64]!a}") from error
     if not request.frameworks:
         raise EvidenceError("a pack needs a framework")
+    excluded = [(one.framework, one.control) for one in request.not_applicable]
+    known = {(framework.id, control.id) for framework in request.frameworks for control in framework.controls}
+    if len(set(excluded)) != len(excluded) or not known.issuperset(excluded):
+        raise EvidenceError("a control is declared not applicable twice, or is in none of the frameworks")
     return Period(request.from_ms, request.to_ms)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +36,9 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  # the base class's shape
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise MalformedError(f"YAML line {self.line + 1}: aliases are not read here")
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # types-pyyaml leaves it out
+        if isinstance(event, yaml.AliasEvent) or event.anchor or event.tag:
+            raise MalformedError(f"YAML line {event.start_mark.line + 1}: anchors, aliases and tags are not read here")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  # the base class's signature
@@ -95,8 +97,9 @@ def framework_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml") if path.stem != _SHARED)
 
 
+@lru_cache(maxsize=64)
 def load_framework(name: str) -> Framework:
-    """Return a framework that ships with the program.
+    """Return a framework that ships with the program; its file is read once.
 
     Raises:
         EvidenceError: None of that name ships.

@@ -5,7 +5,7 @@ A part that is None could not be established; a check that needs it says that it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,6 +14,7 @@ from evidence.population import Survey
 from evidence.scope import Scope
 from evidence.start_range import StartRange
 from evidence.verification import VerificationReport
+from ledger.envelopes import EnvelopeKey
 from ledger.errors import EvidenceError, LedgerError, MalformedError, PolicyError
 from ledger.trust import TrustPolicy, VerifiedCheckpoint
 
@@ -37,6 +38,7 @@ class Established:
         start: What stands before the range, proved under the start checkpoint.
         known: The auditor's own checkpoint, verified.
         survey: The walk over the entries, whose root is the signed one.
+        pack_keys: Keys that signed the pack, each introduced by the log.
         bundle_files: Paths of the policy bundles whose digests hold, by revision.
     """
 
@@ -49,6 +51,7 @@ class Established:
     start: StartRange | None = None
     known: VerifiedCheckpoint | None = None
     survey: Survey | None = None
+    pack_keys: Sequence[EnvelopeKey] | None = None
     bundle_files: dict[str, list[str]] = field(default_factory=dict)
 
     def read(self, path: str) -> bytes:

@@ -57,6 +57,7 @@ def check_signatures(found: Established) -> None:
         envelope.verify(keys)
         if envelope.payload != found.read(pack.MANIFEST):
             raise VerificationError(f"its payload is not {pack.MANIFEST}")
+        found.pack_keys = keys
         found.report.hold("signatures", f"the manifest is signed by {len(keys)} keys that the log introduced")
 
 
@@ -244,12 +245,10 @@ def check_custody(found: Established) -> None:
     """Check that the chain of custody names the keys that signed; the rest of it is the maker's word."""
     with found.step("custody", pack.CUSTODY):
         custody = parse_custody(found.read(pack.CUSTODY))
-        if found.survey is None or found.end is None:
+        if found.survey is None or found.end is None or found.pack_keys is None:
             found.skip(pack.CUSTODY, "the keys that signed are not known")
             return
-        envelope = parse_envelope(found.read(pack.MANIFEST_ENVELOPE))
-        keys = [key for key in found.survey.keyring.pack_keys() if key.key_id in envelope.signatures]
-        lines = signer_lines(found.end, found.survey.keyring, keys)
+        lines = signer_lines(found.end, found.survey.keyring, found.pack_keys)
         # The maker's trust policy may know more witnesses than the auditor's; none of ours may be missing.
         others = [line for line in custody.signers if line not in lines]
         if not set(lines) <= set(custody.signers) or any(line.role != "witness" for line in others):

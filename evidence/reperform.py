@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from evidence.replays import EXACT, ReplayLine
-from ledger.errors import ErasedError, NotFoundError, PolicySyntaxError
+from evidence.replays import ReplayLine
+from ledger.errors import ErasedError, NotFoundError
 from ledger.records import Decision, Record
 from policies.bundles import Bundle
-from policies.evaluate import Evaluator, Reason
+from policies.evaluate import Evaluator
 from policies.replay import RecordedDecision, ReplayClass, ReplayResult, replay_many
 
 __all__ = ["OpenRequest", "reperform"]
@@ -57,13 +57,6 @@ def _unreplayed(leaf: int, explanation: str) -> ReplayLine:
     return ReplayLine(leaf=leaf, classification=ReplayClass.MISSING_FACT.value, explanation=explanation)
 
 
-def _unloadable(leaf: int, body: Decision) -> ReplayLine:
-    """Return the line of a decision whose bundle does not load, now as then or only now."""
-    if body.reason == Reason.BUNDLE_ERROR:
-        return ReplayLine(leaf=leaf, classification=EXACT, same=True)
-    return ReplayLine(leaf=leaf, classification=ReplayClass.LIMITED.value, explanation="the bundle does not load here")
-
-
 def _opened(group: Sequence[_Located], open_request: OpenRequest) -> list[RecordedDecision]:
     originals = []
     for _, record in group:
@@ -78,10 +71,7 @@ async def _replay_group(
     group: Sequence[_Located], bundle: Bundle, open_request: OpenRequest, evaluator: Evaluator
 ) -> list[ReplayLine]:
     originals = await asyncio.to_thread(_opened, group, open_request)
-    try:
-        results = await replay_many(originals, bundle, evaluator)
-    except PolicySyntaxError:
-        return [_unloadable(leaf, original.body) for (leaf, _), original in zip(group, originals, strict=True)]
+    results = await replay_many(originals, bundle, evaluator)
     return [_line(leaf, result) for (leaf, _), result in zip(group, results, strict=True)]
 
 

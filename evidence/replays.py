@@ -22,11 +22,9 @@ from evidence.summary import Reperformance
 from ledger.canonical import canonical_bytes, parse_canonical
 from ledger.errors import MalformedError
 
-__all__ = ["EXACT", "ReplayLine", "encode_replays", "parse_replays", "reperformance"]
+__all__ = ["ReplayLine", "encode_replays", "parse_replays", "reperformance"]
 
-EXACT: Final = "exact"
-"""Class of a replay whose result is what the bundle says."""
-
+_EXACT: Final = "exact"
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,64}\Z")]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
@@ -60,7 +58,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def reperformance(lines: Sequence[ReplayLine]) -> Reperformance:
     """Return the totals of a list."""
     by_class = Counter(line.classification for line in lines)
-    exact = [line for line in lines if line.classification == EXACT]
+    exact = [line for line in lines if line.classification == _EXACT]
     return Reperformance(
         by_class={name: by_class[name] for name in sorted(by_class)},
         same=sum(line.same is True for line in exact),

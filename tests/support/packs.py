@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from evidence import pack
 from evidence.assemble import AnchoredCopy, AssembledPack, PackRequest, PackSources, assemble
 from evidence.catalogue import load_frameworks
@@ -22,10 +24,9 @@ from evidence.scope import parse_scope
 from evidence.summary import PackSummary
 from ledger.checkpoints import Checkpoint
 from ledger.clock import SimulatedClock
-from ledger.envelopes import ED25519, MLDSA44, EnvelopeKey, seal_envelope
+from ledger.envelopes import ED25519, MLDSA44, EnvelopeSigner, seal_envelope
 from ledger.errors import ErasedError, NotFoundError, UnknownBundleError
 from ledger.integrator import Integrator
-from ledger.keys import LocalKey
 from ledger.notes import SignedNote, encode_base64
 from ledger.ports import AnchorReceipt, commit
 from ledger.prover import Prover
@@ -42,8 +43,9 @@ from ledger.records import (
     Record,
     encode_record,
     new_record_id,
+    sign_record,
 )
-from ledger.signers.local import LocalSigner
+from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 from ledger.stores.memory import MemoryTileStore
 from ledger.trust import TrustPolicy
 from policies.bundles import Bundle
@@ -52,6 +54,47 @@ from policies.evaluate import Evaluator
 from policies.model import DecisionRequest, encode_request
 from tests.support.ledger import NOW_MS, ORIGIN, Enforcer, make_key
 from tests.support.policies import cedar_bundle, make_request
+
+SMALL_FRAMEWORK: dict[str, Any] = {
+    "format": "tallystick.framework/1",
+    "framework": "small",
+    "title": "Two controls",
+    "version": "1",
+    "mapping_version": "1",
+    "source": "ours",
+    "tests": [
+        {
+            "id": "allowed-only-on-permit",
+            "sentence": "Every allowed call was permitted.",
+            "subject": "decision",
+            "where": {"equals": ["decision.enforcement", "allow"]},
+            "must": {"equals": ["decision.decision", "PERMIT"]},
+        }
+    ],
+    "controls": [
+        {
+            "id": "C.1(a)",
+            "title": "Calls are permitted",
+            "evidence": ["E1"],
+            "strength": "direct",
+            "rationale": "Decisions are recorded.",
+            "customer_adds": "Nothing.",
+            "procedure": "Compare.",
+            "tests": ["allowed-only-on-permit"],
+        },
+        {
+            "id": "C.2",
+            "title": "Something else",
+            "evidence": ["E14"],
+            "strength": "supports",
+            "rationale": "None.",
+            "customer_adds": "All.",
+            "procedure": "None.",
+            "not_tested": "nothing speaks of it",
+        },
+    ],
+}
+"""A framework as a pack holds it."""
 
 HOUR_MS = 3_600_000
 FROM_MS = NOW_MS
@@ -95,7 +138,7 @@ def write_files(files: Mapping[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def seal(files: Mapping[str, bytes], signers: Sequence[PackSigner]) -> bytes:
+def seal(files: Mapping[str, bytes], signers: Sequence[EnvelopeSigner]) -> bytes:
     """Return a pack with both manifests written anew and signed: what somebody with pack keys can do."""
     scope = parse_scope(files[pack.SCOPE])
     sealed = {path: data for path, data in files.items() if path not in (pack.MANIFEST, pack.MANIFEST_ENVELOPE)}
@@ -119,25 +162,6 @@ def pack_entries(entries: Sequence[bytes]) -> bytes:
     return file.getvalue()
 
 
-@dataclass(frozen=True)
-class PackSigner:
-    """An envelope signer over a local key."""
-
-    key: LocalKey
-
-    @property
-    def envelope_key(self) -> EnvelopeKey:
-        assert self.key.public_key is not None
-        return EnvelopeKey(self.key.algorithm, self.key.public_key)
-
-    def sign(self, message: bytes) -> bytes:
-        if self.key.algorithm == ED25519:
-            return bytes(self.key.signing_key().sign(message).signature)
-        from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
-
-        return MLDSA44PrivateKey.from_seed_bytes(self.key.seed).sign(message)
-
-
 class _Entries:
     """What the integrator reads."""
 
@@ -153,6 +177,7 @@ class PackLog:
     """A log of one gateway and the service, in memory."""
 
     seed: int = 0
+    simulated: bool = True
     bundle: Bundle = field(default_factory=shop_bundle)
     entries: list[bytes] = field(default_factory=list)
     requests: dict[str, bytes] = field(default_factory=dict)
@@ -165,8 +190,8 @@ class PackLog:
         self.service = Enforcer(seed=7 + self.seed)
         self.gateway = Enforcer(enforcer_id="gateway-1", seed=8 + self.seed, epoch="1" * 32)
         self.pack_signers = [
-            PackSigner(make_key("pack", ED25519, "packs.acme", seed=21 + self.seed)),
-            PackSigner(make_key("pack", MLDSA44, "packs.acme", seed=22 + self.seed)),
+            LocalEnvelopeSigner(make_key("pack", ED25519, "packs.acme", seed=21 + self.seed)),
+            LocalEnvelopeSigner(make_key("pack", MLDSA44, "packs.acme", seed=22 + self.seed)),
         ]
         self.log_signers = [
             LocalSigner(make_key("log", ED25519, seed=1 + self.seed)),
@@ -188,7 +213,10 @@ class PackLog:
         if at_ms is not None:
             enforcer.time_ms = at_ms - 1
         identifier = record_id or new_record_id(enforcer.time_ms, (len(self.entries) + 1).to_bytes(10, "big"))
-        return self.add_record(enforcer.record(body, record_id=identifier))
+        record = enforcer.record(body, record_id=identifier)
+        if not self.simulated:
+            record = sign_record(msgspec.structs.replace(record, simulated=False), enforcer.key)
+        return self.add_record(record)
 
     def add_record(self, record: Record) -> int:
         self.entries.append(encode_record(record))
@@ -205,7 +233,7 @@ class PackLog:
         self.publish_bundle(self.bundle)
         self.add(self.gateway, Heartbeat(kind="start", version="0.1.0", spool_depth=0), at_ms=at_ms + 1000)
 
-    def _pack_key(self, signer: PackSigner) -> KeyEvent:
+    def _pack_key(self, signer: EnvelopeSigner) -> KeyEvent:
         key = signer.envelope_key
         return KeyEvent(
             action="created",
@@ -352,6 +380,13 @@ class PackLog:
         self.access("export_pack", digest="d" * 64)
         self.end()
 
+    def small_day(self) -> None:
+        """Write the smallest log that has an allowed and a denied call and is complete."""
+        self.begin()
+        self.call(at_ms=FROM_MS + 1000, arguments='{"amount": 1}')
+        self.call(arguments='{"amount": 501}')
+        self.end()
+
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def publish(self, *, at_ms: int | None = None) -> bytes:
@@ -401,7 +436,7 @@ class PackLog:
             requested_ms=TO_MS + 20_000,
             software="tallystick 0.1.0",
             zone="Europe/Berlin",
-            simulated=True,
+            simulated=self.simulated,
         )
         return replace(request, **changes)
 
@@ -412,7 +447,7 @@ class PackLog:
         request: PackRequest | None = None,
         sources: PackSources | None = None,
         render: Callable[[PackSummary, Mapping[str, bytes]], bytes] = render_stand_in,
-        signers: Sequence[PackSigner] | None = None,
+        signers: Sequence[EnvelopeSigner] | None = None,
         progress: Callable[[str, int, int], None] = lambda step, done, total: None,  # noqa: ARG005
     ) -> AssembledPack:
         """Assemble a pack at ``path``."""

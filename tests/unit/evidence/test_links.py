@@ -1,0 +1,170 @@
+"""What follows for one record from the others, read off a real log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from evidence.links import Links
+from ledger.records import Approval, Commitment, Outcome, decode_entry
+from tests.support.packs import ACTOR, PackLog
+
+
+def links(log: PackLog, *, whole: bool = True) -> Links:
+    made = Links(whole=whole)
+    for leaf, entry in enumerate(log.entries):
+        made.add(leaf, decode_entry(entry))
+    return made
+
+
+def derived(log: PackLog, leaf: int, **options: Any) -> Any:
+    return links(log, **options).derived(leaf, decode_entry(log.entries[leaf]))
+
+
+def decision_id(log: PackLog, leaf: int) -> str:
+    return decode_entry(log.entries[leaf]).record_id
+
+
+def outcome(log: PackLog, decision: str, status: Any = "completed") -> int:
+    return log.add(log.gateway, Outcome(decision_id=decision, status=status, session="5" * 32))
+
+
+def test_a_decision_knows_its_outcome(log: PackLog) -> None:
+    log.begin()
+    assert derived(log, log.call(arguments='{"amount": 1}'))["outcome"] == "completed"
+    assert derived(log, log.call(arguments='{"amount": 1}', outcome=None))["outcome"] == "missing"
+
+
+def test_a_second_outcome_is_counted_and_is_repeated_itself(log: PackLog) -> None:
+    log.begin()
+    leaf = log.call(arguments='{"amount": 1}')
+    second = outcome(log, decision_id(log, leaf), "failed")
+    values = derived(log, leaf)
+    assert (values["outcome"], values["outcomes"]) == ("completed", 2)
+    assert derived(log, second)["repeated"]
+    assert not derived(log, leaf + 1)["repeated"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"arguments": '{"amount": 1}'}, "permitted"),
+        ({"name": "void"}, "held"),
+        ({"arguments": '{"amount": 501}'}, "refused"),
+        ({"name": "dump"}, "refused"),
+        ({"arguments": '{"amount": 501}', "changes": {"mode": "observe", "enforcement": "allow"}}, "observed"),
+    ],
+    ids=str,
+)
+def test_an_outcome_knows_what_its_decision_was(log: PackLog, options: dict[str, Any], expected: str) -> None:
+    log.begin()
+    leaf = log.call(outcome="completed", **options)
+    assert derived(log, leaf + 1)["decision"] == expected
+
+
+def test_an_outcome_without_decision_is_missing_it_only_if_the_range_is_the_whole_log(log: PackLog) -> None:
+    log.begin()
+    leaf = outcome(log, "01990000-0000-7000-8000-000000000000")
+    assert derived(log, leaf)["decision"] == "missing"
+    assert derived(log, leaf, whole=False)["decision"] == "unknown"
+
+
+def test_a_bundle_counts_as_published_and_activated_only_at_earlier_leaves(log: PackLog) -> None:
+    log.add(log.service, log.service.introduction())
+    before = log.call(arguments='{"amount": 1}')
+    log.bundle_event("published", log.bundle.revision)
+    between = log.call(arguments='{"amount": 1}')
+    log.bundle_event("activated", log.bundle.revision)
+    after = log.call(arguments='{"amount": 1}')
+
+    def steps(leaf: int) -> tuple[bool, bool]:
+        values = derived(log, leaf)
+        return values["bundle_published"], values["bundle_activated"]
+
+    assert [steps(leaf) for leaf in (before, between, after)] == [(False, False), (True, False), (True, True)]
+
+
+def test_a_bundle_that_was_rolled_back_to_was_activated(log: PackLog) -> None:
+    log.bundle_event("published", log.bundle.revision)
+    log.bundle_event("rolled_back", log.bundle.revision)
+    assert derived(log, log.call(arguments='{"amount": 1}'))["bundle_activated"]
+
+
+def test_another_revisions_life_says_nothing(log: PackLog) -> None:
+    log.bundle_event("published", "c" * 64)
+    log.bundle_event("activated", "c" * 64)
+    assert not derived(log, log.call(arguments='{"amount": 1}'))["bundle_activated"]
+
+
+def test_an_activation_knows_what_was_done_before_it(log: PackLog) -> None:
+    revision = log.bundle.revision
+    early = log.bundle_event("activated", revision)
+    for action in ("published", "tested", "reviewed"):
+        log.bundle_event(action, revision)
+    own = log.bundle_event("activated", revision)
+    log.bundle_event("reviewed", revision, actor="c" * 32)
+    reviewed = log.bundle_event("activated", revision)
+    assert not any(derived(log, early).values())
+    assert derived(log, own) == {
+        "published_before": True,
+        "tested_before": True,
+        "reviewed_before": True,
+        "reviewed_by_another": False,
+    }
+    assert derived(log, reviewed)["reviewed_by_another"]
+
+
+def test_a_review_by_whoever_activates_is_none_by_another(log: PackLog) -> None:
+    log.bundle_event("reviewed", log.bundle.revision, actor=ACTOR)
+    assert not derived(log, log.bundle_event("activated", log.bundle.revision))["reviewed_by_another"]
+
+
+def test_a_session_counts_its_agents_and_users(log: PackLog) -> None:
+    first = log.call(session="s", agent="till-1", user="ann")
+    log.call(session="s", agent="till-1", user="bob")
+    log.call(session="other", agent="till-2", user="eve")
+    values = derived(log, first)
+    assert (values["session_agents"], values["session_users"]) == (1, 2)
+
+
+def test_a_killed_session_goes_on_if_a_later_call_was_let_through(log: PackLog) -> None:
+    log.call(session="s", arguments='{"amount": 1}')
+    kill = log.call(session="s", name="dump")
+    log.call(session="other", arguments='{"amount": 1}')
+    log.call(session="s", arguments='{"amount": 501}')
+    assert not derived(log, kill)["session_continued"]
+    log.call(session="s", arguments='{"amount": 1}')
+    assert derived(log, kill)["session_continued"]
+
+
+def test_a_call_that_was_withheld_after_the_kill_does_not_continue_the_session(log: PackLog) -> None:
+    kill = log.call(session="s", name="dump")
+    log.call(session="s", arguments='{"amount": 1}', outcome="not_forwarded")
+    assert not derived(log, kill)["session_continued"]
+
+
+def test_an_approval_is_known_by_its_last_step(log: PackLog) -> None:
+    leaf = log.call(name="void", outcome=None)
+    assert derived(log, leaf)["approval"] == "none"
+    for action in ("requested", "approved", "used"):
+        approval = Approval(
+            approval_id="01990000-0000-7000-8000-000000000001",
+            decision_id=decision_id(log, leaf),
+            action=action,  # type: ignore[arg-type]
+            binding=Commitment(digest="e" * 64, size_bytes=1),
+            expires_ms=1,
+        )
+        log.add(log.service, approval)
+        assert derived(log, leaf)["approval"] == action
+
+
+def test_a_decision_id_that_occurs_twice_is_counted(log: PackLog) -> None:
+    leaf = log.call()
+    record = decode_entry(log.entries[leaf])
+    log.add(log.gateway, record.body, record_id=record.record_id)
+    assert links(log).repeated_decisions == 1
+
+
+def test_other_records_have_no_derived_attributes(log: PackLog) -> None:
+    assert derived(log, log.access()) == {}
