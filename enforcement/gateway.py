@@ -15,8 +15,8 @@ INVARIANT: the address of a caller is that of the socket. `Gateway.server_config
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from typing import Final
@@ -31,7 +31,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from enforcement.admission import Admission
-from enforcement.batches import Batch, Depth, RecordIdentity
+from enforcement.batches import Depth, RecordIdentity
 from enforcement.config import GatewayConfig
 from enforcement.config_files import read_secret
 from enforcement.endpoint import Endpoint
@@ -48,7 +48,7 @@ from enforcement.spool import Spool
 from enforcement.state import StateDatabase, lock_directory
 from enforcement.upstream import Upstream
 from ledger.clock import Clock
-from ledger.errors import ConfigError
+from ledger.errors import ConfigError, LedgerError
 from policies.bundles import Bundle
 
 __all__ = ["Gateway", "build_gateway"]
@@ -103,6 +103,7 @@ class Gateway:
         self._ledger = ledger
         self._bundles = bundles
         self._pseudonyms = Pseudonyms(keys.pseudonym)
+        self._idle_ms = int(config.sessions.idle_seconds * _MS_PER_SECOND)
         self._stack = AsyncExitStack()
         self._running: _Running | None = None
         self.metrics = Metrics()
@@ -159,7 +160,7 @@ class Gateway:
         reader = StateDatabase(config.state_directory)
         stack.callback(reader.close)
         ledger, bundles = await self._service()
-        sessions = Sessions(reader, self._pseudonyms, idle_ms=int(config.sessions.idle_seconds * _MS_PER_SECOND))
+        sessions = Sessions(reader, self._pseudonyms, idle_ms=self._idle_ms)
         policies = PolicySource(bundles, config.state_directory, config.bundles, self._clock)
         recorder = Recorder(
             self._spool(state),
@@ -233,13 +234,20 @@ class Gateway:
     def blocks(self) -> list[Block]:
         """Return the principals whose session was ended and who were not released since.
 
+        Works on a gateway that was not started as well, beside another process that runs on the same directory.
+
         Raises:
+            ConfigError: The state directory belongs to another enforcer.
             StorageError: The state file failed.
         """
-        return self._require().sessions.blocks()
+        with self._state() as (sessions, _):
+            return sessions.blocks()
 
     async def release(self, agent: str, user: str | None, *, actor: str, actor_role: str, purpose: str) -> None:
         """Let a principal call again whose session was ended; it becomes a record.
+
+        Works on a gateway that was not started as well, beside another process that runs on the same directory: that
+        one sees it at the principal's next call, and posts the record with its next heartbeat at the latest.
 
         Args:
             agent: The agent.
@@ -250,20 +258,33 @@ class Gateway:
 
         Raises:
             NotFoundError: The principal is not blocked.
+            ConfigError: The state directory belongs to another enforcer.
             LedgerError: It could not be recorded; the block stands.
         """
-        running = self._require()
-        batch: Batch = release_batch(
-            running.sessions,
-            self._pseudonyms,
-            running.recorder.new_record_id,
-            agent=agent,
-            user=user,
-            actor=actor,
-            actor_role=actor_role,
-            purpose=purpose,
-        )
-        await running.recorder.record(batch, strict=False)
+        with self._state() as (sessions, spool):
+            batch = release_batch(
+                sessions,
+                self._pseudonyms,
+                spool.new_record_id,
+                agent=agent,
+                user=user,
+                actor=actor,
+                actor_role=actor_role,
+                purpose=purpose,
+            )
+            if self._running is not None:
+                await self._running.recorder.record(batch, strict=False)
+                return
+            (result,) = spool.append([batch])
+            if isinstance(result, LedgerError):
+                raise result
+
+    @contextmanager
+    def _state(self) -> Iterator[tuple[Sessions, Spool]]:
+        """Open the state file once more, on a connection of its own."""
+        with closing(StateDatabase(self._config.state_directory)) as state:
+            sessions = Sessions(state, self._pseudonyms, idle_ms=self._idle_ms)
+            yield sessions, self._spool(state)
 
     def server_config(self, *, host: str, port: int) -> uvicorn.Config:
         """Return how uvicorn must run `app`.

@@ -16,6 +16,7 @@ from enforcement.refusals import ErrorCode
 from ledger.canonical import canonical_bytes, sha256
 from ledger.commitments import fingerprint
 from ledger.completeness import Verdict
+from ledger.errors import NotFoundError
 from ledger.records import Heartbeat, encode_record
 from policies.model import Effect, Obligation, decode_request
 from tests.support.gateway import Surroundings, deny_tool, surroundings
@@ -157,6 +158,27 @@ def test_a_kill_ends_the_session_for_every_later_call_until_it_is_released(tmp_p
         assert sessions[0] == sessions[1] == sessions[3] != sessions[4]
         (access,) = [record.body for record in world.ledger.records if hasattr(record.body, "actor_role")]
         assert (access.action, access.target_id) == ("release_block", block.decision_id)
+
+    play(scenario, tmp_path, answer=deny_tool("transfer_funds", obligations=(Obligation.END_SESSION,)))
+
+
+def test_a_release_from_outside_takes_effect_in_the_running_gateway(tmp_path: Path) -> None:
+    async def scenario(world: Surroundings) -> None:
+        who = {"actor": "carol", "actor_role": "responder", "purpose": "reviewed"}
+        async with world.running(recording={"heartbeat_seconds": 0.2}):
+            async with world.client() as client:
+                with pytest.raises(MCPError):
+                    await client.call_tool("transfer_funds", {"amount": 1})
+            outside = world.build()
+            assert [block.agent for block in outside.blocks()] == ["Finance-Bot"]
+            with pytest.raises(NotFoundError):
+                await outside.release("Finance-Bot", "bob", **who)
+            await outside.release("Finance-Bot", "alice", **who)
+            async with world.client() as client:
+                await client.call_tool("refund_customer", {"amount": 1})
+            await world.settle(lambda: any(hasattr(record.body, "actor_role") for record in world.ledger.records))
+        (stream,) = world.ledger.streams()
+        assert stream.verdict is Verdict.COMPLETE
 
     play(scenario, tmp_path, answer=deny_tool("transfer_funds", obligations=(Obligation.END_SESSION,)))
 

@@ -237,7 +237,8 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def serve(config: uvicorn.Config) -> AsyncIterator[str]:
     """Run an ASGI application; yields its base URL."""
-    with socket.socket() as listener:
+    # asyncio sets TCP_NODELAY only on sockets that say they are TCP.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -306,11 +307,10 @@ class Surroundings:
     options: dict[str, Any]
     url: str = ""
 
-    @asynccontextmanager
-    async def running(self, **options: Any) -> AsyncIterator[Gateway]:
-        """Run a gateway on the state directory."""
+    def build(self, **options: Any) -> Gateway:
+        """Build a gateway on the state directory; it has not been started."""
         config = config_of(self.directory / "state", self.ledger.url, self.upstream, **{**self.options, **options})
-        gateway = build_gateway(
+        return build_gateway(
             config,
             evaluator=self.evaluator,
             clock=self.clock,
@@ -318,6 +318,11 @@ class Surroundings:
             pseudonym_key=PSEUDONYM_KEY,
             spool_key=SPOOL_KEY,
         )
+
+    @asynccontextmanager
+    async def running(self, **options: Any) -> AsyncIterator[Gateway]:
+        """Run a gateway on the state directory."""
+        gateway = self.build(**options)
         await gateway.start()
         try:
             async with serve(gateway.server_config(host="127.0.0.1", port=0)) as url:
