@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Final
 
 import jinja2
+import markupsafe
 
 import reports
-from evidence.summary import ControlSheet, PackSummary
+from evidence.summary import BundleLine, ControlSheet, PackSummary
 from ledger.errors import EvidenceError
 from reports import wording
 from reports.drawing import elide
@@ -48,6 +49,11 @@ _FONTCONFIG: Final = """<?xml version="1.0"?>
 """A font configuration without a folder: the worker sees no font of the machine."""
 
 
+def _finalize(value: object) -> object:
+    """Shorten the digests in what a template prints, unless it is marked as whole by ``full``."""
+    return wording.shorten_digests(value) if type(value) is str else value
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -56,9 +62,11 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_finalize,
     )
     environment.globals.update(
         elide=elide,
+        full=markupsafe.escape,
         digest_digits=wording.DIGEST_DIGITS,
         evidence_classes=wording.EVIDENCE_CLASSES,
         glossary=wording.GLOSSARY,
@@ -77,6 +85,11 @@ def _evidence(control: ControlSheet) -> str:
     """Return the evidence classes of a control, each with its name if it has one."""
     classes = (f"{name} {wording.EVIDENCE_CLASSES.get(name, '')}".strip() for name in control.evidence)
     return ", ".join(classes) or "none named"
+
+
+def _file_names(bundle: BundleLine) -> list[str]:
+    """Return the names of a bundle's files within its folder of the pack."""
+    return [path.removeprefix(f"policies/{bundle.revision}/") for path in bundle.files]
 
 
 def _created(summary: PackSummary) -> datetime:
@@ -110,6 +123,7 @@ def _context(view: ReportView) -> dict[str, object]:
         "created": _created(view.summary).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "evidence": _evidence,
         "leaves": lambda leaves: wording.ranges([(leaf, leaf) for leaf in leaves], view.caps.ranges),
+        "file_names": lambda bundle: wording.names(_file_names(bundle), view.caps.names),
         "names": lambda values: wording.names(values, view.caps.names),
         "ranges": lambda pairs: wording.ranges(pairs, view.caps.ranges),
         "s": view.summary,

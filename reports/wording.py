@@ -30,6 +30,7 @@ __all__ = [
     "ranges",
     "share",
     "short",
+    "shorten_digests",
 ]
 
 DIGEST_DIGITS: Final = 12
@@ -41,6 +42,8 @@ _MONTHS: Final = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
+
+_DIGEST: Final = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{32,}(?![0-9A-Za-z])")
 
 _ZONE_NAME: Final = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 
@@ -122,6 +125,16 @@ def names(values: Sequence[str], most: int) -> str:
     if len(values) > most:
         shown.append(f"and {len(values) - most:,} more")
     return ", ".join(shown) or "none"
+
+
+def shorten_digests(text: str) -> str:
+    """Return text with every digest and pseudonym in it cut to `DIGEST_DIGITS` digits, openly if there is more text."""
+
+    def _cut(match: re.Match[str]) -> str:
+        digits = short(match.group())
+        return digits if match.group() == text else f"{digits}…"
+
+    return _DIGEST.sub(_cut, text)
 
 
 def ranges(pairs: Sequence[tuple[int, int]], most: int) -> str:

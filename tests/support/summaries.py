@@ -41,6 +41,9 @@ FROM_MS = 1_763_337_600_000
 TO_MS = FROM_MS + 7 * DAY_MS
 ZONE = "Europe/Berlin"
 
+AUDITOR = hashlib.sha256(b"auditor").hexdigest()[:32]
+"""A pseudonym, as all actors of records are."""
+
 FINANCE, SUPPORT, HEALTH, RETAIL = "finance-baseline", "support-baseline", "care-baseline", "retail-baseline"
 
 
@@ -186,8 +189,8 @@ def _denied_call(decision: _Decision) -> DeniedCall:
         time_ms=decision.time_ms,
         local_time=local.strftime("%H:%M"),
         agent=call.agent,
-        user=f"u-{digest(call.agent + 'user')[:16]}" if call.agent != "shadow-script" else None,
-        session=f"s-{digest(f'session/{call.agent}/{local:%j}')[:16]}",
+        user=digest(call.agent + "user")[:32] if call.agent != "shadow-script" else None,
+        session=digest(f"session/{call.agent}/{local:%j}")[:32],
         server=call.server,
         method=call.method,
         tool=call.tool,
@@ -398,7 +401,7 @@ def _bundles(decisions: Sequence[_Decision]) -> tuple[BundleLine, ...]:
             decisions=len(found),
             first_leaf=found[0],
             last_leaf=found[-1],
-            files=("bundle.yaml", "policies.cedar", "schema.cedarschema", "tests.yaml"),
+            files=tuple(f"policies/{digest(name)}/{file}" for file in ("manifest.json", "policy.cedar", "schema.json")),
         )
         for name, found in sorted(leaves.items())
     )
@@ -414,7 +417,7 @@ def _policy_changes(bundles: Iterable[BundleLine]) -> Iterator[PolicyChange]:
                 name=bundle.name,
                 revision=bundle.revision,
                 previous_revision=digest(bundle.name + "/before") if action == "activated" and number % 2 else None,
-                actor="nadia.okafor" if step else "jonas.lind",
+                actor=digest("nadia" if step else "jonas")[:32],
                 actor_role="admin",
             )
 
@@ -509,7 +512,7 @@ def build(calls: Iterable[Call] = WEEK, *, days: int = 7) -> PackSummary:
                 leaf=size - 9,
                 time_ms=to_ms - 7_200_000,
                 action="query",
-                actor="auditor@example",
+                actor=AUDITOR,
                 actor_role="auditor",
                 target="log acme",
                 items=50,
@@ -519,7 +522,7 @@ def build(calls: Iterable[Call] = WEEK, *, days: int = 7) -> PackSummary:
                 leaf=size - 3,
                 time_ms=to_ms + 60_000,
                 action="export_pack",
-                actor="auditor@example",
+                actor=AUDITOR,
                 actor_role="auditor",
                 target="pack 7c0e4f3a-5a1d-5d0e-9d0b-2f6a1c9e8b47",
                 items=1,
@@ -527,7 +530,7 @@ def build(calls: Iterable[Call] = WEEK, *, days: int = 7) -> PackSummary:
             ),
         ),
         custody=(
-            CustodyLine(step="request", detail="auditor@example asked for soc2, hipaa over the period"),
+            CustodyLine(step="request", detail=f"{AUDITOR} asked for soc2, hipaa over the period"),
             CustodyLine(step="checkpoint", detail=f"the published checkpoint of size {size} was taken"),
             CustodyLine(step="extraction", detail=f"{size} of {size} entries read, root recomputed"),
             CustodyLine(step="re-performance", detail=f"{len(decisions)} of {len(decisions)} decisions replayed"),

@@ -205,6 +205,17 @@ def test_digests_are_printed_whole_in_the_appendix_and_short_elsewhere() -> None
         assert appendix.count(digest) == 1
 
 
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_no_digest_or_pseudonym_of_more_than_twelve_digits_stands_before_the_appendix(name: str) -> None:
+    before, mark, _ = render_html(SUMMARIES[name]()).partition("<h3>Digests in full</h3>")
+    assert mark
+    assert re.findall(r"(?<![0-9a-zA-Z])[0-9a-f]{13,}(?![0-9a-zA-Z])", before) == []
+
+
+def test_files_of_a_bundle_are_named_within_their_folder() -> None:
+    assert "| manifest.json, policy.cedar, schema.json" in _text(summaries.demo())
+
+
 def test_trouble_is_said_in_the_first_paragraphs_and_where_it_belongs() -> None:
     text = _text(summaries.troubled())
     brief = text[text.index("\nIn brief\n") : text.index("\nContents\n")]
