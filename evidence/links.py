@@ -8,14 +8,14 @@ Memory is linear in the number of decisions: an id and a word for each, and as m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from ledger.records import Approval, BundleEvent, Decision, Outcome, Record
 
 __all__ = ["Links"]
 
-_NOTHING: Mapping[str, object] = {}
+_NOTHING: Final[dict[str, object]] = {}
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class Links:
         found = self._outcomes.get(decision_id)
         return None if found is None else found.status
 
-    def derived(self, leaf: int, record: Record) -> Mapping[str, object]:
+    def derived(self, leaf: int, record: Record) -> dict[str, object]:
         """Return the derived attributes of the record at ``leaf``, once every record has been added."""
         body = record.body
         if isinstance(body, Decision):
@@ -128,7 +128,7 @@ class Links:
             }
         return _NOTHING
 
-    def _of_decision(self, leaf: int, record_id: str, body: Decision) -> Mapping[str, object]:
+    def _of_decision(self, leaf: int, record_id: str, body: Decision) -> dict[str, object]:
         outcomes = self._outcomes.get(record_id)
         session = self._sessions[body.session]
         life = _Life() if body.bundle is None else self._lives.get(body.bundle.revision, _Life())

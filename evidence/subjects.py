@@ -162,7 +162,7 @@ class Item:
     """
 
     leaf: int | None
-    roots: Mapping[str, object]
+    roots: dict[str, object]
 
     def get(self, path: str) -> object:
         """Return what stands at a path of the subject's vocabulary, or None."""
@@ -170,5 +170,5 @@ class Item:
         for step in _steps(path):
             if node is None:
                 return None
-            node = node.get(step) if isinstance(node, Mapping) else getattr(node, step)
+            node = node.get(step) if isinstance(node, dict) else getattr(node, step)
         return node
