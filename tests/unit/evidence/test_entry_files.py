@@ -59,7 +59,7 @@ def test_a_bomb_is_refused_after_its_first_line_and_never_expanded() -> None:
 
 
 def test_many_lines_beyond_the_expected_are_refused_as_they_come() -> None:
-    bomb = pack_entries([b""] * 5_000_000)
+    bomb = pack_entries([b""] * 300_000)
     with pytest.raises(MalformedError, match="more than 10"):
         read(bomb, 10)
 
