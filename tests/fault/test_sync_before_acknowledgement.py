@@ -31,11 +31,11 @@ def is_answer(call: Call) -> bool:
 
 def watched(database: Path, *options: str) -> list[Call]:
     command = [sys.executable, "-m", "tests.support.append_child", str(database), str(COUNT), *options]
-    status, output, calls = trace(command, database.parent / "trace", cwd=REPOSITORY)
-    assert status == 0
-    assert output.count(MARKER) == COUNT
-    assert len([call for call in calls if is_answer(call)]) == COUNT
-    return calls
+    traced = trace(command, database.parent / "trace", cwd=REPOSITORY)
+    assert traced.status == 0, traced.errors
+    assert traced.output.count(MARKER) == COUNT
+    assert len([call for call in traced.calls if is_answer(call)]) == COUNT
+    return traced.calls
 
 
 def early(calls: Sequence[Call], database: Path) -> list[Call]:
