@@ -1,21 +1,20 @@
 """A real service on a free port of 127.0.0.1, with demonstration keys: for every test that wants to talk HTTP to it.
 
 The service runs in a thread with its own event loop, so that a test may be plain code, `asyncio.run`, or a browser.
-Whoever starts it stops it; the `service` fixture does both.
+Whoever starts it stops it; the `service` fixture of the integration tests does both.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
-import pytest
 import uvicorn
 
 from ledger.clock import Clock, SystemClock
@@ -228,10 +227,3 @@ def start_service(root: Path, *, clock: Clock | None = None, **changes: object) 
             simulated=True,
         )
     return RunningService(build_services(settings, clock=clock, allow_simulated=True))
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[RunningService]:
-    """Run a service for one test."""
-    with start_service(tmp_path) as running:
-        yield running
