@@ -87,7 +87,10 @@ class TestBody:
             _TEXT.replace("acme", "ac\tme"),
             _TEXT.replace("acme", "ac\x00me"),
             _TEXT.replace("acme", "ac\ud800me"),
+            _TEXT + "extension",
             _TEXT + "ext\udcff\n",
+            _TEXT + "ext\ud800\n",
+            _TEXT + "ext\udfff\n",
             _TEXT + "ext\x1b\n",
         ],
     )
@@ -189,6 +192,12 @@ class TestMessages:
             mldsa44_message(name, 0, checkpoint())
         with pytest.raises(MalformedError):
             mldsa44_message("n", 0, checkpoint(origin=name))
+
+    @requirement("cosignature-04", "cosignature-08")
+    @pytest.mark.parametrize("number", [0, 2**63 - 1])
+    def test_the_smallest_and_the_largest_size_and_time_fit(self, number) -> None:
+        message = mldsa44_message("n", number, checkpoint(number))
+        assert message == c2sp.subtree_message("n", number, _ORIGIN, number, _ROOT)
 
     @requirement("cosignature-04")
     @pytest.mark.parametrize("timestamp", [-1, 2**63, 2**64])
