@@ -55,6 +55,9 @@ MAX_SHEET_DEVIATIONS: Final = 100
 MAX_DEVIATIONS: Final = 10_000
 """Deviations of one test that are kept; all are counted."""
 
+_MAX_CONTROLS: Final = 2_000
+_MAX_TESTS: Final = 1_000
+
 Identifier = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z")]
 ControlId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9().:-]{0,63}\Z")]
 EvidenceClass = Annotated[str, msgspec.Meta(pattern=r"^E([1-9]|1[0-4])\Z")]
@@ -123,8 +126,8 @@ class _FrameworkMembers(_Struct, frozen=True):
     version: Text
     mapping_version: Text
     source: Text
-    controls: tuple[Control, ...]
-    tests: tuple[_TestMembers, ...]
+    controls: Annotated[tuple[Control, ...], msgspec.Meta(max_length=_MAX_CONTROLS)]
+    tests: Annotated[tuple[_TestMembers, ...], msgspec.Meta(max_length=_MAX_TESTS)]
 
 
 @dataclass(frozen=True, slots=True)

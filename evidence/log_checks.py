@@ -47,11 +47,15 @@ def check_end(found: Established, policy: TrustPolicy, scope: Scope) -> None:
         if (end.checkpoint.origin, end.head.root.hex()) != (scope.claims.origin, scope.root):
             raise VerificationError("the scope speaks of another log or root than the checkpoint")
         time_s = end.timestamps.get(end.checkpoint.origin)
-        if time_s is not None and time_s * _MILLISECONDS != scope.claims.checkpoint_ms:
+        if time_s is None:
+            found.skip("time of the checkpoint", "no signature that the policy demands carries one")
+        elif time_s * _MILLISECONDS != scope.claims.checkpoint_ms:
             raise VerificationError("the scope gives another time than the checkpoint's signature")
         names = ", ".join(f"{key.name} {key.key_id.hex()}" for key in end.signers)
         found.report.hold("checkpoints", f"tree of {end.head.size} leaves signed by {names}")
         _note_dating(found, end)
+        if len({key.signature_type for key in policy.log_keys(end.checkpoint.origin)}) == 1:
+            found.report.notes.append("the trust policy demands signatures of one algorithm only")
         found.end = end
 
 
@@ -63,7 +67,10 @@ def check_start(found: Established, policy: TrustPolicy, scope: Scope) -> None:
         earlier = _check_checkpoint(found, policy, pack.START_CHECKPOINT, scope.first_leaf)
         if earlier.checkpoint.origin != scope.claims.origin:
             raise VerificationError("the start checkpoint is of another log")
-        if earlier.timestamps.get(scope.claims.origin, 0) * _MILLISECONDS > scope.claims.from_ms:
+        time_s = earlier.timestamps.get(scope.claims.origin)
+        if time_s is None:
+            found.skip("beginning of the range", "no signature that the policy demands says when it was signed")
+        elif time_s * _MILLISECONDS > scope.claims.from_ms:
             raise VerificationError("the start checkpoint was signed after the period had begun")
         found.report.hold("checkpoints", f"range begins at a signed tree of {earlier.head.size} leaves")
         found.earlier = earlier

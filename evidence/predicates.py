@@ -40,6 +40,7 @@ Scalar: TypeAlias = str | int | bool
 
 _MAX_DEPTH: Final = 8
 _MAX_PARTS: Final = 32
+_MAX_NODES: Final = 128
 _MAX_TEXT: Final = 200
 
 
@@ -223,10 +224,14 @@ class _Reader:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
+        self._nodes = 0
 
     def read(self, value: JSONValue, depth: int = 1) -> Predicate:
         if not isinstance(value, dict) or len(value) != 1 or depth > _MAX_DEPTH:
             raise MalformedError(f"a predicate is an object with one member, nested at most {_MAX_DEPTH} deep")
+        self._nodes += 1
+        if self._nodes > _MAX_NODES:
+            raise MalformedError(f"a predicate has at most {_MAX_NODES} parts in all")
         ((operator, operand),) = value.items()
         if operator == "not":
             return _Not(self.read(operand, depth + 1))

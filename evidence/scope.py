@@ -36,6 +36,9 @@ __all__ = [
 _NAMESPACE: Final = uuid.UUID("6d1c9a52-6c9b-5f3e-9a37-0a2f6c2f4b10")
 """Our namespace for version 5 UUIDs of packs (RFC 9562 section 5.5); a constant of the format."""
 
+_MAX_FRAMEWORKS: Final = 64
+_MAX_LISTED: Final = 2_000
+
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
 _Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 _Zone = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_+/-]{1,64}\Z")]
@@ -107,9 +110,9 @@ class Claims(_Struct, frozen=True):
     checkpoint_ms: _Count
     software: _Text
     simulated: bool
-    not_applicable: tuple[NotApplicable, ...]
-    anchors: tuple[AnchorClaim, ...]
-    witnesses: tuple[_Text, ...]
+    not_applicable: Annotated[tuple[NotApplicable, ...], msgspec.Meta(max_length=_MAX_LISTED)]
+    anchors: Annotated[tuple[AnchorClaim, ...], msgspec.Meta(max_length=_MAX_LISTED)]
+    witnesses: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=_MAX_LISTED)]
 
 
 class Scope(_Struct, frozen=True):
@@ -141,7 +144,7 @@ class Scope(_Struct, frozen=True):
     first_leaf: _Count
     tree_size: _Count
     root: _Hash
-    frameworks: tuple[FrameworkReference, ...]
+    frameworks: Annotated[tuple[FrameworkReference, ...], msgspec.Meta(min_length=1, max_length=_MAX_FRAMEWORKS)]
     proved: tuple[str, ...]
     not_proved: tuple[str, ...]
 

@@ -42,8 +42,12 @@ def not_proved(population: Population) -> tuple[str, ...]:
     )
     if not population.first_leaf:
         return sentences
-    told = f"That all key and bundle records before leaf {population.first_leaf} were taken along, not only those here."
-    return (*sentences, told)
+    first = population.first_leaf
+    return (
+        *sentences,
+        f"That all key and bundle records before leaf {first} were taken along, not only those here.",
+        f"That no decision of the period stands before leaf {first}: only the log's clock says so.",
+    )
 
 
 def _leaves(leaves: Sequence[int]) -> str:

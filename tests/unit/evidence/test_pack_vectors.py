@@ -65,6 +65,9 @@ def test_a_frozen_pack_is_signed_with_both_algorithms(frozen: FrozenPack) -> Non
         report = verify_pack(frozen.file("pack.zip"), trust=TrustPolicy(logs=kept))
         assert report.status is Status.PROVEN
         assert any("the trust policy does not" in sentence for sentence in report.not_checked)
+        assert any("one algorithm only" in note for note in report.notes)
+        timed = dropped == SignatureType.ED25519
+        assert any("time of the checkpoint" in sentence for sentence in report.not_checked) is not timed
     assert MLDSA44.encode() in read_files(frozen.file("pack.zip"))[pack.CUSTODY]
 
 

@@ -128,6 +128,12 @@ def test_nesting_beyond_the_limit_is_refused() -> None:
         parse_predicate(value, WORDS)
 
 
+def test_more_parts_than_can_be_asked_of_every_record_are_refused() -> None:
+    wide = {"all": [{"any": [{"present": "a.text"}] * 20}] * 7}
+    with pytest.raises(MalformedError, match="128"):
+        parse_predicate(wide, WORDS)
+
+
 @pytest.mark.parametrize("operator", ["equals", "at_least", "at_most", "contains", "in"])
 def test_a_field_that_is_not_there_makes_every_comparison_false(operator: str) -> None:
     path = "a.list" if operator == "contains" else "a.number"
