@@ -3,9 +3,10 @@
 The loop owns the publisher and runs it off the event loop, in one thread. Whoever needs a record to be covered by a
 checkpoint waits here for its tree size.
 
-Errors and what they do: a lost swap or a tree that does not verify ends the loop for good (`failed`): somebody else
-publishes, or the log is damaged, and a person must look. A storage error or a clock that is behind is retried after a
-verified reload. An anchor's failure shows in the publisher's anchor status and stops nothing.
+Errors and what they do: a lost swap, a tree that does not verify, or an error that nobody expected ends the loop for
+good (`failure`): somebody else publishes, or the log is damaged, and a person must look. A storage error or a clock
+that is behind is retried after a verified reload. An anchor's failure shows in the publisher's anchor status and stops
+nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ledger.errors import (
     LedgerError,
     MalformedError,
     StateError,
+    StorageError,
     VerificationError,
 )
 from ledger.publisher import AnchorStatus, Published, Publisher
@@ -91,10 +93,10 @@ class PublishingLoop:
         self._wake.set()
 
     async def wait_for(self, size: int, timeout_seconds: float) -> Published:
-        """Wait until a checkpoint covers ``size`` leaves.
+        """Wait until a checkpoint covers ``size`` leaves; one that does so already counts, whatever came afterwards.
 
         Raises:
-            StateError: Publishing has ended, or it took too long.
+            StateError: Publishing has ended before, or it took too long.
         """
 
         def ready() -> bool:
@@ -107,7 +109,7 @@ class PublishingLoop:
         except TimeoutError:
             raise StateError(f"no checkpoint covered {size} leaves within {timeout_seconds:g} s") from None
         published = self._publisher.published
-        if self._failure is not None or published is None:
+        if published is None or published.head.size < size:
             raise StateError("publishing has ended")
         return published
 
@@ -125,6 +127,9 @@ class PublishingLoop:
             self._failure = error
         except (DependencyError, StateError) as error:
             self._trouble = str(error)
+        except Exception as error:  # noqa: BLE001  # a loop that ends unseen would leave every record unproved
+            self._failure = StorageError("publishing failed unexpectedly")
+            self._failure.__cause__ = error
         async with self._covered:
             self._covered.notify_all()
 
