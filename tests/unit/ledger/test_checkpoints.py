@@ -89,8 +89,8 @@ class TestBody:
             _TEXT.replace("acme", "ac\ud800me"),
             _TEXT + "extension",
             _TEXT + "ext\udcff\n",
-            _TEXT + "ext\ud800\n",
-            _TEXT + "ext\udfff\n",
+            _TEXT + f"ext{chr(0xD800)}\n",
+            _TEXT + f"ext{chr(0xDFFF)}\n",
             _TEXT + "ext\x1b\n",
         ],
     )
