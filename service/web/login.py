@@ -47,7 +47,13 @@ async def _checked_form(request: Request, dashboard: Dashboard) -> dict[str, str
     """Return the fields of a form that our own page sent, for a visitor without a session."""
     require_same_origin(request.headers, dashboard.services.settings.external_url)
     form = await read_form(request)
-    check_secret(dashboard.cookies.form_secret(request.cookies) or "", form.get(CSRF_FIELD))
+    secret = dashboard.cookies.form_secret(request.cookies)
+    if secret is None:
+        raise ForbiddenError(
+            "the browser sent no cookie with the form; it must take cookies, and reach this page by HTTPS unless the "
+            "operator allowed otherwise"
+        )
+    check_secret(secret, form.get(CSRF_FIELD))
     return form
 
 

@@ -12,17 +12,20 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from sqlalchemy import insert
 
 from ledger.clock import SimulatedClock
 from ledger.commitments import pseudonym
+from ledger.database import writing
 from ledger.errors import StorageError
 from ledger.merkle import hash_leaf
 from ledger.proof_files import parse_proof_file
 from ledger.proofs import verify_inclusion
 from ledger.records import decode_entry
+from ledger.stores import tables
 from service.auth import Role
 from service.keyset import trust_policy
-from tests.support.ledger import NOW_MS
+from tests.support.ledger import LOG_ID, NOW_MS
 from tests.support.service import RunningService, start_service
 
 CSRF = re.compile(r'name="csrf" value="([^"]+)"')
@@ -220,7 +223,9 @@ def test_a_login_without_the_forms_secret_or_without_its_cookie_is_refused(servi
     assert visitor.post("/login", data={"token": token}).status_code == 403
     assert visitor.post("/login", data={"csrf": "x", "token": token}).status_code == 403
     visitor.cookies.clear()
-    assert visitor.post("/login", data={"csrf": csrf, "token": token}).status_code == 403
+    without = visitor.post("/login", data={"csrf": csrf, "token": token})
+    assert without.status_code == 403
+    assert "sent no cookie" in without.text
     assert "tallystick" not in visitor.cookies
 
 
@@ -437,6 +442,28 @@ def test_a_malformed_address_is_a_page_that_says_so(reader, query):
     answer = reader.get(f"/?{query}")
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
+
+
+def test_a_damaged_search_index_is_said_and_what_it_claims_is_not_shown(service, reader):
+    service.enforcer().decide(agent="real-agent")
+    forged = {
+        "log_id": LOG_ID,
+        "leaf_index": 0,
+        "time_ms": 0,
+        "agent": "forged-agent",
+        "session": "5" * 32,
+        "server": "x",
+        "decision": "PERMIT",
+        "enforcement": "allow",
+        "mode": "enforce",
+        "reason": "policy",
+    }
+    with writing(service.services.database) as connection:
+        connection.execute(insert(tables.decisions), forged)
+    page = reader.get("/").text
+    assert "1 of the leaves that the search index named are no decisions." in page
+    assert "real-agent" in page
+    assert "forged-agent" not in page
 
 
 def test_views_are_recorded_and_refreshes_are_not(service, reader):

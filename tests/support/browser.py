@@ -76,6 +76,7 @@ class Visitor:
         self.context.set_default_timeout(_TIMEOUT_MS)
         self.context.add_init_script(_WATCH_POLICY)
         self.context.on("request", self._note_request)
+        self.context.on("requestfailed", self._forget_blocked)
         self.context.on("console", self._note_message)
         self.context.on("weberror", lambda error: self.complaints.append(str(error.error)))
 
@@ -83,6 +84,11 @@ class Visitor:
         parts = urlsplit(request.url)
         if parts.scheme in ("http", "https", "ws", "wss") and parts.netloc != self._host:
             self.foreign.append(request.url)
+
+    def _forget_blocked(self, request: Any) -> None:
+        # What the page's policy stopped never left the browser; `close` reports the violation.
+        if request.failure == "csp" and request.url in self.foreign:
+            self.foreign.remove(request.url)
 
     def _note_message(self, message: Any) -> None:
         # That a page was answered with 4xx is the test's business, not the page's complaint.

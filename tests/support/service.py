@@ -77,7 +77,8 @@ class EnforcerClient:
         batch = []
         for changes in decisions:
             body, openings = make_decision(**changes)
-            batch.append((self.record(body, time_ms=time_ms), openings))
+            kept = [opening for opening in openings if getattr(body, opening.field) is not None]
+            batch.append((self.record(body, time_ms=time_ms), kept))
         self.post(batch).raise_for_status()
         return [record.record_id for record, _ in batch]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from fastapi import HTTPException, Request
@@ -76,7 +77,10 @@ def form(body: bytes, content_type: str = "application/x-www-form-urlencoded", *
         (b"content-type", content_type.encode()),
         *((name.encode(), value.encode()) for name, value in headers.items()),
     ]
-    return asyncio.run(read_form(Request({"type": "http", "method": "POST", "headers": raw}, receive)))
+    services = SimpleNamespace(settings=SimpleNamespace(max_body_seconds=5.0))
+    app = SimpleNamespace(state=SimpleNamespace(services=services))
+    scope = {"type": "http", "method": "POST", "headers": raw, "app": app}
+    return asyncio.run(read_form(Request(scope, receive)))
 
 
 def test_fields_are_decoded_and_blank_ones_kept():

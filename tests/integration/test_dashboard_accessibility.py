@@ -1,0 +1,286 @@
+"""Every page, in both colour schemes and on a phone: structure, names, and the contrast that a person really gets.
+
+These are our own checks of WCAG 2.2 A and AA, made in the browser on the page as it is; they need nothing from
+elsewhere. They find what a machine can find, no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from ledger.errors import AnchorError
+from service.auth import Role
+from tests.support.browser import new_visitor
+from tests.support.service import RunningService, start_service
+
+SESSION: Final = "5" * 32
+
+_STRUCTURE: Final = """
+() => {
+  const faults = [];
+  const visible = (element) => element.checkVisibility({visibilityProperty: true}) && element.type !== "hidden";
+  const name = (element) => {
+    const by = (element.getAttribute("aria-labelledby") || "").split(/\\s+/).filter(Boolean)
+      .map((id) => document.getElementById(id));
+    if (by.includes(null)) faults.push(`aria-labelledby of ${element.tagName} names nothing`);
+    return (by.map((e) => e && e.textContent).join(" ") || element.getAttribute("aria-label") ||
+      (element.labels && element.labels.length ? element.labels[0].textContent : "") ||
+      element.getAttribute("alt") || element.textContent || "").trim();
+  };
+  if (document.documentElement.lang !== "en") faults.push("no language");
+  if (!document.title.trim()) faults.push("no title");
+  for (const landmark of ["main", "header", "footer"]) {
+    if (document.querySelectorAll(`body > ${landmark}`).length !== 1) faults.push(`not one ${landmark}`);
+  }
+  const levels = [...document.querySelectorAll("h1, h2, h3, h4, h5, h6")].map((h) => Number(h.tagName[1]));
+  if (levels.filter((level) => level === 1).length !== 1) faults.push(`h1: ${levels}`);
+  const main = [...document.querySelectorAll("main h1, main h2, main h3, main h4")].map((h) => Number(h.tagName[1]));
+  main.forEach((level, i) => { if (i && level > main[i - 1] + 1) faults.push(`headings jump: ${main}`); });
+  if (main[0] !== 1) faults.push("main does not begin with the h1");
+  for (const control of document.querySelectorAll("input, select, textarea")) {
+    if (visible(control) && !name(control)) faults.push(`no label: ${control.outerHTML}`);
+  }
+  for (const element of document.querySelectorAll("a, button, summary")) {
+    if (visible(element) && !name(element)) faults.push(`no name: ${element.outerHTML}`);
+  }
+  for (const image of document.querySelectorAll("img")) {
+    if (!image.hasAttribute("alt")) faults.push("image without alt");
+  }
+  for (const drawing of document.querySelectorAll("svg")) {
+    if (drawing.getAttribute("aria-hidden") !== "true") faults.push("drawing that is not hidden");
+  }
+  for (const region of document.querySelectorAll("section, nav, article, [role=search]")) {
+    if (!name(region) || !(region.hasAttribute("aria-label") || region.hasAttribute("aria-labelledby"))) {
+      faults.push(`region without a name: ${region.outerHTML.slice(0, 80)}`);
+    }
+  }
+  for (const table of document.querySelectorAll("table")) {
+    if (!table.caption && !table.hasAttribute("aria-labelledby")) faults.push("table without a name");
+    for (const row of table.querySelectorAll("tbody tr")) {
+      if (row.querySelectorAll("th[scope=row]").length !== 1) faults.push("row without one header");
+    }
+    for (const header of table.querySelectorAll("thead th")) {
+      if (header.scope !== "col" || !header.textContent.trim()) faults.push("column without a header");
+    }
+  }
+  for (const list of document.querySelectorAll("ul, ol")) {
+    if ([...list.children].some((child) => child.tagName !== "LI")) faults.push("list with other children");
+  }
+  for (const list of document.querySelectorAll("dl")) {
+    for (const group of list.children) {
+      if (group.tagName !== "DIV" || group.children[0].tagName !== "DT" || group.children[1].tagName !== "DD") {
+        faults.push("description list out of order");
+      }
+    }
+  }
+  const ids = [...document.querySelectorAll("[id]")].map((element) => element.id);
+  for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) faults.push(`id twice: ${id}`);
+  for (const link of document.querySelectorAll("[aria-describedby]")) {
+    for (const id of link.getAttribute("aria-describedby").split(/\\s+/)) {
+      if (!document.getElementById(id)) faults.push(`described by nothing: ${id}`);
+    }
+  }
+  if (document.querySelectorAll("[tabindex]:not([tabindex='0']):not([tabindex='-1'])").length) {
+    faults.push("a tab order of its own");
+  }
+  const skip = document.querySelector("a[href='#main']");
+  if (document.querySelector("a, button, input") !== skip) faults.push("the skip link is not first");
+  return [...new Set(faults)];
+}
+"""
+
+_CONTRAST: Final = """
+() => {
+  const parse = (text) => {
+    const numbers = text.match(/[\\d.]+/g).map(Number);
+    return {rgb: numbers.slice(0, 3), alpha: numbers.length > 3 ? numbers[3] : 1};
+  };
+  const over = (top, under) => top.rgb.map((c, i) => c * top.alpha + under[i] * (1 - top.alpha));
+  const ground = (element) => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) layers.unshift(parse(getComputedStyle(e).backgroundColor));
+    return layers.reduce((under, layer) => over(layer, under), [255, 255, 255]);
+  };
+  const luminance = (rgb) => {
+    const [r, g, b] = rgb.map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const faults = [];
+  let seen = 0;
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode;
+    const element = node.parentElement;
+    if (!node.data.trim() || !element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    const style = getComputedStyle(element);
+    if (style.clipPath !== "none" || element.closest(".hidden, .skip")) continue;
+    const under = ground(element);
+    const colour = over(parse(style.color), under);
+    const [high, low] = [luminance(colour), luminance(under)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    const size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+    seen += 1;
+    if (ratio < (large ? 3 : 4.5)) faults.push(`${ratio.toFixed(2)}: ${node.data.trim().slice(0, 40)}`);
+  }
+  return {faults: [...new Set(faults)], seen};
+}
+"""
+
+_TARGETS: Final = """
+() => [...document.querySelectorAll("a, button, input:not([type=hidden]), select")]
+  .filter((element) => element.checkVisibility() && !element.closest(".skip"))
+  .map((element) => ({element, box: element.getBoundingClientRect(), style: getComputedStyle(element)}))
+  .filter(({box, style}) => style.display !== "inline" && (box.height < 24 || box.width < 24))
+  .map(({element, box}) => `${box.width.toFixed(0)} x ${box.height.toFixed(0)}: ${element.textContent.trim()}`)
+"""
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, dict[str, str]]]:
+    """Return a service with decisions of every kind, and the pages to look at."""
+    with start_service(tmp_path_factory.mktemp("service")) as service:
+        gateway = service.enforcer()
+        for enforcement in ("allow", "deny", "ask", "kill"):
+            decision = gateway.decide(enforcement=enforcement)
+        gateway.decide(enforcement="allow", mode="observe")
+        gateway.decide(rules=(), reason="malformed", request=None, tool=None, method=None)
+        completed = gateway.decide(enforcement="allow", decision="PERMIT")
+        gateway.complete(completed)
+        pages = {
+            "home": "/",
+            "filtered": "/?enforcement=kill",
+            "nothing found": "/?agent=nobody",
+            "faulty filter": "/?agent=%3Cb%3E&enforcement=x",
+            "killed": f"/decisions/{decision}",
+            "completed": f"/decisions/{completed}",
+            "session": f"/sessions/{SESSION}",
+            "packs": "/packs",
+            "api": "/docs/api",
+            "not found": "/decisions/x",
+        }
+        yield service, pages
+
+
+class BrokenAnchor:
+    """An anchor that never answers."""
+
+    def put(self, *_: object) -> NoReturn:
+        raise AnchorError("the bucket does not answer")
+
+
+PAGES: Final = (
+    *("home", "filtered", "nothing found", "faulty filter", "killed", "completed", "session", "packs", "api"),
+    "not found",
+)
+LOOKS: Final = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 800}},
+}
+
+
+@pytest.fixture(scope="module", params=LOOKS, ids=LOOKS)
+def reader(request: pytest.FixtureRequest, chromium: Browser, stage) -> Iterator[Page]:
+    """Return a page of somebody who is logged in, for each way of looking."""
+    service, _ = stage
+    visitor = new_visitor(chromium, service.url, **LOOKS[request.param])
+    page = visitor.page()
+    page.goto(service.login_url(Role.AUDITOR))
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(service.url + "/")
+    yield page
+    visitor.close()
+
+
+def faults_of(page: Page) -> dict[str, Any]:
+    contrast = page.evaluate(_CONTRAST)
+    assert contrast["seen"] > 5, "there was nothing to measure"
+    return {
+        "structure": page.evaluate(_STRUCTURE),
+        "contrast": contrast["faults"],
+        "targets": page.evaluate(_TARGETS),
+    }
+
+
+SOUND: Final = {"structure": [], "contrast": [], "targets": []}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_sound_in_structure_contrast_and_size_of_targets(stage, reader, name):
+    _, pages = stage
+    reader.goto(pages[name])
+    assert faults_of(reader) == SOUND
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_login_is_sound_before_and_after_an_error(stage, chromium, look):
+    service, _ = stage
+    visitor = new_visitor(chromium, service.url, **LOOKS[look])
+    page = visitor.page()
+    page.goto("/login")
+    assert faults_of(page) == SOUND
+    page.get_by_label("Token").fill("ts1.acme.wrong")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("alert").wait_for()
+    assert faults_of(page) == SOUND
+    page.goto(service.login_url())
+    assert faults_of(page) == SOUND
+    visitor.close()
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_bar_with_troubles_is_sound(stage, chromium, look):
+    service, _ = stage
+    visitor = new_visitor(chromium, service.url, **LOOKS[look])
+    page = visitor.page()
+    page.goto(service.login_url())
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(service.url + "/")
+    publisher = service.services.publishing._publisher
+    kept, publisher._anchor = publisher._anchor, BrokenAnchor()
+    try:
+        service.run(service.services.heartbeat)
+        page.get_by_text("Stale or failing").wait_for()
+        page.reload()
+        assert page.get_by_text("the bucket does not answer").is_visible()
+        assert faults_of(page) == SOUND
+    finally:
+        publisher._anchor = kept
+        page.get_by_text("Up to date").wait_for()
+    visitor.close()
+
+
+def test_a_table_on_a_phone_is_still_a_table_to_assistive_technology(stage, chromium):
+    service, _ = stage
+    visitor = new_visitor(chromium, service.url, viewport={"width": 360, "height": 800})
+    page = visitor.page()
+    page.goto(service.login_url())
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(service.url + "/")
+    table = page.get_by_role("table", name="Newest decisions")
+    assert table.get_by_role("columnheader").count() == 7
+    assert table.get_by_role("rowheader").count() == 7
+    assert table.get_by_role("row").count() == 8
+    visitor.close()
+
+
+def test_the_checks_find_what_they_are_for(chromium, tmp_path: Path):
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        '<!doctype html><html><body style="color:#999;background:#fff"><h2>x</h2><main><h3>a</h3>'
+        "<input name=a><a href=b><svg></svg></a><table><tbody><tr><td>1</table><ul><p>x</ul>"
+        "<button style='width:10px;height:10px'>y</button><p>1</p><p>2</p><p>3</p><p>4</p><p>5</p><p>6</p><p>7</p>"
+    )
+    page = chromium.new_page()
+    page.goto(bad.as_uri())
+    found = faults_of(page)
+    page.close()
+    assert len(found["structure"]) >= 9
+    assert found["contrast"]
+    assert found["targets"]
