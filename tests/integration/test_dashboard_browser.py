@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from service.auth import Role
 from tests.support.browser import Visitor, new_visitor
-from tests.support.service import EnforcerClient, RunningService
+from tests.support.service import EnforcerClient, RunningService, start_service
 
 Visit = Callable[..., Visitor]
 
@@ -100,6 +100,17 @@ def test_a_login_link_asks_and_then_logs_in_once(service, visit, scripts):
     second = visit().page()
     second.goto(url)
     expect(second.get_by_role("alert")).to_contain_text("was used before or has expired")
+
+
+def test_with_the_settings_of_production_the_browser_keeps_the_host_bound_cookie(chromium, tmp_path):
+    # Chromium counts a loopback address as safe, so that the flags can be tried without TLS.
+    with start_service(tmp_path, insecure_cookies=False) as service:
+        visitor = new_visitor(chromium, service.url)
+        log_in(service, visitor)
+        (cookie,) = visitor.context.cookies()
+        visitor.close()
+    assert cookie["name"] == "__Host-tallystick"
+    assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, True, "Strict", "/")
 
 
 def test_another_site_cannot_log_one_out_or_look_over_ones_shoulder(service, visit):
