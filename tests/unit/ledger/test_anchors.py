@@ -88,3 +88,14 @@ def test_a_directory_where_a_copy_belongs_is_an_error_of_the_anchor(anchor, tmp_
     for call in (lambda: anchor.put(LOG_ID, 5, make_checkpoint(5)), lambda: anchor.get(LOG_ID, 5)):
         with pytest.raises(AnchorError):
             call()
+
+
+def test_a_directory_that_cannot_be_listed_is_an_error_of_the_anchor(anchor, tmp_path, monkeypatch):
+    anchor.put(LOG_ID, 5, make_checkpoint(5))
+
+    def stat_fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "stat", stat_fails)
+    with pytest.raises(AnchorError):
+        anchor.latest(LOG_ID)

@@ -410,6 +410,24 @@ def test_partials_that_were_collected_are_no_finding(large_folder):
     assert audit_folder(large_folder).clean
 
 
+def test_a_log_that_grew_and_was_tidied_while_it_was_audited_is_clean(tmp_path):
+    with EmbeddedLedger(tmp_path) as ledger:
+        ledger.introduce()
+        service = ledger.service
+        ledger.append(*(pending(service.record(service.heartbeat())) for _ in range(299)))
+        earlier = ledger.publish()
+        ledger.append(*(pending(service.record(service.heartbeat())) for _ in range(300)))
+        ledger.publish()
+        (folder(ledger) / CHECKPOINT_PATH).write_bytes(earlier)  # what the auditor had read before
+        for partial in folder(ledger).glob("tile/*/*.p"):
+            if partial.with_suffix("").exists():
+                shutil.rmtree(partial)
+        report = outside_audit(ledger)
+    assert report.findings == []
+    assert report.head is not None
+    assert report.head.size == 300
+
+
 # --- the projection, by an attacker who may change tables ------------------------------------------------------------
 
 
@@ -469,6 +487,13 @@ def test_a_projected_row_that_was_deleted_names_the_leaf(ledger, table):
     assert {(finding.check, finding.leaf, finding.place) for finding in report.findings} == {
         ("projection", leaf, table)
     }
+
+
+def test_a_leaf_without_any_projected_row_is_named(ledger):
+    as_owner(ledger, "DELETE FROM records WHERE leaf_index = 6")
+    report = ledger.audit()
+    assert [(finding.check, finding.leaf) for finding in report.findings] == [("projection", 6)]
+    assert "lacks this leaf" in report.findings[0].reason
 
 
 @pytest.mark.parametrize("table", PROJECTED_TABLES)

@@ -306,6 +306,17 @@ def test_a_key_file_is_never_overwritten(key, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_of_two_who_save_at_once_one_is_told_that_the_file_exists(key, tmp_path, monkeypatch):
+    path = tmp_path / "log.json"
+    save_key(make_key("log", ED25519, seed=2), path)
+    before = path.read_bytes()
+    # The other one came between our look and our write.
+    monkeypatch.setattr(Path, "exists", lambda self: self != path)
+    with pytest.raises(ConfigError, match="exists"):
+        save_key(key, path)
+    assert path.read_bytes() == before
+
+
 def test_a_disk_that_is_full_leaves_no_half_of_a_key_file(key, tmp_path, monkeypatch):
     trace = FileTrace.start(monkeypatch)
     trace.fail("sync", errno.ENOSPC)

@@ -1,0 +1,90 @@
+"""Opening the database: which URLs are one, and how each transaction begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from ledger.database import insert_if_absent, open_engine, translated, writing
+from ledger.errors import ConfigError, StorageError
+
+NUMBERS = Table("numbers", MetaData(), Column("n", Integer, primary_key=True), Column("twice", Integer))
+
+
+@pytest.fixture
+def engine(tmp_path: Path):
+    opened = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with writing(opened) as connection:
+        NUMBERS.create(connection)
+    yield opened
+    opened.dispose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "ledger.db",
+        "://",
+        "mysql://localhost/ledger",
+        "oracle://localhost/ledger",
+        "postgresql+nosuchdriver://localhost/ledger",
+        "sqlite+nosuchdriver:///ledger.db",
+    ],
+)
+def test_what_is_no_url_of_a_supported_database_is_refused(url):
+    with pytest.raises(ConfigError):
+        open_engine(url)
+
+
+def test_a_refusal_does_not_repeat_a_password():
+    with pytest.raises(ConfigError) as caught:
+        open_engine("postgresql+nosuchdriver://ledger:secret@localhost/ledger")
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_written_is_there_after_the_block(engine):
+    with writing(engine) as connection:
+        connection.execute(insert(NUMBERS), {"n": 1, "twice": 2})
+    with engine.connect() as connection:
+        assert connection.scalar(select(NUMBERS.c.twice)) == 2
+
+
+def test_what_is_written_before_an_error_is_gone(engine):
+    with pytest.raises(IntegrityError), writing(engine) as connection:
+        connection.execute(insert(NUMBERS), [{"n": 1, "twice": 2}, {"n": 1, "twice": 3}])
+    with engine.connect() as connection:
+        assert connection.scalar(select(NUMBERS.c.n)) is None
+
+
+def test_a_writer_has_its_lock_from_the_first_moment(engine, monkeypatch):
+    # A read that becomes a write could fail with SQLITE_BUSY after its decision was made.
+    monkeypatch.setattr("ledger.database._SQLITE_BUSY_SECONDS", 0)
+    other = open_engine(str(engine.url))
+    with writing(engine), other.connect() as reader:
+        assert reader.scalar(select(NUMBERS.c.n)) is None
+        with pytest.raises(OperationalError, match="locked"), writing(other):
+            pytest.fail("two writers at once")
+    other.dispose()
+
+
+def test_a_row_is_inserted_once(engine):
+    with writing(engine) as connection:
+        assert insert_if_absent(connection, NUMBERS, {"n": 1, "twice": 2})
+        assert not insert_if_absent(connection, NUMBERS, {"n": 1, "twice": 3})
+        assert connection.scalar(select(NUMBERS.c.twice)) == 2
+
+
+def test_database_errors_are_translated_without_their_values(engine):
+    with pytest.raises(StorageError, match="failed to count") as caught, translated("count"), engine.connect() as c:
+        c.execute(text("SELECT :secret FROM nowhere"), {"secret": "a value"})
+    assert "a value" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, OperationalError)
+
+
+def test_errors_of_our_own_pass_untranslated():
+    with pytest.raises(ConfigError), translated("count"):
+        raise ConfigError
