@@ -274,5 +274,7 @@ class SQLLogStore:
         Raises:
             StorageError: It does not.
         """
+        # A standby answers as well; it refuses to lock a row. The row itself need not be free.
+        query = select(tables.logs.c.log_id).limit(1).with_for_update(skip_locked=True)
         with translated("begin a transaction"), writing(self._engine) as connection:
-            connection.execute(select(1))
+            connection.execute(query)

@@ -5,6 +5,7 @@ PostgreSQL collates text by ICU's ``en-US`` here, which sorts otherwise than Pyt
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,6 +143,24 @@ def test_each_field_restricts_to_its_exact_value(log, name, value):
 def test_a_value_that_no_decision_has_finds_nothing(log, name):
     for value in ("", "%", "nobody", "x' OR '1'='1", "agent_1", "AGENT-1", "finance "):
         assert log.catalog.search(LOG_ID, DecisionQuery(**{name: value})) == []
+
+
+NOWHERE: dict[str, object] = {
+    **{name: "nobody" for name, _ in EXACT},
+    "from_ms": 2**53 - 1,
+    "to_ms": 0,
+    "users": ("9" * 32,),
+    "fingerprints": ("9" * 32,),
+    "rule": "no-rule",
+    "bundle_revision": "9" * 64,
+    "before": 0,
+    "limit": 0,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(DecisionQuery)])
+def test_no_field_of_a_query_is_ignored(log, name):
+    assert log.catalog.search(LOG_ID, DecisionQuery(**{name: NOWHERE[name]})) == []
 
 
 def test_a_rule_is_found_wherever_it_determined(log):

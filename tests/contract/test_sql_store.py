@@ -351,10 +351,33 @@ def test_a_database_that_can_be_written_says_so(store):
     store.check_writable()
 
 
+def test_a_database_that_only_reads_is_not_writable(postgres):
+    url = postgres.new_database()
+    engine = open_engine(url)
+    upgrade(engine)
+    create(SQLLogStore(engine))
+    SQLLogStore(engine).check_writable()
+    engine.dispose()
+    postgres.execute(f"ALTER DATABASE {engine.url.database} SET default_transaction_read_only = 'on'")
+    standby = open_engine(url)
+    assert SQLLogStore(standby).sequenced_size(LOG_ID) == 0
+    with pytest.raises(StorageError):
+        SQLLogStore(standby).check_writable()
+    standby.dispose()
+
+
+def test_looking_whether_the_database_can_be_written_waits_for_nobody(engine, store):
+    with ThreadPoolExecutor(1) as threads, engine.connect() as holder:
+        if engine.dialect.name == "postgresql":
+            holder.execute(text("SELECT log_id FROM logs FOR UPDATE"))
+        threads.submit(store.check_writable).result(10)
+
+
 def test_a_database_whose_lock_is_held_for_ever_is_not_writable(tmp_path, monkeypatch):
     monkeypatch.setattr("ledger.database._SQLITE_BUSY_SECONDS", 0)
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     holder, other = open_engine(url), open_engine(url)
+    upgrade(holder)
     with writing(holder), pytest.raises(StorageError):
         SQLLogStore(other).check_writable()
     SQLLogStore(other).check_writable()
