@@ -30,6 +30,6 @@ def demo(folder: Path, *, once: bool) -> None:
         from service.demo.run import run_demo
     except ImportError as error:
         raise ConfigError(f"the demonstration needs tallystick[demo]: {error.name} is missing") from error
-    configure_logging(level=logging.WARNING)
+    configure_logging(level=logging.ERROR)
     logging.getLogger("mcp").setLevel(logging.ERROR)
     sys.exit(run_demo(folder, once=once))

@@ -10,21 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import secrets
 import shutil
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
-import click
 import httpx
 import uvicorn
 
@@ -33,7 +30,7 @@ from enforcement.gateway import Gateway
 from evidence.verify import verify_pack
 from ledger.clock import SimulatedClock, SystemClock
 from ledger.envelopes import ED25519
-from ledger.errors import ConfigError, EvidenceError, UpstreamError
+from ledger.errors import EvidenceError
 from ledger.keys import generate_key, save_key
 from ledger.notes import encode_base64
 from ledger.trust import parse_trust_policy
@@ -42,6 +39,7 @@ from service.app import create_app
 from service.auth import Role
 from service.demo.clients import Answer, Callers
 from service.demo.scenario import AGENTS, NETWORKS, Day, Step, steps
+from service.demo.stage import API, WAIT_SECONDS, Checks, fresh, listen, say, serving, tool_servers
 from service.keyset import make_key_set
 from service.settings import load_settings
 from service.wiring import Services, build_services, make_gateway, open_for_audit
@@ -51,26 +49,8 @@ __all__ = ["run_demo"]
 _ZONE: Final = ZoneInfo("Europe/Berlin")
 _WEDNESDAY: Final = 2
 _PORT: Final = 8787
-_MARKER: Final = "made by tallystick demo: may be deleted"
+_PROGRESS_CALLS: Final = 50
 _SERVERS: Final = ("finance", "support", "healthcare", "retail")
-_WAIT_SECONDS: Final = 60.0
-
-
-def _say(text: str = "") -> None:
-    click.echo(text)
-
-
-@dataclass(slots=True)
-class Checks:
-    """What the demonstration claims, and whether it held."""
-
-    failed: list[str] = field(default_factory=list)
-
-    def expect(self, claim: str, *, holds: bool, detail: str = "") -> None:
-        """Print a claim with a mark, and remember it if it does not hold."""
-        _say(f"  {'✓' if holds else '✗'} {claim}{f' ({detail})' if detail else ''}")
-        if not holds:
-            self.failed.append(claim)
 
 
 def _past_wednesday() -> Day:
@@ -84,85 +64,6 @@ def _past_wednesday() -> Day:
 
 def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
-
-
-def _listen(preferred: int) -> socket.socket:
-    """Return a listening loopback socket at the preferred port, or at any if that is taken."""
-    for port in (preferred, 0):
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(("127.0.0.1", port))
-        except OSError:
-            listening.close()
-            continue
-        return listening
-    raise ConfigError("no port of 127.0.0.1 can be listened on")
-
-
-@asynccontextmanager
-async def _serving(config: uvicorn.Config, listening: socket.socket) -> AsyncIterator[None]:
-    """Serve in a task of this loop; signals stay with whoever runs the demonstration."""
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # older uvicorn
-    task = asyncio.create_task(server._serve([listening]))  # noqa: SLF001  # serve() would take over the signals
-    try:
-        while not server.started:
-            if task.done():
-                await task
-            await asyncio.sleep(0.02)
-        yield
-    finally:
-        server.should_exit = True
-        await task
-
-
-@asynccontextmanager
-async def _tool_servers(log: Path) -> AsyncIterator[str]:
-    """Start the MCP servers in a process of their own and yield their base URL."""
-    with log.open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service.demo.tools", stdout=asyncio.subprocess.PIPE, stderr=errors
-        )
-    try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), _WAIT_SECONDS)
-        if not line:
-            raise UpstreamError(f"the demonstration's MCP servers did not start; see {log}")
-        yield f"http://127.0.0.1:{json.loads(line)['port']}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
-
-
-def _fresh(folder: Path) -> None:
-    """Make an empty folder, removing what an earlier demonstration left there, and nothing else."""
-    marker = folder / "README"
-    if folder.exists():
-        if not marker.is_file() or marker.read_text(encoding="utf-8").strip() != _MARKER:
-            raise ConfigError(f"{folder} exists and was not made by the demonstration")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    marker.write_text(_MARKER + "\n", encoding="utf-8")
-
-
-class _API:
-    """Calls the service with one token."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self._client = httpx.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=_WAIT_SECONDS, trust_env=False
-        )
-
-    async def __call__(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401  # JSON
-        response = await self._client.request(method, path, **options)
-        if not response.is_success:
-            raise UpstreamError(f"{method} {path}: {response.status_code} {response.text[:300]}")
-        return response.json() if "json" in response.headers.get("content-type", "") else response.content
-
-    async def close(self) -> None:
-        await self._client.aclose()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -182,7 +83,7 @@ class Demo:
 
     def make_services(self) -> tuple[Services, socket.socket]:
         """Make keys and service for an empty log."""
-        listening = _listen(_PORT)
+        listening = listen(_PORT)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         settings = load_settings(
             data_dir=self.folder / "data",
@@ -220,7 +121,7 @@ class Demo:
             home / "spool.json",
         )
         assert signing.public_key is not None
-        admin = _API(service_url, self.tokens["admin"])
+        admin = API(service_url, self.tokens["admin"])
         body = {"enforcer_id": "gateway-1", "public_key": encode_base64(signing.public_key)}
         introduced = await admin("POST", "/v1/enforcers", json=body)
         await admin.close()
@@ -265,13 +166,13 @@ class Demo:
 
     async def activate_policy(self, service_url: str) -> None:
         """Publish the day's bundle and a changed one; activate the first."""
-        admin = _API(service_url, self.tokens["admin"])
+        admin = API(service_url, self.tokens["admin"])
         for name in ("demo", "demo-extended-hours"):
             bundle = read_library_bundle(name)
             published = await admin("POST", "/v1/bundles", content=bundle.archive())
             self.revisions[name] = published["revision"]
         await admin.close()
-        approver = _API(service_url, self.tokens["approver"])
+        approver = API(service_url, self.tokens["approver"])
         await approver("POST", f"/v1/bundles/{self.revisions['demo']}/activation", json={"comment": "for the day"})
         await approver.close()
 
@@ -282,7 +183,9 @@ class Demo:
         day = steps(self.day)
         routine = 0
         async with Callers(gateway_url, self.agent_tokens) as callers:
-            for step in day:
+            for number, step in enumerate(day, 1):
+                if number % _PROGRESS_CALLS == 0:
+                    say(f"    … {number} of {len(day)} messages sent")
                 self.clock.advance_to(max(self.clock.now_ms(), _ms(step.when)))
                 answer = await callers.send(step)
                 self.answers.append((step, answer))
@@ -300,7 +203,7 @@ class Demo:
 
     # --- 3: the record of it
 
-    async def check_record(self, services: Services, gateway: Gateway, tools_url: str) -> None:
+    async def check_record(self, services: Services, tools_url: str) -> None:
         """Compare what the servers saw and what the ledger holds with what was sent."""
         async with httpx.AsyncClient(trust_env=False) as client:
             ran: Mapping[str, int] = (await client.get(f"{tools_url}/counters")).json()
@@ -310,7 +213,6 @@ class Demo:
             holds=dict(allowed) == dict(ran),
             detail=f"{sum(ran.values())} of {len(self.answers)} calls",
         )
-        del gateway
         log_id = services.identity.log_id
         counts = await asyncio.to_thread(services.catalog.counts, log_id)
         decisions = await asyncio.to_thread(services.catalog.of_type, log_id, "decision")
@@ -358,7 +260,7 @@ class Demo:
 
     async def make_pack(self, service_url: str) -> tuple[Path, Path]:
         """Have an evidence pack made and downloaded; returns pack and report."""
-        auditor = _API(service_url, self.tokens["auditor"])
+        auditor = API(service_url, self.tokens["auditor"])
         order = {
             "from_ms": _ms(self.day.at(0)),
             "to_ms": _ms(self.day.end),
@@ -371,7 +273,7 @@ class Demo:
         while job["state"] in ("queued", "running"):
             if job["step"].partition(":")[0] != step:
                 step = job["step"].partition(":")[0]
-                _say(f"    … {step}")
+                say(f"    … {step}")
             await asyncio.sleep(0.3)
             job = await auditor("GET", f"/v1/evidence-packs/{job['job_id']}")
         if job["state"] != "done":
@@ -396,12 +298,12 @@ class Demo:
         data = bytearray(pack.read_bytes())
         data[len(data) // 2] ^= 1
         broken = verify_pack(bytes(data), trust=trust)
-        named = f"{broken.failures[0].file}" if broken.failures else "nothing"
-        self.checks.expect("with one bit flipped it fails", holds=broken.status != 0, detail=f"in {named}")
+        named = broken.failures[0].reason if broken.failures else "nothing"
+        self.checks.expect("with one bit flipped it fails, and says where", holds=broken.status != 0, detail=named)
 
     async def replay(self, service_url: str) -> None:
         """Replay the denial of 03:00 under the policy of then, and under a changed one."""
-        responder = _API(service_url, self.tokens["responder"])
+        responder = API(service_url, self.tokens["responder"])
         found = await responder(
             "GET", "/v1/decisions", params={"rule": "finance-business-hours", "agent": "Finance-Bot"}
         )
@@ -419,32 +321,42 @@ class Demo:
         await responder.close()
 
 
+def _near(path: Path) -> Path:
+    """Return a path as somebody would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _command() -> Path:
+    """Return how this program was called, for commands that can be copied."""
+    return _near(Path(sys.argv[0]).absolute())
+
+
 async def _play(demo: Demo, *, once: bool) -> int:
     services, listening = demo.make_services()
     service_url = services.settings.external_url
     app_config = uvicorn.Config(create_app(services), log_config=None, access_log=False, lifespan="on")
-    async with _tool_servers(demo.folder / "servers.log") as tools_url, _serving(app_config, listening):
+    async with tool_servers(demo.folder / "servers.log") as tools_url, serving(app_config, listening):
         for role in (Role.ADMIN, Role.APPROVER, Role.AUDITOR, Role.RESPONDER):
             demo.tokens[role.value] = services.tokens.issue("demo", role, f"demo-{role.value}")
-        _say(f"1. The service runs at {service_url}: SQLite, a directory of tiles, a directory as anchor")
+        say(f"1. The service runs at {service_url}: SQLite, a directory of tiles, a directory as anchor")
         await demo.activate_policy(service_url)
         gateway = await demo.make_gateway(services, tools_url, service_url)
         await gateway.start()
         try:
-            gateway_socket = _listen(_PORT + 1)
+            gateway_socket = listen(_PORT + 1)
             gateway_url = f"http://127.0.0.1:{gateway_socket.getsockname()[1]}"
-            async with _serving(gateway.server_config(host="127.0.0.1", port=0), gateway_socket):
-                _say(f"   MCP servers of the official SDK at {tools_url}, behind the gateway at {gateway_url}")
-                _say(f"2. {demo.day.start:%A, %d %B %Y}, simulated: agents call")
+            async with serving(gateway.server_config(host="127.0.0.1", port=0), gateway_socket):
+                say(f"   MCP servers of the official SDK at {tools_url}, behind the gateway at {gateway_url}")
+                say(f"2. {demo.day.start:%A, %d %B %Y}, simulated: agents call")
                 await demo.play(gateway_url)
-                await _evidence(demo, services, gateway, tools_url, service_url)
+                await _evidence(demo, services, tools_url, service_url)
                 if demo.checks.failed:
-                    _say(f"\n{len(demo.checks.failed)} claims did not hold:")
+                    say(f"\n{len(demo.checks.failed)} claims did not hold:")
                     for claim in demo.checks.failed:
-                        _say(f"  ✗ {claim}")
+                        say(f"  ✗ {claim}")
                     return 1
                 if once:
-                    _say("\nEverything held.")
+                    say("\nEverything held.")
                     return 0
                 _invite(demo, services, gateway_url)
                 await asyncio.Event().wait()
@@ -453,40 +365,41 @@ async def _play(demo: Demo, *, once: bool) -> int:
     return 0
 
 
-async def _evidence(demo: Demo, services: Services, gateway: Gateway, tools_url: str, service_url: str) -> None:
-    _say("3. What the ledger holds")
+async def _evidence(demo: Demo, services: Services, tools_url: str, service_url: str) -> None:
+    say("3. What the ledger holds")
     # The enforcer's heartbeat must pass the end of the period, or the tail of its stream is unknown.
     demo.clock.advance_to(_ms(demo.day.end) + 60_000)
     await asyncio.sleep(1.5)
-    await demo.check_record(services, gateway, tools_url)
-    await services.publishing.wait_for(await asyncio.to_thread(services.sequenced_size), _WAIT_SECONDS)
+    await demo.check_record(services, tools_url)
+    await services.publishing.wait_for(await asyncio.to_thread(services.sequenced_size), WAIT_SECONDS)
     await demo.audit(services)
-    _say("4. Evidence")
+    say("4. Evidence")
     pack, report = await demo.make_pack(service_url)
     trust = demo.folder / "trust.policy"
     shutil.copyfile(services.settings.keys_dir / "trust.policy", trust)
     await asyncio.to_thread(demo.verify, pack, trust)
     await demo.replay(service_url)
-    _say()
-    _say(f"   report  {report}")
-    _say(f"   pack    {pack}")
-    _say(f"   verify  tallystick verify {pack} --trust {trust}")
+    say()
+    say(f"   report  {_near(report)}")
+    say(f"   pack    {_near(pack)}")
+    say(f"   verify  {_command()} verify {_near(pack)} --trust {_near(trust)}")
 
 
 def _invite(demo: Demo, services: Services, gateway_url: str) -> None:
     url = services.settings.external_url
-    _say("\n5. It stays up. Have a look:")
-    _say(f"   dashboard    {url}/login/link/{services.login_links.issue(demo.tokens['auditor'])}")
-    _say(f"   API          {url}/docs/api")
+    say("\n5. It stays up. Have a look:")
+    say(f"   dashboard    {url}/login/link/{services.login_links.issue(demo.tokens['auditor'])}")
+    say(f"   API          {url}/docs/api")
     header = f"Authorization: Bearer {demo.tokens['auditor']}"
-    _say(f"   decisions    curl -H '{header}' '{url}/v1/decisions?enforcement=deny'")
-    _say(f"   gateway      {gateway_url}/servers/finance/mcp")
-    _say("   your own MCP server behind a gateway of its own (say, at http://127.0.0.1:9000/mcp):")
-    _say(f"     export TALLYSTICK_URL={url} TALLYSTICK_TOKEN={demo.tokens['admin']}")
-    _say(f"     tallystick gateway init {demo.folder / 'my-gateway'} --id gateway-2 --agent my-agent --role finance \\")
-    _say(f"       --keys-dir {services.settings.keys_dir} --server finance=http://127.0.0.1:9000/mcp")
-    _say(f"     tallystick gateway --config {demo.folder / 'my-gateway' / 'gateway.yaml'} --listen 127.0.0.1:8789")
-    _say("   Ctrl-C ends it.")
+    say(f"   decisions    curl -H '{header}' '{url}/v1/decisions?enforcement=deny'")
+    say(f"   gateway      {gateway_url}/servers/finance/mcp")
+    say("   your own MCP server behind a gateway of its own (say, at http://127.0.0.1:9000/mcp):")
+    home = _near(demo.folder / "my-gateway")
+    say(f"     export TALLYSTICK_URL={url} TALLYSTICK_TOKEN={demo.tokens['admin']}")
+    say(f"     {_command()} gateway init {home} --id gateway-2 --agent my-agent --role finance \\")
+    say(f"       --keys-dir {_near(services.settings.keys_dir)} --server finance=http://127.0.0.1:9000/mcp")
+    say(f"     {_command()} gateway --config {home}/gateway.yaml --listen 127.0.0.1:8789")
+    say("   Ctrl-C ends it.")
 
 
 def run_demo(folder: Path, *, once: bool) -> int:
@@ -504,11 +417,11 @@ def run_demo(folder: Path, *, once: bool) -> int:
         LedgerError: A part failed.
     """
     folder = folder.resolve()
-    _fresh(folder)
+    fresh(folder)
     day = _past_wednesday()
     demo = Demo(folder=folder, day=day, clock=SimulatedClock(_ms(day.at(8, 55))))
-    _say("Tallystick, a demonstration. SIMULATED: its keys and its gateway's clock are made up; all else is real.\n")
+    say("Tallystick, a demonstration. SIMULATED: its keys and its gateway's clock are made up; all else is real.\n")
     with contextlib.suppress(KeyboardInterrupt):
         return asyncio.run(_play(demo, once=once))
-    _say("\nThe demonstration ends.")
+    say("\nThe demonstration ends.")
     return 0
