@@ -1,0 +1,88 @@
+"""MCP callers: raw HTTP, one connection each, every call sent when the one before is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from time import perf_counter
+
+import aiohttp
+
+from benchmarks.measure import BenchmarkError
+from tests.support.mcp_messages import body_of, headers_of
+
+__all__ = ["Way", "one_by_one", "saturated"]
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
+_TOOL = "refund_customer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A way for a call to go.
+
+    Attributes:
+        name: What it is called.
+        url: Where it begins.
+        token: What the caller presents.
+        amount: What it asks for; the policy refuses more than 500.
+        allowed: Whether the call must arrive.
+    """
+
+    name: str
+    url: str
+    token: str
+    amount: int = 12
+    allowed: bool = True
+
+    def headers(self) -> dict[str, str]:
+        """Return the header lines."""
+        return {name.decode(): value.decode() for name, value in headers_of(name=_TOOL, token=self.token)}
+
+    def body(self, number: int) -> bytes:
+        """Return the message of one call."""
+        return body_of(name=_TOOL, arguments={"amount": self.amount, "note": "a benchmark"}, request_id=number)
+
+
+async def _call(session: aiohttp.ClientSession, way: Way, number: int) -> None:
+    async with session.post(way.url, data=way.body(number), headers=way.headers()) as response:
+        answer = await response.json()
+    if ("result" in answer) is not way.allowed or answer.get("id") != number:
+        raise BenchmarkError(f"{way.name}: {response.status} {answer}")
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=_TIMEOUT, connector=aiohttp.TCPConnector(limit=0))
+
+
+async def one_by_one(way: Way, count: int) -> list[float]:
+    """Call a way, one call at a time; return the milliseconds of each call.
+
+    One more call goes ahead, which opens the connection and is not counted.
+    """
+    taken: list[float] = []
+    async with _session() as session:
+        await _call(session, way, 0)
+        for number in range(1, count + 1):
+            started = perf_counter()
+            await _call(session, way, number)
+            taken.append(1000 * (perf_counter() - started))
+    return taken
+
+
+async def saturated(way: Way, *, callers: int, seconds: float) -> tuple[int, float]:
+    """Let callers call one way for a while; return how many calls were answered, and in how many seconds."""
+    done = 0
+
+    async def one(session: aiohttp.ClientSession, end: float) -> None:
+        nonlocal done
+        while perf_counter() < end:
+            await _call(session, way, done)
+            done += 1
+
+    async with _session() as session:
+        started = perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(callers):
+                group.create_task(one(session, started + seconds))
+        return done, perf_counter() - started
