@@ -169,18 +169,18 @@ class Endpoint:
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         gone = asyncio.create_task(_disconnected(receive))
+        cause = "gateway_stopped"  # that is what it means if this very task is cancelled, or the call by `stop`
         try:
-            await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if call not in done:
+                cause = "client_disconnected"
         finally:
             gone.cancel()
             call.cancel()  # does nothing to one that is done
             await asyncio.gather(call, gone, return_exceptions=True)
-            await exchange.close(self._cancel_reason())
+            await exchange.close(cause)
         if not call.cancelled():
             call.result()
-
-    def _cancel_reason(self) -> str:
-        return "gateway_stopped" if self._stopping else "client_disconnected"
 
     async def _complete(self, permitted: Permitted, completion: Completion) -> None:
         await asyncio.shield(self._see_through(self._pep.complete(permitted, completion)))
@@ -189,7 +189,7 @@ class Endpoint:
         """Close a call whose transport was cancelled while it was judged."""
         verdict = await judging
         if isinstance(verdict, Permitted):
-            await self._pep.complete(verdict, Completion(status="not_forwarded", reason=self._cancel_reason()))
+            await self._pep.complete(verdict, Completion(status="not_forwarded", reason="gateway_stopped"))
 
     def _see_through(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.create_task(coroutine)

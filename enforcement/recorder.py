@@ -13,10 +13,10 @@ nobody knows whether the server did it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final, Literal, ParamSpec, TypeVar
+from typing import Final, Literal, ParamSpec, TypeVar
 
 import structlog
 
@@ -76,7 +76,8 @@ class Recorder:
         self._flush: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._at_rest = asyncio.Event()  # the spool is empty, or the ledger is away
-        self._tasks: list[asyncio.Task[None]] = []
+        self._beating: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
         self.depth = Depth(0, 0, 0)
 
     @property
@@ -107,7 +108,8 @@ class Recorder:
             await self.record(self.batch(Draft(body=outcome)), strict=False)
         if left_open:
             _LOG.warning("calls_left_open", count=len(left_open))
-        self._tasks = [self._run(self._drain()), self._run(self._beat())]
+        self._beating = asyncio.create_task(self._beat())
+        self._draining = asyncio.create_task(self._drain())
 
     async def stop(self) -> None:
         """Close the stream in order: a last heartbeat, what can still be posted, then nothing more.
@@ -116,14 +118,14 @@ class Recorder:
             StorageError: The spool failed.
         """
         try:
-            if self._tasks:
+            if self._draining is not None:
+                await _end(self._beating)  # nothing may follow the last heartbeat
                 await self._heartbeat("stop")
                 await self._empty()
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._tasks = []
+            await _end(self._beating)
+            await _end(self._draining)
+            self._beating = self._draining = None
             self._executor.shutdown(wait=True)
 
     def batch(self, *drafts: Draft) -> Batch:
@@ -205,7 +207,8 @@ class Recorder:
             except Exception as error:  # noqa: BLE001  # the loop must outlive any fault; strict calls time out meanwhile
                 _LOG.error("drainer_failed", error=type(error).__name__)
                 pause = self._settings.retry_max_seconds
-            if pause is None or pause > 0:
+            # A record that was appended during the step has set the event anew: the spool is not empty then.
+            if (not self._wake.is_set()) if pause is None else pause > 0:
                 self._at_rest.set()
             if pause is None:
                 await self._wake.wait()
@@ -249,9 +252,11 @@ class Recorder:
         call = asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
         return await call
 
-    @staticmethod
-    def _run(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.create_task(coroutine)
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _spool_error(error: Exception) -> LedgerError:

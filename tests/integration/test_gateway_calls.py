@@ -21,6 +21,7 @@ from ledger.records import Heartbeat, encode_record
 from policies.model import Effect, Obligation, decode_request
 from tests.support.gateway import Surroundings, deny_tool, surroundings
 from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY
+from tests.support.mcp_messages import body_of, headers_of
 
 Scenario = Callable[[Surroundings], Awaitable[None]]
 
@@ -372,5 +373,53 @@ def test_everything_made_with_a_simulated_clock_says_so(tmp_path: Path) -> None:
             await client.call_tool("refund_customer", {"amount": 1})
         assert world.ledger.records
         assert all(record.simulated for record in world.ledger.records)
+
+    play(scenario, tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["while it is judged", "while it is under way"])
+def test_a_transport_that_is_torn_down_leaves_no_call_without_outcome(tmp_path: Path, moment: str) -> None:
+    """What uvicorn does to a request that outlives its patience at the end: the task is cancelled."""
+
+    async def scenario(world: Surroundings) -> None:
+        async with world.running() as gateway:
+            judging, go_on = asyncio.Event(), asyncio.Event()
+            evaluate = world.evaluator.evaluate_many
+
+            async def slowly(bundle: Any, requests: Any) -> Any:
+                judging.set()
+                if moment == "while it is judged":
+                    await go_on.wait()
+                return await evaluate(bundle, requests)
+
+            world.evaluator.evaluate_many = slowly  # type: ignore[method-assign]  # waits for the tearing down
+            name = "wait_for_ever"
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/servers/finance/mcp",
+                "headers": headers_of(name=name, token="finance-token"),
+                "client": ("127.0.0.1", 1),
+            }
+            messages = [{"type": "http.request", "body": body_of(name=name, arguments={})}]
+
+            async def receive() -> Any:
+                return messages.pop() if messages else await asyncio.Event().wait()
+
+            async def send(_: Any) -> None:
+                return
+
+            request = asyncio.create_task(gateway.app(scope, receive, send))
+            async with asyncio.timeout(10):
+                await (judging if moment == "while it is judged" else world.tools.started).wait()
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+            go_on.set()
+            assert request.cancelled()
+            await world.settle(lambda: bool(world.ledger.outcomes()))
+        (outcome,) = world.ledger.outcomes(world.ledger.decision_ids()[0])
+        status = "not_forwarded" if moment == "while it is judged" else "cancelled"
+        assert (outcome.status, outcome.reason) == (status, "gateway_stopped")
+        assert world.tools.calls == ([] if moment == "while it is judged" else ["wait_for_ever"])
 
     play(scenario, tmp_path)

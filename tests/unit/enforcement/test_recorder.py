@@ -255,3 +255,48 @@ def test_stopping_does_not_wait_for_a_ledger_that_is_away(tmp_path: Path) -> Non
         assert world.spool.depth().records == 2
 
     play(tmp_path, scenario, stop_seconds=60)
+
+
+def test_a_record_that_arrives_while_the_spool_seems_empty_is_posted_before_the_end(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        await world.recorder.record(batch(denial()), strict=True)
+        step, seen_empty, go_on = world.recorder._drainer.step, asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> float | None:
+            pause = await step()
+            if pause is None and not seen_empty.is_set():
+                seen_empty.set()
+                await go_on.wait()  # the last heartbeat arrives meanwhile
+            return pause
+
+        world.recorder._drainer.step = slowly  # type: ignore[method-assign]  # to meet the moment
+        world.recorder._wake.set()
+        await seen_empty.wait()
+        stopping = asyncio.create_task(world.recorder.stop())
+        while world.spool.depth().records == 0:  # noqa: ASYNC110  # another thread appends
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        go_on.set()
+        await stopping
+        assert world.spool.depth().records == 0
+
+    last = play(tmp_path, scenario).ledger.bodies()[-1]
+    assert isinstance(last, Heartbeat)
+    assert last.kind == "stop"
+
+
+def test_nothing_follows_the_last_heartbeat(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        post = world.ledger.post
+
+        async def slowly(records: Any) -> Any:
+            await asyncio.sleep(0.05)  # many heartbeats' time
+            return await post(records)
+
+        world.ledger.post = slowly  # type: ignore[method-assign]  # a slow ledger
+        await world.recorder.start()
+
+    last = play(tmp_path, scenario, heartbeat_seconds=0.005, stop_seconds=5).ledger.bodies()[-1]
+    assert isinstance(last, Heartbeat)
+    assert last.kind == "stop"
