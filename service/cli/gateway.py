@@ -21,7 +21,7 @@ from ledger.notes import encode_base64
 from service.cli.client import ServiceClient, service_options
 from service.cli.output import ExitCode, say, with_exit_codes
 from service.cli.serve import configure_logging
-from service.settings import passphrase
+from service.settings import MAX_PORT, passphrase
 
 __all__ = ["gateway"]
 
@@ -47,26 +47,30 @@ def gateway(context: click.Context, config: Path | None, listen: str) -> None:
         click.echo(context.get_help())
         context.exit(ExitCode.USAGE)
     host, separator, port = listen.rpartition(":")
-    if not separator or not port.isdecimal():
+    if not separator or not port.isdecimal() or int(port) > MAX_PORT:
         raise ConfigError("--listen takes HOST:PORT")
     configure_logging()
     asyncio.run(_run(config, host.strip("[]"), int(port)))
 
 
 async def _run(path: Path, host: str, port: int) -> None:
-    import uvicorn
-
     from enforcement.config_files import load_config
+    from service.cli.serving import STOP_SECONDS, serve_until_stopped
+    from service.cli.serving import listen as listen_on
     from service.wiring import make_gateway
 
     running = make_gateway(load_config(path), passphrase())
-    await running.start()
-    try:
-        server = uvicorn.Server(running.server_config(host=host, port=port))
-        structlog.get_logger().info("gateway_serving", host=host, port=port)
-        await server.serve()
-    finally:
-        await running.stop()
+    listening = listen_on(host, port)
+    shown = listening.getsockname()
+    config = running.server_config(host=host, port=port)
+    config.timeout_graceful_shutdown = STOP_SECONDS
+    await serve_until_stopped(
+        config,
+        listening,
+        start=running.start,
+        stop=running.stop,
+        ready=lambda: structlog.get_logger().info("gateway_serving", host=shown[0], port=shown[1]),
+    )
 
 
 def _servers(values: tuple[str, ...]) -> list[dict[str, str]]:
