@@ -5,18 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
+import structlog
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import problems
+from ledger.errors import TallystickError
+from service import failures, problems
 from service.api import access, bundles, decisions, health, logs, packs, replays, sessions
 from service.api.description import describe
 from service.version import VERSION
 from service.web import routes as web
 from service.wiring import Services
 
-__all__ = ["create_app"]
+__all__ = ["AnswerBrokenOffError", "create_app"]
+
+_log = structlog.get_logger()
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -32,8 +39,15 @@ Errors are problem details (RFC 9457).
 """
 
 
-class _Measured:
-    """Counts and times every request, and adds headers that every answer should have and does not set itself."""
+class AnswerBrokenOffError(TallystickError):
+    """An answer failed after it had begun: the server must break the connection off, or half would pass for whole."""
+
+
+class _Outermost:
+    """Counts and times every request, adds headers that answers should have, and contains what nobody expected.
+
+    An unexpected error ends here: the server, to which it would go next, prints its message (see `failures`).
+    """
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
@@ -44,7 +58,7 @@ class _Measured:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = 500
+        status: int | None = None
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -57,10 +71,17 @@ class _Measured:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001  # whatever it was, its message must not reach the server's log
+            _log.error("request_failed", **failures.describe(error))
+            if status is not None:
+                raise AnswerBrokenOffError from None
+            await problems.internal_error(scope["path"])(scope, receive, send_with_headers)
         finally:
-            # The route's pattern, not the path: a path may hold ids, and any path at all if there is no route.
+            # The route's pattern, not the path, and no method that was made up: what a caller may choose freely would
+            # make ever new time series.
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, str(status or 500)).inc()
             self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
 
 
@@ -92,5 +113,5 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router)
     describe(app, routers)
     web.install(app, services)
-    app.add_middleware(_Measured, services=services)
+    app.add_middleware(_Outermost, services=services)
     return app

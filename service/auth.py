@@ -7,6 +7,7 @@ one role; an enforcer's token names one enforcer id as well. There is no token f
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,11 +21,11 @@ from ledger.errors import ConfigError
 from service import tables
 from service.problems import ForbiddenError, UnauthenticatedError
 
-__all__ = ["Caller", "Permission", "Role", "TokenStore", "require", "roles_holding"]
+__all__ = ["Caller", "Permission", "Role", "TokenStore", "new_token", "require", "roles_holding", "token_digest"]
 
 _PREFIX: Final = "ts1"
 _SECRET_BYTES: Final = 32
-_MAX_TOKEN_CHARS: Final = 200
+_TOKEN: Final = re.compile(rf"{_PREFIX}\.([a-z0-9][a-z0-9-]{{0,62}})\.[A-Za-z0-9_-]{{43}}")
 
 
 class Role(StrEnum):
@@ -100,7 +101,13 @@ def roles_holding(permission: Permission) -> tuple[Role, ...]:
     return tuple(role for role in Role if permission in _GRANTS[role])
 
 
-def _digest(token: str) -> str:
+def new_token(log_id: str) -> str:
+    """Return a token that is not valid yet; see `TokenStore.issue`."""
+    return f"{_PREFIX}.{log_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
+
+
+def token_digest(token: str) -> str:
+    """Return what a token is known by where it must not be told: its SHA-256 in hexadecimal."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -113,9 +120,24 @@ class TokenStore:
         self._clock = clock
 
     def issue(
-        self, log_id: str, role: Role, name: str, *, enforcer_id: str | None = None, lifetime_days: int | None = None
+        self,
+        log_id: str,
+        role: Role,
+        name: str,
+        *,
+        enforcer_id: str | None = None,
+        lifetime_days: int | None = None,
+        token: str | None = None,
     ) -> str:
-        """Make a token; it is shown once and cannot be read again.
+        """Make a token valid; it is shown once and cannot be read again.
+
+        Args:
+            log_id: The log that it opens.
+            role: Whom it speaks for.
+            name: Its label.
+            enforcer_id: For an enforcer, and no other: whom it may write for.
+            lifetime_days: How long it counts; for ever if None.
+            token: From `new_token`, where it had to be recorded first; a new one if None.
 
         Raises:
             ConfigError: An enforcer's token without an enforcer id, or another's with one.
@@ -123,11 +145,11 @@ class TokenStore:
         """
         if (role is Role.ENFORCER) != (enforcer_id is not None):
             raise ConfigError("an enforcer's token, and no other, names an enforcer id")
-        token = f"{_PREFIX}.{log_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
+        token = token or new_token(log_id)
         now = self._clock.now_ms()
         row = {
             "log_id": log_id,
-            "token_sha256": _digest(token),
+            "token_sha256": token_digest(token),
             "name": name,
             "role": role.value,
             "enforcer_id": enforcer_id,
@@ -160,11 +182,10 @@ class TokenStore:
             UnauthenticatedError: It is unknown, expired or revoked.
             StorageError: The database failed.
         """
-        prefix, _, rest = token.partition(".")
-        log_id = rest.partition(".")[0]
-        if prefix != _PREFIX or not log_id or len(token) > _MAX_TOKEN_CHARS or not token.isascii():
+        spelt = _TOKEN.fullmatch(token)
+        if spelt is None:
             raise UnauthenticatedError("a token is needed: Authorization: Bearer ts1.…")
-        return self.caller(log_id, _digest(token))
+        return self.caller(spelt[1], token_digest(token))
 
     def caller(self, log_id: str, token_sha256: str) -> Caller:
         """Return whom the token with this digest speaks for; see `authenticate`."""

@@ -5,6 +5,9 @@ Metrics carry names and numbers, never who did what: that is the log's part.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -16,8 +19,9 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.wiring import Services
 
-__all__ = ["Check", "Metrics", "late_after_seconds", "readiness"]
+__all__ = ["Check", "Metrics", "ReadinessProbe", "late_after_seconds", "readiness"]
 
+_LOOK_SECONDS: Final = 1.0
 _LATE_CHECKPOINT_FACTOR: Final = 30
 """A checkpoint that should have come this many intervals ago is late."""
 
@@ -70,6 +74,9 @@ class Metrics:
         """Return the exposition text, with the gauges brought up to date."""
         published = services.publishing.published
         receipt = services.publishing.anchor_status.receipt
+        # Without its database a service still tells the rest; readiness says what is wrong.
+        with contextlib.suppress(LedgerError):
+            self.sequenced.set(services.sequenced_size())
         self.published.set(published.head.size if published else 0)
         if published:
             self.checkpoint_age.set(max(0.0, services.clock.now_ms() / 1000 - published.timestamp_seconds))
@@ -87,6 +94,27 @@ def late_after_seconds(settings: Settings) -> float:
 def readiness(services: Services) -> list[Check]:
     """Look at every part that an acknowledgement or a proof needs."""
     return [_database(services), _sequencer(services), _publishing(services), _checkpoint(services), _anchor(services)]
+
+
+class ReadinessProbe:
+    """Looks at most once a second and once at a time, however many ask; one event loop owns it.
+
+    Anybody may ask, and a look takes the database's write lock, which the sequencer needs.
+    """
+
+    def __init__(self) -> None:
+        """Remember nothing yet."""
+        self._looking = asyncio.Lock()
+        self._seen: list[Check] = []
+        self._seen_at: float | None = None
+
+    async def look(self, services: Services) -> list[Check]:
+        """Return what `readiness` says, or said less than a second ago."""
+        async with self._looking:
+            if self._seen_at is None or time.monotonic() - self._seen_at >= _LOOK_SECONDS:
+                self._seen = await asyncio.to_thread(readiness, services)
+                self._seen_at = time.monotonic()
+            return self._seen
 
 
 def _database(services: Services) -> Check:

@@ -6,9 +6,12 @@ brings it: one log, one enforcer (invariant 12); and by the enforcer's key: its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -67,8 +70,31 @@ class LogIdentity:
     simulated: bool
 
 
+_T = TypeVar("_T")
+
 _ONE: Final = msgspec.json.Decoder(_Submission)
 _MANY: Final = msgspec.json.Decoder(list[_Submission])
+_ENCODER: Final = msgspec.json.Encoder()
+_QUOTED_VALUE: Final = re.compile(r"\bvalue '.*'", re.DOTALL)
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong without the value that is: it may be what the vault is for."""
+    return _QUOTED_VALUE.sub("value", str(error))
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
+    """Decode, and refuse what another careful reader could read in another way: a duplicate key above all.
+
+    Enforcers spell a submission as our encoder does, which is quick to see; any other spelling is read strictly.
+    """
+    try:
+        decoded = decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedError(f"not a submission: {_reason(error)}") from error
+    if _ENCODER.encode(decoded) != data:
+        parse_json(data)
+    return decoded
 
 
 def _decode_record(raw: bytes) -> Record:
@@ -88,15 +114,27 @@ def _openings(items: Sequence[_Opening]) -> dict[str, Opening]:
     return openings
 
 
-def _parse(body: bytes, content_type: str) -> list[_Submission]:
+def _at(position: int, error: Exception) -> MalformedError:
+    return MalformedError(f"submission {position}: {_reason(error)}")
+
+
+def _lines(body: bytes, max_records: int) -> Iterator[_Submission]:
+    """Decode the lines that are not blank, up to one more than may be."""
+    filled = (line.strip(b" \t\r\n") for line in io.BytesIO(body))
+    for position, line in enumerate(islice(filter(None, filled), max_records + 1)):
+        try:
+            yield _decode(_ONE, line)
+        except MalformedError as error:
+            raise _at(position, error) from error
+
+
+def _parse(body: bytes, content_type: str, max_records: int) -> list[_Submission]:
     kind = content_type.partition(";")[0].strip().lower()
-    try:
-        if kind == "application/x-ndjson":
-            return [_ONE.decode(line) for line in body.split(b"\n") if line.strip()]
-        if kind == "application/json":
-            return _MANY.decode(body) if body.lstrip(b" \t\r\n").startswith(b"[") else [_ONE.decode(body)]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedError(f"not a submission: {error}") from error
+    if kind == "application/x-ndjson":
+        return list(_lines(body, max_records))
+    if kind == "application/json":
+        data = body.strip(b" \t\r\n")
+        return _decode(_MANY, data) if data.startswith(b"[") else [_decode(_ONE, data)]
     raise MalformedError("the content type must be application/json or application/x-ndjson")
 
 
@@ -104,17 +142,18 @@ def decode_submissions(body: bytes, content_type: str, *, max_records: int) -> l
     """Decode the body of ``POST /v1/decisions``: one submission, an array, or NDJSON.
 
     Raises:
-        MalformedError: Not submissions, none, or too many; the number of the first bad one is in the message.
+        MalformedError: Not submissions, none, or too many; the number of the first bad one is in the message, counted
+            from 0.
     """
-    parsed = _parse(body, content_type)
+    parsed = _parse(body, content_type, max_records)
     if not 1 <= len(parsed) <= max_records:
-        raise MalformedError(f"a request carries 1 to {max_records} records, not {len(parsed)}")
+        raise MalformedError(f"a request carries 1 to {max_records} records")
     submissions = []
     for position, item in enumerate(parsed):
         try:
             submissions.append(Submission(_decode_record(bytes(item.record)), _openings(item.openings)))
         except MalformedError as error:
-            raise MalformedError(f"submission {position}: {error}") from error
+            raise _at(position, error) from error
     return submissions
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import quote
 
 import orjson
 import structlog
@@ -30,14 +31,27 @@ from ledger.errors import (
     UnknownBundleError,
     VerificationError,
 )
+from service.failures import describe
 
-__all__ = ["ForbiddenError", "Problem", "UnauthenticatedError", "install", "kind_of", "problem_response"]
+__all__ = [
+    "ForbiddenError",
+    "Problem",
+    "UnauthenticatedError",
+    "install",
+    "internal_error",
+    "kind_of",
+    "problem_response",
+]
 
 _log = structlog.get_logger()
 
 _MEDIA_TYPE: Final = "application/problem+json"
 _TYPE_PREFIX: Final = "urn:tallystick:problem:"
 _RETRY_SECONDS: Final = "1"
+_MAX_DETAIL_CHARS: Final = 500
+"""A detail may name a field of the request, and a field's name may be as long as the request."""
+_PATH_CHARS: Final = "/:@!$&'()*+,;=~"
+"""What may stand in the path of an URI beside letters, digits and percent-encoded bytes (RFC 3986 section 3.3)."""
 
 
 class ForbiddenError(TallystickError):
@@ -101,7 +115,7 @@ def problem_response(
         slug: Last part of the problem's type.
         title: Same words for every problem of the type.
         detail: What is wrong this time; never a vaulted value.
-        instance: Path of the request.
+        instance: Path of the request, decoded.
         headers: Further headers.
         members: Further members of the document.
     """
@@ -109,8 +123,8 @@ def problem_response(
         "type": f"{_TYPE_PREFIX}{slug}",
         "title": title,
         "status": status,
-        "detail": detail,
-        "instance": instance,
+        "detail": detail if len(detail) <= _MAX_DETAIL_CHARS else f"{detail[:_MAX_DETAIL_CHARS]}…",
+        "instance": quote(instance, safe=_PATH_CHARS, errors="replace"),
         **members,
     }
     more = dict(headers or {})
@@ -129,7 +143,8 @@ def kind_of(error: Exception) -> tuple[int, str, str] | None:
 async def _on_tallystick_error(request: Request, error: Exception) -> Response:
     found = kind_of(error)
     if found is None:
-        return await _on_unexpected(request, error)
+        _log.error("request_failed", **describe(error))
+        return internal_error(request.url.path)
     return problem_response(*found, str(error), instance=request.url.path)
 
 
@@ -170,20 +185,14 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     )
 
 
-async def _on_unexpected(request: Request, error: Exception) -> Response:
-    _log.error("request_failed", path=request.url.path, error=type(error).__name__, exc_info=error)
-    return problem_response(
-        500,
-        "internal",
-        "Internal error",
-        "the request failed; nothing of it was acknowledged",
-        instance=request.url.path,
-    )
+def internal_error(path: str) -> Response:
+    """Return the answer to a request that failed for no reason that is anybody's to know."""
+    detail = "the request failed; nothing of it was acknowledged"
+    return problem_response(500, "internal", "Internal error", detail, instance=path)
 
 
 def install(app: FastAPI) -> None:
-    """Let an application answer every error with a problem document."""
+    """Let an application answer every error that it knows with a problem document; others are `app`'s to contain."""
     app.add_exception_handler(TallystickError, _on_tallystick_error)
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(Exception, _on_unexpected)

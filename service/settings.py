@@ -15,9 +15,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger.errors import ConfigError
 
-__all__ = ["Settings", "load_settings", "passphrase"]
+__all__ = ["MAX_PORT", "Settings", "load_settings", "passphrase"]
 
 _PREFIX: Final = "TALLYSTICK_"
+MAX_PORT: Final = 65_535
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
         checkpoint_interval_seconds: At most one checkpoint in this time.
         heartbeat_interval_seconds: The service's own heartbeat.
         max_request_bytes: Largest request body.
+        max_body_seconds: Longest time that a request's body may take to arrive.
         max_batch_records: Most records in one request.
         max_waiting_records: Most records that wait to be sequenced.
         proof_timeout_seconds: Longest wait for a checkpoint that covers a record.
@@ -59,7 +61,7 @@ class Settings(BaseSettings):
     anchor_endpoint: str | None = None
     log_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "main"
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "main"
-    origin: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\s+]+$")] = "tallystick.invalid/main"
+    origin: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@-]{0,121}$")] = "tallystick.invalid/main"
     environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "production"
     service_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "service"
     listen: Annotated[str, Field(pattern=r"^[^\s/]+:\d{1,5}$")] = "127.0.0.1:8787"
@@ -68,11 +70,19 @@ class Settings(BaseSettings):
     checkpoint_interval_seconds: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
     heartbeat_interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
     max_request_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 16 * 1024 * 1024
+    max_body_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 30.0
     max_batch_records: Annotated[int, Field(ge=1, le=100_000)] = 2_000
     max_waiting_records: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     proof_timeout_seconds: Annotated[float, Field(ge=0.1, le=300)] = 30.0
     session_seconds: Annotated[int, Field(ge=60, le=7 * 86_400)] = 8 * 3600
     insecure_cookies: bool = False
+
+    @field_validator("listen")
+    @classmethod
+    def _a_port(cls, value: str) -> str:
+        if int(value.rpartition(":")[2]) > MAX_PORT:
+            raise ValueError(f"a port is at most {MAX_PORT}")
+        return value
 
     @field_validator("anchor")
     @classmethod

@@ -11,15 +11,17 @@ from pydantic import BaseModel, Field
 
 from ledger.envelopes import ED25519, EnvelopeKey
 from ledger.errors import ConflictError, MalformedError, NotFoundError
+from ledger.keyring import Keyring
 from ledger.notes import decode_base64
 from ledger.ports import Draft
 from ledger.records import KeyEvent
 from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
-from service.auth import Caller, Permission, Role
+from service.api.routing import ServiceRoute
+from service.auth import Caller, Permission, Role, new_token, token_digest
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["access"], responses=PROBLEMS)
+router = APIRouter(tags=["access"], responses=PROBLEMS, route_class=ServiceRoute)
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")]
 _ED25519_KEY_BYTES = 32
@@ -32,44 +34,68 @@ class EnforcerRequest(BaseModel):
     public_key: Annotated[str, Field(min_length=44, max_length=44, description="Ed25519, base64")]
 
 
+def _introduction(wanted: EnforcerRequest, public_key: bytes) -> KeyEvent:
+    return KeyEvent(
+        action="created",
+        purpose="enforcer",
+        algorithm=ED25519,
+        subject=wanted.enforcer_id,
+        key_id=EnvelopeKey(ED25519, public_key).key_id,
+        public_key=wanted.public_key,
+    )
+
+
+def _introduced_at(keyring: Keyring, enforcer_id: str, public_key: bytes) -> int:
+    return next(
+        key.first_leaf
+        for key in keyring.keys
+        if (key.purpose, key.subject, key.public_key) == ("enforcer", enforcer_id, public_key) and key.last_leaf is None
+    )
+
+
 @router.post("/v1/enforcers", status_code=201, summary="Introduce an enforcer")
 async def introduce_enforcer(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.ADMINISTER))],
     wanted: EnforcerRequest,
 ) -> Response:
-    """Record an enforcer's key in the log and return its token, once; repeating it gives a new token."""
+    """Record an enforcer's key in the log and return its token, once; repeating it gives a further token."""
     public_key = decode_base64(wanted.public_key)
     if len(public_key) != _ED25519_KEY_BYTES:
         raise MalformedError("an Ed25519 key has 32 bytes")
     if wanted.enforcer_id == services.settings.service_id:
         raise ConflictError("that is the service's own id")
-    known = services.keyring.enforcer_keys(wanted.enforcer_id)
-    if known and public_key not in known:
-        raise ConflictError(f"the enforcer {wanted.enforcer_id} is introduced with another key")
-    drafts = [
-        services.access.draft(caller, "introduce_enforcer", "enforcer", target_id=wanted.enforcer_id, items=1),
-    ]
-    if not known:
-        body = KeyEvent(
-            action="created",
-            purpose="enforcer",
-            algorithm=ED25519,
-            subject=wanted.enforcer_id,
-            key_id=EnvelopeKey(ED25519, public_key).key_id,
-            public_key=wanted.public_key,
-        )
-        drafts.insert(0, Draft(body=body))
-    done = await services.recorder.append(drafts)
-    token = await asyncio.to_thread(
-        services.tokens.issue, caller.log_id, Role.ENFORCER, wanted.enforcer_id, enforcer_id=wanted.enforcer_id
+    token = new_token(caller.log_id)
+    access = services.access.draft(
+        caller,
+        "introduce_enforcer",
+        "enforcer",
+        target_id=wanted.enforcer_id,
+        digest=token_digest(token),
+        items=1,
+    )
+    # Of two who introduce one enforcer at the same time, the second must see what the first has recorded.
+    async with services.enrolment:
+        known = services.keyring.enforcer_keys(wanted.enforcer_id)
+        if known and public_key not in known:
+            raise ConflictError(f"the enforcer {wanted.enforcer_id} is introduced with another key")
+        introduction = [] if known else [Draft(body=_introduction(wanted, public_key))]
+        await services.recorder.append([*introduction, access])
+    await asyncio.to_thread(
+        services.tokens.issue,
+        caller.log_id,
+        Role.ENFORCER,
+        wanted.enforcer_id,
+        enforcer_id=wanted.enforcer_id,
+        token=token,
     )
     identity = services.identity
     return json_response(
         {
             "enforcer_id": wanted.enforcer_id,
             "token": token,
-            "leaf_index": done[0].index,
+            "token_sha256": token_digest(token),
+            "leaf_index": _introduced_at(services.keyring, wanted.enforcer_id, public_key),
             "log_id": identity.log_id,
             "tenant": identity.tenant,
             "environment": identity.environment,
@@ -96,11 +122,14 @@ async def issue_token(
     """Issue a token for a role; it is shown once. That it was issued, and by whom, is recorded first."""
     if wanted.role is Role.ENFORCER:
         raise MalformedError("an enforcer's token is issued when the enforcer is introduced")
-    await services.access.record([services.access.draft(caller, "issue_token", "token", items=1)])
-    token = await asyncio.to_thread(
-        services.tokens.issue, caller.log_id, wanted.role, wanted.name, lifetime_days=wanted.lifetime_days
+    token = new_token(caller.log_id)
+    digest = token_digest(token)
+    await services.access.record([services.access.draft(caller, "issue_token", "token", target_id=digest, items=1)])
+    await asyncio.to_thread(
+        services.tokens.issue, caller.log_id, wanted.role, wanted.name, lifetime_days=wanted.lifetime_days, token=token
     )
-    return json_response({"name": wanted.name, "role": wanted.role.value, "token": token}, 201)
+    answer = {"name": wanted.name, "role": wanted.role.value, "token": token, "token_sha256": digest}
+    return json_response(answer, 201)
 
 
 @router.delete("/v1/tokens/{token_sha256}", status_code=204, summary="Revoke a token")

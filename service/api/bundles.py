@@ -12,12 +12,13 @@ from ledger.errors import NotFoundError
 from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
 from policies.registry import Actor, RegistryState
 from service.api.common import PROBLEMS, ServicesDep, json_response, permitted, read_body
+from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.wiring import Services
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["bundles"], responses=PROBLEMS)
+router = APIRouter(tags=["bundles"], responses=PROBLEMS, route_class=ServiceRoute)
 
 _ARCHIVE_TYPE = "application/vnd.tallystick.bundle+json"
 _Revision = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import Depends, Request
 from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
 
 from ledger.errors import NotFoundError
 from service.auth import Caller, Permission, require
@@ -24,6 +25,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         401: "No valid token",
         403: "Not permitted",
         404: "Not found",
+        408: "The body took too long",
         409: "Conflict",
         413: "Too large",
         422: "Does not verify or fit",
@@ -44,11 +46,15 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 
 
 async def authenticated(request: Request) -> Caller:
-    """Return whom the request's bearer token speaks for.
+    """Return whom the request's bearer token speaks for; the token is looked up once for each request.
 
     Raises:
         UnauthenticatedError: There is none, or it is not valid.
+        NotFoundError: It is for a log that this service does not have.
     """
+    known: Caller | None = getattr(request.state, "caller", None)
+    if known is not None:
+        return known
     header = request.headers.get("authorization", "")
     scheme, _, token = header.partition(" ")
     if scheme.lower() != "bearer" or not token:
@@ -57,6 +63,7 @@ async def authenticated(request: Request) -> Caller:
     caller = await asyncio.to_thread(services.tokens.authenticate, token.strip())
     if caller.log_id != services.identity.log_id:
         raise NotFoundError("this service has no such log")
+    request.state.caller = caller
     return caller
 
 
@@ -83,11 +90,23 @@ class permitted:  # noqa: N801  # routes read it as a word: Depends(permitted(Pe
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Read a request's body, at most ``limit_bytes``.
+    """Read a request's body, at most ``limit_bytes`` and for no longer than the settings allow.
 
     Raises:
-        Problem: It is larger (413).
+        Problem: It is larger (413), took too long (408), or broke off (400).
     """
+    seconds = services_of(request).settings.max_body_seconds
+    try:
+        async with asyncio.timeout(seconds):
+            return await _read(request, limit_bytes)
+    except TimeoutError:
+        raise Problem(408, "too-slow", "Too slow", f"a request body takes at most {seconds:g} s") from None
+    except ClientDisconnect:
+        # Nobody is there to be told; the answer ends the request without a failure in our log.
+        raise Problem(400, "incomplete", "Incomplete", "the request's body broke off") from None
+
+
+async def _read(request: Request, limit_bytes: int) -> bytes:
     too_large = Problem(413, "too-large", "Too large", f"a request body has at most {limit_bytes} bytes")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit_bytes:

@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from ledger.canonical import MAX_SAFE_INTEGER
 from ledger.catalog import MAX_PAGE, DecisionQuery
 from ledger.commitments import fingerprint, pseudonym
 from ledger.errors import MalformedError, NotFoundError
@@ -19,16 +20,17 @@ from ledger.notes import encode_base64
 from ledger.ports import Acknowledgement
 from ledger.records import Decision, Record, decode_entry, record_type
 from service.api.common import PROBLEMS, ServicesDep, json_response, permitted, read_body
+from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.ingest import Submission, decode_submissions
 from service.wiring import Services
 
 __all__ = ["find_decision", "get_proof", "router"]
 
-router = APIRouter(tags=["decisions"], responses=PROBLEMS)
+router = APIRouter(tags=["decisions"], responses=PROBLEMS, route_class=ServiceRoute)
 
 _RecordId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-_Text = Annotated[str | None, Query(max_length=256)]
+_Name = Annotated[str | None, Query(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")]
 
 _SUBMISSION_DOC = {
     "requestBody": {
@@ -115,27 +117,30 @@ async def _with_proofs(request: Request, services: Services, done: Sequence[Ackn
 class DecisionFilter(BaseModel):
     """Query parameters of a search."""
 
-    time_from_ms: Annotated[int | None, Query(ge=0, description="POSIX milliseconds")] = None
-    time_to_ms: Annotated[int | None, Query(ge=0)] = None
-    agent: _Text = None
+    # A filter that is not known would be one that does not restrict: the answer would be to another question.
+    model_config = ConfigDict(extra="forbid")
+
+    time_from_ms: Annotated[int | None, Query(ge=0, le=MAX_SAFE_INTEGER, description="POSIX milliseconds")] = None
+    time_to_ms: Annotated[int | None, Query(ge=0, le=MAX_SAFE_INTEGER, description="exclusive")] = None
+    agent: _Name = None
     user: Annotated[str | None, Query(max_length=256, description="the user's name; only its pseudonym is sought")] = (
         None
     )
     session: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None
-    server: _Text = None
-    tool: _Text = None
-    rule: _Text = None
+    server: _Name = None
+    tool: _Name = None
+    rule: _Name = None
     decision: Literal["PERMIT", "DENY", "INDETERMINATE", "NOT_APPLICABLE"] | None = None
     enforcement: Literal["allow", "deny", "ask", "kill"] | None = None
     mode: Literal["enforce", "observe"] | None = None
-    reason: _Text = None
+    reason: _Name = None
     bundle_revision: Annotated[str | None, Query(pattern=r"^[0-9a-f]{64}$")] = None
     trace: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None
     digest: Annotated[
         str | None,
         Query(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of arguments sent or of a result received"),
     ] = None
-    cursor: Annotated[int | None, Query(ge=0, description="next_cursor of the page before")] = None
+    cursor: Annotated[int | None, Query(ge=0, le=MAX_SAFE_INTEGER, description="next_cursor of the page before")] = None
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
 
     def to_query(self, pseudonym_key: bytes) -> DecisionQuery:

@@ -10,7 +10,6 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.api.common import ServicesDep, json_response
-from service.health import readiness
 
 __all__ = ["router"]
 
@@ -26,7 +25,7 @@ async def healthz() -> Response:
 @router.get("/readyz", summary="The service can take and prove records")
 async def readyz(services: ServicesDep) -> Response:
     """Look at every part; 503 if one that matters is not well."""
-    checks = await asyncio.to_thread(readiness, services)
+    checks = await services.readiness.look(services)
     ready = all(check.ok for check in checks if check.vital)
     body = {"ready": ready, "simulated": services.identity.simulated, "checks": [asdict(check) for check in checks]}
     return json_response(body, 200 if ready else 503)

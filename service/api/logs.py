@@ -12,12 +12,13 @@ from ledger.errors import MalformedError, NotFoundError
 from ledger.tiles import BUNDLE_LEVEL, CHECKPOINT_PATH, parse_tile_path
 from service.api.common import PROBLEMS, ServicesDep, authenticated
 from service.api.description import asks
+from service.api.routing import ServiceRoute
 from service.auth import Permission, require
 from service.wiring import Services
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["log"], responses=PROBLEMS)
+router = APIRouter(tags=["log"], responses=PROBLEMS, route_class=ServiceRoute)
 
 _LogId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 

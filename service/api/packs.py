@@ -14,6 +14,7 @@ from evidence.catalogue import framework_names
 from ledger.errors import NotFoundError
 from ledger.notes import encode_base64
 from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
+from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.packs import PackJob, PackOrder
 from service.problems import Problem
@@ -21,7 +22,7 @@ from service.wiring import Services
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["evidence packs"], responses=PROBLEMS)
+router = APIRouter(tags=["evidence packs"], responses=PROBLEMS, route_class=ServiceRoute)
 
 _JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 _MEDIA_TYPES = {"pdf": "application/pdf", "zip": "application/zip"}

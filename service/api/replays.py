@@ -6,24 +6,32 @@ import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
-from ledger.errors import MalformedError
-from policies.bundles import Bundle, parse_archive
+from ledger.canonical import canonical_bytes
+from ledger.errors import UnknownBundleError
+from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
 from policies.replay import RecordedDecision, ReplayResult, replay_many
 from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
+from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.replays import recorded_decision
 from service.wiring import Services
 
 __all__ = ["router"]
 
-router = APIRouter(tags=["replays"], responses=PROBLEMS)
-
 _MAX_REPLAYS = 500
+
+
+class _ReplayRoute(ServiceRoute):
+    """A route that takes a bundle's archive beside the ids of decisions."""
+
+    max_json_bytes = 2 * MAX_BUNDLE_BYTES + ServiceRoute.max_json_bytes
+
+
+router = APIRouter(tags=["replays"], responses=PROBLEMS, route_class=_ReplayRoute)
 
 
 class ReplayRequest(BaseModel):
@@ -53,13 +61,13 @@ def _recorded(services: Services, decision_ids: list[str]) -> list[RecordedDecis
 async def _chosen(services: Services, wanted: ReplayRequest) -> Bundle | None:
     """Return the one bundle to replay under, or None for each decision's own."""
     if wanted.archive is not None:
-        return parse_archive(msgspec.json.encode(wanted.archive, order="sorted"))
+        return parse_archive(canonical_bytes(wanted.archive))
     if wanted.bundle == "recorded":
         return None
     if wanted.bundle == "active":
         active = await services.bundles.active_bundle()
         if active is None:
-            raise MalformedError("no bundle is active")
+            raise UnknownBundleError("no bundle is active")
         return active
     return await services.bundles.bundle(wanted.bundle)
 
@@ -74,12 +82,8 @@ async def _replay(
         groups.setdefault(chosen.revision if chosen else own, []).append(position)
     results: dict[int, tuple[str | None, ReplayResult]] = {}
     for revision, positions in groups.items():
+        # Where no bundle was consulted, none is now either.
         bundle = chosen or (await services.bundles.bundle(revision) if revision else None)
-        if bundle is None:
-            # No bundle was consulted then; any will do to say so, for none is evaluated.
-            bundle = await services.bundles.active_bundle()
-            if bundle is None:
-                raise MalformedError("no bundle is active")
         replayed = await replay_many([originals[p] for p in positions], bundle, services.evaluator)
         results.update({p: (revision, result) for p, result in zip(positions, replayed, strict=True)})
     return [results[position] for position in range(len(originals))]

@@ -13,12 +13,13 @@ from fastapi.responses import Response
 from ledger.errors import NotFoundError
 from ledger.records import Record, decode_entry
 from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
+from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.wiring import Services
 
 __all__ = ["router", "stream_gaps"]
 
-router = APIRouter(tags=["sessions"], responses=PROBLEMS)
+router = APIRouter(tags=["sessions"], responses=PROBLEMS, route_class=ServiceRoute)
 
 
 def _read(services: Services, session: str) -> tuple[list[tuple[int, bytes]], list[dict[str, object]]]:
