@@ -223,7 +223,7 @@ def _replayed(original: RecordedDecision, decision: Decision) -> ReplayResult:
 
 
 async def replay_many(
-    originals: Sequence[RecordedDecision], bundle: Bundle, evaluator: Evaluator
+    originals: Sequence[RecordedDecision], bundle: Bundle | None, evaluator: Evaluator
 ) -> list[ReplayResult]:
     """Make recorded decisions again under a bundle; one result for each, in order.
 
@@ -232,10 +232,16 @@ async def replay_many(
 
     Args:
         originals: The recorded decisions.
-        bundle: The bundle of then, or any other.
+        bundle: The bundle of then, or any other; None if there is none, so that nothing can be evaluated.
         evaluator: Evaluates it.
     """
     found = [_request_of(original) for original in originals]
+    if bundle is None:
+        absent = _Standing(ReplayClass.MISSING_FACT, "there is no bundle to replay under")
+        return [
+            _not_replayed(original, item if isinstance(item, _Standing) else absent)
+            for original, item in zip(originals, found, strict=True)
+        ]
     engine = bundle.manifest.engine
     if evaluator.engine_version(engine) is None:
         absent = _Standing(ReplayClass.ENGINE_CHANGED, f"no engine named {engine} is installed")

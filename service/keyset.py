@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ledger.commitments import pseudonym_key_id
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.errors import ConfigError
 from ledger.files import create_durably
 from ledger.keys import LocalKey, generate_key, load_key, save_key
 from ledger.notes import encode_base64
-from ledger.records import KeyEvent
+from ledger.records import KeyEvent, Name
 from ledger.trust import TrustPolicy
 
 __all__ = ["KEY_FILES", "KeySet", "fingerprints", "load_key_set", "make_key_set", "trust_policy"]
@@ -71,6 +73,20 @@ def _subject(purpose: str, origin: str, service_id: str) -> str:
     return {"enforcer": service_id, "pack": f"{origin}/packs"}.get(purpose, origin)
 
 
+def _check_names(origin: str, service_id: str) -> None:
+    """Refuse names that could not stand in the key records and checkpoints that these keys are for."""
+    subjects = {"origin": _subject("pack", origin, service_id), "service id": service_id}
+    for what, subject in subjects.items():
+        try:
+            msgspec.convert(subject, Name)
+        except msgspec.ValidationError as error:
+            told = "at most 122 letters, digits and _ . : / @ -, the first of them a letter, a digit or _"
+            raise ConfigError(f"the {what} has {told}") from error
+    # A verifier key is name+id+key (C2SP signed-note).
+    if "+" in origin:
+        raise ConfigError("the origin holds no plus sign")
+
+
 def make_key_set(
     directory: Path,
     *,
@@ -83,8 +99,10 @@ def make_key_set(
     """Make the keys of a new installation and write their files.
 
     Raises:
-        ConfigError: A file is there already; keys are never overwritten.
+        ConfigError: A name that no record or checkpoint can carry, or a file is there already: keys are never
+            overwritten.
     """
+    _check_names(origin, service_id)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 import structlog
@@ -23,13 +24,14 @@ from evidence.assemble import AnchoredCopy, AssembledPack, PackRequest, PackSour
 from evidence.catalogue import framework_names, load_frameworks
 from ledger.clock import Clock
 from ledger.database import translated, writing
-from ledger.errors import AnchorError, EvidenceError, NotFoundError, TallystickError
+from ledger.errors import AnchorError, EvidenceError, LedgerError, NotFoundError, TallystickError
 from ledger.publisher import Published
 from ledger.records import Record, new_record_id
 from policies.bundles import Bundle, parse_archive
 from reports.render import render_pdf
 from service import tables
 from service.auth import Caller
+from service.failures import describe
 from service.keyset import trust_policy
 from service.version import VERSION
 
@@ -227,6 +229,7 @@ class PackJobs:
         services = self._require()
         if order.to_ms <= order.from_ms:
             raise EvidenceError("the period ends before it begins")
+        _check_zone(order.zone)
         unknown = sorted(set(order.frameworks) - set(framework_names()))
         if unknown:
             raise EvidenceError(f"no framework {', '.join(unknown)}; there are {', '.join(framework_names())}")
@@ -235,8 +238,9 @@ class PackJobs:
         now_ms = self._clock.now_ms()
         job_id = new_record_id(now_ms, secrets.token_bytes(10))
         actor = services.access.actor(caller)
-        await asyncio.to_thread(self.store.add, job_id, order, actor, now_ms)
+        # Recorded first: a job that nobody may run, because nobody could record it, must not stand in the list.
         await services.access.record([services.access.draft(caller, "request_pack", "pack", target_id=job_id)])
+        await asyncio.to_thread(self.store.add, job_id, order, actor, now_ms)
         task = asyncio.create_task(self._run(caller, job_id, order, actor), name=f"pack-{job_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -252,19 +256,23 @@ class PackJobs:
         async with self._one_at_a_time:
             try:
                 made = await self._make(services, job_id, order, actor)
+                # INVARIANT: that a pack was made, and which, is recorded before anybody can have it.
+                draft = services.access.draft(
+                    caller,
+                    "make_pack",
+                    "pack",
+                    target_id=job_id,
+                    digest=made.sha256,
+                    items=made.summary.population.records,
+                )
+                await services.access.record([draft])
             except TallystickError as error:
-                await self._ended(job_id, state="failed", error=str(error))
-                result = services.access.draft(caller, "make_pack", "pack", target_id=job_id, result="failed")
-                await services.access.record([result])
+                await self._failed(services, caller, job_id, str(error))
                 return
             except Exception as error:  # noqa: BLE001  # a background job has nobody above it: the job says that it failed
-                _log.error("pack_failed", job_id=job_id, error=type(error).__name__, exc_info=error)
-                await self._ended(job_id, state="failed", error="an unexpected error; see the service's log")
+                _log.error("pack_failed", job_id=job_id, **describe(error))
+                await self._failed(services, caller, job_id, "an unexpected error; see the service's log")
                 return
-            digest = services.access.draft(
-                caller, "make_pack", "pack", target_id=job_id, digest=made.sha256, items=made.summary.population.records
-            )
-            await services.access.record([digest])
             await self._ended(
                 job_id,
                 state="done",
@@ -273,6 +281,15 @@ class PackJobs:
                 zip_sha256=made.sha256,
                 pdf_sha256=hashlib.sha256(made.pdf).hexdigest(),
             )
+
+    async def _failed(self, services: Services, caller: Caller, job_id: str, reason: str) -> None:
+        await self._ended(job_id, state="failed", error=reason)
+        draft = services.access.draft(caller, "make_pack", "pack", target_id=job_id, result="failed")
+        try:
+            await services.access.record([draft])
+        except LedgerError as error:
+            # The job itself says that it failed; that nothing could be recorded may well be why.
+            _log.warning("pack_failure_not_recorded", job_id=job_id, error=type(error).__name__)
 
     async def _ended(self, job_id: str, **columns: object) -> None:
         self._steps.pop(job_id, None)
@@ -325,6 +342,13 @@ class PackJobs:
             self._steps[job_id] = f"{step}: {done} of {total}"
 
         return progress
+
+
+def _check_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: the name of a folder of zones
+        raise EvidenceError("the zone of the report's times is not an IANA zone") from error
 
 
 def _anchored(services: Services, published: Published) -> tuple[AnchoredCopy, ...]:

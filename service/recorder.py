@@ -17,7 +17,7 @@ from ledger.clock import Clock
 from ledger.errors import ConflictError, DependencyError, StateError
 from ledger.merkle import hash_leaf
 from ledger.ports import Acknowledgement, Draft, PendingEntry
-from ledger.records import Record, encode_record, new_record_id, sign_record
+from ledger.records import Record, decode_entry, encode_record, new_record_id, sign_record
 from ledger.sequencer import Sequencer
 from ledger.vault import Vault
 from service.ingest import LogIdentity
@@ -103,6 +103,8 @@ class ServiceRecorder:
         for seq, draft in enumerate(drafts, first_seq):
             record = self._record(draft, epoch, seq, now_ms)
             entry = encode_record(record)
+            # INVARIANT 1: what is acknowledged stands for ever; nothing is written that could not be read again.
+            decode_entry(entry)
             payloads = self._vault.seal(record, {opening.field: opening for opening in draft.openings})
             entries.append(PendingEntry(record, entry, hash_leaf(entry), payloads))
         return entries

@@ -47,7 +47,7 @@ from policies.registry import Registry
 from service.access import AccessRecorder
 from service.auth import TokenStore
 from service.bundles import LogBundleHistory
-from service.health import Metrics
+from service.health import Metrics, ReadinessProbe
 from service.ingest import Admission, LogIdentity
 from service.keyset import KeySet, introductions, load_key_set
 from service.packs import PackJobs, PackStore
@@ -201,6 +201,8 @@ class Services:
     bundle_archives: SQLBundleStore
     pack_signers: Sequence[LocalEnvelopeSigner]
     packs: PackJobs
+    readiness: ReadinessProbe = field(default_factory=ReadinessProbe)
+    enrolment: asyncio.Lock = field(default_factory=asyncio.Lock)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def sequenced_size(self) -> int:
@@ -211,20 +213,37 @@ class Services:
         """Open the log, writing its first records if it is new, and begin to sequence and publish.
 
         Raises:
-            ConfigError: The log was opened by another service key.
+            ConfigError: The log was opened by another service, or with other keys.
             LedgerError: A store failed, or the log does not verify.
         """
+        try:
+            await self._start()
+        except BaseException:
+            await self._let_go()
+            raise
+
+    async def _start(self) -> None:
         await self.sequencer.start()
         await self.publishing.start()
         if await asyncio.to_thread(self.sequenced_size) == 0:
             await self.recorder.append([Draft(body=event) for event in introductions(self.keys)])
         else:
             await asyncio.to_thread(self._load_keyring)
-        if self.keyring.registrar != self.settings.service_id:
-            raise ConfigError(f"the log belongs to the service {self.keyring.registrar}")
+        self._check_keys()
         await self.packs.start(self)
         await self._beat("start")
         self._tasks.append(asyncio.create_task(self._heartbeats(), name="heartbeats"))
+
+    def _check_keys(self) -> None:
+        """Refuse to write with keys that the log does not know: such records and packs would verify for nobody."""
+        if self.keyring.registrar != self.settings.service_id:
+            raise ConfigError(f"the log belongs to the service {self.keyring.registrar}")
+        known = {(key.purpose, key.algorithm, key.key_id) for key in self.keyring.keys if key.last_leaf is None}
+        for key in self.keys:
+            if (key.purpose, key.algorithm, key.key_id) not in known:
+                raise ConfigError(
+                    f"the log was opened with another {key.purpose} key than the {key.algorithm} one here"
+                )
 
     async def stop(self) -> None:
         """Close the service's own stream, publish what is sequenced, and let go of everything."""
@@ -234,6 +253,9 @@ class Services:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(LedgerError):
             await self._beat("stop")
+        await self._let_go()
+
+    async def _let_go(self) -> None:
         await self.sequencer.stop()
         await self.publishing.stop()
         await asyncio.to_thread(self.evaluator.close)
@@ -285,7 +307,10 @@ def build_services(
         raise ConfigError("demonstration keys or clocks: this service writes no real log with them")
     if keys.service.name != settings.service_id or any(key.name != settings.origin for key in keys.log):
         raise ConfigError("the keys were made for another origin or service id than the settings name")
-    settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the data directory cannot be made: {error.strerror}") from error
     database = open_engine(settings.effective_database_url)
     if migrate or database.dialect.name == "sqlite":
         upgrade(database)
