@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -29,20 +30,38 @@ BigInt: Final = BigInteger().with_variant(Integer(), "sqlite")
 """64 bits: SQLite has one integer type and calls it INTEGER."""
 
 _SQLITE_BUSY_SECONDS = 30
+_SQLITE_RETRY_SECONDS = 0.01
+_SQLITE_PRIMARY_CODE: Final = 0xFF
+"""The low byte of an extended result code is the primary one (sqlite.org, *Result and Error Codes*)."""
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # SQLAlchemy begins transactions itself (see `_begin_sqlite`); the driver must not begin any.
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_SECONDS * 1000}")
+    _use_write_ahead_log(cursor)
     # INVARIANT 1: durable first, then 2xx. FULL syncs the write-ahead log on every commit; NORMAL would not.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     # Without it, INSERT OR REPLACE deletes rows behind the backs of the triggers that refuse to delete any.
     cursor.execute("PRAGMA recursive_triggers=ON")
-    cursor.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_SECONDS * 1000}")
     cursor.close()
+
+
+def _use_write_ahead_log(cursor: sqlite3.Cursor) -> None:
+    # Of several that open a new file at once, SQLite refuses some at once, whatever the time-out: each holds the lock
+    # that another would wait for.
+    deadline = time.monotonic() + _SQLITE_BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & _SQLITE_PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(_SQLITE_RETRY_SECONDS)
+        else:
+            return
 
 
 def _prepare_postgresql(connection: psycopg.Connection[Any], _record: object) -> None:

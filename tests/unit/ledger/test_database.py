@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
 from ledger.database import insert_if_absent, open_engine, translated, writing
 from ledger.errors import ConfigError, StorageError
@@ -69,6 +72,43 @@ def test_a_writer_has_its_lock_from_the_first_moment(engine, monkeypatch):
         with pytest.raises(OperationalError, match="locked"), writing(other):
             pytest.fail("two writers at once")
     other.dispose()
+
+
+def test_many_that_open_one_new_file_at_once_all_open_it(tmp_path):
+    for attempt in range(25):
+        together = threading.Barrier(8)
+
+        def open_it(url: str, together: threading.Barrier = together) -> str:
+            opened = open_engine(url)
+            together.wait()
+            try:
+                with opened.connect() as connection:
+                    return connection.scalar(text("PRAGMA journal_mode"))
+            finally:
+                opened.dispose()
+
+        with ThreadPoolExecutor(8) as pool:
+            modes = list(pool.map(open_it, [f"sqlite:///{tmp_path / f'{attempt}.db'}"] * 8))
+        assert modes == ["wal"] * 8
+
+
+def test_a_file_that_stays_locked_is_not_waited_for_endlessly(tmp_path, monkeypatch):
+    monkeypatch.setattr("ledger.database._SQLITE_BUSY_SECONDS", 0)
+    holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    opened = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with pytest.raises(OperationalError, match="locked"), opened.connect():
+        pytest.fail("opened what another holds")
+    holder.close()
+    opened.dispose()
+
+
+def test_what_is_no_database_is_refused_at_once(tmp_path):
+    (tmp_path / "ledger.db").write_bytes(b"not a database, and longer than the header of one" * 40)
+    opened = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with pytest.raises(DatabaseError, match="not a database"), opened.connect():
+        pytest.fail("opened what is no database")
+    opened.dispose()
 
 
 def test_a_row_is_inserted_once(engine):
