@@ -49,8 +49,10 @@ class LibraryHandler(logging.Handler):
         """Write one library message."""
         try:
             said = record.getMessage().partition("\n")[0]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, KeyError):
             said = str(record.msg).partition("\n")[0]
         error = record.exc_info[1] if record.exc_info else None
         fields = {} if error is None else describe(error)
-        structlog.get_logger().log(record.levelno, "library_message", logger=record.name, said=said, **fields)
+        # A library may have levels of its own between the usual ones; structlog knows the usual ones alone.
+        level = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        structlog.get_logger().log(level, "library_message", logger=record.name, said=said, **fields)
