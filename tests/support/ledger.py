@@ -71,6 +71,7 @@ class Enforcer:
     seq: int = 0
     running_count: int = 0
     time_ms: int = NOW_MS
+    simulated: bool = True
     key: nacl.signing.SigningKey = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class Enforcer:
             time_ms=self.time_ms,
             body=body,
             signature="A" * 86 + "==",
-            simulated=True,
+            simulated=self.simulated,
         )
         return sign_record(draft, self.key)
 
