@@ -3,16 +3,20 @@
 Whatever is read here comes from the tile store alone, so that a proof can be built from a copy of the log's directory
 as well as by the service. Reads are not verified against the checkpoint as they are made; the proofs that result are,
 by whoever checks them, and `Prover.proof_file` checks its own before it hands it out.
+
+A proof takes its hashes from all heights within a tile. A tile's inner hashes are therefore calculated once, when it is
+read for the first proof, and kept with it: what stands at the path of a tile, full or partial, never changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Final
 
 from ledger.checkpoints import parse_unverified_checkpoint
-from ledger.errors import MalformedError, NotFoundError, ProofError
-from ledger.merkle import CompactRange, LeafHash, hash_leaf, subtree_root
+from ledger.errors import MalformedError, NotFoundError, ProofError, RootMismatchError
+from ledger.merkle import HASH_BYTES, CompactRange, LeafHash, hash_leaf, hash_node
 from ledger.ports import TileStore
 from ledger.proof_files import ProofFile
 from ledger.proofs import consistency_nodes, fold_nodes, inclusion_nodes, range_nodes, verify_inclusion
@@ -29,7 +33,19 @@ from ledger.tiles import (
 
 __all__ = ["Prover"]
 
-_CACHED_TILES = 256
+_CACHED_TILES: Final = 256
+"""With their inner hashes, 16 KiB each."""
+_CACHED_BUNDLES: Final = 32
+"""A quarter of a MiB each, where entries have a thousand bytes."""
+
+
+def _heights(row: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return, height by height, the hashes of the perfect subtrees in a tile: at height 0 the tile's own."""
+    heights = [b"".join(row)]
+    while len(row) > 1:
+        row = [hash_node(left, right) for left, right in zip(row[::2], row[1::2], strict=False)]
+        heights.append(b"".join(row))
+    return tuple(heights)
 
 
 class Prover:
@@ -39,21 +55,32 @@ class Prover:
         """Read from a tile store."""
         self._tiles = tiles
         self._log_id = log_id
-        self._full_tile = lru_cache(maxsize=_CACHED_TILES)(self._read)
+        self._known_heights = lru_cache(maxsize=_CACHED_TILES)(self._read_heights)
+        self._known_entries = lru_cache(maxsize=_CACHED_BUNDLES)(self._read_entries)
 
-    def _read(self, coordinate: TileCoordinate) -> bytes:
-        return self._tiles.get(self._log_id, coordinate.path)
-
-    def _row(self, coordinate: TileCoordinate) -> tuple[bytes, int]:
-        """Return a tile's or bundle's bytes and its true width, falling back from a partial to the full one."""
-        if coordinate.full:
-            return self._full_tile(coordinate), TILE_WIDTH
+    def _read(self, coordinate: TileCoordinate) -> tuple[bytes, int]:
+        """Return a tile's or bundle's bytes and their true width, falling back from a partial to the full one."""
         try:
-            return self._read(coordinate), coordinate.width
+            return self._tiles.get(self._log_id, coordinate.path), coordinate.width
         except NotFoundError:
+            if coordinate.full:
+                raise
             # A partial may be collected once its full tile exists (tlog-tiles, "Partial Tiles").
             full = TileCoordinate(coordinate.level, coordinate.number)
-            return self._full_tile(full), TILE_WIDTH
+            return self._tiles.get(self._log_id, full.path), TILE_WIDTH
+
+    def _read_row(self, coordinate: TileCoordinate) -> list[bytes]:
+        return unpack_tile(*self._read(coordinate))[: coordinate.width]
+
+    def _read_heights(self, coordinate: TileCoordinate) -> tuple[bytes, ...]:
+        return _heights(self._read_row(coordinate))
+
+    def _read_entries(self, coordinate: TileCoordinate) -> list[bytes]:
+        return unpack_bundle(*self._read(coordinate))[: coordinate.width]
+
+    def _forget(self) -> None:
+        self._known_heights.cache_clear()
+        self._known_entries.cache_clear()
 
     def checkpoint(self) -> bytes:
         """Return the exposed checkpoint's bytes.
@@ -64,14 +91,13 @@ class Prover:
         return self._tiles.get(self._log_id, CHECKPOINT_PATH)
 
     def tile_row(self, level: int, number: int, width: int) -> list[bytes]:
-        """Return the first ``width`` hashes of a tile.
+        """Return the first ``width`` hashes of a tile, as the store has them now.
 
         Raises:
             NotFoundError: The store has no such tile.
             MalformedError: The tile's bytes have the wrong length.
         """
-        data, true_width = self._row(TileCoordinate(level, number, width))
-        return unpack_tile(data, true_width)[:width]
+        return self._read_row(TileCoordinate(level, number, width))
 
     def bundle(self, number: int, width: int = TILE_WIDTH) -> list[bytes]:
         """Return the first ``width`` entries of a bundle.
@@ -80,8 +106,7 @@ class Prover:
             NotFoundError: The store has no such bundle.
             MalformedError: The bundle's bytes are not ``width`` entries.
         """
-        data, true_width = self._row(TileCoordinate(BUNDLE_LEVEL, number, width))
-        return unpack_bundle(data, true_width)[:width]
+        return list(self._known_entries(TileCoordinate(BUNDLE_LEVEL, number, width)))
 
     def entries(self, start: int, end: int, size: int) -> Iterator[bytes]:
         """Yield the entries ``[start, end)`` of a tree of ``size`` leaves, in order.
@@ -104,8 +129,10 @@ class Prover:
 
     def _node(self, level: int, index: int, size: int) -> bytes:
         coordinate, first, last = hash_coordinate(level, index, size)
-        row = self.tile_row(coordinate.level, coordinate.number, coordinate.width)
-        return subtree_root(row[first:last])
+        span = last - first
+        hashes = self._known_heights(coordinate)[span.bit_length() - 1]
+        start = first // span * HASH_BYTES
+        return hashes[start : start + HASH_BYTES]
 
     def _path(self, nodes: Sequence[Sequence[tuple[int, int]]], size: int) -> tuple[bytes, ...]:
         return tuple(fold_nodes([self._node(level, index, size) for level, index in group]) for group in nodes)
@@ -162,7 +189,12 @@ class Prover:
         """
         head = parse_unverified_checkpoint(checkpoint).claim.head
         path = self.inclusion(index, head.size)
-        verify_inclusion(self.leaf(index, head.size), index, head, path)
+        try:
+            verify_inclusion(self.leaf(index, head.size), index, head, path)
+        except RootMismatchError:
+            # What is damaged may be put back from a copy: it must not be remembered.
+            self._forget()
+            raise
         return ProofFile(index=index, path=path, checkpoint=checkpoint)
 
     def leaf(self, index: int, size: int) -> LeafHash:

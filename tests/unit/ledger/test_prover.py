@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ledger.proof_files import parse_proof_file, verify_entry
 from ledger.proofs import TreeHead, verify_consistency, verify_inclusion
 from ledger.prover import Prover
 from ledger.stores.directory import DirectoryTileStore
-from ledger.tiles import Edge
+from ledger.tiles import Edge, bundle_coordinates, tile_coordinates
 from tests.support.ledger import LOG_ID, EmbeddedLedger, pending
 
 SIZES = (1, 2, 3, 7, 8, 255, 256, 257, 300, 512, 513, 560)
@@ -208,6 +209,32 @@ def test_a_proof_over_a_file_cut_short_is_malformed(log, copy, path, cut):
     (folder / path).write_bytes((folder / path).read_bytes()[:cut])
     with pytest.raises(MalformedError):
         prover.proof_file(0, log.checkpoints[560])
+
+
+@pytest.mark.parametrize(("path", "index"), [("tile/0/000", 1), ("tile/entries/000", 0), ("tile/1/000.p/2", 257)])
+def test_a_file_put_back_from_a_copy_is_taken_up(log, copy, path, index):
+    folder, prover = copy
+    flip(folder / path, 10)
+    with pytest.raises(RootMismatchError):
+        prover.proof_file(index, log.checkpoints[560])
+    flip(folder / path, 10)
+    proof = prover.proof_file(index, log.checkpoints[560])
+    verify_entry(log.entries[index], proof, log.ledger.policy)
+
+
+def test_no_file_is_read_twice_for_the_proofs_of_a_tree(log):
+    reads = Counter[str]()
+
+    class Counting(DirectoryTileStore):
+        def get(self, log_id: str, path: str) -> bytes:
+            reads[path] += 1
+            return super().get(log_id, path)
+
+    prover = Prover(Counting(log.ledger.root / "logs"), LOG_ID)
+    for index in range(560):
+        prover.proof_file(index, log.checkpoints[560])
+    assert set(reads) == {coordinate.path for coordinate in (*tile_coordinates(560), *bundle_coordinates(560))}
+    assert set(reads.values()) == {1}
 
 
 def test_an_unpublished_log_has_no_checkpoint(log):
