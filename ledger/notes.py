@@ -53,6 +53,8 @@ MAX_NOTE_BYTES: Final = 1_000_000
 _KEY_ID_BYTES: Final = 4
 _DASH: Final = "\u2014 "
 _KEY_ID_HEX: Final = re.compile(r"[0-9a-f]{8}")
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
+"""What no note holds: a control character other than LF."""
 _UNNAMEABLE: Final = ("Zs", "Zl", "Zp", "Cc", "Cs")
 """Unicode categories that no key name holds: spaces, controls, and what UTF-8 cannot encode."""
 
@@ -227,7 +229,7 @@ def parse_note(data: bytes) -> SignedNote:
         content = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise MalformedError("a note is not UTF-8") from error
-    if any(char < " " and char != "\n" for char in content):
+    if _CONTROL.search(content):
         raise MalformedError("a note holds a control character")
     # The separator is the last empty line: the text itself may hold empty lines.
     separator = content.rfind("\n\n")
