@@ -183,7 +183,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(started: Started, event: str) -> Iterator[Served]:
+def answering(started: Started, event: str) -> Iterator[Served]:
     """Wait until a process has logged that it answers."""
     with started:
         line = json.loads(started.wait_for_line(f'"event": "{event}"'))
@@ -248,10 +248,10 @@ class Installation:
         token: str = self.do_json("keys", "token", "--role", role, "--name", name)["token"]
         return token
 
-    def start(self, *, command: Sequence[str | Path] = (PROGRAM, "serve"), **variables: str) -> Started:
+    def start(self, command: Sequence[str | Path] = (PROGRAM, "serve"), **variables: str) -> Started:
         """Start the service; it may not answer yet."""
         return Started(command, cwd=self.folder, variables={**self.variables, **variables})
 
-    def serve(self, *, command: Sequence[str | Path] = (PROGRAM, "serve")) -> contextlib.AbstractContextManager[Served]:
+    def serve(self) -> contextlib.AbstractContextManager[Served]:
         """Start the service and wait until it answers."""
-        return serving(self.start(command=command), "serving")
+        return answering(self.start(), "serving")

@@ -1,7 +1,8 @@
 """Watching a process's system calls: what was synced before what was said.
 
-`trace` runs a command under strace and returns its calls; `said_too_early` names the answers that no sync preceded. The
-parser keeps apart when a call began and when it ended: a sync counts once it has ended, an answer from its beginning.
+`trace` runs a command under strace and returns its calls, `traced` is for one that goes on; `said_too_early` names the
+answers that no sync preceded. The parser keeps apart when a call began and when it ended: a sync counts once it has
+ended, an answer from its beginning.
 """
 
 from __future__ import annotations
@@ -113,6 +114,17 @@ class Traced:
     calls: list[Call]
 
 
+def traced(output: Path, *, inject: str | None = None) -> list[str]:
+    """Return what goes before a command so that strace writes its trace; for what is started and goes on.
+
+    Signals are for the command, or its whole group: strace itself does not listen to them.
+    """
+    options = ["-f", "-y", "-qq", "-s", "200", "-e", f"trace={','.join(_WATCHED)}", "-o", str(output)]
+    # The filter in the kernel makes watching cheap, and keeps signals from being injected.
+    options += ["--seccomp-bpf"] if inject is None else ["-e", f"inject={inject}"]
+    return [find_strace(), *options]
+
+
 def trace(command: Sequence[str], output: Path, *, cwd: Path, inject: str | None = None) -> Traced:
     """Run a command under strace.
 
@@ -122,11 +134,8 @@ def trace(command: Sequence[str], output: Path, *, cwd: Path, inject: str | None
         cwd: Where it runs.
         inject: A fault for strace to inject, such as ``pwrite64:signal=KILL:when=3``.
     """
-    options = ["-f", "-y", "-qq", "-s", "200", "-e", f"trace={','.join(_WATCHED)}", "-o", str(output)]
-    # The filter in the kernel makes watching cheap, and keeps signals from being injected.
-    options += ["--seccomp-bpf"] if inject is None else ["-e", f"inject={inject}"]
     done = subprocess.run(
-        [find_strace(), *options, *command],
+        [*traced(output, inject=inject), *command],
         cwd=cwd,
         capture_output=True,
         text=True,
