@@ -118,7 +118,7 @@ class Settings(BaseSettings):
             found.append("TALLYSTICK_ORIGIN is the placeholder: checkpoints of this log name nobody.")
         if self.effective_anchor.startswith("directory:"):
             found.append("The anchor is a directory: whoever owns this machine can rewrite it. Use S3 Object Lock.")
-        if self.host not in _LOOPBACK and self.external_url.startswith("http://"):
+        if self.host not in _LOOPBACK and self.external_url.lower().startswith("http://"):
             found.append("The service listens beyond this machine and its URL is plain HTTP: tokens can be overheard.")
         if self.insecure_cookies:
             found.append("Login cookies are sent over plain HTTP.")
