@@ -24,7 +24,8 @@ __all__ = ["demo"]
 def demo(folder: Path, *, once: bool) -> None:
     """Show everything at work: agents, servers, gateway, ledger, evidence, replay. SIMULATED keys and clock.
 
-    Needs the extra ``demo`` (the MCP SDK). Exit status 1 if anything did not hold.
+    Needs the extra ``demo`` (the MCP SDK). Exit status 1 if anything did not hold, 128 plus the signal's number if it
+    was stopped before all had been shown.
     """
     try:
         from service.demo.run import run_demo

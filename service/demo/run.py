@@ -8,10 +8,10 @@ a socket of its own, clients of the official SDK that call from their own loopba
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import secrets
 import shutil
+import signal
 import socket
 import sys
 from collections import Counter
@@ -37,6 +37,7 @@ from ledger.trust import parse_trust_policy
 from policies.directories import read_library_bundle
 from service.app import create_app
 from service.auth import Role
+from service.cli.serving import STOP_SECONDS
 from service.demo.clients import Answer, Callers
 from service.demo.scenario import AGENTS, NETWORKS, Day, Step, steps
 from service.demo.stage import API, WAIT_SECONDS, Checks, fresh, listen, say, serving, tool_servers
@@ -50,6 +51,8 @@ _ZONE: Final = ZoneInfo("Europe/Berlin")
 _WEDNESDAY: Final = 2
 _PORT: Final = 8787
 _PROGRESS_CALLS: Final = 50
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_BY_SIGNAL: Final = 128
 _SERVERS: Final = ("finance", "support", "healthcare", "retail")
 
 
@@ -68,7 +71,19 @@ def _ms(moment: datetime) -> int:
 
 @dataclass(slots=True, kw_only=True)
 class Demo:
-    """One demonstration."""
+    """One demonstration.
+
+    Attributes:
+        folder: Where it keeps its files.
+        day: The simulated day.
+        clock: The gateway's clock.
+        checks: Its claims.
+        tokens: The service's tokens by role.
+        agent_tokens: The gateway's tokens by agent.
+        revisions: Published bundles by name.
+        answers: What was sent, and what came of it.
+        told: Whether the whole story was told, and held.
+    """
 
     folder: Path
     day: Day
@@ -78,6 +93,7 @@ class Demo:
     agent_tokens: dict[str, str] = field(default_factory=dict)
     revisions: dict[str, str] = field(default_factory=dict)
     answers: list[tuple[Step, Answer]] = field(default_factory=list)
+    told: bool = False
 
     # --- 1: setting up
 
@@ -334,7 +350,13 @@ def _command() -> Path:
 async def _play(demo: Demo, *, once: bool) -> int:
     services, listening = demo.make_services()
     service_url = services.settings.external_url
-    app_config = uvicorn.Config(create_app(services), log_config=None, access_log=False, lifespan="on")
+    app_config = uvicorn.Config(
+        create_app(services),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
     async with tool_servers(demo.folder / "servers.log") as tools_url, serving(app_config, listening):
         for role in (Role.ADMIN, Role.APPROVER, Role.AUDITOR, Role.RESPONDER):
             demo.tokens[role.value] = services.tokens.issue("demo", role, f"demo-{role.value}")
@@ -345,7 +367,9 @@ async def _play(demo: Demo, *, once: bool) -> int:
         try:
             gateway_socket = listen(_PORT + 1)
             gateway_url = f"http://127.0.0.1:{gateway_socket.getsockname()[1]}"
-            async with serving(gateway.server_config(host="127.0.0.1", port=0), gateway_socket):
+            gateway_config = gateway.server_config(host="127.0.0.1", port=0)
+            gateway_config.timeout_graceful_shutdown = STOP_SECONDS
+            async with serving(gateway_config, gateway_socket):
                 say(f"   MCP servers of the official SDK at {tools_url}, behind the gateway at {gateway_url}")
                 say(f"2. {demo.day.start:%A, %d %B %Y}, simulated: agents call")
                 await demo.play(gateway_url)
@@ -355,6 +379,7 @@ async def _play(demo: Demo, *, once: bool) -> int:
                     for claim in demo.checks.failed:
                         say(f"  ✗ {claim}")
                     return 1
+                demo.told = True
                 if once:
                     say("\nEverything held.")
                     return 0
@@ -402,6 +427,38 @@ def _invite(demo: Demo, services: Services, gateway_url: str) -> None:
     say("   Ctrl-C ends it.")
 
 
+async def _play_until_stopped(demo: Demo, *, once: bool) -> int:
+    """Play; a signal ends it, and in order all that it started.
+
+    The signals are taken even where they were ignored: a shell starts what it runs in the background without Ctrl-C.
+    """
+    loop = asyncio.get_running_loop()
+    playing = asyncio.create_task(_play(demo, once=once))
+    signalled: list[int] = []
+
+    def stop(number: int) -> None:
+        signalled.append(number)
+        # Whoever says it twice does not want to wait: the second signal does what it does by default.
+        let_go()
+        playing.cancel()
+
+    def let_go() -> None:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await playing
+    except asyncio.CancelledError:
+        if not signalled:
+            raise
+        say("\nThe demonstration ends." if demo.told else "\nThe demonstration was stopped before its end.")
+        return 0 if demo.told else _BY_SIGNAL + signalled[0]
+    finally:
+        let_go()
+
+
 def run_demo(folder: Path, *, once: bool) -> int:
     """Run the demonstration.
 
@@ -410,7 +467,7 @@ def run_demo(folder: Path, *, once: bool) -> int:
         once: Leave after the evidence, instead of staying up until Ctrl-C.
 
     Returns:
-        0 if every claim held, else 1.
+        0 if every claim held, 1 if one did not, 128 plus the signal's number if one came before all had been shown.
 
     Raises:
         ConfigError: The folder exists and is not the demonstration's.
@@ -421,7 +478,4 @@ def run_demo(folder: Path, *, once: bool) -> int:
     day = _past_wednesday()
     demo = Demo(folder=folder, day=day, clock=SimulatedClock(_ms(day.at(8, 55))))
     say("Tallystick, a demonstration. SIMULATED: its keys and its gateway's clock are made up; all else is real.\n")
-    with contextlib.suppress(KeyboardInterrupt):
-        return asyncio.run(_play(demo, once=once))
-    say("\nThe demonstration ends.")
-    return 0
+    return asyncio.run(_play_until_stopped(demo, once=once))

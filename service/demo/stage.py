@@ -22,6 +22,7 @@ import httpx
 import uvicorn
 
 from ledger.errors import ConfigError, UpstreamError
+from service.cli.serving import listen as listen_on
 
 __all__ = ["API", "WAIT_SECONDS", "Checks", "fresh", "listen", "say", "serving", "tool_servers"]
 
@@ -49,16 +50,10 @@ class Checks:
 
 def listen(preferred: int) -> socket.socket:
     """Return a listening loopback socket at the preferred port, or at any if that is taken."""
-    for port in (preferred, 0):
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(("127.0.0.1", port))
-        except OSError:
-            listening.close()
-            continue
-        return listening
-    raise ConfigError("no port of 127.0.0.1 can be listened on")
+    try:
+        return listen_on("127.0.0.1", preferred)
+    except ConfigError:
+        return listen_on("127.0.0.1", 0)
 
 
 @asynccontextmanager
@@ -83,7 +78,12 @@ async def tool_servers(log: Path) -> AsyncIterator[str]:
     """Start the MCP servers in a process of their own and yield their base URL."""
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service.demo.tools", stdout=asyncio.subprocess.PIPE, stderr=errors
+            sys.executable,
+            "-m",
+            "service.demo.tools",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
         )
     try:
         assert process.stdout is not None

@@ -2,6 +2,8 @@
 
 Four servers in one process, each below its own path (``/finance/mcp``, …). ``/counters`` tells how often each tool
 really ran: that is how the demonstration shows that a denied call never arrived. The port is printed as one JSON line.
+
+They end with whoever started them, however he ended: their standard input is a pipe of which he holds the other end.
 """
 
 from __future__ import annotations
@@ -115,7 +117,16 @@ async def _serve() -> None:
     server = uvicorn.Server(uvicorn.Config(create_app(), log_config=None, access_log=False))
     sys.stdout.write(json.dumps({"port": listening.getsockname()[1]}) + "\n")
     sys.stdout.flush()
+    watching = asyncio.create_task(_stop_with_parent(server))
     await server.serve(sockets=[listening])
+    watching.cancel()
+
+
+async def _stop_with_parent(server: uvicorn.Server) -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+    server.should_exit = True
 
 
 def main() -> None:
