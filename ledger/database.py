@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import BigInteger, Connection, Engine, Integer, Table, create_engine, event, make_url
+from sqlalchemy import BigInteger, Connection, Dialect, Engine, Integer, Table, create_engine, event, insert, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from ledger.errors import ConfigError, StorageError
 
-__all__ = ["NAMING_CONVENTION", "BigInt", "insert_if_absent", "open_engine", "translated", "writing"]
+__all__ = ["NAMING_CONVENTION", "BigInt", "insert_if_absent", "insert_many", "open_engine", "translated", "writing"]
 
 NAMING_CONVENTION: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -138,3 +140,20 @@ def insert_if_absent(connection: Connection, table: Table, row: Mapping[str, obj
     """
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     return connection.execute(dialect.insert(table).values(row).on_conflict_do_nothing()).rowcount == 1
+
+
+@lru_cache
+def _insertion(table: Table, dialect: Dialect) -> SQLCompiler:
+    return insert(table).compile(dialect=dialect)
+
+
+def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert rows that have a value for every column.
+
+    Values go to the driver as they are: None, text, bytes and integers, which both drivers take. SQLAlchemy would look
+    at each value of each row, and take longer for it than the database for storing it.
+    """
+    statement = _insertion(table, connection.dialect)
+    names = statement.positiontup
+    values = rows if names is None else [tuple([row[name] for name in names]) for row in rows]
+    connection.exec_driver_sql(statement.string, values)

@@ -13,7 +13,7 @@ from itertools import islice
 
 from sqlalchemy import Connection, Engine, and_, delete, func, insert, select
 
-from ledger.database import insert_if_absent, translated, writing
+from ledger.database import insert_if_absent, insert_many, translated, writing
 from ledger.errors import ConfigError, ConflictError, NotFoundError, StorageError
 from ledger.merkle import hash_leaf
 from ledger.ports import Acknowledgement, PendingEntry
@@ -134,7 +134,7 @@ class _Sequencing:
         """Insert what was staged."""
         for name, rows in self._rows.items():
             if rows:
-                self._connection.execute(insert(tables.metadata.tables[name]), rows)
+                insert_many(self._connection, tables.metadata.tables[name], rows)
 
 
 class SQLLogStore:
