@@ -22,7 +22,18 @@ from ledger.notes import encode_base64
 from ledger.records import KeyEvent, Name
 from ledger.trust import TrustPolicy
 
-__all__ = ["KEY_FILES", "KeySet", "fingerprints", "load_key_set", "make_key_set", "trust_policy"]
+__all__ = [
+    "KEY_FILES",
+    "KeySet",
+    "fingerprints",
+    "introduction",
+    "introductions",
+    "load_key_set",
+    "make_key_set",
+    "require_empty",
+    "trust_policy",
+    "write_public_files",
+]
 
 KEY_FILES: Final = {
     "log-ed25519.json": ("log", ED25519),
@@ -34,6 +45,9 @@ KEY_FILES: Final = {
     "pseudonym.json": ("pseudonym", "hmac-sha256"),
 }
 """File names with purpose and algorithm."""
+
+_TRUST_FILE: Final = "trust.policy"
+_FINGERPRINTS_FILE: Final = "fingerprints.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,17 +121,36 @@ def make_key_set(
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"the key directory cannot be made: {error.strerror}") from error
-    present = sorted(name for name in KEY_FILES if (directory / name).exists())
-    if present:
-        raise ConfigError(f"the key directory holds keys already: {', '.join(present)}")
+    require_empty(directory)
     for name, (purpose, algorithm) in KEY_FILES.items():
         subject = _subject(purpose, origin, service_id)
         key = generate_key(purpose, algorithm, subject, created_ms=created_ms, simulated=simulated)
         save_key(key, directory / name, passphrase)
     keys = load_key_set(directory, passphrase)
-    create_durably(directory / "trust.policy", trust_policy(keys).encode().encode())
-    create_durably(directory / "fingerprints.txt", fingerprints(keys).encode())
+    write_public_files(directory, keys)
     return keys
+
+
+def require_empty(directory: Path) -> None:
+    """Refuse a directory in which a key set, or a part of one, stands already.
+
+    Raises:
+        ConfigError: A file of a key set is there.
+    """
+    present = [name for name in (*KEY_FILES, _TRUST_FILE, _FINGERPRINTS_FILE) if (directory / name).exists()]
+    if present:
+        raise ConfigError(f"the key directory holds keys already: {', '.join(sorted(present))}")
+
+
+def write_public_files(directory: Path, keys: KeySet) -> None:
+    """Write the trust policy and the fingerprints of keys beside them.
+
+    Raises:
+        ConflictError: Those of other keys stand there.
+        OSError: The file system failed.
+    """
+    create_durably(directory / _TRUST_FILE, trust_policy(keys).encode().encode())
+    create_durably(directory / _FINGERPRINTS_FILE, fingerprints(keys).encode())
 
 
 def load_key_set(directory: Path, passphrase: str | None = None) -> KeySet:

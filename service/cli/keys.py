@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import click
+import msgspec
 import nacl.exceptions
 import nacl.secret
 import nacl.utils
@@ -17,7 +18,15 @@ from ledger.files import create_durably
 from ledger.notes import decode_base64, encode_base64
 from service.auth import Role, TokenStore
 from service.cli.output import echo_json, json_option, say, with_exit_codes
-from service.keyset import KEY_FILES, fingerprints, load_key_set, make_key_set, trust_policy
+from service.keyset import (
+    KEY_FILES,
+    fingerprints,
+    load_key_set,
+    make_key_set,
+    require_empty,
+    trust_policy,
+    write_public_files,
+)
 from service.settings import load_settings, passphrase
 
 __all__ = ["keys"]
@@ -126,6 +135,16 @@ def backup(directory: Path, file: Path, backup_passphrase: str) -> None:
     say(f"{len(files)} keys are in {file}. Keep it apart from the machine, and its passphrase apart from it.")
 
 
+def _backed_up(opened: bytes) -> dict[str, str]:
+    try:
+        files = msgspec.json.decode(opened, type=dict[str, str])
+    except msgspec.MsgspecError as error:
+        raise MalformedError("the backup does not hold key files") from error
+    if files.keys() != KEY_FILES.keys():
+        raise MalformedError("the backup does not hold the key files that this version knows")
+    return files
+
+
 @keys.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("directory", type=click.Path(path_type=Path))
@@ -145,15 +164,13 @@ def restore(file: Path, directory: Path, backup_passphrase: str) -> None:
         opened = nacl.secret.SecretBox(_backup_key(backup_passphrase, salt)).decrypt(box)
     except nacl.exceptions.CryptoError as error:
         raise ConfigError("the passphrase does not open the backup") from error
-    files = json.loads(opened)
+    files = _backed_up(opened)
+    require_empty(directory)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any((directory / name).exists() for name in KEY_FILES):
-        raise ConfigError("the key directory holds keys already")
-    for name in KEY_FILES:
-        create_durably(directory / name, files[name].encode(), mode=0o600)
+    for name, text in files.items():
+        create_durably(directory / name, text.encode(), mode=0o600)
     restored = load_key_set(directory, passphrase())
-    create_durably(directory / "trust.policy", trust_policy(restored).encode().encode())
-    create_durably(directory / "fingerprints.txt", fingerprints(restored).encode())
+    write_public_files(directory, restored)
     say(f"{len(files)} keys are in {directory}.")
     say(fingerprints(restored).rstrip())
 
