@@ -24,7 +24,7 @@ from evidence.assemble import AnchoredCopy, AssembledPack, PackRequest, PackSour
 from evidence.catalogue import framework_names, load_frameworks
 from ledger.clock import Clock
 from ledger.database import translated, writing
-from ledger.errors import AnchorError, EvidenceError, LedgerError, NotFoundError, TallystickError
+from ledger.errors import AnchorError, EvidenceError, LedgerError, NotFoundError, OverloadedError, TallystickError
 from ledger.publisher import Published
 from ledger.records import Record, new_record_id
 from policies.bundles import Bundle, parse_archive
@@ -205,6 +205,7 @@ class PackJobs:
         self._services: Services | None = None
         self._one_at_a_time = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._being_taken = 0
         self._steps: dict[str, str] = {}
 
     async def start(self, services: Services) -> None:
@@ -223,7 +224,8 @@ class PackJobs:
         """Take an order; the job runs on its own.
 
         Raises:
-            EvidenceError: The order cannot be met: an unknown framework, an empty period, too many jobs waiting.
+            EvidenceError: The order cannot be met: an unknown framework or zone, an empty period.
+            OverloadedError: Too many jobs wait; nothing was taken.
             StorageError: The database failed.
         """
         services = self._require()
@@ -233,8 +235,16 @@ class PackJobs:
         unknown = sorted(set(order.frameworks) - set(framework_names()))
         if unknown:
             raise EvidenceError(f"no framework {', '.join(unknown)}; there are {', '.join(framework_names())}")
-        if len(self._tasks) >= _MAX_WAITING:
-            raise EvidenceError(f"{_MAX_WAITING} packs are being made; ask again later")
+        if len(self._tasks) + self._being_taken >= _MAX_WAITING:
+            raise OverloadedError(f"{_MAX_WAITING} packs are being made; ask again later")
+        self._being_taken += 1
+        try:
+            job_id = await self._take(services, caller, order)
+        finally:
+            self._being_taken -= 1
+        return await asyncio.to_thread(self.store.get, job_id)
+
+    async def _take(self, services: Services, caller: Caller, order: PackOrder) -> str:
         now_ms = self._clock.now_ms()
         job_id = new_record_id(now_ms, secrets.token_bytes(10))
         actor = services.access.actor(caller)
@@ -244,7 +254,7 @@ class PackJobs:
         task = asyncio.create_task(self._run(caller, job_id, order, actor), name=f"pack-{job_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.to_thread(self.store.get, job_id)
+        return job_id
 
     def _require(self) -> Services:
         if self._services is None:
@@ -252,6 +262,13 @@ class PackJobs:
         return self._services
 
     async def _run(self, caller: Caller, job_id: str, order: PackOrder, actor: str) -> None:
+        try:
+            await self._run_to_its_end(caller, job_id, order, actor)
+        except LedgerError as error:
+            # How the job ended could not be noted. The list shows it as running; the next start notes that it failed.
+            _log.error("pack_end_not_noted", job_id=job_id, **describe(error))
+
+    async def _run_to_its_end(self, caller: Caller, job_id: str, order: PackOrder, actor: str) -> None:
         services = self._require()
         async with self._one_at_a_time:
             try:
