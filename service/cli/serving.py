@@ -57,6 +57,8 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # The protocol is named: asyncio turns Nagle's algorithm off only for sockets that say they are TCP.
         listening = socket.socket(family, kind, protocol)
+    except UnicodeError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: that is no host's name") from error
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     try:
