@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -18,10 +19,13 @@ from ledger.errors import (
     UpstreamError,
     VerificationError,
 )
+from service.settings import MAX_PORT
 
 __all__ = ["ServiceClient", "service_options"]
 
 _TIMEOUT_SECONDS: Final = 60.0
+_TOKEN: Final = re.compile(r"[!-~]{1,256}")
+"""What can stand in a header; whether it is a token, the service knows."""
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _ERRORS: Final[Mapping[int, type[Exception]]] = {
@@ -52,13 +56,15 @@ class ServiceClient:
         """Prepare to call ``url``.
 
         Raises:
-            ConfigError: There is no token.
+            ConfigError: There is no token, or it cannot be one; or ``url`` is no address of a service.
         """
         if not token:
             raise ConfigError("a token is needed: set TALLYSTICK_TOKEN")
+        if _TOKEN.fullmatch(token) is None:
+            raise ConfigError("that is no token: a token has the form ts1.…")
         # The environment's proxies are left alone: a token must go to the service and nowhere else.
         self._client = httpx.Client(
-            base_url=url,
+            base_url=_address(url),
             headers={"Authorization": f"Bearer {token}"},
             timeout=_TIMEOUT_SECONDS,
             trust_env=bool(os.environ.get("TALLYSTICK_USE_PROXY")),
@@ -82,19 +88,36 @@ class ServiceClient:
     def get(self, path: str, **params: object) -> Any:  # noqa: ANN401  # JSON
         """Return the JSON of a GET; parameters that are None are left out."""
         given = {name: str(value) for name, value in params.items() if value is not None}
-        return self.request("GET", path, params=given).json()
+        return _json(self.request("GET", path, params=given))
 
-    def post(self, path: str, body: object = None) -> Any:  # noqa: ANN401  # JSON
-        """Return the JSON of a POST."""
-        return self.request("POST", path, json=body).json()
+    def post(self, path: str, body: object = None, *, content: bytes | None = None) -> Any:  # noqa: ANN401  # JSON
+        """Return the JSON of a POST, of a value or of bytes as they are."""
+        sent = {"json": body} if content is None else {"content": content}
+        return _json(self.request("POST", path, **sent))
+
+
+def _address(url: str) -> httpx.URL:
+    try:
+        address = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ConfigError("--url takes the address of a service, such as http://127.0.0.1:8787") from error
+    if address.scheme not in ("http", "https") or not address.host or (address.port or 0) > MAX_PORT:
+        raise ConfigError("--url takes the address of a service, such as http://127.0.0.1:8787")
+    return address
+
+
+def _json(response: httpx.Response) -> Any:  # noqa: ANN401  # JSON
+    try:
+        return response.json()
+    except ValueError as error:
+        raise UpstreamError("the service answered with something that is no JSON") from error
 
 
 def _detail(response: httpx.Response) -> str:
     try:
         problem = response.json()
         detail = str(problem["detail"])
-        errors = problem.get("errors", [])
+        more = "; ".join(f"{item['at']}: {item['reason']}" for item in problem.get("errors", []))
     except (ValueError, KeyError, TypeError):
         return f"the service answered {response.status_code}"
-    more = "; ".join(f"{item['at']}: {item['reason']}" for item in errors)
     return f"{detail} ({more})" if more else detail

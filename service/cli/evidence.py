@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from evidence.verify import verify_pack, verify_record
-from ledger.errors import ConfigError, EvidenceError
+from ledger.errors import ConfigError, StateError, UpstreamError
 from ledger.prover import Prover
 from service.cli.audit import read_trust
 from service.cli.client import ServiceClient, service_options
@@ -106,7 +106,7 @@ def build(
         time.sleep(_POLL_SECONDS)
         job = client.get(f"/v1/evidence-packs/{job['job_id']}")
     if job["state"] != "done":
-        raise EvidenceError(f"the pack was not made: {job['error']}")
+        raise UpstreamError(f"the pack was not made: {job['error']}")
     out.mkdir(parents=True, exist_ok=True)
     for suffix, link in job["links"].items():
         _download(client, link, out / f"{job['job_id']}.{suffix}")
@@ -147,7 +147,7 @@ def download(job_id: str, out: Path, url: str, token: str | None) -> None:
     client = ServiceClient(url, token)
     job = client.get(f"/v1/evidence-packs/{job_id}")
     if not job["links"]:
-        raise EvidenceError(f"the pack is {job['state']}")
+        raise StateError(f"the pack is {job['state']}")
     out.mkdir(parents=True, exist_ok=True)
     for suffix, link in job["links"].items():
         _download(client, link, out / f"{job_id}.{suffix}")

@@ -36,12 +36,13 @@ for command in (demo, keys, serve, migrate, find, session, replay, verify, audit
 def main() -> None:
     """Run the command line; a usage error ends with status 64."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as leaving:
-        raise SystemExit(leaving.exit_code) from None
+        # What a command leaves with by its context is returned here, and not raised.
+        status = cli(standalone_mode=False)
     except click.Abort:
         click.echo("tallystick: interrupted", err=True)
         raise SystemExit(130) from None
     except click.ClickException as error:
         error.show()
         raise SystemExit(ExitCode.USAGE) from None
+    if status:
+        raise SystemExit(status)

@@ -38,13 +38,18 @@ def exit_code(error: TallystickError) -> ExitCode:
     return ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode(status_of(error))
 
 
+def _printable(line: str) -> str:
+    """Return a line in which nothing moves the cursor or turns the text; letters of any language stay."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
 def _leave(message: str, code: ExitCode) -> NoReturn:
-    click.echo(f"tallystick: {' '.join(message.split())}", err=True)
+    click.echo(f"tallystick: {_printable(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 
 def with_exit_codes(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Turn the core's errors into one line on standard error and an exit status."""
+    """Turn the core's errors, and those of files, into one line on standard error and an exit status."""
 
     @wraps(command)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -56,6 +61,9 @@ def with_exit_codes(command: Callable[_P, _R]) -> Callable[_P, _R]:
             # The reader of our output went away; there is nobody left to tell.
             sys.stderr.close()
             sys.exit(ExitCode.OK)
+        except OSError as error:
+            about = "" if error.filename is None else f": {error.filename}"
+            _leave(f"{error.strerror or type(error).__name__}{about}", ExitCode.UNCHECKED)
 
     return wrapped
 
@@ -64,8 +72,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 def say(text: str = "") -> None:
-    """Print a line for people."""
-    click.echo(text)
+    """Print text for people, line by line; what it quotes of others is not obeyed by the terminal."""
+    click.echo("\n".join(map(_printable, text.split("\n"))))
 
 
 def echo_json(value: object) -> None:

@@ -90,8 +90,7 @@ def publish(directory: Path, url: str, token: str | None, *, as_json: bool) -> N
     from policies.directories import read_bundle_directory
 
     bundle = read_bundle_directory(directory)
-    client = ServiceClient(url, token)
-    answer = client.request("POST", "/v1/bundles", content=bundle.archive()).json()
+    answer = ServiceClient(url, token).post("/v1/bundles", content=bundle.archive())
     if as_json:
         echo_json(answer)
     else:
