@@ -82,7 +82,5 @@ async def saturated(way: Way, *, callers: int, seconds: float) -> tuple[int, flo
 
     async with _session() as session:
         started = perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(callers):
-                group.create_task(one(session, started + seconds))
+        await asyncio.gather(*(one(session, started + seconds) for _ in range(callers)))
         return done, perf_counter() - started

@@ -102,8 +102,9 @@ class _Setting:
 def _helper(plan: Plan, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Run the stub or the pass-through and yield its address and process."""
     command = [sys.executable, "-m", "benchmarks.upstream", *arguments]
-    with child(command, log=plan.work / f"{arguments[0]}.log") as process:
-        yield f"http://127.0.0.1:{read_port(process)}", process
+    log = plan.work / f"{arguments[0]}.log"
+    with child(command, log=log) as process:
+        yield f"http://127.0.0.1:{read_port(process, log=log)}", process
 
 
 @contextmanager

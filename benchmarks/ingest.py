@@ -164,6 +164,7 @@ def _section(plan: Plan, found: dict[str, _Found]) -> Section:
             "Service, client and publisher share the machine's cores; the floor has one of them to itself.",
             "Times of single records run from when a record was due, so that falling behind shows.",
             "The service's processor time includes publishing, and leaves out what PostgreSQL itself uses.",
+            "PostgreSQL's files, the floor's as well, are in the system's folder for temporary files.",
         ],
     )
 

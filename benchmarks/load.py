@@ -51,9 +51,7 @@ async def _saturate(url: str, streams: Sequence[Sequence[Post]]) -> float:
 
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
         started = perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for stream in streams:
-                group.create_task(one(session, stream))
+        await asyncio.gather(*(one(session, stream) for stream in streams))
         return perf_counter() - started
 
 
@@ -71,12 +69,14 @@ async def _offer(url: str, posts: Sequence[Post], per_second: float) -> list[flo
         latencies.append(perf_counter() - due)
 
     connector = aiohttp.TCPConnector(limit=256)
-    async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session, asyncio.TaskGroup() as group:
+    async with aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector) as session:
         started = perf_counter()
+        tasks: list[asyncio.Task[None]] = []
         for number, post in enumerate(posts):
             due = started + number / per_second
             await asyncio.sleep(max(0.0, due - perf_counter()))
-            group.create_task(one(session, post, due))
+            tasks.append(asyncio.create_task(one(session, post, due)))
+        await asyncio.gather(*tasks)
     return latencies
 
 

@@ -145,10 +145,8 @@ def ratios(values: Sequence[float], floors: Sequence[float]) -> list[float]:
 
 def figure(value: float) -> str:
     """Write a number with three significant digits, or all digits before the point."""
-    if value and abs(value) < 100:
-        digits = max(0, 2 - math.floor(math.log10(abs(value))))
-        return f"{value:.{min(digits, 4)}f}"
-    return f"{value:,.0f}"
+    # 99.95 and above round to three digits before the point.
+    return f"{value:#.3g}" if 0 < abs(value) < 99.95 else f"{value:,.0f}"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -67,9 +67,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
+        pass
+    finally:
+        # Also where somebody lost patience and interrupted the wait. One that has ended is not signalled again.
         process.kill()
         process.wait()
-    finally:
         if process.stdout is not None:
             process.stdout.close()
 
@@ -82,12 +84,16 @@ def free_port() -> int:
         return port
 
 
-def read_port(process: subprocess.Popen[bytes]) -> int:
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
+
+
+def read_port(process: subprocess.Popen[bytes], *, log: Path) -> int:
     """Return the port that a child of ours prints as its first line, ``{"port": …}``."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise BenchmarkError("a child process did not start; its log says why")
+        raise BenchmarkError(f"a child process did not start\n{_tail(log)}")
     return int(json.loads(line)["port"])
 
 
@@ -102,8 +108,7 @@ def wait_until_up(process: subprocess.Popen[bytes], url: str, *, log: Path) -> N
             except httpx.TransportError:
                 pass
             time.sleep(0.05)
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:])
-    raise BenchmarkError(f"{url} did not answer\n{tail}")
+    raise BenchmarkError(f"{url} did not answer\n{_tail(log)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
+from types import FrameType
 
 from benchmarks import checks, decisions, gateway, ingest, tree
 from benchmarks.machine import Steadiness, describe, steadiness, steadiness_table, today
@@ -44,7 +47,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="measure more and longer, with no limit of time")
     parser.add_argument("--only", action="append", choices=_SUBJECTS, metavar="SUBJECT", help=", ".join(_SUBJECTS))
     parser.add_argument("--rounds", type=int, help=f"{_ROUNDS}, or {_FULL_ROUNDS} with --full")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("there is at least one round")
+    return options
 
 
 def _say(text: str) -> None:
@@ -63,6 +69,29 @@ def _measure(names: Sequence[str], plan_of: Callable[[Path], Plan], work: Path) 
         _say(f"      done in {perf_counter() - started:.0f} s")
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _work() -> Iterator[Path]:
+    """Yield a folder that is gone afterwards, whatever happens; whoever asks us to end gets what Ctrl-C gets.
+
+    It stands beside the sources: what is measured is the disk that the repository is on, and no file system in memory.
+    """
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    _OUT.mkdir(exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=_OUT) as name:
+            yield Path(name)
+    finally:
+        # Another run may be at work in there.
+        with suppress(OSError):
+            _OUT.rmdir()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _page(heading: str, before: Steadiness, after: Steadiness, sections: Sequence[Section]) -> str:
     lines = [_TITLE, "", _PREFACE, "", heading, "", "## The machine", ""]
     lines += [f"- {line}" for line in describe()]
@@ -73,26 +102,26 @@ def _page(heading: str, before: Steadiness, after: Steadiness, sections: Sequenc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure; return the exit status: 1 if a subject did not do what was to be measured."""
+    """Measure; return the exit status: 1 if a subject did not do what was to be measured, 130 if interrupted."""
     options = _arguments(arguments)
     rounds = options.rounds or (_FULL_ROUNDS if options.full else _ROUNDS)
     names = [name for name in _SUBJECTS if not options.only or name in options.only]
-    _OUT.mkdir(exist_ok=True)
     when, started = today(SystemClock()), perf_counter()
 
     def plan_of(folder: Path) -> Plan:
         return Plan(full=options.full, rounds=rounds, work=folder, say=lambda text: _say(f"      {text}"))
 
     try:
-        # Beside the sources: what is measured is the disk that the repository is on, and no file system in memory.
-        with tempfile.TemporaryDirectory(dir=_OUT) as name:
-            work = Path(name)
+        with _work() as work:
             before = steadiness(work)
             sections = list(_measure(names, plan_of, work))
             after = steadiness(work)
     except BenchmarkError as error:
         _say(f"benchmark failed: {error}")
         return 1
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was written")
+        return 130
     minutes = (perf_counter() - started) / 60
     kind = "full" if options.full else "default"
     heading = f"Measured {when} ({kind} run, {rounds} rounds, {minutes:.1f} minutes)."
@@ -101,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(f"\n{page}")
         return 0
     _RESULTS.write_text(page, encoding="utf-8")
-    _say(f"{_RESULTS.relative_to(_HERE.parent)} written in {minutes:.1f} minutes")
+    _say(f"{_RESULTS.name} written in {minutes:.1f} minutes")
     return 0
 
 

@@ -108,7 +108,11 @@ def _postgres(stack: ExitStack) -> PostgresCluster | None:
 
 @contextmanager
 def targets(work: Path) -> Iterator[list[Target]]:
-    """Run a service over SQLite and, where its programs are installed, one over PostgreSQL."""
+    """Run a service over SQLite and, where its programs are installed, one over PostgreSQL.
+
+    PostgreSQL's files, for the service and for the floor alike, are in the system's folder for temporary files: its
+    server runs as another user than root, who may not be able to enter ours.
+    """
     with ExitStack() as stack:
         found = [stack.enter_context(_target("SQLite", work / "sqlite", "", ""))]
         cluster = _postgres(stack)
