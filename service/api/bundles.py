@@ -63,7 +63,7 @@ async def list_bundles(
     """Return which bundles there are, which is active, and every recorded step."""
     events = [
         {
-            "leaf_index": item.index,
+            "leaf_index": item.leaf_index,
             "time_ms": item.time_ms,
             "action": item.event.action,
             "name": item.event.name,
