@@ -258,8 +258,8 @@ class Anchor(Protocol):
         """
         ...
 
-    def latest(self, log_id: str) -> AnchorReceipt | None:
-        """Return the receipt of the largest anchored checkpoint, or None.
+    def sizes(self, log_id: str) -> list[int]:
+        """Return the sizes that something is kept under, ascending; whether it is a checkpoint, `get` and a look say.
 
         Raises:
             AnchorError: The anchor failed.

@@ -96,6 +96,7 @@ class Publisher:
         self._published: Published | None = None
         self._signed_seconds = 0
         self._anchor_status = AnchorStatus()
+        self._anchor_silence: str | None = "not asked"
 
     @property
     def published(self) -> Published | None:
@@ -113,17 +114,19 @@ class Publisher:
         Raises:
             VerificationError: The checkpoint is not signed by our keys, or the tiles do not lead to its root.
             RollbackError: A larger checkpoint of ours was exposed or anchored than the store knows: the store was put
-                back to an earlier state, and what it would publish next is another tree.
+                back to an earlier state, and what it would publish next is another tree. An anchor that does not
+                answer cannot say so: then nothing is signed until it did.
             ConflictError: Another tree of this size was exposed or anchored.
             StorageError: A store failed.
         """
         # Looked up before the store's own: what is shown was published first, so that it is never the larger of the
         # two, however many others publish meanwhile.
-        shown = max(self._exposed_size(), self._anchored_size())
+        exposed, anchored = self._exposed_size(), self._anchored_sizes()
         checkpoint = self._store.checkpoint(self._log_id)
         verified = None if checkpoint is None else self._own_policy.verify(checkpoint)
         size = 0 if verified is None else verified.head.size
         # INVARIANT 2: a store that was put back publishes nothing.
+        shown = max(exposed, self._largest_of_ours(anchored, above=size))
         if shown > size:
             raise RollbackError(f"the log was shown with {shown} leaves, its store has published {size}")
         if checkpoint is None or verified is None:
@@ -139,15 +142,27 @@ class Publisher:
         except NotFoundError:
             return 0
 
-    def _anchored_size(self) -> int:
+    def _anchored_sizes(self) -> list[int]:
+        self._anchor_silence = None
         try:
-            latest = self._anchor.latest(self._log_id)
-            if latest is None:
-                return 0
-            return self._own_policy.verify(self._anchor.get(self._log_id, latest.size)).head.size
-        except (AnchorError, NotFoundError, MalformedError, VerificationError):
-            # An anchor that does not answer, or holds what we never signed, never stops ingestion; the audit names it.
-            return 0
+            return self._anchor.sizes(self._log_id)
+        except AnchorError as failure:
+            self._anchor_silence = str(failure)
+            return []
+
+    def _largest_of_ours(self, sizes: Sequence[int], *, above: int) -> int:
+        """Return the largest size beyond one that a checkpoint of ours is anchored under, or 0."""
+        for size in reversed(sizes):
+            if size <= above:
+                break
+            try:
+                return self._own_policy.verify(self._anchor.get(self._log_id, size)).head.size
+            except AnchorError as failure:
+                self._anchor_silence = str(failure)
+            except (NotFoundError, MalformedError, VerificationError):
+                # What we never signed stops nothing, and hides nothing that is smaller; the audit names it.
+                continue
+        return 0
 
     def _remember(self, checkpoint: bytes, verified: VerifiedCheckpoint) -> None:
         timestamp = max(verified.timestamps.values(), default=0)
@@ -177,7 +192,7 @@ class Publisher:
 
         Raises:
             ConflictError: Somebody else publishes this log: stop.
-            StateError: The clock is behind the last signed timestamp.
+            StateError: The clock is behind the last signed timestamp, or the anchor has not answered since `load`.
             SignatureInvalidError: A signature that we made does not verify.
             StorageError: A store failed; reload before doing anything else.
         """
@@ -185,6 +200,9 @@ class Publisher:
         expected = self._published
         if size == (expected.head.size if expected else 0):
             return None
+        # INVARIANT 2: only the anchor knows of a store that was put back together with what it had shown.
+        if self._anchor_silence is not None:
+            raise StateError(f"nothing is signed until the anchor was asked what it holds: {self._anchor_silence}")
         timestamp = self._timestamp()
         root = self._integrator.integrate(size)
         claim = Checkpoint(origin=self._origin, size=size, root=root)

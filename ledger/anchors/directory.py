@@ -61,11 +61,12 @@ class DirectoryAnchor:
         except OSError as error:
             raise AnchorError(f"the anchor directory failed: {error.strerror}") from error
 
-    def latest(self, log_id: str) -> AnchorReceipt | None:
-        """See `Anchor.latest`."""
+    def sizes(self, log_id: str) -> list[int]:
+        """See `Anchor.sizes`."""
         try:
-            sizes = [int(path.name) for path in self._folder(log_id).glob("*") if _SIZE.fullmatch(path.name)]
-            return self._receipt(self._path(log_id, max(sizes))) if sizes else None
+            return sorted(int(path.name) for path in self._folder(log_id).iterdir() if _SIZE.fullmatch(path.name))
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise AnchorError(f"the anchor directory failed: {error.strerror}") from error
 

@@ -11,7 +11,8 @@ Source: Amazon S3 API reference, PutObject, HeadObject (Object Lock); the same s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -32,6 +33,7 @@ _CONTENT_TYPE: Final = "text/plain; charset=utf-8"
 _EXISTS: Final = ("PreconditionFailed", "ConditionalRequestConflict")
 _MISSING: Final = ("NoSuchKey", "404", "NotFound")
 _TIMEOUT_SECONDS: Final = 20
+_SIZE: Final = re.compile(r"[0-9]{20}")
 
 
 @contextmanager
@@ -98,7 +100,7 @@ class S3ObjectLockAnchor:
 
     def _confirm(self, key: str, size: int, checkpoint: bytes) -> AnchorReceipt:
         """Read a copy back: its bytes must be ours, or of the same tree, and it must be locked."""
-        stored, receipt = self._read(key)
+        stored, answer = self._read(key)
         if stored != checkpoint:
             try:
                 same_tree = parse_unverified_checkpoint(stored).claim == parse_unverified_checkpoint(checkpoint).claim
@@ -106,9 +108,9 @@ class S3ObjectLockAnchor:
                 same_tree = False
             if not same_tree:
                 raise ConflictError(f"the anchor holds another checkpoint of size {size}")
-        return receipt
+        return self._receipt(key, answer)
 
-    def _read(self, key: str) -> tuple[bytes, AnchorReceipt]:
+    def _read(self, key: str) -> tuple[bytes, Mapping[str, Any]]:
         with _translated("read a checkpoint"):
             try:
                 answer = self._client.get_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
@@ -116,14 +118,17 @@ class S3ObjectLockAnchor:
                 if _code(error) in _MISSING:
                     raise NotFoundError("that checkpoint is not anchored") from error
                 raise
-            stored = answer["Body"].read()
-            version = answer.get("VersionId", "")
+            return answer["Body"].read(), answer
+
+    def _receipt(self, key: str, answer: Mapping[str, Any]) -> AnchorReceipt:
+        version = answer.get("VersionId", "")
+        with _translated("describe a lock"):
             # Asked of the very version that was read; some servers tell of the lock here and not with the bytes.
             lock = self._client.head_object(Bucket=self._bucket, Key=key, VersionId=version)
         until = lock.get("ObjectLockRetainUntilDate")
         if lock.get("ObjectLockMode") != _MODE or until is None:
             raise AnchorError(f"the bucket keeps {key} without a {_MODE} lock")
-        return stored, AnchorReceipt(
+        return AnchorReceipt(
             size=int(key.rpartition("/")[2]),
             location=f"s3://{self._bucket}/{key}?versionId={version}",
             anchored_ms=int(answer["LastModified"].timestamp() * 1000),
@@ -131,17 +136,16 @@ class S3ObjectLockAnchor:
         )
 
     def get(self, log_id: str, size: int) -> bytes:
-        """See `Anchor.get`."""
+        """See `Anchor.get`. Signatures vouch for the bytes, locked or not; `put` alone asks for the lock."""
         return self._read(self._key(log_id, size))[0]
 
-    def latest(self, log_id: str) -> AnchorReceipt | None:
-        """See `Anchor.latest`."""
-        newest = ""
+    def sizes(self, log_id: str) -> list[int]:
+        """See `Anchor.sizes`."""
         prefix = f"{self._prefix}{log_id}/checkpoint/"
         with _translated("list checkpoints"):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
-                newest = max([newest, *(item["Key"] for item in page.get("Contents", ()))])
-        return self._read(newest)[1] if newest else None
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            names = [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ())]
+        return sorted(int(name) for name in names if _SIZE.fullmatch(name))
 
     def check(self) -> None:
         """Confirm that the bucket has Object Lock.

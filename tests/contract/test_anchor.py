@@ -21,8 +21,8 @@ def anchor(request: pytest.FixtureRequest, tmp_path: Path) -> Anchor:
     return DirectoryAnchor(tmp_path / "not" / "made" / "yet")
 
 
-def test_an_empty_anchor_has_no_latest_checkpoint(anchor):
-    assert anchor.latest(LOG_ID) is None
+def test_an_empty_anchor_has_no_checkpoints(anchor):
+    assert anchor.sizes(LOG_ID) == []
     with pytest.raises(NotFoundError):
         anchor.get(LOG_ID, 5)
 
@@ -34,13 +34,10 @@ def test_a_copy_is_read_back_byte_for_byte(anchor):
     assert anchor.get(LOG_ID, 5) == make_checkpoint(5)
 
 
-def test_the_latest_copy_is_the_largest_by_number_and_not_by_text(anchor):
-    for size in (10, 9, 100, 1):
+def test_sizes_are_in_the_order_of_numbers_and_not_of_texts_or_of_writing(anchor):
+    for size in (10, 9, 100, 1, 2**62):
         anchor.put(LOG_ID, size, make_checkpoint(size))
-    latest = anchor.latest(LOG_ID)
-    assert latest is not None
-    assert latest.size == 100
-    assert latest == anchor.put(LOG_ID, 100, make_checkpoint(100))
+    assert anchor.sizes(LOG_ID) == [1, 9, 10, 100, 2**62]
 
 
 def test_every_size_that_was_anchored_stays_readable(anchor):
@@ -69,7 +66,7 @@ def test_another_tree_of_the_same_size_is_a_conflict_and_changes_nothing(anchor)
 
 def test_logs_have_copies_of_their_own(anchor):
     anchor.put(LOG_ID, 5, make_checkpoint(5))
-    assert anchor.latest("other") is None
+    assert anchor.sizes("other") == []
     anchor.put("other", 5, make_checkpoint(5, tree="b"))
     assert anchor.get(LOG_ID, 5) == make_checkpoint(5)
 

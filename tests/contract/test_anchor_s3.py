@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
 from ledger.clock import SystemClock
-from ledger.errors import AnchorError, ConfigError, ConflictError, NotFoundError
+from ledger.errors import AnchorError, ConfigError, ConflictError, NotFoundError, StateError
 from ledger.publisher import Publisher
 from tests.support.ledger import LOG_ID, EmbeddedLedger
 from tests.support.s3 import S3Server, s3_server
@@ -71,13 +72,14 @@ def test_another_tree_of_the_same_size_is_a_conflict(server, ledger, tmp_path):
     assert anchor.get(LOG_ID, 1) == checkpoint
 
 
-def test_latest_is_the_largest_size_not_the_last_written(server, ledger):
+def test_sizes_are_in_their_own_order_and_nothing_else_is_taken_for_one(server, ledger):
     anchor = make_anchor(server, "d/")
-    assert anchor.latest(LOG_ID) is None
+    assert anchor.sizes(LOG_ID) == []
+    server.client().put_object(Bucket="locked", Key=f"d/{LOG_ID}/checkpoint/notes.txt", Body=b"x")
     first, second = checkpoints(ledger)
     anchor.put(LOG_ID, 2, second)
     anchor.put(LOG_ID, 1, first)
-    assert anchor.latest(LOG_ID).size == 2
+    assert anchor.sizes(LOG_ID) == [1, 2]
 
 
 def test_a_checkpoint_that_was_never_anchored_is_not_found(server):
@@ -136,13 +138,40 @@ def test_a_retention_of_no_days_is_refused(server):
         S3ObjectLockAnchor(server.client(), "locked", "", retention_days=0, clock=SystemClock())
 
 
-def test_a_server_that_is_down_is_lag_not_a_stop(server, ledger):
-    unreachable = S3Server("none", "http://127.0.0.1:9").client()
-    anchor = S3ObjectLockAnchor(unreachable, "locked", "k/", retention_days=2, clock=SystemClock())
+class Switchable:
+    """The S3 server's client, or one of a server that is not there."""
+
+    def __init__(self, client: Any) -> None:
+        self._clients = {True: client, False: S3Server("none", "http://127.0.0.1:9").client()}
+        self.up = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clients[self.up], name)
+
+
+def test_a_server_that_goes_down_is_lag_not_a_stop(server, ledger):
+    client = Switchable(server.client())
+    anchor = S3ObjectLockAnchor(client, "locked", "k/", retention_days=2, clock=SystemClock())
     publisher: Publisher = ledger.make_publisher(anchor=anchor)
     publisher.load()
+    client.up = False
     ledger.clock.advance(1000)
     assert publisher.publish() is not None
     publisher.anchor_newest()
     assert publisher.anchor_status.receipt is None
     assert "anchor bucket failed" in publisher.anchor_status.failure
+
+
+def test_a_server_that_was_never_there_could_not_say_whether_the_log_was_put_back(server, ledger):
+    client = Switchable(server.client())
+    client.up = False
+    publisher: Publisher = ledger.make_publisher(
+        anchor=S3ObjectLockAnchor(client, "locked", "l/", retention_days=2, clock=SystemClock())
+    )
+    publisher.load()
+    ledger.clock.advance(1000)
+    with pytest.raises(StateError, match="anchor bucket failed to list"):
+        publisher.publish()
+    client.up = True
+    publisher.load()
+    assert publisher.publish() is not None

@@ -141,5 +141,5 @@ class FaultyAnchor:
     def get(self, log_id: str, size: int) -> bytes:
         return self.inner.get(log_id, size)
 
-    def latest(self, log_id: str) -> AnchorReceipt | None:
-        return self.inner.latest(log_id)
+    def sizes(self, log_id: str) -> list[int]:
+        return self.inner.sizes(log_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from ledger.errors import (
     TrustPolicyError,
 )
 from ledger.notes import NoteSignature, SignatureType, SignedNote, VerifierKey
+from ledger.ports import Anchor
 from ledger.proofs import TreeHead, verify_consistency
 from ledger.signers.local import LocalSigner
 from ledger.tiles import CHECKPOINT_PATH
@@ -182,7 +184,7 @@ def test_a_publisher_that_was_never_loaded_publishes_nothing_over_a_log_that_oth
     beat(ledger)
     stranger = ledger.make_publisher()
     before = shown(ledger)
-    with pytest.raises(ConflictError):
+    with pytest.raises(StateError, match="not asked"):
         stranger.publish()
     assert shown(ledger) == before
 
@@ -427,6 +429,62 @@ def test_a_larger_file_in_the_anchor_that_we_never_signed_stops_nothing(ledger):
     assert publisher.publish() is not None
 
 
+@pytest.mark.parametrize("junk", [b"", b"not a checkpoint", None])
+def test_a_larger_file_in_the_anchor_hides_no_checkpoint_of_ours_below_it(put_back, junk):
+    (put_back.root / "logs/acme/checkpoint").unlink()
+    larger = put_back.root / "anchor/acme/checkpoint/9999"
+    larger.write_bytes(unsigned_checkpoint(9_999) if junk is None else junk)
+    with pytest.raises(RollbackError, match="shown with 6 leaves"):
+        put_back.publisher.load()
+
+
+class Silent:
+    """An anchor that answers some questions only once it is told to."""
+
+    def __init__(self, inner: Anchor, silent_calls: set[str]) -> None:
+        self._inner = inner
+        self.silent_calls = silent_calls
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: object) -> object:
+            if name in self.silent_calls:
+                raise AnchorError("the bucket does not answer")
+            return getattr(self._inner, name)(*args)
+
+        return call
+
+
+@pytest.mark.parametrize("call", ["sizes", "get"])
+def test_a_store_that_was_put_back_while_the_anchor_is_silent_signs_nothing(put_back, call):
+    (put_back.root / "logs/acme/checkpoint").unlink()  # put back too
+    anchor = Silent(put_back.anchor, {call})
+    publisher = put_back.make_publisher(anchor=anchor)
+    publisher.load()
+    beat(put_back, 2)
+    with pytest.raises(StateError, match="does not answer"):
+        publisher.publish()
+    anchor.silent_calls.clear()
+    with pytest.raises(StateError, match="does not answer"):
+        publisher.publish()  # not asked anew: that is what loading does
+    with pytest.raises(RollbackError):
+        publisher.load()
+    assert head(put_back.published_checkpoints()[-1]).size == 1
+
+
+def test_an_honest_log_goes_on_once_a_silent_anchor_has_answered(ledger):
+    ledger.publish()
+    beat(ledger)
+    anchor = Silent(ledger.anchor, {"sizes"})
+    publisher = ledger.make_publisher(anchor=anchor)
+    publisher.load()
+    with pytest.raises(StateError):
+        publisher.publish()
+    anchor.silent_calls.clear()
+    publisher.load()
+    anchor.silent_calls.update({"sizes", "get", "put"})  # from now on it may fail: publishing goes on
+    assert publisher.publish() is not None
+
+
 def unsigned_checkpoint(size: int) -> bytes:
     stranger = LocalSigner(make_key("log", ED25519, seed=8))
     claim = Checkpoint(origin=ORIGIN, size=size, root=b"\x01" * 32)
@@ -435,15 +493,7 @@ def unsigned_checkpoint(size: int) -> bytes:
 
 def test_an_anchor_that_does_not_answer_does_not_keep_a_log_from_loading(ledger):
     ledger.publish()
-
-    class Silent:
-        def latest(self, _: str) -> None:
-            raise AnchorError("the bucket does not answer")
-
-        def put(self, *_: object) -> None:
-            raise AnchorError("the bucket does not answer")
-
-    publisher = ledger.make_publisher(anchor=Silent())
+    publisher = ledger.make_publisher(anchor=Silent(ledger.anchor, {"sizes", "get", "put"}))
     publisher.load()
     assert publisher.published is not None
     assert publisher.anchor_status.failure == "the bucket does not answer"
