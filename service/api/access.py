@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ledger.envelopes import ED25519, EnvelopeKey
 from ledger.errors import ConflictError, MalformedError, NotFoundError
@@ -15,7 +15,7 @@ from ledger.keyring import Keyring
 from ledger.notes import decode_base64
 from ledger.ports import Draft
 from ledger.records import KeyEvent
-from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
+from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission, Role, new_token, token_digest
 
@@ -27,7 +27,7 @@ _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")
 _ED25519_KEY_BYTES = 32
 
 
-class EnforcerRequest(BaseModel):
+class EnforcerRequest(RequestBody):
     """An enforcer to introduce."""
 
     enforcer_id: _Name
@@ -105,7 +105,7 @@ async def introduce_enforcer(
     )
 
 
-class TokenRequest(BaseModel):
+class TokenRequest(RequestBody):
     """A token to issue."""
 
     role: Annotated[Role, Field(description="not enforcer: introduce one instead")]

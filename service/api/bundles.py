@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ledger.errors import NotFoundError
 from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
 from policies.registry import Actor, RegistryState
-from service.api.common import PROBLEMS, ServicesDep, json_response, permitted, read_body
+from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.wiring import Services
@@ -101,7 +101,7 @@ async def get_bundle(
     return _archive(await services.bundles.bundle(revision), if_none_match)
 
 
-class StepRequest(BaseModel):
+class StepRequest(RequestBody):
     """Why a bundle is activated or rolled back."""
 
     comment: Annotated[str | None, Field(max_length=1000, description="recorded, in the vault")] = None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import Depends, Request
 from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import ClientDisconnect
 
 from ledger.errors import NotFoundError
@@ -16,7 +17,16 @@ from service.auth import Caller, Permission, require
 from service.problems import Problem, UnauthenticatedError
 from service.wiring import Services
 
-__all__ = ["PROBLEMS", "ServicesDep", "authenticated", "json_response", "permitted", "read_body", "services_of"]
+__all__ = [
+    "PROBLEMS",
+    "RequestBody",
+    "ServicesDep",
+    "authenticated",
+    "json_response",
+    "permitted",
+    "read_body",
+    "services_of",
+]
 
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"description": text, "content": {"application/problem+json": {}}}
@@ -34,6 +44,15 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     }.items()
 }
 """Problem answers, for the API's description."""
+
+
+class RequestBody(BaseModel):
+    """What a route takes as JSON.
+
+    A member that is not known is refused: a misspelt lifetime would make a token that never ends.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
 
 def services_of(request: Request) -> Services:

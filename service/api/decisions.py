@@ -18,8 +18,8 @@ from ledger.commitments import fingerprint, pseudonym
 from ledger.errors import MalformedError, NotFoundError
 from ledger.notes import encode_base64
 from ledger.ports import Acknowledgement
-from ledger.records import Decision, Record, decode_entry, record_type
-from service.api.common import PROBLEMS, ServicesDep, json_response, permitted, read_body
+from ledger.records import Decision, Outcome, Record, decode_entry, record_type
+from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.ingest import Submission, decode_submissions
@@ -205,6 +205,16 @@ def find_decision(services: Services, decision_id: str) -> tuple[int, bytes, Rec
     return index, entry, record
 
 
+def _outcomes(services: Services, decision_id: str) -> list[tuple[int, Record]]:
+    """Return leaf indexes and records of what became of a call; as above, the index is not believed."""
+    found = []
+    for index in services.catalog.outcomes_of(services.identity.log_id, decision_id):
+        record = services.reader.record(index)
+        if isinstance(record.body, Outcome) and record.body.decision_id == decision_id:
+            found.append((index, record))
+    return found
+
+
 @router.get("/v1/decisions/{decision_id}", summary="One decision with its outcome")
 async def get_decision(
     services: ServicesDep,
@@ -213,8 +223,8 @@ async def get_decision(
 ) -> Response:
     """Return a decision and what became of the call."""
     index, entry, _record = await asyncio.to_thread(find_decision, services, decision_id)
-    outcomes = await asyncio.to_thread(services.catalog.outcomes_of, caller.log_id, decision_id)
-    found = await asyncio.to_thread(_read, services, outcomes)
+    outcomes = await asyncio.to_thread(_outcomes, services, decision_id)
+    found = await asyncio.to_thread(_read, services, [leaf for leaf, _ in outcomes])
     await services.access.record([services.access.draft(caller, "read", "record", target_id=decision_id, items=1)])
     return json_response({"leaf_index": index, "record": msgspec.Raw(entry), "outcomes": found})
 
@@ -236,11 +246,13 @@ async def get_proof(
     return PlainTextResponse(file.encode().decode(), headers=headers)
 
 
-class OpeningRequest(BaseModel):
+class OpeningRequest(RequestBody):
     """Why a payload is opened."""
 
     purpose: Annotated[str, Field(min_length=8, max_length=1000, description="recorded, in the vault")]
-    fields: Annotated[list[Literal["message", "request", "result"]], Field(min_length=1, max_length=3)] = ["request"]
+    fields: Annotated[tuple[Literal["message", "request", "result"], ...], Field(min_length=1, max_length=3)] = (
+        "request",
+    )
 
 
 @router.post("/v1/decisions/{decision_id}/openings", summary="Open vaulted payloads, for a purpose")
@@ -254,8 +266,7 @@ async def open_payloads(
     _index, _entry, record = await asyncio.to_thread(find_decision, services, decision_id)
     records = [record]
     if "result" in wanted.fields:
-        outcomes = await asyncio.to_thread(services.catalog.outcomes_of, caller.log_id, decision_id)
-        records += [await asyncio.to_thread(services.reader.record, index) for index in outcomes]
+        records += [outcome for _, outcome in await asyncio.to_thread(_outcomes, services, decision_id)]
     # INVARIANT: the access record is durable before anything is handed out.
     draft = services.access.draft(
         caller, "open_payload", "record", target_id=decision_id, items=len(wanted.fields), purpose=wanted.purpose

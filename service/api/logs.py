@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from ledger.errors import MalformedError, NotFoundError
-from ledger.tiles import BUNDLE_LEVEL, CHECKPOINT_PATH, parse_tile_path
+from ledger.tiles import BUNDLE_LEVEL, CHECKPOINT_PATH, TileCoordinate, parse_tile_path
 from service.api.common import PROBLEMS, ServicesDep, authenticated
 from service.api.description import asks
 from service.api.routing import ServiceRoute
-from service.auth import Permission, require
+from service.auth import Caller, Permission, require
 from service.wiring import Services
 
 __all__ = ["router"]
@@ -51,7 +52,7 @@ async def get_checkpoint(request: Request, services: ServicesDep, log_id: _LogId
     openapi_extra=asks(Permission.READ_LOG),
 )
 async def get_tile(request: Request, services: ServicesDep, log_id: _LogId, path: str) -> Response:
-    """Return a tile's or bundle's bytes; they never change. Entry bundles are for whole-log auditors alone."""
+    """Return a tile's or bundle's bytes; they never change. Bundles are for whole-log auditors; that is recorded."""
     try:
         coordinate = parse_tile_path(f"tile/{path}")
     except MalformedError:
@@ -60,5 +61,16 @@ async def get_tile(request: Request, services: ServicesDep, log_id: _LogId, path
     permission = Permission.READ_ENTRIES if is_bundle else Permission.READ_LOG
     await _check(request, services, log_id, permission)
     data = await asyncio.to_thread(services.tiles.get, log_id, coordinate.path)
+    if is_bundle:
+        await _record_export(services, await authenticated(request), coordinate, data)
     cache = "private, no-store" if is_bundle else _cache(services, "max-age=31536000, immutable")
     return Response(data, media_type="application/octet-stream", headers={"Cache-Control": cache})
+
+
+async def _record_export(services: Services, caller: Caller, coordinate: TileCoordinate, data: bytes) -> None:
+    """Record that somebody takes records of the log away, before he has them."""
+    digest = hashlib.sha256(data).hexdigest()
+    draft = services.access.draft(
+        caller, "export_entries", "log", target_id=coordinate.path, items=coordinate.width, digest=digest
+    )
+    await services.access.record([draft])

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 import msgspec
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import FileResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from evidence.catalogue import framework_names
 from ledger.errors import NotFoundError
 from ledger.notes import encode_base64
-from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
+from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.packs import PackJob, PackOrder
@@ -29,12 +29,12 @@ _MEDIA_TYPES = {"pdf": "application/pdf", "zip": "application/zip"}
 _Caller = Annotated[Caller, Depends(permitted(Permission.MAKE_PACKS))]
 
 
-class PackRequestBody(BaseModel):
+class PackRequestBody(RequestBody):
     """A period, and what to judge it by."""
 
     from_ms: Annotated[int, Field(ge=0, le=2**53 - 1, description="POSIX milliseconds")]
     to_ms: Annotated[int, Field(ge=0, le=2**53 - 1, description="exclusive")]
-    frameworks: Annotated[list[str], Field(max_length=32, description="empty for all")] = []
+    frameworks: Annotated[tuple[str, ...], Field(max_length=32, description="empty for all")] = ()
     title: Annotated[str, Field(min_length=1, max_length=200)] = "Evidence pack"
     zone: Annotated[str, Field(min_length=1, max_length=64, description="IANA zone of the report's times")] = "UTC"
 
@@ -63,7 +63,7 @@ async def order_pack(services: ServicesDep, caller: _Caller, wanted: PackRequest
     order = PackOrder(
         from_ms=wanted.from_ms,
         to_ms=wanted.to_ms,
-        frameworks=tuple(wanted.frameworks),
+        frameworks=wanted.frameworks,
         title=wanted.title,
         zone=wanted.zone,
     )

@@ -8,13 +8,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ledger.canonical import canonical_bytes
 from ledger.errors import UnknownBundleError
 from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
 from policies.replay import RecordedDecision, ReplayResult, replay_many
-from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
+from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
+from service.api.decisions import find_decision
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.replays import recorded_decision
@@ -34,7 +35,7 @@ class _ReplayRoute(ServiceRoute):
 router = APIRouter(tags=["replays"], responses=PROBLEMS, route_class=_ReplayRoute)
 
 
-class ReplayRequest(BaseModel):
+class ReplayRequest(RequestBody):
     """Which decisions, and under which bundle."""
 
     decision_ids: Annotated[
@@ -51,11 +52,8 @@ class ReplayRequest(BaseModel):
 
 
 def _recorded(services: Services, decision_ids: list[str]) -> list[RecordedDecision]:
-    found = []
-    for decision_id in decision_ids:
-        index = services.catalog.index_of(services.identity.log_id, decision_id)
-        found.append(recorded_decision(services.reader.record(index), services.vault))
-    return found
+    found = (find_decision(services, decision_id) for decision_id in decision_ids)
+    return [recorded_decision(record, services.vault) for _index, _entry, record in found]
 
 
 async def _chosen(services: Services, wanted: ReplayRequest) -> Bundle | None:

@@ -1,0 +1,263 @@
+"""Every route of the API against every role: what each is answered, and that nothing else is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+
+from ledger.notes import encode_base64
+from service.api import access, bundles, decisions, health, logs, packs, replays, sessions
+from service.auth import Role
+from service.packs import PackJobs
+from tests.support.ledger import LOG_ID, NOW_MS, Enforcer
+from tests.support.packs import shop_bundle
+from tests.support.service import EnforcerClient, RunningService, start_service
+
+SESSION = "5" * 32
+
+ROUTES = """
+method route                                     nobody enforcer auditor responder approver admin
+GET    /healthz                                  200    200      200     200       200      200
+GET    /readyz                                   200    200      200     200       200      200
+GET    /metrics                                  200    200      200     200       200      200
+GET    /logs/{log_id}/checkpoint                 401    200      200     200       200      200
+GET    /logs/{log_id}/tile/{path:path}           401    200      200     200       200      200
+GET    /logs/{log_id}/tile/entries/000.p/{width} 401    403      200     403       403      200
+POST   /v1/decisions                             401    201      403     403       403      403
+GET    /v1/decisions                             401    403      200     200       200      200
+GET    /v1/decisions/{decision_id}               401    403      200     200       200      200
+GET    /v1/decisions/{decision_id}/proof         401    200      200     200       200      200
+POST   /v1/decisions/{decision_id}/openings      401    403      403     200       403      200
+GET    /v1/sessions/{session}                    401    403      200     200       200      200
+POST   /v1/replays                               401    403      403     200       403      200
+POST   /v1/bundles                               401    403      403     403       403      201
+GET    /v1/bundles                               401    403      200     200       200      200
+GET    /v1/bundles/active                        401    200      403     403       403      200
+GET    /v1/bundles/{revision}                    401    403      200     200       200      200
+POST   /v1/bundles/{revision}/activation         401    403      403     403       200      200
+POST   /v1/bundles/rollback                      401    403      403     403       200      200
+POST   /v1/evidence-packs                        401    403      202     403       403      202
+GET    /v1/evidence-packs                        401    403      200     403       403      200
+GET    /v1/evidence-packs/{job_id}               401    403      404     403       403      404
+GET    /v1/evidence-packs/{job_id}.pdf           401    403      404     403       403      404
+GET    /v1/evidence-packs/{job_id}.zip           401    403      404     403       403      404
+POST   /v1/enforcers                             401    403      403     403       403      201
+POST   /v1/tokens                                401    403      403     403       403      201
+DELETE /v1/tokens/{token_sha256}                 401    403      403     403       403      404
+"""
+"""A 404 is what a role that may is told of a thing that is not there."""
+
+HEADER, *ROWS = [line.split() for line in ROUTES.strip().splitlines()]
+CELLS = [
+    (method, route, role, int(status))
+    for method, route, *statuses in ROWS
+    for role, status in zip(HEADER[2:], statuses, strict=True)
+]
+
+
+@dataclass(frozen=True)
+class Furnished:
+    """A service in which there is one of everything."""
+
+    service: RunningService
+    stranger: httpx.Client
+    enforcer: EnforcerClient
+    decision_id: str
+    revisions: tuple[str, str]
+    size: int
+    tokens: Mapping[str, str]
+
+    def request(self, method: str, route: str) -> tuple[str, dict[str, object]]:
+        """Return a path, and what makes a sound request of it."""
+        width = min(256, self.size)
+        values = {
+            "log_id": LOG_ID,
+            "path:path": f"0/000.p/{width}",
+            "width": width,
+            "decision_id": self.decision_id,
+            "session": SESSION,
+            "revision": self.revisions[1],
+            "job_id": self.decision_id,
+            "token_sha256": "0" * 64,
+        }
+        path = route
+        for name, value in values.items():
+            path = path.replace("{" + name + "}", str(value))
+        return path, self._body(method, route)
+
+    def _body(self, method: str, route: str) -> dict[str, object]:
+        if (method, route) == ("POST", "/v1/decisions"):
+            record = self.enforcer.record(self.enforcer.enforcer.heartbeat())
+            return {"content": self.enforcer.spell([(record, ())]), "headers": {"content-type": "application/x-ndjson"}}
+        bodies: dict[str, dict[str, object]] = {
+            "/v1/decisions/{decision_id}/openings": {"json": {"purpose": "an inquiry by the board"}},
+            "/v1/replays": {"json": {"decision_ids": [self.decision_id]}},
+            "/v1/bundles": {"content": shop_bundle().archive()},
+            "/v1/bundles/{revision}/activation": {"json": {}},
+            "/v1/bundles/rollback": {"json": {}},
+            "/v1/evidence-packs": {"json": {"from_ms": NOW_MS, "to_ms": NOW_MS + 1, "frameworks": ["soc2"]}},
+            "/v1/enforcers": {"json": {"enforcer_id": "another", "public_key": encode_base64(b"k" * 32)}},
+            "/v1/tokens": {"json": {"role": "auditor", "name": "jane"}},
+        }
+        return bodies.get(route, {}) if method == "POST" else {}
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Furnished]:
+    with start_service(tmp_path_factory.mktemp("roles")) as service, service.stranger() as stranger:
+        enforcer = service.enforcer()
+        decision_id = enforcer.decide()
+        revisions = []
+        with service.client(Role.ADMIN) as admin:
+            for policy in ("permit (principal, action, resource);", "forbid (principal, action, resource);"):
+                published = admin.post("/v1/bundles", content=shop_bundle(f'@id("only") {policy}').archive())
+                revisions.append(published.json()["revision"])
+        service.wait_until_published()
+        size = service.services.publishing.published.head.size
+        tokens = {role.value: service.token(role) for role in Role if role is not Role.ENFORCER}
+        yield Furnished(
+            service=service,
+            stranger=stranger,
+            enforcer=enforcer,
+            decision_id=decision_id,
+            revisions=tuple(revisions),
+            size=size,
+            tokens={**tokens, "enforcer": enforcer.token},
+        )
+
+
+def activate_both(furnished: Furnished) -> None:
+    """Leave the second bundle active after the first, so that every step on bundles has somewhere to go."""
+    with furnished.service.client(token=furnished.tokens["admin"]) as admin:
+        for revision in furnished.revisions:
+            admin.post(f"/v1/bundles/{revision}/activation", json={}).raise_for_status()
+
+
+def ask(furnished: Furnished, method: str, route: str, token: str | None) -> httpx.Response:
+    path, options = furnished.request(method, route)
+    headers = {**options.pop("headers", {}), **({} if token is None else {"authorization": f"Bearer {token}"})}
+    return furnished.stranger.request(method, path, headers=headers, **options)
+
+
+@pytest.mark.parametrize(("method", "route", "role", "status"), CELLS)
+def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, status):
+    if route in ("/v1/bundles/active", "/v1/bundles/rollback"):
+        activate_both(furnished)
+    answer = ask(furnished, method, route, furnished.tokens.get(role))
+    assert answer.status_code == status, answer.text
+    if status >= 400:
+        problem = answer.json()
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert problem["status"] == status
+        assert ("www-authenticate" in answer.headers) is (status == 401)
+    if status == 403:
+        assert problem["detail"].startswith(f"the role {role} may not ")
+
+
+def test_the_table_has_every_route_of_the_api():
+    modules = (access, bundles, decisions, health, logs, packs, replays, sessions)
+    routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
+    there = {(method, route.path) for route in routes for method in route.methods}
+    said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}
+    assert said == there
+
+
+@pytest.mark.parametrize(("method", "route"), [(row[0], row[1]) for row in ROWS if row[2] == "401"])
+@pytest.mark.parametrize("token", ["x", "ts1.acme." + "x" * 43, "ts1.other." + "x" * 43, "revoked", "expired"])
+def test_a_token_that_does_not_count_is_as_good_as_none(furnished, method, route, token):
+    tokens = furnished.service.services.tokens
+    if token == "revoked":
+        token = tokens.issue(LOG_ID, Role.ADMIN, "gone")
+        tokens.revoke(LOG_ID, tokens.authenticate(token).token_sha256)
+    elif token == "expired":
+        token = tokens.issue(LOG_ID, Role.ADMIN, "old", lifetime_days=-1)
+    answer = ask(furnished, method, route, token)
+    assert answer.status_code == 401
+    assert len(token) < 5 or token not in answer.text
+
+
+@pytest.mark.parametrize(("method", "route"), [(row[0], row[1]) for row in ROWS if row[2] == "401"])
+def test_an_administrator_of_another_log_in_the_same_database_has_no_log_here(furnished, method, route):
+    token = furnished.service.services.tokens.issue("other", Role.ADMIN, "mallory")
+    answer = ask(furnished, method, route, token)
+    assert answer.status_code == 404
+    assert answer.json()["detail"] in ("this service has no such log", "no such tile")
+
+
+async def _finished(packs: PackJobs) -> None:
+    await asyncio.gather(*packs._tasks)
+
+
+def test_a_refused_request_leaves_nothing_behind(furnished):
+    packs = furnished.service.services.packs
+    furnished.service.run(lambda: asyncio.wait_for(_finished(packs), 60))
+    before = furnished.service.services.sequenced_size()
+    for method, route, role, status in CELLS:
+        if status in (401, 403):
+            ask(furnished, method, route, furnished.tokens.get(role))
+    records = [
+        furnished.service.services.reader.record(index)
+        for index in range(before, furnished.service.services.sequenced_size())
+    ]
+    assert [record.body for record in records if type(record.body).__name__ != "Heartbeat"] == []
+
+
+def test_a_public_log_shows_checkpoint_and_tiles_to_everybody_and_entries_to_auditors_still(tmp_path: Path):
+    with start_service(tmp_path, public_log=True) as service:
+        service.enforcer().decide()
+        service.wait_until_published()
+        size = service.services.publishing.published.head.size
+        with service.stranger() as stranger:
+            for path in ("checkpoint", f"tile/0/000.p/{size}"):
+                answer = stranger.get(f"/logs/{LOG_ID}/{path}")
+                assert answer.status_code == 200
+                assert answer.headers["cache-control"].startswith("public, ")
+            assert stranger.get(f"/logs/{LOG_ID}/tile/entries/000.p/{size}").status_code == 401
+            assert stranger.get("/logs/other/checkpoint").status_code == 404
+        with service.client(Role.RESPONDER) as responder:
+            assert responder.get(f"/logs/{LOG_ID}/tile/entries/000.p/{size}").status_code == 403
+
+
+def test_the_openapi_document_names_the_roles_that_the_table_says(furnished):
+    document = furnished.stranger.get("/openapi.json").json()
+    for method, route, nobody, *statuses in ROWS:
+        operation = document["paths"].get(route.replace(":path", ""), {}).get(method.lower())
+        if operation is None or "tile" in route:
+            continue
+        said = {role for requirement in operation.get("security", []) for role in requirement["token"]}
+        allowed = {role for role, status in zip(HEADER[3:], statuses, strict=True) if status not in ("401", "403")}
+        assert said == (set() if nobody == "200" else allowed), route
+
+
+def test_a_token_is_dead_the_moment_it_is_revoked_over_http(furnished):
+    service = furnished.service
+    with service.client(Role.ADMIN) as admin:
+        issued = admin.post("/v1/tokens", json={"role": "auditor", "name": "jane"}).json()
+        with service.client(token=issued["token"]) as jane:
+            assert jane.get("/v1/bundles").status_code == 200
+            assert admin.delete(f"/v1/tokens/{issued['token_sha256']}").status_code == 204
+            assert jane.get("/v1/bundles").status_code == 401
+        assert admin.delete(f"/v1/tokens/{issued['token_sha256']}").status_code == 404
+
+
+def test_one_enforcers_token_brings_no_record_of_another(furnished):
+    other = furnished.service.enforcer("gateway-2", seed=22)
+    thief = Enforcer("gateway-1", LOG_ID, seed=22, epoch="f" * 32)
+    with furnished.service.client(token=other.token) as client:
+        for record in (
+            furnished.enforcer.record(furnished.enforcer.enforcer.heartbeat()),
+            thief.record(thief.heartbeat()),
+        ):
+            answer = client.post(
+                "/v1/decisions",
+                content=other.spell([(record, ())]),
+                headers={"content-type": "application/x-ndjson"},
+            )
+            assert answer.status_code == 403
+            assert "another enforcer" in answer.json()["detail"]
