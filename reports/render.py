@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Final
 
 import jinja2
-import markupsafe
 
 import reports
 from evidence.summary import BundleLine, ControlSheet, PackSummary
@@ -49,11 +48,6 @@ _FONTCONFIG: Final = """<?xml version="1.0"?>
 """A font configuration without a folder: the worker sees no font of the machine."""
 
 
-def _finalize(value: object) -> object:
-    """Shorten the digests in what a template prints, unless it is marked as whole by ``full``."""
-    return wording.shorten_digests(value) if type(value) is str else value
-
-
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -62,11 +56,9 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_finalize,
     )
     environment.globals.update(
         elide=elide,
-        full=markupsafe.escape,
         digest_digits=wording.DIGEST_DIGITS,
         evidence_classes=wording.EVIDENCE_CLASSES,
         glossary=wording.GLOSSARY,
@@ -77,6 +69,7 @@ def _environment() -> jinja2.Environment:
         share=wording.share,
         short=wording.short,
         stopped_by=stopped_by,
+        target=wording.target,
     )
     return environment
 

@@ -30,7 +30,7 @@ __all__ = [
     "ranges",
     "share",
     "short",
-    "shorten_digests",
+    "target",
 ]
 
 DIGEST_DIGITS: Final = 12
@@ -43,7 +43,10 @@ _MONTHS: Final = (
     *("July", "August", "September", "October", "November", "December"),
 )
 
-_DIGEST: Final = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{32,}(?![0-9A-Za-z])")
+_DIGEST: Final = re.compile(r"[0-9a-f]{32,}")
+
+_DIGEST_TARGETS: Final = frozenset({"bundle", "session", "token"})
+"""Kinds of what an access was about whose id is a digest or pseudonym; other ids are names or UUIDs."""
 
 _ZONE_NAME: Final = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 
@@ -115,8 +118,18 @@ def percent(part: int, whole: int) -> str:
 
 
 def short(digest: str) -> str:
-    """Return the first `DIGEST_DIGITS` digits of a digest; the appendix has them all."""
-    return digest[:DIGEST_DIGITS]
+    """Return the first `DIGEST_DIGITS` digits of a digest or pseudonym and an ellipsis; a shorter key id is whole.
+
+    Only for values that are declared as digests or pseudonyms: an agent chooses the names of what it calls, and two
+    names that differ must not be printed alike.
+    """
+    return f"{digest[:DIGEST_DIGITS]}…" if _DIGEST.fullmatch(digest) else digest
+
+
+def target(text: str) -> str:
+    """Return what an access was about, its id shortened if it is a digest or pseudonym."""
+    kind, space, name = text.partition(" ")
+    return f"{kind}{space}{short(name)}" if kind in _DIGEST_TARGETS else text
 
 
 def names(values: Sequence[str], most: int) -> str:
@@ -125,16 +138,6 @@ def names(values: Sequence[str], most: int) -> str:
     if len(values) > most:
         shown.append(f"and {len(values) - most:,} more")
     return ", ".join(shown) or "none"
-
-
-def shorten_digests(text: str) -> str:
-    """Return text with every digest and pseudonym in it cut to `DIGEST_DIGITS` digits, openly if there is more text."""
-
-    def _cut(match: re.Match[str]) -> str:
-        digits = short(match.group())
-        return digits if match.group() == text else f"{digits}…"
-
-    return _DIGEST.sub(_cut, text)
 
 
 def ranges(pairs: Sequence[tuple[int, int]], most: int) -> str:

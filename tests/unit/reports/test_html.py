@@ -206,10 +206,39 @@ def test_digests_are_printed_whole_in_the_appendix_and_short_elsewhere() -> None
 
 
 @pytest.mark.parametrize("name", SUMMARIES)
-def test_no_digest_or_pseudonym_of_more_than_twelve_digits_stands_before_the_appendix(name: str) -> None:
-    before, mark, _ = render_html(SUMMARIES[name]()).partition("<h3>Digests in full</h3>")
+def test_no_digest_or_pseudonym_of_more_than_twelve_digits_stands_before_the_sentences_of_custody(name: str) -> None:
+    before, mark, _ = render_html(SUMMARIES[name]()).partition(' id="custody">')
     assert mark
     assert re.findall(r"(?<![0-9a-zA-Z])[0-9a-f]{13,}(?![0-9a-zA-Z])", before) == []
+
+
+def test_names_that_look_like_digests_are_printed_whole_wherever_they_stand() -> None:
+    """An agent chooses the name of the tool that it calls: two names with one beginning must not be printed alike."""
+    summary = summaries.demo()
+    call = summary.denied[0]
+    twins = ("deadbeefcafe" + "0" * 19 + "1", "deadbeefcafe" + "0" * 19 + "2")
+    calls = tuple(
+        replace(call, leaf=leaf, agent=name, server=name, tool=name, method=name, rules=(name,), failed_condition=name)
+        for leaf, name in enumerate(twins)
+    )
+    population = replace(
+        summary.population, by_rule=dict.fromkeys(twins, 1), by_tool={f"{n}/{n}": {"deny": 1} for n in twins}
+    )
+    streams = tuple(replace(summary.streams[0], enforcer_id=name) for name in twins)
+    text = _text(replace(summary, denied=calls, population=population, streams=streams))
+    for name in twins:
+        row = next(line for line in text.splitlines() if line.startswith(f"{twins.index(name)} | 2"))
+        assert row.count(name) == 5  # agent, server, tool, method and rule
+        assert f"\n{name} | 1 of 2" in text
+        assert f"\n{name}/{name} | 0 | 0 | 1 | 0" in text
+        assert f"\n{name} / " in text
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_what_is_shortened_ends_in_an_ellipsis(name: str) -> None:
+    shown = re.findall(r'<span class="digest">([^<]*)</span>', render_html(SUMMARIES[name]()))
+    assert shown
+    assert all(re.fullmatch(r"[0-9a-f]{12}…|[0-9a-f]{8}|[^…]*[^0-9a-f…][^…]*", value) for value in shown)
 
 
 def test_files_of_a_bundle_are_named_within_their_folder() -> None:
