@@ -6,7 +6,8 @@
 * every tile of the published size is built again from the entries and compared byte by byte;
 * the root is compared with the checkpoint's, whose signatures are checked by a trust policy from outside;
 * every entry must be a canonical record of this log with its enforcer's valid signature, by the keys that the log's own
-  key records introduce;
+  key records introduce; records of a key that was later declared compromised from before them are told apart;
+* the published checkpoint must also be signed by keys that count for its size by the log's own key records;
 * the rows of the SQL projection, if there is one, must be those that the entry makes;
 * no record id stands twice;
 * every vaulted payload, if the vault is at hand, must open its commitment, or its key must have been destroyed as a
@@ -14,7 +15,9 @@
 * every other checkpoint at hand (anchored, kept, published before) must be signed, and its root must be the root that
   the same entries had at its size.
 
-What was not looked at is said in the report. Several findings may have one cause.
+What was not looked at is said in the report. Several findings may have one cause. A *notice* is something that a reader
+must know and nobody can put right: what was signed with a key before its compromise was noticed stands in the log for
+good, and is no finding for good.
 """
 
 from __future__ import annotations
@@ -71,6 +74,7 @@ class AuditReport:
         checked: Number of things checked, by kind.
         not_checked: What was not looked at, and why.
         findings: What is wrong; empty if nothing is.
+        notices: What a reader must know though the log is as it must be.
         streams: Completeness of each enforcer's records.
     """
 
@@ -79,6 +83,7 @@ class AuditReport:
     checked: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     not_checked: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    notices: list[Finding] = field(default_factory=list)
     streams: list[EnforcerStream] = field(default_factory=list)
 
     @property
@@ -126,6 +131,7 @@ class Auditor:
         self._leaf_of_id: dict[str, int] = {}
         self._erased: list[tuple[int, str, str]] = []
         self._wanted_roots: dict[int, list[VerifiedCheckpoint]] = defaultdict(list)
+        self._published_by_checkpoint: dict[bytes, bool] = {}
 
     def audit(self) -> AuditReport:
         """Audit the published log.
@@ -147,6 +153,8 @@ class Auditor:
         self._wanted_roots[verified.head.size].append(verified)
         self._walk(verified.head)
         self._check_erasures()
+        self._check_log_keys()
+        self._note_compromises()
         report.streams = assess(self._records)
         return report
 
@@ -155,13 +163,15 @@ class Auditor:
 
     def _published(self) -> VerifiedCheckpoint | None:
         try:
-            verified = self._policy.verify(self._prover.checkpoint())
+            data = self._prover.checkpoint()
+            verified = self._policy.verify(data)
         except NotFoundError:
             self._report.not_checked.append("the tree: no checkpoint has been published")
             return None
         except _BAD as error:
             self._find("checkpoint", error, place="checkpoint")
             return None
+        self._published_by_checkpoint[data] = True
         self._report.checked["checkpoints"] += 1
         return verified
 
@@ -173,6 +183,7 @@ class Auditor:
                 self._find("checkpoint", error, place="a kept checkpoint")
                 continue
             self._wanted_roots[verified.head.size].append(verified)
+            self._published_by_checkpoint.setdefault(data, False)
             self._report.checked["checkpoints"] += 1
 
     def _walk(self, head: TreeHead) -> None:
@@ -324,3 +335,30 @@ class Auditor:
         for index, name, subject in self._erased:
             if subject not in buried:
                 self._find("vault", "the payload's key is gone and no tombstone says so", leaf=index, place=name)
+
+    def _check_log_keys(self) -> None:
+        """Verify every checkpoint once more, with what the log itself says about its keys.
+
+        The published one must be signed by keys that count for its size. An older one that is not was signed before the
+        end of a key was known; its root has been compared, so it does no harm, and it vouches for nothing any more.
+        """
+        narrowed = self._policy.narrowed(self._keyring.log_validity)
+        for data, published in self._published_by_checkpoint.items():
+            try:
+                narrowed.verify(data)
+            except _BAD as error:
+                if published:
+                    self._find("checkpoint", error, place="checkpoint")
+                else:
+                    self._report.notices.append(
+                        Finding(check="checkpoint", reason=str(error), place="a kept checkpoint")
+                    )
+
+    def _note_compromises(self) -> None:
+        for compromise in self._keyring.compromises:
+            told = f"the {compromise.purpose} key {compromise.key_id} is declared compromised"
+            later = self._keyring.leaves_after(compromise)
+            signed = f"; it signed {len(later)} records from leaf {later[0]} on" if later else ""
+            self._report.notices.append(
+                Finding(check="key", reason=f"{told} since {compromise.since} leaves{signed}", leaf=compromise.leaf)
+            )

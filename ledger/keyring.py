@@ -9,11 +9,18 @@ log, by key records that the checkpoint signatures cover:
 
 So an enforcer cannot introduce another, a pack cannot bring its own signer, and each introduction is a leaf that
 anybody can see. What this does not prevent: whoever runs the service can introduce keys; he cannot do so unseen.
+
+What later records say about a log key only narrows the sizes for which it counts: no record makes good again what an
+earlier one ended. One that is ended without a last tree size counts up to the size before the record that ends it.
+
+A compromise may be declared long after it happened. What the key signed in between is in the log for good and stays
+readable: it is not refused but told apart, by `Keyring.leaves_after`.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -23,7 +30,7 @@ from ledger.notes import KeyId, decode_base64
 from ledger.records import KeyEvent, Record, verify_record_signature
 from ledger.trust import KeyValidity
 
-__all__ = ["IntroducedKey", "Keyring"]
+__all__ = ["Compromise", "IntroducedKey", "Keyring"]
 
 _KEY_ID: Final = re.compile(r"[0-9a-f]{8}")
 
@@ -55,6 +62,25 @@ class IntroducedKey:
         return self.first_leaf <= leaf and (self.last_leaf is None or leaf <= self.last_leaf)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compromise:
+    """A key record that declares a key compromised.
+
+    Attributes:
+        leaf: Where it says so.
+        purpose: What the key is for.
+        subject: Who holds it.
+        key_id: Its public id.
+        since: The last tree size for which it counts: of leaf ``since`` and those behind it anybody may be the author.
+    """
+
+    leaf: int
+    purpose: str
+    subject: str
+    key_id: str
+    since: int
+
+
 @dataclass(slots=True)
 class Keyring:
     """The keys introduced so far; fed with every record of a log in order. One task owns it.
@@ -63,12 +89,15 @@ class Keyring:
         registrar: Id of the enforcer that may introduce keys, or None before leaf 0.
         keys: Every key introduced, in order.
         log_validity: Tree sizes for which log keys count, by key id, where key records limit them.
+        compromises: Every compromise declared, in order.
     """
 
     registrar: str | None = None
     keys: list[IntroducedKey] = field(default_factory=list)
     log_validity: dict[KeyId, KeyValidity] = field(default_factory=dict)
+    compromises: list[Compromise] = field(default_factory=list)
     _enforcers: dict[str, list[IntroducedKey]] = field(default_factory=dict)
+    _signed: dict[bytes, array[int]] = field(default_factory=dict)
 
     def check(self, leaf: int, record: Record) -> None:
         """Check a record's signature, and take in what a key record introduces.
@@ -107,6 +136,7 @@ class Keyring:
         verify_record_signature(record, key.public_key)
         self.registrar = record.enforcer_id
         self._add(key)
+        self._note_signature(leaf, key)
 
     def _add(self, key: IntroducedKey) -> None:
         self.keys.append(key)
@@ -115,7 +145,9 @@ class Keyring:
 
     def _take(self, leaf: int, body: KeyEvent) -> None:
         if body.purpose == "log":
-            self.log_validity[_note_key_id(body)] = KeyValidity(body.first_size, body.last_size)
+            key_id, told = _note_key_id(body), KeyValidity(body.first_size, _last_size(leaf, body))
+            # INVARIANT: validity only narrows. Else "retired" behind "compromised" would clear the key.
+            self.log_validity[key_id] = told.narrowed(self.log_validity.get(key_id, KeyValidity()))
         if body.action == "created":
             self._add(_introduced(leaf, body))
         else:
@@ -125,11 +157,18 @@ class Keyring:
         """End a key. One with a last tree size counts for the leaves of that tree: leaf ``last_size`` is beyond it."""
         last = leaf if body.last_size is None else min(leaf, body.last_size - 1)
         for position, key in enumerate(self.keys):
-            if (key.purpose, key.key_id) == (body.purpose, body.key_id) and key.last_leaf is None:
+            if (key.purpose, key.key_id) == (body.purpose, body.key_id) and (
+                key.last_leaf is None or last < key.last_leaf
+            ):
                 ended = replace(key, last_leaf=last)
                 self.keys[position] = ended
                 held = self._enforcers.get(key.subject, [])
                 self._enforcers[key.subject] = [ended if other == key else other for other in held]
+        if body.action == "compromised":
+            since = leaf if body.last_size is None else min(leaf, body.last_size)
+            self.compromises.append(
+                Compromise(leaf=leaf, purpose=body.purpose, subject=body.subject, key_id=body.key_id, since=since)
+            )
 
     def _check_signature(self, leaf: int, record: Record) -> None:
         keys = [key for key in self._enforcers.get(record.enforcer_id, ()) if key.covers(leaf)]
@@ -142,9 +181,30 @@ class Keyring:
             except SignatureInvalidError as error:
                 failure = error
             else:
+                self._note_signature(leaf, key)
                 return
         assert failure is not None
         raise failure
+
+    def _note_signature(self, leaf: int, key: IntroducedKey) -> None:
+        self._signed.setdefault(key.public_key, array("Q")).append(leaf)
+
+    def leaves_after(self, compromise: Compromise) -> list[int]:
+        """Return the leaves whose records the key signed although it had been compromised by then, in order.
+
+        A compromise is mostly declared later than it happened: these are the records checked here that lie between,
+        and those of the same key introduced once more. They count, and nobody can say who wrote them.
+        """
+        keys = {
+            key.public_key
+            for key in self.keys
+            if key.purpose == "enforcer" and (key.purpose, key.key_id) == (compromise.purpose, compromise.key_id)
+        }
+        return sorted(leaf for key in keys for leaf in self._signed.get(key, ()) if leaf >= compromise.since)
+
+    def leaves_after_compromise(self) -> list[int]:
+        """Return the leaves of every record that a compromised key signed; see `leaves_after`."""
+        return sorted({leaf for compromise in self.compromises for leaf in self.leaves_after(compromise)})
 
     def enforcer_keys(self, enforcer_id: str) -> list[bytes]:
         """Return the public keys that count for an enforcer's next record."""
@@ -163,6 +223,16 @@ def _note_key_id(body: KeyEvent) -> KeyId:
     if _KEY_ID.fullmatch(body.key_id) is None:
         raise MalformedError(f"a log key has a key id of 8 hexadecimal digits, not {body.key_id}")
     return KeyId(bytes.fromhex(body.key_id))
+
+
+def _last_size(leaf: int, body: KeyEvent) -> int | None:
+    """Return the last tree size for which a log key counts by a record at ``leaf``, or None for no end."""
+    if body.action == "created":
+        return body.last_size
+    if body.last_size is None:
+        return leaf
+    # A compromise that is said to begin in the future would be none.
+    return min(leaf, body.last_size) if body.action == "compromised" else body.last_size
 
 
 def _introduced(leaf: int, body: KeyEvent) -> IntroducedKey:

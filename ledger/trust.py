@@ -8,7 +8,8 @@ Pure. The trust policy file is C2SP tlog-policy, so that other tools read the sa
     group half any w1
     quorum half
 
-Our reading is stricter than the specification's in one point: where the policy lists keys of several algorithms for one
+Our reading is stricter than the specification's in two points. A key of a log is no witness's: a log that cosigns its
+own checkpoints would make a quorum of one. And where the policy lists keys of several algorithms for one
 origin, *each algorithm* must have signed, with any of its listed keys. That is what makes two signatures two, and what
 lets a key or an algorithm be replaced by overlap: list old and new, let both sign, then drop the old.
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ledger.checkpoints import Checkpoint, parse_unverified_checkpoint, signature_timestamp, verify_signature
@@ -67,6 +68,11 @@ class KeyValidity:
     def covers(self, size: int) -> bool:
         """Whether the key counts for a tree of ``size`` leaves."""
         return self.first_size <= size and (self.last_size is None or size <= self.last_size)
+
+    def narrowed(self, other: KeyValidity) -> KeyValidity:
+        """Return the tree sizes that lie in both."""
+        ends = [end for end in (self.last_size, other.last_size) if end is not None]
+        return KeyValidity(max(self.first_size, other.first_size), min(ends, default=None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,13 @@ class TrustPolicy:
     def log_keys(self, origin: str) -> tuple[VerifierKey, ...]:
         """Return the keys listed for an origin."""
         return tuple(key for key in self.logs if key.name == origin)
+
+    def narrowed(self, validity: Mapping[KeyId, KeyValidity]) -> TrustPolicy:
+        """Return this policy with log keys that count for fewer tree sizes, as a log's own key records say."""
+        merged = dict(self.validity)
+        for key_id, told in validity.items():
+            merged[key_id] = told.narrowed(merged.get(key_id, KeyValidity()))
+        return replace(self, validity=merged)
 
     def encode(self) -> str:
         """Return the policy file; the inverse of `parse_trust_policy`, without comments and validity."""
@@ -252,6 +265,12 @@ class _Builder:
             raise MalformedError(f"the name {name!r} is not defined above")
         return name
 
+    @staticmethod
+    def refuse_own_witness(key: VerifierKey, others: Iterable[VerifierKey]) -> None:
+        """Refuse one key as log and as witness, whatever names and types it goes by: a log is no witness of itself."""
+        if any(key.public_key == other.public_key for other in others):
+            raise MalformedError("a key is listed both as log and as witness")
+
     def add_log(self, arguments: list[str]) -> None:
         if len(arguments) not in (1, 2):
             raise MalformedError("a log line has the form: log <vkey> [<url>]")
@@ -260,6 +279,7 @@ class _Builder:
             raise MalformedError(f"a log key of type {key.signature_type:#04x} is not known here")
         if any(key.public_key == other.public_key for other in self.logs):
             raise MalformedError("a log key is listed twice")
+        self.refuse_own_witness(key, (witness.key for witness in self.witnesses.values()))
         self.logs.append(key)
 
     def add_witness(self, arguments: list[str]) -> None:
@@ -270,6 +290,7 @@ class _Builder:
             raise MalformedError(f"a witness key of type {key.signature_type:#04x} is not known here")
         if any(key.public_key == other.key.public_key for other in self.witnesses.values()):
             raise MalformedError("a witness key is listed twice")
+        self.refuse_own_witness(key, self.logs)
         self.witnesses[name] = Witness(name, key, arguments[2] if arguments[2:] else None)
 
     def add_group(self, arguments: list[str]) -> None:
@@ -301,7 +322,7 @@ def parse_trust_policy(data: bytes) -> TrustPolicy:
 
     Raises:
         MalformedError: Not a C2SP tlog-policy file: an unknown line, a name used before it is defined, a key twice, no
-            quorum line.
+            quorum line. Stricter than the specification: nor may a log's key be a witness's.
 
     Source: C2SP tlog-policy, "Policy file syntax and structure".
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ledger.auditor import Auditor, AuditReport
+from ledger.auditor import Auditor, AuditReport, Finding
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError
 from ledger.trust import TrustPolicy, parse_trust_policy
@@ -127,8 +127,14 @@ def _json(report: AuditReport) -> dict[str, object]:
         "checked": dict(report.checked),
         "not_checked": report.not_checked,
         "findings": [asdict(finding) for finding in report.findings],
+        "notices": [asdict(notice) for notice in report.notices],
         "streams": [asdict(stream) for stream in report.streams],
     }
+
+
+def _where(finding: Finding) -> str:
+    leaf = "" if finding.leaf is None else f"leaf {finding.leaf}"
+    return ", ".join(part for part in (leaf, finding.place or "") if part) or "log"
 
 
 def _tell(report: AuditReport, *, own_trust: bool) -> None:
@@ -143,9 +149,8 @@ def _tell(report: AuditReport, *, own_trust: bool) -> None:
     for stream in report.streams:
         mark = "" if stream.verdict is Verdict.COMPLETE else "! "
         say(f"  {mark}{stream.enforcer_id} epoch {stream.epoch[:8]}: {stream.verdict}: {stream.reason}")
+    for notice in report.notices:
+        say(f"  note: {notice.check} ({_where(notice)}): {notice.reason}")
     for finding in report.findings:
-        where = ", ".join(
-            part for part in (f"leaf {finding.leaf}" if finding.leaf is not None else "", finding.place or "") if part
-        )
-        say(f"  FOUND {finding.check} ({where or 'log'}): {finding.reason}")
+        say(f"  FOUND {finding.check} ({_where(finding)}): {finding.reason}")
     say("nothing found" if report.clean else f"{len(report.findings)} findings")

@@ -21,11 +21,13 @@ from ledger.completeness import Verdict
 from ledger.database import writing
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.errors import StorageError
+from ledger.notes import SignatureType
 from ledger.projection import PROJECTED_TABLES
 from ledger.records import (
     BundleReference,
     Decision,
     Facts,
+    KeyEvent,
     Outcome,
     Tombstone,
     decode_entry,
@@ -38,6 +40,7 @@ from ledger.stores import tables
 from ledger.stores.directory import DirectoryTileStore
 from ledger.stores.sql_catalog import SQLCatalog
 from ledger.tiles import CHECKPOINT_PATH, unpack_bundle
+from ledger.trust import TrustPolicy
 from ledger.vault import Vault
 from tests.support.faults import Faults, FaultyTileStore
 from tests.support.forge import write_bundle, write_log, write_tree
@@ -758,6 +761,68 @@ def test_an_enforcer_that_nobody_introduced_names_its_leaves(ledger):
 def test_a_log_whose_first_leaf_introduces_nobody_is_found_record_by_record(ledger):
     write_log(folder(ledger), stored_entries(ledger)[1:], ledger.signers, NOW_MS // 1000)
     assert leaves(outside_audit(ledger), "record") == set(range(6))
+
+
+# --- keys that the log itself declared compromised ------------------------------------------------------------------
+
+
+def declare(ledger: EmbeddedLedger, action: str = "compromised", last_size: int | None = None) -> None:
+    """Let the log say of both its own keys that they are not to be believed."""
+    for signer in ledger.signers:
+        key = signer.verifier_key
+        algorithm = ED25519 if key.signature_type == SignatureType.ED25519 else MLDSA44
+        body = KeyEvent(
+            action=action,
+            purpose="log",
+            algorithm=algorithm,
+            subject=key.name,
+            key_id=key.key_id.hex(),
+            last_size=last_size,
+        )
+        ledger.append(pending(ledger.service.record(body)))
+
+
+@pytest.mark.parametrize("last_size", [None, 3])
+def test_a_checkpoint_signed_by_keys_that_the_log_calls_compromised_is_found(tmp_path, last_size):
+    with EmbeddedLedger(tmp_path) as ledger:
+        ledger.introduce()
+        declare(ledger, last_size=last_size)
+        ledger.decide()
+        ledger.publish()
+        report = ledger.audit()
+    assert [(finding.check, finding.place) for finding in report.findings] == [("checkpoint", "checkpoint")]
+    assert "by a key that counts for this tree size" in report.findings[0].reason
+
+
+def test_a_log_that_goes_on_under_new_keys_is_clean_and_tells_of_the_old_ones(tmp_path):
+    renewed = [LocalSigner(make_key("log", ED25519, seed=41)), LocalSigner(make_key("log", MLDSA44, seed=42))]
+    with EmbeddedLedger(tmp_path) as ledger:
+        ledger.introduce()
+        ledger.decide()
+        before = ledger.publish()
+        declare(ledger, last_size=1)
+        ledger.publish()
+        entries = list(ledger.prover.entries(0, 4, 4))
+        write_log(folder(ledger), entries, renewed, NOW_MS // 1000)
+        policy = TrustPolicy(logs=(*ledger.policy.logs, *(signer.verifier_key for signer in renewed)))
+        report = Auditor(LOG_ID, ledger.tiles, policy, other_checkpoints=[before]).audit()
+    assert report.clean
+    told = [("checkpoint", None), ("key", 2), ("key", 3)]
+    assert [(notice.check, notice.leaf) for notice in report.notices] == told
+
+
+def test_records_signed_after_a_compromise_are_counted_and_leave_the_log_clean(ledger):
+    entries = stored_entries(ledger)
+    service = Enforcer(seq=99)
+    body = service.introduction(Enforcer(enforcer_id="gateway-1", seed=11))
+    declared = service.record(msgspec.structs.replace(body, action="compromised", public_key=None, last_size=2))
+    write_log(folder(ledger), [*entries, encode_record(declared)], ledger.signers, NOW_MS // 1000)
+    signed = [leaf for leaf, entry in enumerate(entries) if decode_entry(entry).enforcer_id == "gateway-1"]
+    report = outside_audit(ledger)
+    assert report.clean
+    (notice,) = report.notices
+    assert (notice.check, notice.leaf) == ("key", 7)
+    assert f"it signed {len(signed)} records from leaf {signed[0]} on" in notice.reason
 
 
 # --- what could not be read is no finding ----------------------------------------------------------------------------

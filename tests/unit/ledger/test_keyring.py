@@ -276,6 +276,77 @@ def test_ending_a_key_that_nobody_has_ends_nothing(service, gateway):
     keyring.check(4, beat(service))
 
 
+@pytest.mark.parametrize(
+    ("last_size", "covered", "after"),
+    [(None, [1, 2, 3], []), (3, [1, 2], [3]), (2, [1], [2, 3]), (1, [], [2, 3]), (99, [1, 2, 3], [])],
+)
+def test_a_compromise_declared_after_a_retirement_reaches_back_before_it(service, gateway, last_size, covered, after):
+    keyring = feed(
+        introduce(service),
+        introduce(service, gateway),
+        beat(gateway),
+        beat(gateway),
+        end(service, gateway),
+        beat(service),
+        end(service, gateway, "compromised", last_size),
+    )
+    (key,) = [key for key in keyring.keys if key.subject == "gateway-1"]
+    assert [leaf for leaf in range(4) if key.covers(leaf)] == covered
+    assert keyring.leaves_after_compromise() == after
+
+
+def test_records_between_a_compromise_and_its_declaration_are_told_apart_and_not_refused(service, gateway):
+    keyring = feed(
+        introduce(service),
+        introduce(service, gateway),
+        beat(gateway),
+        beat(gateway),
+        beat(service),
+        beat(gateway),
+        end(service, gateway, "compromised", 3),
+    )
+    (compromise,) = keyring.compromises
+    assert (compromise.leaf, compromise.subject, compromise.since) == (6, "gateway-1", 3)
+    assert keyring.leaves_after(compromise) == keyring.leaves_after_compromise() == [3, 5]
+
+
+def test_a_compromised_key_that_is_introduced_again_stays_compromised_under_any_id(service, gateway):
+    keyring = feed(
+        introduce(service),
+        introduce(service, gateway),
+        end(service, gateway, "compromised"),
+        introduce(service, gateway, key_id="another-id"),
+        beat(gateway),
+    )
+    assert keyring.leaves_after_compromise() == [4]
+
+
+def test_a_registrar_whose_key_is_compromised_vouches_for_nothing_it_signed_since(service):
+    renewed = Enforcer(seed=14)
+    keyring = feed(
+        introduce(service),
+        beat(service),
+        introduce(service, renewed, key_id="service-second"),
+        end(renewed, service, "compromised", 1),
+        beat(renewed),
+    )
+    assert keyring.leaves_after_compromise() == [1, 2]
+
+
+def test_a_compromise_of_one_key_says_nothing_of_another_nor_a_retirement_of_any(service, gateway):
+    other = Enforcer(enforcer_id="gateway-2", seed=12)
+    keyring = feed(
+        introduce(service),
+        introduce(service, gateway),
+        introduce(service, other),
+        beat(gateway),
+        beat(other),
+        end(service, other, "retired", 1),
+        introduce(service, gateway, action="compromised", key_id="none", last_size=0),
+    )
+    assert keyring.leaves_after_compromise() == []
+
+
 # --- other keys ------------------------------------------------------------------------------------------------------
 
 
@@ -298,8 +369,43 @@ def test_a_log_key_has_the_tree_sizes_that_its_records_give_it(service):
     key_id = bytes.fromhex(make_key("log").key_id)
     keyring = feed(introduce(service), service.record(log_key_event(first_size=5)))
     assert keyring.log_validity == {key_id: KeyValidity(5, None)}
-    keyring.check(2, service.record(log_key_event(action="compromised", first_size=5, last_size=9)))
+    keyring.check(20, service.record(log_key_event(action="compromised", last_size=9)))
     assert keyring.log_validity == {key_id: KeyValidity(5, 9)}
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        {"action": "retired"},
+        {"action": "retired", "last_size": 99},
+        {"action": "compromised"},
+        {"action": "compromised", "last_size": 15},
+        {"action": "created"},
+        {"action": "created", "first_size": 0, "last_size": 99},
+    ],
+    ids=str,
+)
+def test_a_compromise_of_a_log_key_is_not_taken_back_by_a_later_record(service, later):
+    key_id = bytes.fromhex(make_key("log").key_id)
+    keyring = feed(introduce(service), service.record(log_key_event(first_size=2)))
+    keyring.check(20, service.record(log_key_event(action="compromised", last_size=9)))
+    keyring.check(21, service.record(log_key_event(**later)))
+    assert keyring.log_validity == {key_id: KeyValidity(2, 9)}
+
+
+@pytest.mark.parametrize("action", ["retired", "compromised"])
+def test_a_log_key_that_is_ended_without_a_size_ends_where_the_record_stands(service, action):
+    key_id = bytes.fromhex(make_key("log").key_id)
+    keyring = feed(introduce(service))
+    keyring.check(20, service.record(log_key_event(action=action)))
+    assert keyring.log_validity == {key_id: KeyValidity(0, 20)}
+
+
+def test_a_compromise_of_a_log_key_does_not_begin_in_the_future(service):
+    key_id = bytes.fromhex(make_key("log").key_id)
+    keyring = feed(introduce(service))
+    keyring.check(20, service.record(log_key_event(action="compromised", last_size=10**9)))
+    assert keyring.log_validity == {key_id: KeyValidity(0, 20)}
 
 
 @pytest.mark.parametrize("key_id", ["not-hexadecimal", "0a1b2c", "0a1b2c3d4e", "0A1B2C3D", "0a:1b:2c"])

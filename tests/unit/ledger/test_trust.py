@@ -193,6 +193,29 @@ class TestValidity:
         with pytest.raises(TrustPolicyError, match="by a key that counts for this tree size"):
             self._policy([_ED, _PQ], {signer: period}).verify(signed(_ED, _PQ))
 
+    @pytest.mark.parametrize(
+        ("one", "other", "both"),
+        [
+            (KeyValidity(), KeyValidity(), KeyValidity()),
+            (KeyValidity(3, 9), KeyValidity(), KeyValidity(3, 9)),
+            (KeyValidity(3, 9), KeyValidity(5, 7), KeyValidity(5, 7)),
+            (KeyValidity(3, 7), KeyValidity(5, 9), KeyValidity(5, 7)),
+            (KeyValidity(0, 0), KeyValidity(0, 5), KeyValidity(0, 0)),
+        ],
+    )
+    def test_validity_is_only_ever_narrowed(self, one, other, both) -> None:
+        assert one.narrowed(other) == both
+        assert other.narrowed(one) == both
+
+    def test_a_log_cannot_widen_what_the_policy_says_of_its_keys(self) -> None:
+        ours = self._policy([_ED, _PQ], {_ED: KeyValidity(0, 69_999)})
+        with pytest.raises(TrustPolicyError, match="by a key that counts for this tree size"):
+            ours.narrowed({key.key_id: KeyValidity() for key in ours.logs}).verify(signed(_ED, _PQ))
+        assert ours.narrowed({ours.logs[1].key_id: KeyValidity(5)}).validity == {
+            ours.logs[0].key_id: KeyValidity(0, 69_999),
+            ours.logs[1].key_id: KeyValidity(5),
+        }
+
     @requirement("policy-17", "policy-18")
     def test_a_key_is_replaced_by_overlap(self) -> None:
         rotated = self._policy(
@@ -400,6 +423,11 @@ class TestPolicyFile:
             f"log {_ED.vkey}\nlog {c2sp.vkey('other.example', 1, _ED.public_key)}\nquorum none\n",
             f"witness a {_W[0].vkey}\nwitness b {_W[0].vkey}\nquorum a\n",
             f"witness a {_W[0].vkey}\nwitness b {c2sp.vkey('other.example', 4, _W[0].public_key)}\nquorum a\n",
+            f"log {_PQ.vkey}\nwitness w {_PQ.vkey}\nquorum w\n",
+            f"witness w {_PQ.vkey}\nlog {_PQ.vkey}\nquorum w\n",
+            f"log {_PQ.vkey}\nwitness w {c2sp.vkey('other.example', 6, _PQ.public_key)}\nquorum w\n",
+            f"log {_ED.vkey}\nwitness w {c2sp.vkey('other.example', 4, _ED.public_key)}\nquorum w\n",
+            f"witness w {c2sp.vkey('other.example', 4, _ED.public_key)}\nlog {_ED.vkey}\nquorum w\n",
             f"log {_W[0].vkey}\nquorum none\n",
             f"log {c2sp.vkey(_ORIGIN, 3, b'key')}\nquorum none\n",
             f"witness w {_ED.vkey}\nquorum w\n",
@@ -425,9 +453,9 @@ class TestPolicyFile:
     def test_32_logs_witnesses_and_groups_and_more_are_read(self) -> None:
         lines = []
         for number in range(64):
-            seed = bytes([number, 1]) * 16
-            lines.append(f"log {c2sp.Ed25519Signer(f'l{number}', seed).vkey}\n")
-            lines.append(f"witness w{number} {c2sp.Ed25519Signer(f'n{number}', seed, c2sp.COSIGNATURE).vkey}\n")
+            log, witness = bytes([number, 1]) * 16, bytes([number, 2]) * 16
+            lines.append(f"log {c2sp.Ed25519Signer(f'l{number}', log).vkey}\n")
+            lines.append(f"witness w{number} {c2sp.Ed25519Signer(f'n{number}', witness, c2sp.COSIGNATURE).vkey}\n")
             lines.append(f"group g{number} all w{number}\n")
         parsed = policy("".join(lines) + "group all 32 " + " ".join(f"g{n}" for n in range(64)) + "\nquorum all\n")
         assert (len(parsed.logs), len(parsed.witnesses), len(parsed.groups)) == (64, 64, 65)
