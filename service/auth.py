@@ -184,7 +184,7 @@ class TokenStore:
         """
         spelt = _TOKEN.fullmatch(token)
         if spelt is None:
-            raise UnauthenticatedError("a token is needed: Authorization: Bearer ts1.…")
+            raise UnauthenticatedError("the token is unknown, expired or revoked")
         return self.caller(spelt[1], token_digest(token))
 
     def caller(self, log_id: str, token_sha256: str) -> Caller:

@@ -13,8 +13,10 @@ import httpx
 from ledger.errors import (
     ConfigError,
     ConflictError,
+    EvidenceError,
     MalformedError,
     NotFoundError,
+    PolicyError,
     StateError,
     UpstreamError,
     VerificationError,
@@ -26,6 +28,7 @@ __all__ = ["ServiceClient", "service_options"]
 _TIMEOUT_SECONDS: Final = 60.0
 _TOKEN: Final = re.compile(r"[!-~]{1,256}")
 """What can stand in a header; whether it is a token, the service knows."""
+_PATTERN: Final = re.compile(r"String should match pattern .*", re.DOTALL)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _ERRORS: Final[Mapping[int, type[Exception]]] = {
@@ -38,6 +41,18 @@ _ERRORS: Final[Mapping[int, type[Exception]]] = {
     413: MalformedError,
     422: VerificationError,
 }
+"""What a refusal means, by its status."""
+
+_BY_TYPE: Final[Mapping[str, type[Exception]]] = {
+    "urn:tallystick:problem:policy": PolicyError,
+    "urn:tallystick:problem:evidence": EvidenceError,
+}
+"""What it means where the problem's type says more than the status."""
+
+_INVALID: Final = "urn:tallystick:problem:invalid-request"
+"""The request was not of the form that the route takes: an error of usage here."""
+
+_NO_ADDRESS: Final = "the URL of a service starts with http:// or https://, such as http://127.0.0.1:8787"
 
 
 def service_options(command: _F) -> _F:
@@ -83,7 +98,7 @@ class ServiceClient:
             raise UpstreamError(f"the service does not answer ({type(error).__name__})") from error
         if response.is_success:
             return response
-        raise _ERRORS.get(response.status_code, UpstreamError)(_detail(response))
+        raise _refusal(response)
 
     def get(self, path: str, **params: object) -> Any:  # noqa: ANN401  # JSON
         """Return the JSON of a GET; parameters that are None are left out."""
@@ -100,9 +115,9 @@ def _address(url: str) -> httpx.URL:
     try:
         address = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:
-        raise ConfigError("--url takes the address of a service, such as http://127.0.0.1:8787") from error
+        raise ConfigError(_NO_ADDRESS) from error
     if address.scheme not in ("http", "https") or not address.host or (address.port or 0) > MAX_PORT:
-        raise ConfigError("--url takes the address of a service, such as http://127.0.0.1:8787")
+        raise ConfigError(_NO_ADDRESS)
     return address
 
 
@@ -113,11 +128,19 @@ def _json(response: httpx.Response) -> Any:  # noqa: ANN401  # JSON
         raise UpstreamError("the service answered with something that is no JSON") from error
 
 
-def _detail(response: httpx.Response) -> str:
+def _refusal(response: httpx.Response) -> Exception:
+    """Return a refusal as an error of the core, in the service's words."""
+    kind = _ERRORS.get(response.status_code, UpstreamError)
     try:
         problem = response.json()
-        detail = str(problem["detail"])
-        more = "; ".join(f"{item['at']}: {item['reason']}" for item in problem.get("errors", []))
+        detail = " ".join(str(problem["detail"]).split())
+        errors = [(str(item["at"]), str(item["reason"])) for item in problem.get("errors", [])]
     except (ValueError, KeyError, TypeError):
-        return f"the service answered {response.status_code}"
-    return f"{detail} ({more})" if more else detail
+        return kind(f"the service answered {response.status_code}")
+    if problem.get("type") == _INVALID:
+        # Where it stood in the request is of no use to somebody who typed a command.
+        told = [f"{at.rpartition('.')[2]}: {_PATTERN.sub('not of the right form', reason)}" for at, reason in errors]
+        return ConfigError("; ".join(told) or detail)
+    more = "; ".join(f"{at}: {reason}" for at, reason in errors)
+    kind = _BY_TYPE.get(str(problem.get("type")), kind)
+    return kind(f"{detail} ({more})" if more else detail)

@@ -43,27 +43,38 @@ def _printable(line: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
-def _leave(message: str, code: ExitCode) -> NoReturn:
-    click.echo(f"tallystick: {_printable(' '.join(message.split()))}", err=True)
+def _leave(lines: Iterable[str], code: ExitCode) -> NoReturn:
+    for line in lines:
+        click.echo(f"tallystick: {_printable(' '.join(line.split()))}", err=True)
     sys.exit(code)
 
 
+def _lines(error: TallystickError) -> list[str]:
+    """Return the lines of an error: one for each fault of a configuration, for any other error one."""
+    message = str(error)
+    faults = [line for line in message.splitlines() if line.strip()] if type(error) is ConfigError else []
+    return faults or [message]
+
+
 def with_exit_codes(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Turn the core's errors, and those of files, into one line on standard error and an exit status."""
+    """Turn the core's errors, and those of files, into a line on standard error and an exit status.
+
+    A configuration with several faults has a line for each.
+    """
 
     @wraps(command)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return command(*args, **kwargs)
         except TallystickError as error:
-            _leave(str(error), exit_code(error))
+            _leave(_lines(error), exit_code(error))
         except BrokenPipeError:
             # The reader of our output went away; there is nobody left to tell.
             sys.stderr.close()
             sys.exit(ExitCode.OK)
         except OSError as error:
             about = "" if error.filename is None else f": {error.filename}"
-            _leave(f"{error.strerror or type(error).__name__}{about}", ExitCode.UNCHECKED)
+            _leave([f"{error.strerror or type(error).__name__}{about}"], ExitCode.UNCHECKED)
 
     return wrapped
 
