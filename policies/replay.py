@@ -4,8 +4,9 @@ A decision is a function of bundle and request, and the record's vaulted request
 again answers two questions: did the policy of then really say what the record says, and what would another policy have
 said? Where no exact answer exists, the result says why, by class, and nothing is guessed.
 
-Which record, and whether its opened request is the one that the leaf commits to, is the caller's to establish
-(`ledger.commitments.open_commitment`); whether the replay is itself recorded, too.
+Whether the opened request is the one that the leaf commits to is the caller's to establish
+(`ledger.commitments.open_commitment`); whether the replay is itself recorded, too. That the request is of the call that
+the leaf speaks of is looked at here: a decision about another call is not the same decision.
 
 INVARIANT 8: replay is a function of (bundle, recorded request).
 """
@@ -109,8 +110,9 @@ class ReplayResult:
         record_id: Whose.
         classification: How far the result can be relied on.
         explanation: One sentence on why it is not exact; empty if it is.
-        same: Whether the replayed decision equals the recorded one; None if there is none to compare.
-        differences: The compared fields that differ.
+        same: Whether the replayed decision equals the recorded one, about the call that the record names; None if there
+            is none to compare.
+        differences: The compared fields that differ, then those in which record and request name different calls.
         original: The recorded decision.
         replayed: The decision of now, or None.
     """
@@ -154,6 +156,33 @@ def _evaluated(decision: Decision) -> DecisionSummary:
 def _differences(original: DecisionSummary, replayed: DecisionSummary) -> tuple[str, ...]:
     fields = COMPARED_FIELDS if original.reason in _ENGINE_REASONS else COMPARED_FIELDS[:-1]
     return tuple(name for name in fields if getattr(original, name) != getattr(replayed, name))
+
+
+def _contradictions(body: DecisionBody, request: DecisionRequest) -> tuple[str, ...]:
+    """Return what the record says of its call in the open and the request that was evaluated says otherwise."""
+    said: list[tuple[str, object, object]] = [
+        ("agent", body.agent, request.principal.agent),
+        ("server", body.server, request.resource.server),
+        ("tags", body.tags, request.resource.tags),
+    ]
+    # Absent from a record where they are no names.
+    if body.method is not None:
+        said.append(("method", body.method, request.action))
+    if body.tool is not None:
+        said.append(("tool", body.tool, request.resource.name))
+    if body.facts is not None:
+        said += [
+            ("authn", body.facts.authn, request.principal.authn),
+            ("mfa", body.facts.mfa, request.principal.mfa),
+            ("roles", body.facts.roles, request.principal.roles),
+            ("zone", body.facts.zone, request.time.zone),
+            ("local_hour", body.facts.local_hour, request.time.hour),
+            ("local_minute", body.facts.local_minute, request.time.minute),
+            ("weekday", body.facts.weekday, request.time.weekday),
+            ("network", body.facts.network, request.environment.network),
+            ("session_calls", body.facts.session_calls, request.state.calls),
+        ]
+    return tuple(name for name, recorded, evaluated in said if recorded != evaluated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,10 +236,10 @@ def _not_replayed(original: RecordedDecision, standing: _Standing) -> ReplayResu
     )
 
 
-def _replayed(original: RecordedDecision, decision: Decision) -> ReplayResult:
+def _replayed(original: RecordedDecision, request: DecisionRequest, decision: Decision) -> ReplayResult:
     recorded, replayed = _recorded(original.body), _evaluated(decision)
     standing = _standing(recorded, replayed)
-    differences = _differences(recorded, replayed)
+    differences = _differences(recorded, replayed) + _contradictions(original.body, request)
     return ReplayResult(
         record_id=original.record_id,
         classification=standing.classification,
@@ -251,7 +280,7 @@ async def replay_many(
     return [
         _not_replayed(original, item)
         if isinstance(item, _Standing)
-        else _replayed(original, next(evaluations).decision)
+        else _replayed(original, item, next(evaluations).decision)
         for original, item in zip(originals, found, strict=True)
     ]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from ledger.records import BundleReference, Commitment
+from ledger.records import BundleReference, Commitment, Facts
 from ledger.records import Decision as DecisionBody
 from policies.bundles import Bundle
 from policies.engines.cedar import CedarEngine
@@ -43,6 +43,20 @@ def as_record(decision: Decision, request: DecisionRequest) -> RecordedDecision:
         evaluation_us=1,
         session="0" * 32,
         message=COMMITMENT,
+        method=request.action,
+        tool=request.resource.name,
+        tags=request.resource.tags,
+        facts=Facts(
+            authn=request.principal.authn,
+            mfa=request.principal.mfa,
+            roles=request.principal.roles,
+            zone=request.time.zone,
+            local_hour=request.time.hour,
+            local_minute=request.time.minute,
+            weekday=request.time.weekday,
+            network=request.environment.network,
+            session_calls=request.state.calls,
+        ),
         bundle=BundleReference(
             name="test",
             revision=decision.bundle_revision,
@@ -118,6 +132,49 @@ def test_record_that_says_other_than_its_bundle_is_caught(evaluator, field, valu
     result = run(forged, THEN, evaluator)
     assert result.same is False
     assert result.differences == ("effect" if field == "decision" else field,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("agent", "intruder"),
+        ("server", "bank"),
+        ("tags", ("phi",)),
+        ("method", "tools/list"),
+        ("tool", "transfer_funds"),
+    ],
+)
+def test_record_of_another_call_than_its_request_is_caught(evaluator, name, value):
+    result = run(changed(recorded(evaluator), **{name: value}), THEN, evaluator)
+    assert result.same is False
+    assert result.differences == (name,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("authn", "none"),
+        ("mfa", True),
+        ("roles", ("admin",)),
+        ("zone", "Asia/Tokyo"),
+        ("local_hour", 3),
+        ("local_minute", 59),
+        ("weekday", 7),
+        ("network", "coffee-shop"),
+        ("session_calls", 999),
+    ],
+)
+def test_record_of_other_facts_than_those_of_its_request_is_caught(evaluator, name, value):
+    original = recorded(evaluator, hour=10)
+    facts = msgspec.structs.replace(original.body.facts, **{name: value})
+    result = run(changed(original, facts=facts), THEN, evaluator)
+    assert result.same is False
+    assert result.differences == (name,)
+
+
+@pytest.mark.parametrize("name", ["method", "tool", "facts"])
+def test_record_that_leaves_out_what_is_no_name_contradicts_nothing(evaluator, name):
+    assert run(changed(recorded(evaluator), **{name: None}), THEN, evaluator).same is True
 
 
 def test_every_compared_field_is_one_of_both_summaries(evaluator):
