@@ -170,8 +170,13 @@ def _draw_columns(canvas: Canvas, buckets: Sequence[_Bucket], highest: int) -> N
 
 
 def _top(values: Mapping[str, int], most: int) -> tuple[list[tuple[str, int]], int, int]:
-    """Return the ``most`` largest (ties by name), how many names are left over and what they add up to."""
+    """Return the ``most`` largest (ties by name), how many names are left over and what they add up to.
+
+    One name alone is never left over: a bar that hid it would be as long as its own.
+    """
     ordered = sorted(values.items(), key=lambda item: (-item[1], item[0]))
+    if len(ordered) == most + 1:
+        most += 1
     rest = ordered[most:]
     return ordered[:most], len(rest), sum(value for _, value in rest)
 
@@ -181,7 +186,7 @@ def denials_by_rule(by_rule: Mapping[str, int], most: int) -> Chart:
 
     Args:
         by_rule: Rule or reason to calls that did not pass.
-        most: Bars to draw; what is left over becomes one more.
+        most: Bars to draw; two or more that are left over become one more.
     """
     whole = sum(by_rule.values())
     shown, others, left_over = _top(by_rule, most)
@@ -211,11 +216,11 @@ def denials_by_rule(by_rule: Mapping[str, int], most: int) -> Chart:
 
 
 def tools(by_tool: Mapping[str, Mapping[str, int]], most: int) -> Chart:
-    """Draw the decisions about each tool by enforcement, the most called first.
+    """Draw the decisions about each target by enforcement, the most called first.
 
     Args:
-        by_tool: ``server/tool`` and enforcement to decisions.
-        most: Bars to draw; what is left over becomes one more.
+        by_tool: ``server/tool``, or ``server/method`` of a message that names no tool, and enforcement to decisions.
+        most: Bars to draw; two or more that are left over become one more.
 
     Raises:
         EvidenceError: An enforcement is unknown.
@@ -228,16 +233,16 @@ def tools(by_tool: Mapping[str, Mapping[str, int]], most: int) -> Chart:
     if others:
         named = {name for name, _ in shown}
         rest = {kind: sum(t.get(kind, 0) for n, t in by_tool.items() if n not in named) for kind in ENFORCEMENTS}
-        bars.append((quantity(others, "other tool"), rest))
+        bars.append((quantity(others, "other target"), rest))
     stopped = whole - sum(tally.get("allow", 0) for tally in by_tool.values())
     summary = (
-        f"{quantity(len(by_tool), 'tool')} in {quantity(whole, 'decision')}; the most called, "
+        f"{quantity(len(by_tool), 'target')} in {quantity(whole, 'decision')}; the most called, "
         f"{elide(shown[0][0], 60)}, in {share(shown[0][1], whole)}. {share(stopped, whole)} calls did not pass."
         if shown
-        else "No tool was called."
+        else "No target was called."
     )
     row = 18.5
-    canvas = Canvas(WIDTH, row * max(len(bars), 1) + 24, f"Decisions by tool and enforcement. {summary}")
+    canvas = Canvas(WIDTH, row * max(len(bars), 1) + 24, f"Decisions by target and enforcement. {summary}")
     legend(canvas, 12, ENFORCEMENTS)
     left, right = 250.0, WIDTH - 96
     highest = max((sum(tally.values()) for _, tally in bars), default=1) or 1
@@ -259,5 +264,5 @@ def tools(by_tool: Mapping[str, Mapping[str, int]], most: int) -> Chart:
         )
         for name, tally in bars
     )
-    columns = ("Server and tool", *ENFORCEMENTS, "did not pass", "decisions")
+    columns = ("Server and tool or method", *ENFORCEMENTS, "did not pass", "decisions")
     return Chart(svg=canvas.markup(), summary=summary, table=Table(columns=columns, rows=rows))

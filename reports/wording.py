@@ -70,7 +70,10 @@ EVIDENCE_CLASSES: Final = {
 
 GLOSSARY: Final = (
     ("Agent", "A program that acts on a model's output and calls tools over the Model Context Protocol (MCP)."),
-    ("Anchor", "An independent copy of a checkpoint that the log's operator cannot change."),
+    (
+        "Anchor",
+        "A copy of a checkpoint kept apart from the log; it proves something only where the operator cannot change it.",
+    ),
     ("Bundle", "A set of policies, named by the SHA-256 digest of its contents: its revision."),
     ("Checkpoint", "The log's size and root hash at one time, signed. It fixes every record before it."),
     ("Decision", "A policy's answer to one call: PERMIT, DENY, INDETERMINATE or NOT_APPLICABLE."),
@@ -86,6 +89,7 @@ GLOSSARY: Final = (
     ("Period", "From its start up to, but not including, its end."),
     ("Population", "Every decision whose time lies in the period; nothing is sampled."),
     ("Proof", "The hashes that lead from one record to a signed root (a .tlog-proof file of the pack)."),
+    ("Pseudonym", "A keyed digest in place of a name: the same user, session or address, without saying who."),
     ("Re-performance", "Evaluating a recorded request again under the policy version of that time."),
     ("Root", "The hash at the top of the tree over all records: changing any record changes it."),
     ("Strength", "Direct: the log itself is the evidence. Supports: the customer must add evidence of their own."),
@@ -195,9 +199,14 @@ class Times:
         """Return ``2025-11-19 02:00:12 UTC``."""
         return f"{_clock(_at(time_ms, UTC))} UTC"
 
+    @property
+    def is_utc(self) -> bool:
+        """Whether the zone is UTC itself."""
+        return self.zone in {"UTC", "Etc/UTC"}
+
     def both(self, time_ms: int) -> str:
         """Return the time in the zone, and in UTC unless that is the zone."""
-        if self.zone in {"UTC", "Etc/UTC"}:
+        if self.is_utc:
             return self.utc(time_ms)
         return f"{self.stamp(time_ms)} {self.zone} ({self.utc(time_ms)})"
 

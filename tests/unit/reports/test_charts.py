@@ -107,9 +107,14 @@ def test_rules_beyond_the_cap_are_added_up_and_named_by_their_number() -> None:
     assert len(chart.table.rows) == 4
 
 
+def test_one_name_beyond_the_cap_is_shown_rather_than_called_another() -> None:
+    assert [row[0] for row in denials_by_rule({"a": 3, "b": 2, "c": 1}, 2).table.rows] == ["a", "b", "c"]
+    assert [row[0] for row in tools({"a/x": {"allow": 2}, "b/y": {"deny": 1}}, 1).table.rows] == ["a/x", "b/y"]
+
+
 def test_no_denial_is_no_chart_of_rules() -> None:
     assert denials_by_rule({}, 5).summary == "No call was stopped."
-    assert tools({}, 5).summary == "No tool was called."
+    assert tools({}, 5).summary == "No target was called."
 
 
 def test_tools_are_drawn_by_calls_with_what_did_not_pass() -> None:
@@ -119,13 +124,13 @@ def test_tools_are_drawn_by_calls_with_what_did_not_pass() -> None:
         ("crm/export", "0", "0", "0", "3", "3 of 3", "3 of 13"),
     )
     assert chart.summary == (
-        "2 tools in 13 decisions; the most called, crm/search, in 10 of 13. 4 of 13 calls did not pass."
+        "2 targets in 13 decisions; the most called, crm/search, in 10 of 13. 4 of 13 calls did not pass."
     )
 
 
-def test_tools_beyond_the_cap_are_added_up() -> None:
+def test_targets_beyond_the_cap_are_added_up() -> None:
     chart = tools({f"s/t{n}": {"allow": n, "deny": 1} for n in range(1, 7)}, 2)
-    assert chart.table.rows[-1] == ("4 other tools", "10", "0", "4", "0", "4 of 14", "14 of 27")
+    assert chart.table.rows[-1] == ("4 other targets", "10", "0", "4", "0", "4 of 14", "14 of 27")
     assert sum(int(row[1]) for row in chart.table.rows) == sum(range(1, 7))
 
 

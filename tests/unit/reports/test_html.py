@@ -272,6 +272,44 @@ def test_a_pack_without_witness_or_anchor_says_who_dates_it() -> None:
     assert "nothing outside the operator's control dates this log" in _text(summaries.empty())
 
 
+def test_a_copy_in_a_directory_is_said_to_be_in_the_hands_of_the_operator() -> None:
+    summary = summaries.demo()
+    own = "in the operator's hands"
+    (anchor,) = summary.anchors
+    locked = replace(anchor, kind="s3-object-lock")
+    assert f"directory / {own}" in _text(summary)
+    assert "(anchors), in the operator's own hands." in _text(summary)
+    assert own not in _text(replace(summary, anchors=(locked,)))
+    assert "names 2 copies of checkpoints kept apart (anchors)." in _text(replace(summary, anchors=(anchor, locked)))
+
+
+def test_the_days_of_a_chart_are_said_to_be_those_of_utc_where_times_are_of_another_zone() -> None:
+    told = "Days are those of UTC, as in the counts of the pack; times elsewhere in this report are those of"
+    assert f"{told} Europe/Berlin." in _text(summaries.demo())
+    assert told not in _text(replace(summaries.demo(), zone="UTC"))
+
+
+def test_the_source_of_a_framework_ends_in_one_full_stop() -> None:
+    summary = summaries.demo()
+    sheets = tuple(replace(sheet, source="Titles in our own words.") for sheet in summary.frameworks)
+    assert "own words.." not in _text(replace(summary, frameworks=sheets))
+
+
+def test_an_action_is_said_in_words() -> None:
+    summary = summaries.demo()
+    line = replace(summary.access[0], action="introduce_enforcer", target="enforcer gateway-1")
+    text = _text(replace(summary, access=(line,)))
+    assert "1 access or change in the range" in text
+    assert "| introduce enforcer |" in text
+
+
+def test_a_simulated_history_of_policies_says_that_its_clocks_were_simulated() -> None:
+    told = "Some of the clocks were simulated"
+    summary = summaries.demo()
+    assert told in _text(summary)
+    assert told not in _text(replace(summary, simulated=False))
+
+
 def test_counts_that_contradict_the_list_of_denied_calls_are_said_to() -> None:
     summary = summaries.demo()
     assert "contradict" not in _text(summary)
@@ -300,9 +338,9 @@ def test_every_list_that_is_cut_says_so_and_names_where_it_goes_on() -> None:
         "7 of 38 calls are printed: the listing ends at its cap of 7 lines. The rest is continued in the population",
         "2 of 3 failed items are printed: this list ends at its cap. The rest is continued in exceptions.json",
         "3 of 8 steps are printed: this list ends at its cap. The rest is continued in the population file",
-        "1 of 9 accesses are printed: this list ends at its cap. The rest is continued in access-log.jsonl",
+        "1 of 9 accesses and changes are printed: this list ends at its cap. The rest is continued in access-log.jsonl",
         "4 of 9 gaps are printed: this list ends at its cap. The rest is continued in gaps.json",
-        "7 other tools",
+        "7 other targets",
         "6 other rules",
     ):
         assert words in text
