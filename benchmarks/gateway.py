@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
 
 import httpx
 
 from benchmarks.callers import Way, one_by_one, saturated
 from benchmarks.gateways import RunningGateway, activate_policy, gateway
 from benchmarks.installation import Installation, serving
-from benchmarks.measure import ABSENT, BenchmarkError, Plan, Section, Table, figure, percentile, ratios, spread
+from benchmarks.measure import ABSENT, BenchmarkError, Plan, Section, Table, figure, percentile, ratios, spread, timed
 from benchmarks.processes import ProcessorTime, child, memory_of, read_port
 from benchmarks.records import LOG_ID
 from ledger.stores.sql_catalog import SQLCatalog
@@ -24,10 +27,12 @@ __all__ = ["run"]
 _BLOCK = 20
 _CALLERS = 16
 _WARM_UP = 30
+_SYNCS = 15
 
 _METHOD = f"""`tallystick gateway` before a stub MCP server, with the demonstration's policies, recording to
 `tallystick serve` over SQLite: four processes beside the callers, who speak raw HTTP over connections that stay open.
-*Floors*: the same call to the same stub directly, and through an aiohttp proxy that only forwards. One call at a time
+*Floors*: the same call to the same stub directly, and through an aiohttp proxy that only forwards; and 4 KiB appended
+to a file and synced, which is the least that anything durable takes, before the calls of each round. One call at a time
 in blocks of {_BLOCK}, the ways by turns; then {_CALLERS} callers at once. {{rounds}} interleaved rounds; figures are
 min · **median** · max."""
 
@@ -90,12 +95,14 @@ class _Setting:
         stub: Where the MCP server counts what it saw.
         places: The ways to measure.
         memory: Resident memory of the strict gateway before the load, MiB.
+        syncs: Milliseconds of a synced append, by round.
     """
 
     service: Installation
     stub: str
     places: list[_Place]
     memory: float | None
+    syncs: list[float] = field(default_factory=list)
 
 
 @contextmanager
@@ -150,7 +157,7 @@ def run(plan: Plan) -> Section:
     return Section(
         title="The gateway",
         method=_METHOD.format(rounds=plan.rounds),
-        tables=[_latency_table(found), _rate_table(found)],
+        tables=[_latency_table(setting, found), _rate_table(found)],
         notes=[_RECORDING_NOTE, _CHECKED_NOTE, *memory],
     )
 
@@ -159,12 +166,26 @@ def run(plan: Plan) -> Section:
 
 
 def _measure_latency(plan: Plan, setting: _Setting, found: dict[str, _Found]) -> None:
+    setting.syncs.append(_synced_append(plan.work / "floor"))
     taken: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(plan.choose(4, 25)):
         for place in setting.places:
             taken[place.way.name] += _one_by_one(place, _BLOCK, found)
     for name, values in taken.items():
         found[name].calls.append(values)
+
+
+def _synced_append(path: Path) -> float:
+    """Return the median milliseconds that 4 KiB at the end of a file take to be durable."""
+    taken: list[float] = []
+    with path.open("ab") as file:
+        for _ in range(_SYNCS):
+            with timed() as watch:
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
+            taken.append(1000 * watch.seconds)
+    return median(taken)
 
 
 def _one_by_one(place: _Place, count: int, found: dict[str, _Found]) -> list[float]:
@@ -207,12 +228,13 @@ def _check(setting: _Setting, found: dict[str, _Found]) -> None:
 # --- what is reported
 
 
-def _latency_table(found: dict[str, _Found]) -> Table:
+def _latency_table(setting: _Setting, found: dict[str, _Found]) -> Table:
     table = Table(
         (
             "one call at a time",
             "p50 ÷ direct",
             "p50 ÷ pass-through",
+            "p50 ÷ synced append",
             "added to direct, p50, ms",
             "added to direct, p95, ms",
             "p50, ms",
@@ -230,11 +252,13 @@ def _latency_table(found: dict[str, _Found]) -> Table:
                 _LABELS[name],
                 spread(ratios(one.at(50), direct.at(50))),
                 spread(ratios(one.at(50), found[_PASS].at(50))),
+                spread(ratios(one.at(50), setting.syncs)) if name not in (_DIRECT, _PASS) else ABSENT,
                 *(spread(values) if name != _DIRECT else ABSENT for values in added),
                 spread(one.at(50)),
                 spread(one.at(95)),
             )
         )
+    table.rows.append(("floor: a synced append", *[ABSENT] * 2, "1", *[ABSENT] * 2, spread(setting.syncs), ABSENT))
     return table
 
 
