@@ -5,7 +5,6 @@ Pure. The order of all checks is `verify`'s.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from evidence import pack
@@ -119,12 +118,22 @@ def walk_entries(found: Established, scope: Scope) -> None:
         found.survey = survey
 
 
-def check_log_keys(found: Established, policy: TrustPolicy) -> None:
-    """Verify the end checkpoint once more, with what the log itself says about its keys."""
+def check_log_keys(found: Established, policy: TrustPolicy, known: bytes | None) -> None:
+    """Verify every checkpoint once more, with what the log itself says about its keys.
+
+    The known checkpoint is compared all the same: else a log could disown one that it signed by a late declaration.
+    """
     if found.survey is None:
         return
+    narrowed = policy.narrowed(found.survey.keyring.log_validity)
     with found.step("checkpoints", pack.END_CHECKPOINT):
-        replace(policy, validity=found.survey.keyring.log_validity).verify(found.read(pack.END_CHECKPOINT))
+        narrowed.verify(found.read(pack.END_CHECKPOINT))
+    if found.earlier is not None:
+        with found.step("checkpoints", pack.START_CHECKPOINT):
+            narrowed.verify(found.read(pack.START_CHECKPOINT))
+    if found.known is not None and known is not None:
+        with found.step("known checkpoint", _KNOWN):
+            narrowed.verify(known)
 
 
 def compare_known(found: Established, log: Prover | None) -> None:

@@ -7,7 +7,7 @@ catalogues that ship with this program, with which those of the pack are compare
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from evidence import pack
 from evidence.catalogue import framework_names, load_framework
@@ -21,7 +21,8 @@ from evidence.lines import proof_path
 from evidence.population import Survey
 from evidence.replays import parse_replays
 from evidence.scope import Scope, framework_bytes
-from ledger.canonical import parse_canonical
+from evidence.verification import Status
+from ledger.canonical import parse_canonical, sha256
 from ledger.envelopes import ED25519, MLDSA44, parse_envelope
 from ledger.errors import MalformedError, ProofError, TrustPolicyError, VerificationError
 from ledger.proof_files import parse_proof_file
@@ -158,7 +159,7 @@ def check_policies(found: Established) -> None:
     found.report.hold("policies", f"{len(found.bundle_files)} of {len(named)} bundles are here, by their digests")
 
 
-def _frameworks(found: Established, scope: Scope) -> list[Framework] | None:
+def _frameworks(found: Established, scope: Scope, accepted: Collection[str]) -> list[Framework] | None:
     frameworks: list[Framework] = []
     for reference in scope.frameworks:
         path = f"frameworks/{reference.framework}.json"
@@ -167,19 +168,25 @@ def _frameworks(found: Established, scope: Scope) -> list[Framework] | None:
             if framework.id != reference.framework:
                 raise VerificationError(f"it is the framework {framework.id}")
             frameworks.append(framework)
-            _compare_with_ours(found, framework)
+            _judge_mapping(found, framework, path, accepted)
     return frameworks if len(frameworks) == len(scope.frameworks) else None
 
 
-def _compare_with_ours(found: Established, framework: Framework) -> None:
-    """Say whether a mapping is the one that ships with this program: a weaker one would be judged by as well."""
+def _judge_mapping(found: Established, framework: Framework, path: str, accepted: Collection[str]) -> None:
+    """Say whether a mapping is one that the verifier knows: by a weaker one, any control would be satisfied."""
     name = f"{framework.id}, version {framework.mapping_version}"
-    if framework.id in framework_names() and framework_bytes(load_framework(framework.id)) == framework_bytes(
-        framework
-    ):
-        found.report.hold("mappings", f"{name}, is the mapping that ships with this program")
-    else:
+    data = framework_bytes(framework)
+    digest = sha256(data).hex()
+    if framework.id not in framework_names():
         found.report.notes.append(f"the mapping {name}, does not ship with this program: read its tests")
+    elif framework_bytes(load_framework(framework.id)) == data:
+        found.report.hold("mappings", f"{name}, is the mapping that ships with this program")
+    elif digest in accepted:
+        found.report.hold("mappings", f"{name}, with SHA-256 {digest}, is one that you accept")
+    else:
+        told = f"it bears the name of a mapping that ships with this program and is another, {name}"
+        more = f"read its tests, and accept it with --accept-mapping {digest}"
+        found.report.fail("mappings", path, f"{told}; {more}", Status.TRUST_NOT_MET)
 
 
 def _rederive(found: Established, scope: Scope, survey: Survey, frameworks: list[Framework]) -> dict[str, bytes]:
@@ -224,10 +231,16 @@ def _compare_derived(found: Established, expected: Mapping[str, bytes]) -> None:
                 raise VerificationError("it is not what follows from the entries of the pack")
 
 
-def check_derivation(found: Established, scope: Scope) -> None:
-    """Derive again what follows from the entries, and compare byte for byte."""
+def check_derivation(found: Established, scope: Scope, accepted: Collection[str]) -> None:
+    """Derive again what follows from the entries, and compare byte for byte.
+
+    Args:
+        found: What has been established so far.
+        scope: What the pack says it is about.
+        accepted: Digests of mappings that the verifier accepts though they are not those of this program.
+    """
     survey = found.survey
-    frameworks = _frameworks(found, scope)
+    frameworks = _frameworks(found, scope, accepted)
     if survey is None or frameworks is None:
         found.skip("counts, verdicts, exceptions, gaps", "what they follow from did not hold")
         return

@@ -37,7 +37,8 @@ VERIFY
 
    The last line must be "PROVEN", and the exit status 0. Other exit statuses: 1 a proof or digest
    fails, 2 malformed, 3 valid but the trust is not met (without --trust: self-asserted), 4 something
-   could not be checked.
+   could not be checked. If your copy of the program ships another control catalogue under the name of
+   one in frameworks/, it says 3: read the one here, then accept it with --accept-mapping SHA256.
 
 3. If you kept a checkpoint of this log from an earlier visit, or from a witness or anchor:
    tallystick verify PACK.zip --trust TRUST_POLICY --known CHECKPOINT

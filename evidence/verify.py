@@ -7,13 +7,15 @@ Reads the file that it is given and the catalogues that ship with the program; n
    checked, and the result is *self-asserted*;
 3. *checkpoints*: end (and start) are signed as the policy demands, with both algorithms;
 4. *entries*: every entry of the range is hashed again; the root is the signed one; every record is signed by an
-   enforcer whose key the log introduced; the log's keys count for this tree size by the log's own key records;
+   enforcer whose key the log introduced; the log's keys count for the size of each checkpoint by its own key records;
 5. *known checkpoint*: one that the auditor kept is of the same log, and consistent;
 6. *signatures*: the manifest's envelope is signed by keys that the log introduced for packs, with both algorithms;
 7. *digests*: the manifests are those of the files that are there, and of nothing else;
 8. *proof files*: each proves its leaf under the end checkpoint, and each leaf that should have one has it;
 9. *policies*: each bundle's digest is the revision under which it is filed, and decisions name it;
-10. *derivation*: counts, completeness, control verdicts, exceptions, gaps, lists and scope are derived again from the
+10. *mappings*: a control catalogue that bears the name of one that ships with this program is that one, or another that
+    the verifier has read and accepts;
+11. *derivation*: counts, completeness, control verdicts, exceptions, gaps, lists and scope are derived again from the
     entries by the mappings in the pack, and are the same byte for byte.
 
 A check that fails is named with its file, and the others go on as far as they can. INVARIANT 11: trust never comes from
@@ -23,6 +25,7 @@ the thing being verified. Replay is not run again; the report says so.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -75,7 +78,13 @@ def _choose_trust(found: Established, trust: TrustPolicy | None) -> None:
         found.policy = parse_trust_policy(found.read(pack.TRUST_POLICY))
 
 
-def _verify(found: Established, trust: TrustPolicy | None, known: bytes | None, log: Prover | None) -> None:
+def _verify(
+    found: Established,
+    trust: TrustPolicy | None,
+    known: bytes | None,
+    log: Prover | None,
+    accepted: Collection[str],
+) -> None:
     _read_scope(found)
     _choose_trust(found, trust)
     scope, policy = found.scope, found.policy
@@ -84,7 +93,7 @@ def _verify(found: Established, trust: TrustPolicy | None, known: bytes | None, 
         log_checks.check_start(found, policy, scope)
         log_checks.check_known(found, policy, known)
         log_checks.walk_entries(found, scope)
-        log_checks.check_log_keys(found, policy)
+        log_checks.check_log_keys(found, policy, known)
         log_checks.compare_known(found, log)
     else:
         found.skip("checkpoints and entries", "scope or trust policy could not be read")
@@ -94,7 +103,7 @@ def _verify(found: Established, trust: TrustPolicy | None, known: bytes | None, 
     pack_checks.check_consistency(found)
     pack_checks.check_policies(found)
     if scope is not None:
-        pack_checks.check_derivation(found, scope)
+        pack_checks.check_derivation(found, scope, accepted)
     pack_checks.check_custody(found)
     found.report.not_checked += _NOT_CHECKED
 
@@ -108,7 +117,12 @@ def _read(source: bytes | Path) -> memoryview:
 
 
 def verify_pack(
-    source: bytes | Path, *, trust: TrustPolicy | None, known: bytes | None = None, log: Prover | None = None
+    source: bytes | Path,
+    *,
+    trust: TrustPolicy | None,
+    known: bytes | None = None,
+    log: Prover | None = None,
+    accepted_mappings: Collection[str] = (),
 ) -> VerificationReport:
     """Verify a pack.
 
@@ -117,6 +131,8 @@ def verify_pack(
         trust: From outside the pack; None makes the result self-asserted.
         known: A checkpoint of the log that the verifier has from elsewhere.
         log: A copy of the log's directory, for a known checkpoint that does not lie in the pack's range.
+        accepted_mappings: SHA-256, in hexadecimal, of control catalogues that the verifier has read and accepts, though
+            they bear the name of one that ships with this program and are another.
 
     Returns:
         What was checked, what was not, what failed. Nothing is raised for what is wrong with a pack.
@@ -133,7 +149,7 @@ def verify_pack(
         return report
     found = _open(data, report)
     if found is not None:
-        _verify(found, trust, known, log)
+        _verify(found, trust, known, log, accepted_mappings)
     return report
 
 

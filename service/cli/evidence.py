@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -21,6 +22,14 @@ __all__ = ["evidence", "verify"]
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _POLL_SECONDS = 0.5
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+def _digests(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if _SHA256.fullmatch(value) is None:
+            raise click.BadParameter("a SHA-256 is 64 hexadecimal digits")
+    return tuple(value.lower() for value in values)
 
 
 @click.command()
@@ -32,11 +41,27 @@ _POLL_SECONDS = 0.5
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A copy of the log's directory, for a --known that lies outside the pack's range.",
 )
+@click.option(
+    "--accept-mapping",
+    "accepted",
+    multiple=True,
+    metavar="SHA256",
+    callback=_digests,
+    help="Digest of a control catalogue that differs from the one shipped under its name, and that you have read; may "
+    "be repeated.",
+)
 @click.option("--entry", type=_FILE, help="PACK is a .tlog-proof; this is the entry that it proves.")
 @json_option
 @with_exit_codes
 def verify(
-    pack: Path, trust: Path | None, known: Path | None, log: Path | None, entry: Path | None, *, as_json: bool
+    pack: Path,
+    trust: Path | None,
+    known: Path | None,
+    log: Path | None,
+    accepted: tuple[str, ...],
+    entry: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Verify an evidence pack, or one record by its proof file, offline.
 
@@ -54,7 +79,13 @@ def verify(
             from service.wiring import directory_tiles
 
             prover = Prover(directory_tiles(log.resolve().parent), log.resolve().name)
-        report = verify_pack(pack, trust=policy, known=known.read_bytes() if known else None, log=prover)
+        report = verify_pack(
+            pack,
+            trust=policy,
+            known=known.read_bytes() if known else None,
+            log=prover,
+            accepted_mappings=accepted,
+        )
     if as_json:
         echo_json(report.value())
     else:

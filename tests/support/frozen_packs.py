@@ -21,7 +21,7 @@ from pathlib import Path
 from evidence import pack
 from evidence.assemble import AssembledPack, PackRequest
 from evidence.controls import Framework, parse_framework
-from evidence.scope import NotApplicable
+from evidence.scope import NotApplicable, parse_scope
 from evidence.summary import PackSummary
 from ledger.canonical import parse_canonical
 from tests.support.packs import FROM_MS, SMALL_FRAMEWORK, TO_MS, PackLog, read_files
@@ -51,6 +51,11 @@ class FrozenPack:
 
     def file(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
+
+    def mappings(self) -> list[str]:
+        """Return the digests of the mappings that it was judged by: those that ship may have changed since."""
+        scope = parse_scope(read_files(self.file("pack.zip"))[pack.SCOPE])
+        return [framework.sha256 for framework in scope.frameworks]
 
 
 def _whole(log: PackLog) -> tuple[None, bytes]:

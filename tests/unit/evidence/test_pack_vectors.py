@@ -37,7 +37,12 @@ def test_every_frozen_pack_is_known_here() -> None:
 
 @frozen_packs
 def test_a_frozen_pack_is_proven_with_its_trust_policy_and_kept_checkpoint(frozen: FrozenPack) -> None:
-    report = verify_pack(frozen.file("pack.zip"), trust=trust(frozen), known=frozen.file("known.txt"))
+    report = verify_pack(
+        frozen.file("pack.zip"),
+        trust=trust(frozen),
+        known=frozen.file("known.txt"),
+        accepted_mappings=frozen.mappings(),
+    )
     assert report.status is Status.PROVEN, report.lines()
     assert any(check.name == "known checkpoint" for check in report.checked)
 
@@ -62,7 +67,7 @@ def test_a_frozen_pack_is_signed_with_both_algorithms(frozen: FrozenPack) -> Non
     assert kinds == {SignatureType.ED25519, SignatureType.MLDSA44_COSIGNATURE}
     for dropped in kinds:
         kept = tuple(key for key in trust(frozen).logs if key.signature_type != dropped)
-        report = verify_pack(frozen.file("pack.zip"), trust=TrustPolicy(logs=kept))
+        report = verify_pack(frozen.file("pack.zip"), trust=TrustPolicy(logs=kept), accepted_mappings=frozen.mappings())
         assert report.status is Status.PROVEN
         assert any("the trust policy does not" in sentence for sentence in report.not_checked)
         assert any("one algorithm only" in note for note in report.notes)

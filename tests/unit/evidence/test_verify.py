@@ -13,11 +13,13 @@ import msgspec
 import pytest
 
 from evidence import pack
+from evidence.catalogue import load_framework
 from evidence.container import write_container
-from evidence.scope import parse_scope
+from evidence.controls import Framework, framework_value, parse_framework
+from evidence.scope import framework_bytes, parse_scope
 from evidence.verification import Status, VerificationReport
 from evidence.verify import verify_pack
-from ledger.canonical import canonical_bytes
+from ledger.canonical import canonical_bytes, sha256
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.errors import MalformedError
 from ledger.notes import SignedNote, parse_note
@@ -27,6 +29,7 @@ from tests.support.ledger import make_key
 from tests.support.packs import (
     FROM_MS,
     POLICY,
+    SMALL_FRAMEWORK,
     PackLog,
     pack_entries,
     read_files,
@@ -341,14 +344,52 @@ def test_an_omitted_replay_is_found(made: MadePack) -> None:
     assert "every decision of the period" in failures(report)[pack.REPLAYS]
 
 
-def test_a_weakened_mapping_is_named_though_its_verdicts_follow_from_it(made: MadePack, tmp_path: Path) -> None:
-    request = made.log.request()
-    soc2 = request.frameworks[0]
-    weak = replace(soc2, mapping_version="1b")
-    path = made.log.pack(tmp_path / "pack.zip", request=made.log.request(frameworks=(weak,))).path
+def gutted(log: PackLog) -> Framework:
+    """Return a catalogue of the shipped name and version, each of whose tests holds for anything."""
+    value: Any = framework_value(log.request().frameworks[0])
+    tests = [{**test, "subject": "population", "where": {"all": []}, "must": {"all": []}} for test in value["tests"]]
+    controls = [
+        {"tests": [tests[0]["id"]], **{name: told for name, told in control.items() if name != "not_tested"}}
+        for control in value["controls"]
+    ]
+    return parse_framework({**value, "tests": tests, "controls": controls})
+
+
+def test_a_gutted_mapping_under_a_shipped_name_does_not_meet_the_trust(log: PackLog, tmp_path: Path) -> None:
+    weak = gutted(log)
+    assert (weak.id, weak.mapping_version) == ("soc2", load_framework("soc2").mapping_version)
+    log.begin()
+    log.call(at_ms=FROM_MS + 1000, arguments='{"amount": 900}', changes={"enforcement": "allow"}, outcome=None)
+    log.end()
+    log.publish()
+    path = log.pack(tmp_path / "pack.zip", request=log.request(frameworks=(weak,))).path
+    digest = sha256(framework_bytes(weak)).hex()
+    report = verify_pack(path, trust=log.trust)
+    assert report.status is Status.TRUST_NOT_MET
+    assert digest in failures(report)["frameworks/soc2.json"]
+    assert "mappings" not in checked(report)
+    assert verify_pack(path, trust=log.trust, accepted_mappings=["0" * 64]).status is Status.TRUST_NOT_MET
+    accepted = verify_pack(path, trust=log.trust, accepted_mappings=["0" * 64, digest])
+    assert accepted.status is Status.PROVEN
+    assert any(check.name == "mappings" and digest in check.detail for check in accepted.checked)
+
+
+def test_another_version_of_a_shipped_mapping_is_accepted_by_its_digest_only(made: MadePack, tmp_path: Path) -> None:
+    other = replace(made.log.request().frameworks[0], mapping_version="1b")
+    path = made.log.pack(tmp_path / "pack.zip", request=made.log.request(frameworks=(other,))).path
+    assert verify_pack(path, trust=made.log.trust).status is Status.TRUST_NOT_MET
+    digest = sha256(framework_bytes(other)).hex()
+    assert verify_pack(path, trust=made.log.trust, accepted_mappings=(digest,)).status is Status.PROVEN
+
+
+def test_a_mapping_of_a_name_that_does_not_ship_is_named_though_its_verdicts_follow_from_it(
+    made: MadePack, tmp_path: Path
+) -> None:
+    small = parse_framework(SMALL_FRAMEWORK)
+    path = made.log.pack(tmp_path / "pack.zip", request=made.log.request(frameworks=(small,))).path
     report = verify_pack(path, trust=made.log.trust)
     assert report.status is Status.PROVEN
-    assert any("soc2, version 1b" in note for note in report.notes)
+    assert any("small, version 1" in note for note in report.notes)
     assert "mappings" not in checked(report)
 
 

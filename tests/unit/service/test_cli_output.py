@@ -213,6 +213,7 @@ def test_an_unknown_option_is_an_error_of_usage(monkeypatch, capsys, path):
         ["gateway"],
         ["verify"],
         ["verify", "/no/such/pack.zip"],
+        ["verify", "pyproject.toml", "--accept-mapping", "soc2"],
         ["session"],
         ["replay"],
         ["find", "--limit", "0"],
