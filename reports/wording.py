@@ -199,14 +199,9 @@ class Times:
         """Return ``2025-11-19 02:00:12 UTC``."""
         return f"{_clock(_at(time_ms, UTC))} UTC"
 
-    @property
-    def is_utc(self) -> bool:
-        """Whether the zone is UTC itself."""
-        return self.zone in {"UTC", "Etc/UTC"}
-
     def both(self, time_ms: int) -> str:
         """Return the time in the zone, and in UTC unless that is the zone."""
-        if self.is_utc:
+        if self.zone in {"UTC", "Etc/UTC"}:
             return self.utc(time_ms)
         return f"{self.stamp(time_ms)} {self.zone} ({self.utc(time_ms)})"
 
