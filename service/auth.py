@@ -20,22 +20,13 @@ from ledger.database import translated, writing
 from ledger.errors import ConfigError
 from service import tables
 from service.problems import ForbiddenError, UnauthenticatedError
+from service.roles import Role
 
 __all__ = ["Caller", "Permission", "Role", "TokenStore", "new_token", "require", "roles_holding", "token_digest"]
 
 _PREFIX: Final = "ts1"
 _SECRET_BYTES: Final = 32
 _TOKEN: Final = re.compile(rf"{_PREFIX}\.([a-z0-9][a-z0-9-]{{0,62}})\.[A-Za-z0-9_-]{{43}}")
-
-
-class Role(StrEnum):
-    """Who a token speaks for."""
-
-    ENFORCER = "enforcer"
-    AUDITOR = "auditor"
-    RESPONDER = "responder"
-    APPROVER = "approver"
-    ADMIN = "admin"
 
 
 class Permission(StrEnum):

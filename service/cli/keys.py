@@ -16,7 +16,6 @@ from ledger.clock import SystemClock
 from ledger.errors import ConfigError, MalformedError
 from ledger.files import create_durably
 from ledger.notes import decode_base64, encode_base64
-from service.auth import Role, TokenStore
 from service.cli.output import echo_json, json_option, say, with_exit_codes
 from service.keyset import (
     KEY_FILES,
@@ -27,6 +26,7 @@ from service.keyset import (
     trust_policy,
     write_public_files,
 )
+from service.roles import Role
 from service.settings import load_settings, passphrase
 
 __all__ = ["keys"]
@@ -188,6 +188,7 @@ def token(role: str, name: str, lifetime_days: int | None, *, as_json: bool) -> 
     """
     from ledger.database import open_engine
     from migrations.schema import require_current
+    from service.auth import TokenStore
 
     settings = load_settings()
     engine = open_engine(settings.effective_database_url)
