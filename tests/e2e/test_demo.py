@@ -13,17 +13,18 @@ import shutil
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pypdf
 import pytest
 
 from evidence.container import read_container
+from ledger.errors import ConfigError
 from ledger.prover import Prover
 from ledger.records import Decision, Outcome, decode_entry
 from ledger.trust import parse_trust_policy
 from policies.directories import read_library_bundle
+from service.demo.stage import fresh
 from service.wiring import directory_tiles
 from tests.support.commands import Started, run
 from tests.support.demonstration import FOLDER, Runs
@@ -259,7 +260,7 @@ def test_a_whole_log_and_pack_made_anew_under_other_keys_do_not_meet_the_trust(r
     assert done.output.splitlines()[-1].startswith("TRUST NOT MET")
 
 
-@pytest.mark.parametrize("path", ["README.txt", "checkpoints/end.txt", "pack.pdf", "scope.json", "manifest.dsse.json"])
+@pytest.mark.parametrize("path", ["checkpoints/end.txt", "pack.pdf", "manifest.dsse.json"])
 def test_a_changed_byte_of_a_file_makes_it_fail_and_is_named(runs, tmp_path, path):
     data = bytearray((runs.folder / "evidence-pack.zip").read_bytes())
     # A byte of the file's content: members are stored, so that it stands in the archive as it is.
@@ -303,28 +304,32 @@ def test_the_service_refuses_the_demonstrations_keys(runs):
     )
 
 
-def a_file(folder: Path) -> None:
-    (folder / "precious").write_text("do not delete")
-
-
-def another_readme(folder: Path) -> None:
-    (folder / "README").write_text("my project")
-
-
-def nothing(folder: Path) -> None:
-    assert not list(folder.iterdir())
-
-
-@pytest.mark.parametrize("fill", [a_file, another_readme, nothing])
-def test_a_folder_that_it_did_not_make_is_left_alone(tmp_path, fill: Callable[[Path], None]):
+def test_a_folder_that_it_did_not_make_is_left_alone(tmp_path):
     folder = tmp_path / FOLDER
     folder.mkdir()
-    fill(folder)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "precious").write_text("do not delete")
     done = run("demo", "--once", cwd=tmp_path)
     assert done.status == 64
     assert done.errors == f"tallystick: {folder} exists and was not made by the demonstration\n"
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize(
+    "files", [{}, {"README": "my project"}, {"precious": "1", "README": "MADE BY TALLYSTICK DEMO"}]
+)
+def test_neither_an_empty_folder_nor_a_readme_of_others_passes_for_its_own(tmp_path, files):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match="was not made by the demonstration"):
+        fresh(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_a_folder_of_its_own_is_emptied(tmp_path):
+    fresh(tmp_path / "demo")
+    (tmp_path / "demo" / "old").write_text("of an earlier run")
+    fresh(tmp_path / "demo")
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["README"]
 
 
 # --- the README's first five minutes ---------------------------------------------------------------------------------
