@@ -10,7 +10,8 @@ The rules:
   after a pause that doubles up to a bound, or after the pause that the ledger asks for if that is longer;
 * a batch that the ledger will *never* take is halved until the culprit stands alone; that one is set aside, kept, and
   declared lost;
-* a conflict over a sequence number means that an older copy of the spool was put back: a new epoch begins.
+* a conflict over a sequence number means that an older copy of the spool was put back: a new epoch begins, and what
+  waits is numbered anew in it and posted again. A conflict of what was numbered anew is one over its id: set aside.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from enforcement.batches import QueuedRecord
 from enforcement.config import RecordingSettings
 from enforcement.ports import LedgerClient, Posted, Refused, Unavailable
 from enforcement.spool import Spool
+from ledger.records import Heartbeat
 
 __all__ = ["Drainer", "InThread"]
 
@@ -57,7 +59,7 @@ class Drainer:
         in_thread: InThread,
         taken: Callable[[Sequence[QueuedRecord]], None],
         refused: Callable[[Sequence[QueuedRecord]], None],
-        epoch_rotated: Callable[[], Awaitable[None]],
+        announcement: Callable[[], Awaitable[Heartbeat]],
     ) -> None:
         """Take the parts.
 
@@ -68,7 +70,7 @@ class Drainer:
             in_thread: How to call the spool.
             taken: Is told which records the ledger has.
             refused: Is told which records the ledger will never have.
-            epoch_rotated: Announces a new epoch.
+            announcement: Makes the first record of a new epoch.
         """
         self.reachable = True
         self._spool = spool
@@ -77,7 +79,7 @@ class Drainer:
         self._in_thread = in_thread
         self._taken = taken
         self._refused = refused
-        self._epoch_rotated = epoch_rotated
+        self._announcement = announcement
         self._failures = 0
         self._batch_records = settings.batch_records
 
@@ -107,7 +109,7 @@ class Drainer:
         elif len(records) > 1:
             self._batch_records = len(records) // 2
         else:
-            await self._set_aside(records[0], result)
+            await self._settle(records[0], result)
         return 0.0
 
     def _wait(self, result: Unavailable) -> float:
@@ -120,10 +122,11 @@ class Drainer:
         asked = min(result.retry_after_seconds or 0.0, _MAX_RETRY_AFTER_SECONDS)
         return max(pause, asked)
 
-    async def _set_aside(self, record: QueuedRecord, refusal: Refused) -> None:
+    async def _settle(self, record: QueuedRecord, refusal: Refused) -> None:
         _LOG.error("record_refused", record_id=record.record_id, seq=record.seq, status=refusal.status)
+        if refusal.conflict and not await self._in_thread(self._spool.moved_by_rotation, record):
+            await self._in_thread(self._spool.rotate_epoch, await self._announcement())
+            _LOG.warning("epoch_rotated", seq=record.seq)
+            return
         await self._in_thread(self._spool.set_aside, record, "conflict" if refusal.conflict else "refused")
         self._refused([record])
-        if refusal.conflict and record.epoch == await self._in_thread(lambda: self._spool.epoch):
-            await self._in_thread(self._spool.rotate_epoch)
-            await self._epoch_rotated()

@@ -16,7 +16,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final, Literal, ParamSpec, TypeVar
+from functools import partial
+from typing import Final, Literal, ParamSpec, TypeAlias, TypeVar
 
 import structlog
 
@@ -32,6 +33,7 @@ from ledger.records import Heartbeat, Outcome, Record
 __all__ = ["Recorder"]
 
 _LOG: Final = structlog.get_logger(__name__)
+_BeatKind: TypeAlias = Literal["start", "periodic", "stop"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -69,7 +71,7 @@ class Recorder:
             in_thread=self._in_thread,
             taken=self._resolve,
             refused=self._reject,
-            epoch_rotated=self._announce,
+            announcement=partial(self._beat_body, "start"),
         )
         self._waiting: list[tuple[Batch, asyncio.Future[list[Record]]]] = []
         self._acknowledgements: dict[str, asyncio.Future[None]] = {}
@@ -235,18 +237,19 @@ class Recorder:
         new, previous = await self._in_thread(self._spool.unannounced_epoch)
         await self._heartbeat("start", previous_epoch=previous if new else None)
 
-    async def _heartbeat(
-        self, kind: Literal["start", "periodic", "stop"], *, previous_epoch: str | None = None
-    ) -> None:
+    async def _heartbeat(self, kind: _BeatKind, *, previous_epoch: str | None = None) -> None:
+        beat = await self._beat_body(kind, previous_epoch=previous_epoch)
+        await self.record(self.batch(Draft(body=beat)), strict=False)
+
+    async def _beat_body(self, kind: _BeatKind, *, previous_epoch: str | None = None) -> Heartbeat:
         depth = await self._in_thread(self._spool.depth)
-        beat = Heartbeat(
+        return Heartbeat(
             kind=kind,
             version=self._version,
             spool_depth=depth.records,
             previous_epoch=previous_epoch,
             bundle_revision=self._bundle_revision(),
         )
-        await self.record(self.batch(Draft(body=beat)), strict=False)
 
     async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         call = asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))

@@ -1,16 +1,17 @@
 """The spool: records that are numbered, signed and durable here, until the ledger has them.
 
-What is elsewhere: posting them (`enforcement.drainer`), what is recorded (`enforcement.pep`), the file
-(`enforcement.state`).
+What is elsewhere: posting them (`enforcement.drainer`), what is recorded (`enforcement.pep`), signing
+(`enforcement.numbering`), encryption (`enforcement.sealing`), the file (`enforcement.state`).
 
 INVARIANT: sequence numbers of an epoch are given once, without gaps, in the transaction that makes the record durable;
 after a crash the next number is the one after the last that can be read. When the file is lost, a new epoch begins.
+When an older copy of it was put back, what waits under numbers that the ledger knows from elsewhere moves to a new
+epoch, whole and in order: no record is lost by it.
 
 INVARIANT: exactly one outcome for each permitted decision. A decision that permits opens a call in the transaction that
 stores it, an outcome closes it, and an outcome that closes nothing is refused.
 
-INVARIANT 6: payloads wait encrypted (XSalsa20-Poly1305 under the spool key, bound to their record); an entry itself
-holds no personal plaintext.
+INVARIANT 6: payloads wait encrypted; an entry itself holds no personal plaintext.
 """
 
 from __future__ import annotations
@@ -21,36 +22,21 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
-import nacl.exceptions
-import nacl.secret
 import nacl.signing
 
 from enforcement.batches import Batch, Depth, Item, OpenCall, QueuedRecord, RecordIdentity, opens_call
+from enforcement.numbering import RecordMaker
+from enforcement.sealing import PayloadBox
 from enforcement.state import StateDatabase
 from ledger.clock import Clock
 from ledger.errors import ConfigError, ConflictError, LedgerError, MalformedError, OverloadedError, StorageError
 from ledger.files import replace_durably
-from ledger.ports import Draft, Opening
-from ledger.records import (
-    SCHEMA_VERSION,
-    Body,
-    Decision,
-    Dropped,
-    Outcome,
-    Record,
-    commitments,
-    decode_entry,
-    encode_record,
-    new_record_id,
-    sign_record,
-)
+from ledger.ports import Draft
+from ledger.records import Body, Decision, Dropped, Heartbeat, Outcome, Record, decode_entry, new_record_id
 
 __all__ = ["Spool"]
 
 _EPOCH_FILE: Final = "epoch"
-_UNSIGNED: Final = "A" * 86 + "=="
-_CHECK: Final = b"tallystick/spool/v1"
-_SEALED: Final = msgspec.msgpack.Decoder(tuple[str, list[tuple[str, bytes, bytes]]])
 
 
 class Spool:
@@ -83,31 +69,30 @@ class Spool:
             StorageError: The file failed.
         """
         self._state = state
-        self._identity = identity
-        self._signing_key = signing_key
-        self._box = nacl.secret.SecretBox(spool_key)
+        self._maker = RecordMaker(identity, signing_key, clock)
+        self._box = PayloadBox(spool_key)
         self._clock = clock
         self._max_bytes = max_bytes
         self._new_epoch = new_epoch
         self._adopt()
 
     def _adopt(self) -> None:
-        owner = f"{self._identity.log_id}/{self._identity.enforcer_id}"
+        owner = f"{self._maker.identity.log_id}/{self._maker.identity.enforcer_id}"
         with self._state.transaction() as connection:
             meta = _meta(connection)
             if not meta:
-                _set_meta(connection, owner=owner, key_check=bytes(self._box.encrypt(_CHECK)), records=0, size=0)
+                _set_meta(connection, owner=owner, key_check=self._box.key_check(), records=0, size=0)
                 self._begin_epoch(connection, self._remembered_epoch())
             elif meta["owner"] != owner:
                 raise ConfigError(f"the state directory belongs to the enforcer {meta['owner']}, not to {owner}")
-            elif self._open_box(meta["key_check"]) != _CHECK:
+            elif not self._box.opens(meta["key_check"]):
                 raise ConfigError("the spool key does not open this spool")
         self._remember_epoch()
 
     # --- epochs
 
     def _begin_epoch(self, connection: sqlite3.Connection, previous: str | None) -> None:
-        _set_meta(connection, epoch=self._new_epoch(), seq=0, running_count=0, previous_epoch=previous or "")
+        _set_meta(connection, epoch=self._new_epoch(), seq=0, running_count=0, moved=0, previous_epoch=previous or "")
 
     def _remembered_epoch(self) -> str | None:
         try:
@@ -134,17 +119,63 @@ class Spool:
         meta: dict[str, Any] = dict(self._state.read("SELECT name, value FROM meta"))
         return meta["seq"] == 0, meta["previous_epoch"] or None
 
-    def rotate_epoch(self) -> None:
-        """Begin a new epoch, because the ledger knows numbers of this one that this file does not.
+    def rotate_epoch(self, announcement: Heartbeat) -> None:
+        """Begin a new epoch and move to it what waits, because the ledger knows numbers of the old one from elsewhere.
 
-        That happens when an older copy of the file was put back.
+        That happens when an older copy of the file was put back: the numbers that were given since are taken. The
+        records under them are new all the same, and so they get new numbers, in order, after the announcement. What
+        they changed in this file (blocks, sessions, open calls) stands.
+
+        Durability: synced when the call returns. Atomicity: all of it or nothing.
+
+        Args:
+            announcement: The first record of the new epoch; which epoch it names is set here.
 
         Raises:
             StorageError: The file failed.
         """
         with self._state.transaction() as connection:
-            self._begin_epoch(connection, _meta(connection)["epoch"])
+            old = _meta(connection)["epoch"]
+            self._begin_epoch(connection, old)
+            waiting = connection.execute("SELECT position FROM queue ORDER BY position").fetchall()
+            body = msgspec.structs.replace(announcement, previous_epoch=old)
+            self._insert(connection, Item(self.new_record_id(), Draft(body=body)))
+            for (position,) in waiting:
+                self._move(connection, position)
+            # Up to here each number of the epoch is given in this one transaction, in every copy of the file.
+            _set_meta(connection, moved=_meta(connection)["seq"])
         self._remember_epoch()
+
+    def _move(self, connection: sqlite3.Connection, position: int) -> None:
+        meta = _meta(connection)
+        seq, counted = meta["seq"] + 1, meta["running_count"]
+        select = "SELECT size, entry FROM queue WHERE position = ?"
+        size, entry = connection.execute(select, (position,)).fetchone()
+        try:
+            record, moved = self._maker.move(entry, epoch=meta["epoch"], seq=seq, counted=counted)
+            counted = record.running_count
+        except MalformedError:  # damaged: the ledger will refuse it under this number, and then it is declared lost
+            moved = entry
+        grown = len(moved) - len(entry)
+        connection.execute(
+            "UPDATE queue SET position = (SELECT max(position) + 1 FROM queue), epoch = ?, seq = ?, size = ?, entry = ?"
+            " WHERE position = ?",
+            (meta["epoch"], seq, size + grown, moved, position),
+        )
+        _set_meta(connection, seq=seq, running_count=counted, size=meta["size"] + grown)
+
+    def moved_by_rotation(self, queued: QueuedRecord) -> bool:
+        """Whether a record got its number when its epoch began.
+
+        Such a number was given once, in every copy of the file: if the ledger calls it a conflict, then it is the
+        record's id that the ledger knows with other content, and a further epoch would not help.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        meta: dict[str, Any] = dict(self._state.read("SELECT name, value FROM meta"))
+        moved: int = meta["moved"]
+        return queued.seq <= moved and queued.epoch == meta["epoch"]
 
     # --- in
 
@@ -187,8 +218,9 @@ class Spool:
 
     def _insert(self, connection: sqlite3.Connection, item: Item) -> Record:
         meta = _meta(connection)
-        record, entry = self._number(meta, item)
-        openings = self._seal(record.record_id, item.draft.openings)
+        epoch, seq = meta["epoch"], meta["seq"] + 1
+        record, entry = self._maker.make(item, epoch=epoch, seq=seq, counted=meta["running_count"])
+        openings = self._box.seal(record.record_id, item.draft.openings)
         size = len(entry) + len(openings)
         try:
             connection.execute(
@@ -206,30 +238,6 @@ class Spool:
             size=meta["size"] + size,
         )
         return record
-
-    def _number(self, meta: dict[str, Any], item: Item) -> tuple[Record, bytes]:
-        identity = self._identity
-        record = Record(
-            schema_version=SCHEMA_VERSION,
-            record_id=item.record_id,
-            log_id=identity.log_id,
-            tenant=identity.tenant,
-            environment=identity.environment,
-            enforcer_id=identity.enforcer_id,
-            epoch=meta["epoch"],
-            seq=meta["seq"] + 1,
-            running_count=meta["running_count"] + isinstance(item.draft.body, Decision),
-            time_ms=self._clock.now_ms(),
-            body=item.draft.body,
-            signature=_UNSIGNED,
-            simulated=identity.simulated,
-            pseudonym_key_id=identity.pseudonym_key_id,
-        )
-        if {opening.field for opening in item.draft.openings} != commitments(record).keys():
-            raise MalformedError("a record comes with one opening for each of its commitments")
-        entry = encode_record(sign_record(record, self._signing_key))
-        # Nothing enters the spool that the ledger would refuse for its form: it would be a hole in the sequence.
-        return decode_entry(entry), entry
 
     # --- out
 
@@ -254,7 +262,7 @@ class Spool:
         )
         queued: list[QueuedRecord] = []
         for position, record_id, epoch, seq, entry, box in rows:
-            openings = self._unseal(record_id, box)
+            openings = self._box.unseal(record_id, box)
             record = QueuedRecord(
                 position=position, record_id=record_id, epoch=epoch, seq=seq, entry=entry, openings=openings or ()
             )
@@ -279,11 +287,11 @@ class Spool:
     def set_aside(self, queued: QueuedRecord, reason: str) -> None:
         """Take a record that the ledger will never have out of the way of the others; it is kept.
 
-        Loss is itself a record: unless the number is known to the ledger (``conflict``), it is declared lost.
+        Loss is itself a record: it is declared lost.
 
         Args:
             queued: The record.
-            reason: ``refused``, ``conflict`` or ``unreadable``.
+            reason: ``refused``, ``conflict`` (the ledger has another record under its id) or ``unreadable``.
 
         Raises:
             StorageError: The file failed.
@@ -296,9 +304,8 @@ class Spool:
                 (reason, self._clock.now_ms(), queued.position),
             )
             _remove(connection, queued.position)
-            # A `Dropped` record speaks of its own epoch; one that is refused itself is not declared in turn.
-            same_epoch = queued.epoch == _meta(connection)["epoch"]
-            if reason != "conflict" and same_epoch and not isinstance(body, Dropped):
+            # A `Dropped` record that is refused itself is not declared in turn.
+            if not isinstance(body, Dropped):
                 lost = Dropped(
                     first_seq=queued.seq,
                     last_seq=queued.seq,
@@ -331,25 +338,6 @@ class Spool:
     def new_record_id(self) -> str:
         """Return an id for a record: a UUID of version 7."""
         return new_record_id(self._clock.now_ms(), secrets.token_bytes(10))
-
-    # --- payloads
-
-    def _seal(self, record_id: str, openings: Iterable[Opening]) -> bytes:
-        plain = (record_id, [(opening.field, opening.salt, opening.payload) for opening in openings])
-        return bytes(self._box.encrypt(msgspec.msgpack.encode(plain)))
-
-    def _unseal(self, record_id: str, box: bytes) -> tuple[Opening, ...] | None:
-        plain = self._open_box(box)
-        if plain is None:
-            return None
-        named, openings = _SEALED.decode(plain)
-        return tuple(Opening(*opening) for opening in openings) if named == record_id else None
-
-    def _open_box(self, box: bytes) -> bytes | None:
-        try:
-            return bytes(self._box.decrypt(box))
-        except nacl.exceptions.CryptoError:
-            return None
 
 
 def _body(entry: bytes) -> Body | None:

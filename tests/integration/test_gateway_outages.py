@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -389,6 +390,44 @@ def test_an_older_spool_that_was_put_back_begins_a_new_epoch(tmp_path: Path) -> 
         assert start.body.previous_epoch == world.ledger.records[0].epoch
 
     play(scenario, tmp_path)
+
+
+def test_calls_made_on_an_older_spool_that_was_put_back_reach_the_log_with_their_decisions(tmp_path: Path) -> None:
+    """Who can restore a backup must not be able to make executed calls vanish from a log that looks complete."""
+
+    async def scenario(world: Surroundings) -> None:
+        async with world.running():
+            await allowed(world)
+        state, copy = tmp_path / "state", tmp_path / "copy"
+        shutil.copytree(state, copy)
+        async with world.running():
+            for _ in range(3):
+                await allowed(world)
+        shutil.rmtree(state)
+        copy.rename(state)
+        known = set(world.ledger.decision_ids())
+        done = len(world.tools.calls)
+        world.ledger.fault = lambda _: web.Response(status=503)
+        async with world.running() as gateway:
+            for _ in range(3):
+                await allowed(world)
+            world.ledger.fault = lambda _: None
+            await world.settle(lambda: gateway.metrics.registry.get_sample_value("tallystick_spool_records") == 0)
+            await world.settle(lambda: len(set(world.ledger.decision_ids()) - known) == 3)
+            await allowed(world)
+        new = [one for one in world.ledger.decision_ids() if one not in known]
+        assert len(world.tools.calls) - done == len(new) == 4
+        for decision_id in new:
+            (outcome,) = world.ledger.outcomes(decision_id)
+            assert outcome.status == "completed"
+        first, second = dict.fromkeys(record.epoch for record in world.ledger.records)
+        start = next(record for record in world.ledger.records if record.epoch == second)
+        assert isinstance(start.body, Heartbeat)
+        assert (start.seq, start.body.kind, start.body.previous_epoch) == (1, "start", first)
+        assert [stream.missing for stream in world.ledger.streams()] == [(), ()]
+        assert not [record for record in world.ledger.records if isinstance(record.body, Dropped)]
+
+    play(scenario, tmp_path, server=AVAILABLE)
 
 
 def test_two_gateways_do_not_share_a_state_directory(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from enforcement.batches import QueuedRecord
+from enforcement.batches import Depth, QueuedRecord
 from enforcement.config import RecordingSettings
 from enforcement.drainer import Drainer
 from enforcement.ports import Posted, PostResult, Refused, Unavailable
 from enforcement.spool import Spool
-from ledger.records import Dropped
-from tests.support.spools import MemoryLedger, batch, denial, open_spool
+from ledger.records import Decision, Dropped, Heartbeat, decode_entry
+from tests.support.spools import MemoryLedger, batch, decision, denial, heartbeat, open_spool, outcome, record_id
 
 SETTINGS = RecordingSettings(batch_records=8, retry_min_seconds=0.1, retry_max_seconds=1)
 
@@ -25,7 +25,6 @@ class World:
         self.spool, self.ledger = spool, ledger
         self.taken: list[int] = []
         self.refused: list[int] = []
-        self.rotations = 0
         self.drainer = Drainer(
             spool,
             ledger,
@@ -33,14 +32,14 @@ class World:
             in_thread=self.directly,
             taken=lambda records: self.taken.extend(record.seq for record in records),
             refused=lambda records: self.refused.extend(record.seq for record in records),
-            epoch_rotated=self.rotated,
+            announcement=self.announcement,
         )
 
     async def directly(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    async def rotated(self) -> None:
-        self.rotations += 1
+    async def announcement(self) -> Heartbeat:
+        return Heartbeat(kind="start", version="1", spool_depth=0)
 
     async def until_empty(self) -> None:
         while await self.drainer.step() is not None:
@@ -139,17 +138,93 @@ def test_a_batch_that_was_too_large_together_is_not_lost(tmp_path: Path) -> None
     assert world.refused == []
 
 
-def test_a_conflict_over_a_number_begins_a_new_epoch_once(tmp_path: Path) -> None:
-    def answer(records: Sequence[QueuedRecord]) -> PostResult | None:
-        return Refused(409, conflict=True) if any(record.seq <= 2 for record in records) else None
+def test_records_whose_numbers_the_ledger_knows_from_elsewhere_all_arrive_in_a_new_epoch(tmp_path: Path) -> None:
+    """An older copy of the file was put back: what is new in it must reach the log, under whatever number."""
+    state, spool = open_spool(tmp_path)
+    old = spool.epoch
+    ledger = MemoryLedger(lambda records: Refused(409, conflict=True) if _foreign(records, old) else None)
+    spool.append([batch(decision(), denial(), outcome(record_id(0)), heartbeat())])
+    before = [decode_entry(one.entry) for one in spool.pending(max_records=10, max_bytes=1 << 20)]
+    world = World(spool, ledger)
+    asyncio.run(world.until_empty())
+    start, *moved = [decode_entry(one.entry) for one in ledger.taken]
+    assert isinstance(start.body, Heartbeat)
+    assert (start.seq, start.body.kind, start.body.previous_epoch) == (1, "start", old)
+    assert [(one.record_id, one.time_ms, one.body) for one in moved] == [
+        (one.record_id, one.time_ms, one.body) for one in before
+    ]
+    assert [(one.seq, one.running_count) for one in moved] == [(2, 1), (3, 2), (4, 2), (5, 2)]
+    assert {one.epoch for one in moved} == {spool.epoch} != {old}
+    assert [[opening.payload for opening in one.openings] for one in ledger.taken] == [[], [b"{}"], [b"{}"], [], []]
+    assert world.refused == []
+    assert spool.depth() == Depth(0, 0, 0)
+    state.close()
+
+
+def _foreign(records: Sequence[QueuedRecord], epoch: str) -> bool:
+    return any(record.epoch == epoch for record in records)
+
+
+def test_a_record_whose_id_the_ledger_knows_otherwise_is_declared_lost_and_begins_one_epoch_only(
+    tmp_path: Path,
+) -> None:
+    taken_ids = {record_id(0), record_id(2)}
 
     async def scenario(world: World) -> None:
         before = world.spool.epoch
         await world.until_empty()
         assert world.spool.epoch != before
+        assert world.spool.depth().set_aside == 2
+
+    def answer(records: Sequence[QueuedRecord]) -> PostResult | None:
+        return Refused(409, conflict=True) if any(one.record_id in taken_ids for one in records) else None
 
     world = play(tmp_path, scenario, answer, records=3)
-    assert (world.refused, world.taken, world.rotations) == ([1, 2], [3], 1)
+    assert world.refused == [2, 4]
+    lost = [body for body in world.ledger.bodies() if isinstance(body, Dropped)]
+    assert [(body.first_seq, body.decisions, body.reason) for body in lost] == [(2, 1, "conflict"), (4, 1, "conflict")]
+    assert len({record.epoch for record in world.ledger.taken}) == 1
+    assert sum(isinstance(body, Decision) for body in world.ledger.bodies()) == 1
+
+
+def test_a_second_copy_that_is_put_back_begins_a_second_epoch(tmp_path: Path) -> None:
+    """Numbers that were given after the move may collide again; those given by the move itself cannot."""
+    state, spool = open_spool(tmp_path)
+    spool.append([batch(denial())])
+    known = {spool.epoch}
+    world = World(spool, MemoryLedger(lambda records: Refused(409, conflict=True) if _known(records, known) else None))
+    asyncio.run(world.until_empty())
+    known.add(spool.epoch)
+    spool.append([batch(denial(), first=10)])
+    asyncio.run(world.until_empty())
+    assert spool.epoch not in known
+    assert [one.record_id for one in world.ledger.taken if one.epoch == spool.epoch][1:] == [record_id(10)]
+    assert world.refused == []
+    state.close()
+
+
+def _known(records: Sequence[QueuedRecord], epochs: set[str]) -> bool:
+    return any(record.epoch in epochs for record in records)
+
+
+def test_a_damaged_record_moves_with_the_others_and_is_then_declared_lost(tmp_path: Path) -> None:
+    state, spool = open_spool(tmp_path)
+    old = spool.epoch
+    spool.append([batch(denial(), denial(), denial())])
+    with state.transaction() as connection:
+        connection.execute("UPDATE queue SET entry = x'00' WHERE seq = 2")
+
+    def answer(records: Sequence[QueuedRecord]) -> PostResult | None:
+        if _foreign(records, old):
+            return Refused(409, conflict=True)
+        return Refused(400, conflict=False) if any(one.entry == b"\x00" for one in records) else None
+
+    world = World(spool, MemoryLedger(answer))
+    asyncio.run(world.until_empty())
+    assert world.taken == [1, 2, 4, 5]
+    (lost,) = [body for body in world.ledger.bodies() if isinstance(body, Dropped)]
+    assert (lost.first_seq, lost.last_seq, lost.reason) == (3, 3, "refused")
+    state.close()
 
 
 def test_waiters_hear_of_their_record_before_the_spool_forgets_it(tmp_path: Path) -> None:

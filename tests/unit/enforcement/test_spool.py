@@ -20,7 +20,7 @@ from ledger.errors import (
     StorageError,
 )
 from ledger.ports import Draft
-from ledger.records import Dropped, Record, decode_entry, verify_record_signature
+from ledger.records import Dropped, Heartbeat, Record, decode_entry, verify_record_signature
 from tests.support.gateway_keys import NOON_MS, SIGNING_KEY
 from tests.support.spools import (
     IDENTITY,
@@ -293,11 +293,12 @@ def test_a_loss_that_is_refused_itself_is_not_declared_for_ever(tmp_path: Path) 
     state.close()
 
 
-def test_a_number_that_the_ledger_knows_is_not_declared_lost(tmp_path: Path) -> None:
+def test_a_record_that_was_set_aside_for_a_conflict_is_declared_lost_as_well(tmp_path: Path) -> None:
     state, spool = open_spool(tmp_path)
     spool.append([batch(denial())])
     spool.set_aside(spool.pending(**ALL)[0], "conflict")
-    assert spool.pending(**ALL) == []
+    (lost,) = [decode_entry(one.entry).body for one in spool.pending(**ALL)]
+    assert lost == Dropped(first_seq=1, last_seq=1, decisions=1, reason="conflict")
     state.close()
 
 
@@ -355,15 +356,40 @@ def test_a_lost_spool_begins_a_new_epoch_that_knows_the_old_one(tmp_path: Path) 
     state.close()
 
 
-def test_a_rotated_epoch_counts_from_one(tmp_path: Path) -> None:
+START = Heartbeat(kind="start", version="1", spool_depth=0)
+
+
+def test_a_rotated_epoch_counts_from_one_and_takes_along_what_waits(tmp_path: Path) -> None:
     state, spool = open_spool(tmp_path)
-    spool.append([batch(denial())])
+    spool.append([batch(denial(), decision())])
     old = spool.epoch
-    spool.rotate_epoch()
-    assert spool.unannounced_epoch() == (True, old)
-    (records,) = spool.append([batch(denial(), first=1)])
-    assert (records_of(records)[0].seq, records_of(records)[0].running_count) == (1, 1)
-    assert [(one.epoch == old, one.seq) for one in spool.pending(**ALL)] == [(True, 1), (False, 1)]
+    spool.rotate_epoch(START)
+    assert spool.unannounced_epoch() == (False, old)
+    (records,) = spool.append([batch(denial(), first=5)])
+    assert (records_of(records)[0].seq, records_of(records)[0].running_count) == (4, 3)
+    waiting = spool.pending(**ALL)
+    assert [one.seq for one in waiting] == [1, 2, 3, 4]
+    assert {one.epoch for one in waiting} == {spool.epoch} != {old}
+    for one in waiting:
+        verify_record_signature(decode_entry(one.entry), bytes(SIGNING_KEY.verify_key))
+    assert [call.decision_id for call in spool.open_calls()] == [record_id(1)]
+    assert spool.depth().size_bytes == sum(size for (size,) in state.read("SELECT size FROM queue"))
+    spool.acknowledge(waiting)
+    assert spool.depth() == Depth(0, 0, 0)
+    state.close()
+
+
+def test_a_rotation_that_dies_leaves_the_old_epoch_whole(tmp_path: Path) -> None:
+    state, spool = open_spool(tmp_path)
+    spool.append([batch(denial(), denial())])
+    before, old = spool.pending(**ALL), spool.epoch
+    state._connection.execute(
+        "CREATE TEMP TRIGGER fail BEFORE UPDATE ON main.queue WHEN old.seq = 2 BEGIN SELECT missing FROM nowhere; END"
+    )
+    with pytest.raises(StorageError):
+        spool.rotate_epoch(START)
+    state._connection.execute("DROP TRIGGER fail")
+    assert (spool.pending(**ALL), spool.epoch) == (before, old)
     state.close()
 
 
