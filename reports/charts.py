@@ -128,7 +128,7 @@ def decisions_over_time(by_day: Mapping[str, Mapping[str, int]], first: date, la
         )
     else:
         summary = f"No decision in any of {quantity(len(buckets), unit)}."
-    canvas = Canvas(WIDTH, 178, f"Decisions by {unit} and enforcement. {summary}")
+    canvas = Canvas(WIDTH, 148, f"Decisions by {unit} and enforcement. {summary}")
     _draw_columns(canvas, buckets, max(totals))
     rows = tuple(
         (bucket.label, *(number(bucket.counts.get(kind, 0)) for kind in ENFORCEMENTS), share(total, whole))
@@ -141,7 +141,7 @@ def decisions_over_time(by_day: Mapping[str, Mapping[str, int]], first: date, la
 
 
 def _draw_columns(canvas: Canvas, buckets: Sequence[_Bucket], highest: int) -> None:
-    left, top, bottom, right = 34.0, 28.0, 148.0, WIDTH - 4
+    left, top, bottom, right = 34.0, 28.0, 118.0, WIDTH - 4
     ceiling, step = _scale(max(highest, 1))
     unit = (bottom - top) / ceiling
     for value in range(0, ceiling + 1, step):

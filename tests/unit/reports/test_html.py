@@ -277,7 +277,7 @@ def test_a_copy_in_a_directory_is_said_to_be_in_the_hands_of_the_operator() -> N
     own = "in the operator's hands"
     (anchor,) = summary.anchors
     locked = replace(anchor, kind="s3-object-lock")
-    assert f"directory / {own}" in _text(summary)
+    assert f"{anchor.location} / {own} | " in _text(summary)
     assert "(anchors), in the operator's own hands." in _text(summary)
     assert own not in _text(replace(summary, anchors=(locked,)))
     assert "names 2 copies of checkpoints kept apart (anchors)." in _text(replace(summary, anchors=(anchor, locked)))
