@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,9 @@ __all__ = ["AnswerBrokenOffError", "create_app"]
 _log = structlog.get_logger()
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+"""No path of ours has these; a router's pattern lets a line feed at a path's end pass as if it were not there."""
 
 _SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -70,6 +74,9 @@ class _Outermost:
             await send(message)
 
         try:
+            if _CONTROL.search(scope["path"]) is not None:
+                await problems.control_characters(scope["path"])(scope, receive, send_with_headers)
+                return
             await self._app(scope, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001  # whatever it was, its message must not reach the server's log
             _log.error("request_failed", **failures.describe(error))

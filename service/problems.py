@@ -37,6 +37,7 @@ __all__ = [
     "ForbiddenError",
     "Problem",
     "UnauthenticatedError",
+    "control_characters",
     "install",
     "internal_error",
     "kind_of",
@@ -189,6 +190,11 @@ def internal_error(path: str) -> Response:
     """Return the answer to a request that failed for no reason that is anybody's to know."""
     detail = "the request failed; nothing of it was acknowledged"
     return problem_response(500, "internal", "Internal error", detail, instance=path)
+
+
+def control_characters(path: str) -> Response:
+    """Return the answer to a request for a path that holds control characters."""
+    return problem_response(400, "malformed", "Malformed", "a path holds no control characters", instance=path)
 
 
 def install(app: FastAPI) -> None:

@@ -299,7 +299,7 @@ def test_a_proof_is_had_later_too(running, enforcer, policy, role):
         (f"/v1/decisions/{MISSING}/proof", 404),
         ("/v1/decisions/x", 422),
         (f"/v1/decisions/{MISSING.upper()}", 422),
-        (f"/v1/decisions/{MISSING}%0a", 422),
+        (f"/v1/decisions/{MISSING}%0a", 400),
         ("/v1/decisions/..%2f..%2fetc%2fpasswd", 404),
         (f"/v1/sessions/{'f' * 32}", 404),
         (f"/v1/sessions/{'F' * 32}", 422),
