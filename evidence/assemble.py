@@ -233,7 +233,7 @@ def _begin(
         started_ms=sources.clock.now_ms(),
         end=end,
         start=start,
-        survey=Survey(period=period, start=start),
+        survey=Survey(period=period, start=start, signed_ms=_time_of(end)),
     )
 
 
@@ -326,7 +326,7 @@ def _derive(work: _Work, bundles: Mapping[str, Bundle], replays: Sequence[Replay
         frameworks=work.request.frameworks,
         claims=_claims(work),
         replays=replays,
-        bundle_files={revision: list(pack.bundle_members(bundle)) for revision, bundle in bundles.items()},
+        held={revision: pack.held_bundle(bundle) for revision, bundle in bundles.items()},
     )
     if work.request.require_complete and derivation.population.completeness != "complete":
         raise IncompletePopulationError(f"the population is not complete: {derivation.population.completeness}")

@@ -10,7 +10,7 @@ The second walk holds one record at a time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -27,9 +27,9 @@ from evidence.controls import (
 from evidence.lines import stream_line
 from evidence.population import Survey
 from evidence.readme import readme_text
-from evidence.replays import ReplayLine, encode_replays, reperformance
+from evidence.replays import ReplayLine, check_replay, encode_replays, reperformance
 from evidence.scope import Claims, Scope, framework_bytes, make_scope
-from evidence.statements import completeness_gaps, decision_gaps, origin_gaps, replay_gaps
+from evidence.statements import completeness_gaps, decision_gaps, key_gap, origin_gaps, replay_gaps
 from evidence.subjects import POPULATION, REPLAY, STREAM, Item
 from evidence.summary import (
     AccessLine,
@@ -38,6 +38,7 @@ from evidence.summary import (
     DeniedCall,
     FrameworkSheet,
     Gap,
+    HeldBundle,
     PolicyChange,
     Population,
     Reperformance,
@@ -45,7 +46,7 @@ from evidence.summary import (
 from ledger.canonical import canonical_bytes
 from ledger.completeness import EnforcerStream, Verdict
 from ledger.errors import MalformedError, RootMismatchError
-from ledger.records import Decision, decode_entry, record_type
+from ledger.records import Decision, KeyEvent, Record, decode_entry, record_type
 
 __all__ = ["Derivation", "derive", "derived_files"]
 
@@ -89,6 +90,11 @@ class Derivation:
     gaps: tuple[Gap, ...]
 
 
+def _in_range(survey: Survey, leaves: Iterable[int]) -> list[int]:
+    """Return those of some leaves that lie in the range."""
+    return [leaf for leaf in leaves if leaf >= survey.first_leaf]
+
+
 def _population_item(
     survey: Survey, population: Population, streams: Sequence[EnforcerStream], missing_bundles: int, claims: Claims
 ) -> Item:
@@ -98,13 +104,14 @@ def _population_item(
         "end_leaf": population.end_leaf,
         "records": population.records,
         "signatures": survey.signatures,
+        "signed_after_compromise": len(_in_range(survey, survey.keyring.leaves_after_compromise())),
         "root_recomputed": population.root_recomputed,
         "decisions": population.decisions,
         "enforced": population.decisions - population.observed,
         "observed": population.observed,
         "late": len(population.late),
         "outside": population.outside,
-        "repeated_decisions": survey.links.repeated_decisions,
+        "repeated_ids": survey.links.repeated_ids,
         "enforcers": len({stream.enforcer_id for stream in streams}),
         "streams": len(streams),
         "streams_with_gaps": verdicts.count(Verdict.GAP),
@@ -143,21 +150,36 @@ class _OpenCalls:
     without_outcome: int = 0
 
 
-def _record_items(survey: Survey, entries: Iterable[bytes], calls: _OpenCalls) -> Iterator[tuple[str, Item]]:
-    """Yield the items that records of the period make, in leaf order, by subject."""
+def _record_items(
+    survey: Survey, entries: Iterable[bytes], calls: _OpenCalls, checked: Callable[[Decision], None]
+) -> Iterator[tuple[str, Item]]:
+    """Yield the items that records make, in leaf order, with their subjects: those of the period, and every key record.
+
+    A key record bears on the period whenever it was written: a compromise is mostly declared later than it happened.
+    """
+    for leaf, record in () if survey.start is None else survey.start.records():
+        if isinstance(record.body, KeyEvent):
+            yield _record_item(survey, leaf, record)
     for leaf, entry in enumerate(entries, survey.first_leaf):
         record = decode_entry(entry)
-        if not survey.period.contains(record.time_ms):
+        body = record.body
+        if not survey.period.contains(record.time_ms) and not isinstance(body, KeyEvent):
             continue
-        subject, body = record_type(record), record.body
-        derived = survey.links.derived(leaf, record)
+        subject, item = _record_item(survey, leaf, record)
         if isinstance(body, Decision):
+            checked(body)
             calls.allowed += body.enforcement == "allow"
-            calls.without_outcome += body.enforcement == "allow" and derived["outcomes"] == 0
+            calls.without_outcome += body.enforcement == "allow" and item.get("derived.outcomes") == 0
             # Observed decisions were not enforced: they satisfy no control, and no test counts them.
             if body.mode == "observe":
                 continue
-        yield subject, Item(leaf, {"envelope": record, subject: body, "derived": derived})
+        yield subject, item
+
+
+def _record_item(survey: Survey, leaf: int, record: Record) -> tuple[str, Item]:
+    subject = record_type(record)
+    derived = survey.links.derived(leaf, record)
+    return subject, Item(leaf, {"envelope": record, subject: record.body, "derived": derived})
 
 
 def _examine(tests: Iterable[ControlTest], items: Iterable[tuple[str, Item]]) -> dict[str, Examination]:
@@ -171,9 +193,14 @@ def _examine(tests: Iterable[ControlTest], items: Iterable[tuple[str, Item]]) ->
     return examinations
 
 
-def _check_replays(survey: Survey, replays: Sequence[ReplayLine]) -> None:
+def _check_replays(
+    survey: Survey, replays: Sequence[ReplayLine], held: Mapping[str, HeldBundle]
+) -> Callable[[Decision], None]:
+    """Check which decisions a list is about; return what checks its next line against its decision, in leaf order."""
     if [line.leaf for line in replays] != list(survey.decision_leaves):
         raise MalformedError("the re-performance does not list every decision of the period once, in order")
+    lines = iter(replays)
+    return lambda body: check_replay(next(lines), body, held)
 
 
 def _check_not_applicable(claims: Claims, frameworks: Sequence[Framework]) -> dict[tuple[str, str], str]:
@@ -182,6 +209,11 @@ def _check_not_applicable(claims: Claims, frameworks: Sequence[Framework]) -> di
     if len(reasons) != len(claims.not_applicable) or not reasons.keys() <= known:
         raise MalformedError("a control is declared not applicable twice, or is not in the pack's frameworks")
     return reasons
+
+
+def _key_gaps(survey: Survey) -> list[Gap]:
+    keyring = survey.keyring
+    return [key_gap(one, _in_range(survey, keyring.leaves_after(one))) for one in keyring.compromises]
 
 
 def _sheets(
@@ -222,7 +254,7 @@ def derive(
     frameworks: Sequence[Framework],
     claims: Claims,
     replays: Sequence[ReplayLine],
-    bundle_files: Mapping[str, Collection[str]],
+    held: Mapping[str, HeldBundle],
 ) -> Derivation:
     """Calculate everything that follows from the entries of a range.
 
@@ -233,7 +265,7 @@ def derive(
         frameworks: What the controls are judged by.
         claims: What the maker of the pack says.
         replays: Every decision of the period made again, in leaf order.
-        bundle_files: Paths in the pack, by revision, of the bundles that it holds.
+        held: Bundles that the pack holds, by revision.
 
     Raises:
         RootMismatchError: The entries lead to another root.
@@ -242,12 +274,14 @@ def derive(
     calculated = survey.tree.root()
     if calculated != root:
         raise RootMismatchError("the entries are not those of the checkpoint", expected=root, calculated=calculated)
-    _check_replays(survey, replays)
+    check_next = _check_replays(survey, replays, held)
     not_applicable = _check_not_applicable(claims, frameworks)
     streams = survey.streams()
     population = survey.population(streams, root_recomputed=True)
-    bundles = tuple(replace(one, files=tuple(sorted(bundle_files.get(one.revision, ())))) for one in survey.bundles())
-    missing = len({one.revision for one in bundles if one.revision not in bundle_files})
+    bundles = tuple(
+        replace(one, files=held[one.revision].files if one.revision in held else ()) for one in survey.bundles()
+    )
+    missing = len({one.revision for one in bundles if one.revision not in held})
     calls = _OpenCalls()
 
     def items() -> Iterator[tuple[str, Item]]:
@@ -255,21 +289,22 @@ def derive(
         yield from ((STREAM, _stream_item(stream)) for stream in streams)
         for line in replays:
             yield REPLAY, Item(line.leaf, {REPLAY: {"class": line.classification, "same": line.same}})
-        yield from _record_items(survey, entries(), calls)
+        yield from _record_items(survey, entries(), calls, check_next)
 
     examinations = _examine(distinct_tests(frameworks).values(), items())
     denied = tuple(survey.calls_that_did_not_pass())
     totals = reperformance(replays)
     gaps = (
-        *completeness_gaps(population, streams, survey.open_enforcers(), survey.closed_at()),
+        *completeness_gaps(population, streams, survey.open_enforcers(), survey.closed_at(), over=survey.over),
         *decision_gaps(
             population,
             open_calls=calls.without_outcome,
             allowed=calls.allowed,
-            repeated=survey.links.repeated_decisions,
+            repeated=survey.links.repeated_ids,
             unproved=sum(not call.proof for call in denied),
         ),
-        *replay_gaps(population, totals, bundles, bundle_files),
+        *replay_gaps(population, totals, bundles, held),
+        *_key_gaps(survey),
         *origin_gaps(
             simulated=survey.simulated_records,
             records=population.records,

@@ -79,7 +79,7 @@ def check_start(found: Established, policy: TrustPolicy, scope: Scope) -> None:
             start.verify(found.earlier.head)
             found.start = start
             found.report.hold("entries", f"{len(start.prior)} records before the range, each proved to stand there")
-            found.skip("records before the range", "that all key and bundle records among them are in the pack")
+            found.skip("records before the range", "that all key, bundle and stream records among them are in the pack")
 
 
 def check_known(found: Established, policy: TrustPolicy, known: bytes | None) -> None:
@@ -106,7 +106,7 @@ def walk_entries(found: Established, scope: Scope) -> None:
         if view is None:
             raise MalformedError("the pack has no such file")
         period = Period(scope.claims.from_ms, scope.claims.to_ms)
-        survey = Survey(period=period, start=found.start, roots_at=wanted)
+        survey = Survey(period=period, start=found.start, roots_at=wanted, signed_ms=scope.claims.checkpoint_ms)
         for entry in read_entries(view, scope.tree_size - scope.first_leaf):
             survey.add(entry)
         calculated, expected = survey.tree.root(), found.end.head.root

@@ -8,9 +8,8 @@ Pure. `Survey` walks the entries of a range once, in order, and
 * fills the `Links` from which derived attributes follow.
 
 A record belongs to the period if its own time does, wherever it stands in the range: enforcers hand in their records
-when they can. The period is *closed* at the first leaf from which on every enforcer that was heard of before its end
-has either shown by a heartbeat that it passed the end, or stopped in order. A decision of the period behind that leaf
-is *late*: it is counted like the others, and listed.
+when they can. Where the period is *closed* is `closing`'s part; while it is not over by the log's own clock, it is
+open. A decision of the period behind that leaf is *late*: it is counted like the others, and listed.
 
 Memory is linear in the range, about a quarter of a kilobyte for a record; entries themselves are not kept.
 """
@@ -19,7 +18,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from sys import intern
@@ -27,11 +26,13 @@ from typing import Final
 
 import msgspec
 
+from evidence.closing import Closing, close
 from evidence.lines import access_line, denied_call, policy_change, proof_path
 from evidence.links import Links
 from evidence.start_range import StartRange
 from evidence.summary import AccessLine, BundleLine, DeniedCall, PolicyChange, Population
 from ledger.completeness import EnforcerStream, assess, worst
+from ledger.enrolments import Enrolments
 from ledger.errors import EvidenceError, MalformedError, VerificationError
 from ledger.keyring import Keyring
 from ledger.merkle import CompactRange, LeafHash, RootHash, hash_leaf
@@ -151,40 +152,6 @@ _SOME_DECISION: Final = msgspec.convert(
 )
 
 
-class _Closing:
-    """Finds the leaf from which on the period is closed."""
-
-    def __init__(self, period: Period) -> None:
-        self._end_ms = period.to_ms
-        self._heard: set[str] = set()
-        self._passed: dict[str, int] = {}
-        self._stopped: dict[str, int] = {}
-
-    def add(self, leaf: int, record: Record) -> None:
-        enforcer, body = record.enforcer_id, record.body
-        if enforcer in self._passed:
-            return
-        if record.time_ms >= self._end_ms:
-            if isinstance(body, Heartbeat):
-                self._passed[enforcer] = leaf + 1
-            return
-        self._heard.add(enforcer)
-        # A stop counts only as long as nothing of the enforcer follows it.
-        self._stopped.pop(enforcer, None)
-        if isinstance(body, Heartbeat) and body.kind == "stop":
-            self._stopped[enforcer] = leaf + 1
-
-    def open_enforcers(self) -> list[str]:
-        """Return the enforcers of which nothing shows that their records of the period have all been delivered."""
-        return sorted(self._heard - self._passed.keys() - self._stopped.keys())
-
-    def leaf(self) -> int | None:
-        """Return the leaf from which on the period is closed, or None while it is open."""
-        if not self._heard or self.open_enforcers():
-            return None
-        return max(self._passed.get(one, self._stopped.get(one, 0)) for one in self._heard)
-
-
 @dataclass(slots=True, kw_only=True)
 class Survey:
     """One walk over the entries of a range; one task owns it.
@@ -193,9 +160,11 @@ class Survey:
         period: The period.
         start: What stands before the range, if it does not begin at leaf 0; its records are taken in at once.
         roots_at: Tree sizes at which the root is to be kept, in ``roots``.
+        signed_ms: When the end checkpoint was signed, by the log's own clock; None if that is not known.
         tree: The tree so far.
         roots: Roots at the sizes asked for.
         keyring: Keys that the log introduced.
+        enrolments: From when to when each enforcer could write.
         links: What follows for one record from others.
         log_id: The log that every record names.
         tenant: The tenant that every record names.
@@ -213,9 +182,11 @@ class Survey:
     period: Period
     start: StartRange | None = None
     roots_at: frozenset[int] = frozenset()
+    signed_ms: int | None = None
     tree: CompactRange = field(init=False)
     roots: dict[int, RootHash] = field(default_factory=dict)
     keyring: Keyring = field(default_factory=Keyring)
+    enrolments: Enrolments = field(default_factory=Enrolments)
     links: Links = field(init=False)
     log_id: str | None = None
     tenant: str | None = None
@@ -228,16 +199,16 @@ class Survey:
     policy_changes: list[PolicyChange] = field(default_factory=list)
     access: list[AccessLine] = field(default_factory=list)
     proved_leaves: dict[int, LeafHash] = field(default_factory=dict)
-    _closing: _Closing = field(init=False)
+    _closing: Closing | None = None
     _tallies: _Tallies = field(default_factory=_Tallies)
     _usage: dict[BundleReference, _Usage] = field(default_factory=dict)
     _decision_leaves: array[int] = field(default_factory=lambda: array("Q"))
     _thin_records: list[Record] = field(default_factory=list)
+    _prior: list[tuple[int, Record]] = field(default_factory=list)
     _before: dict[tuple[str, str], Record] = field(default_factory=dict)
     _examples: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._closing = _Closing(self.period)
         self.links = Links(whole=self.start is None)
         self.tree = CompactRange() if self.start is None else self.start.tree()
         self._keep_root()
@@ -245,7 +216,7 @@ class Survey:
             self._check(leaf, record)
             if isinstance(record.body, BundleEvent):
                 self.links.add(leaf, record)
-            self._closing.add(leaf, record)
+            self._prior.append((leaf, _thin(record)))
             stream = (record.enforcer_id, record.epoch)
             known = self._before.get(stream)
             if known is None or known.seq < record.seq:
@@ -265,6 +236,7 @@ class Survey:
             self.keyring.check(leaf, record)
         except VerificationError as error:
             raise VerificationError(f"leaf {leaf}: {error}") from error
+        self.enrolments.add(leaf, record)
         self.log_id = self.log_id or record.log_id
         self.tenant = self.tenant or record.tenant
         if (record.log_id, record.tenant) != (self.log_id, self.tenant):
@@ -291,7 +263,6 @@ class Survey:
         self.environments.add(record.environment)
         self.records_by_type[record_type(record)] += 1
         self.links.add(leaf, record)
-        self._closing.add(leaf, record)
         self._thin_records.append(_thin(record))
         self._list(leaf, hashed, record)
         return record
@@ -336,13 +307,27 @@ class Survey:
         """Leaves of the decisions of the period, in order."""
         return self._decision_leaves
 
+    @property
+    def over(self) -> bool:
+        """Whether the period was over when the end checkpoint was signed."""
+        return self.signed_ms is None or self.period.to_ms <= self.signed_ms
+
+    def _leaves(self) -> Iterator[tuple[int, Record]]:
+        yield from self._prior
+        yield from enumerate(self._thin_records, self.first_leaf)
+
+    def _close(self) -> Closing:
+        if self._closing is None:
+            self._closing = close(self._leaves, self.enrolments.all(), self.period.to_ms)
+        return self._closing
+
     def closed_at(self) -> int | None:
         """Return the leaf from which on the period is closed, or None while it is open."""
-        return self._closing.leaf()
+        return self._close().leaf if self.over else None
 
     def open_enforcers(self) -> list[str]:
         """Return the enforcers that keep the period open."""
-        return self._closing.open_enforcers()
+        return list(self._close().open_enforcers)
 
     def is_decision_of_period(self, record: Record) -> bool:
         """Whether a record is a decision of the period."""
@@ -350,7 +335,14 @@ class Survey:
 
     def streams(self) -> list[EnforcerStream]:
         """Return the completeness of every enforcer and epoch."""
-        return assess(self._thin_records, end_ms=self.period.to_ms, before=self._before.values())
+        return assess(
+            self._thin_records,
+            from_ms=self.period.from_ms,
+            end_ms=self.period.to_ms,
+            signed_ms=self.signed_ms,
+            before=self._before.values(),
+            enrolments=self.enrolments.all(),
+        )
 
     def bundles(self) -> list[BundleLine]:
         """Return the bundles that decided in the period, by first leaf; their files are not filled in."""

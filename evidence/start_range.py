@@ -8,8 +8,9 @@ along as *prior records*, each with its inclusion proof under the start checkpoi
 * the last record of each enforcer and epoch, so that sequence numbers can be counted on from there.
 
 Each prior record is proved to stand where it is said to stand. That *all* of them were taken along is not proved: a
-key's retirement that the maker of the pack leaves out cannot be noticed from the pack. A verifier says so. Leaving out
-a bundle or stream record can only make a test or the completeness fail.
+key's retirement that the maker of the pack leaves out cannot be noticed from the pack, nor can the last record of an
+enforcer that was silent ever since, if its introduction is left out as well. A verifier says so, and completeness is
+said of the streams that came along. Leaving out a bundle record can only make a test fail.
 
 ``population/start-range.json`` (RFC 8785; line breaks are ours)::
 

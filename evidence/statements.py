@@ -5,13 +5,14 @@ Pure. Every number comes with its denominator. A verifier makes the same sentenc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from evidence.summary import BundleLine, Gap, Population, Reperformance
+from evidence.summary import BundleLine, Gap, HeldBundle, Population, Reperformance
 from ledger.completeness import EnforcerStream, Verdict
+from ledger.keyring import Compromise
 
-__all__ = ["completeness_gaps", "decision_gaps", "not_proved", "origin_gaps", "proved", "replay_gaps"]
+__all__ = ["completeness_gaps", "decision_gaps", "key_gap", "not_proved", "origin_gaps", "proved", "replay_gaps"]
 
 _SHOWN_LEAVES: Final = 20
 _SHORT_HEX: Final = 12
@@ -45,7 +46,8 @@ def not_proved(population: Population) -> tuple[str, ...]:
     first = population.first_leaf
     return (
         *sentences,
-        f"That all key and bundle records before leaf {first} were taken along, not only those here.",
+        f"That all key, bundle and stream records before leaf {first} were taken along, not only those here.",
+        f"That no stream before leaf {first} was left out: completeness is said of the streams that came along.",
         f"That no decision of the period stands before leaf {first}: only the log's clock says so.",
     )
 
@@ -56,20 +58,40 @@ def _leaves(leaves: Sequence[int]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
+def _named(stream: EnforcerStream) -> str:
+    epoch = f", epoch {stream.epoch[:_SHORT_HEX]}" if stream.epoch else ""
+    return f"{stream.enforcer_id}{epoch}"
+
+
 def completeness_gaps(
-    population: Population, streams: Sequence[EnforcerStream], open_enforcers: Sequence[str], closed_at: int | None
+    population: Population,
+    streams: Sequence[EnforcerStream],
+    open_enforcers: Sequence[str],
+    closed_at: int | None,
+    *,
+    over: bool,
 ) -> list[Gap]:
-    """Return what may be missing from the population."""
+    """Return what may be missing from the population.
+
+    Args:
+        population: The population.
+        streams: Completeness by enforcer and epoch.
+        open_enforcers: Enforcers that keep the period open.
+        closed_at: Leaf from which on it is closed, or None.
+        over: It was over when the end checkpoint was signed.
+    """
     gaps = [
-        Gap(kind="stream", sentence=f"{one.enforcer_id}, epoch {one.epoch[:_SHORT_HEX]}: {one.verdict}: {one.reason}.")
+        Gap(kind="stream", sentence=f"{_named(one)}: {one.verdict}: {one.reason}.")
         for one in streams
         if one.verdict is not Verdict.COMPLETE
     ]
+    if not over:
+        gaps.append(Gap(kind="open period", sentence="The end checkpoint was signed before the period was over."))
     gaps += [
         Gap(kind="open period", sentence=f"Nothing shows that {one} had handed in all its records of the period.")
         for one in open_enforcers
     ]
-    if closed_at is None and not open_enforcers:
+    if over and closed_at is None and not open_enforcers:
         gaps.append(Gap(kind="open period", sentence="No enforcer was heard of before the end of the period."))
     if population.late:
         told = f"{len(population.late)} of {population.decisions} decisions of the period arrived after it was closed"
@@ -84,7 +106,7 @@ def decision_gaps(population: Population, *, open_calls: int, allowed: int, repe
         population: The population.
         open_calls: Allowed calls of the period without an outcome.
         allowed: Allowed calls of the period.
-        repeated: Decisions of the range whose id had occurred before.
+        repeated: Records of the range whose id had occurred before.
         unproved: Calls that did not pass and have no proof file of their own.
     """
     total = population.decisions
@@ -97,7 +119,7 @@ def decision_gaps(population: Population, *, open_calls: int, allowed: int, repe
             open_calls,
             f"{open_calls} of {allowed} allowed calls of the period have no outcome in this range.",
         ),
-        "repeated": (repeated, f"{repeated} decisions have an id that another decision had before."),
+        "repeated": (repeated, f"{repeated} records have an id that another record had before."),
         "proofs": (
             unproved,
             f"{unproved} calls that did not pass have no proof file of their own; the recalculated root proves them.",
@@ -106,11 +128,19 @@ def decision_gaps(population: Population, *, open_calls: int, allowed: int, repe
     return [Gap(kind=kind, sentence=sentence) for kind, (count, sentence) in told.items() if count]
 
 
+def _false_name(population: Population, line: BundleLine, held: HeldBundle) -> str:
+    return (
+        f"{line.decisions} of {population.decisions} decisions, between leaves {line.first_leaf} and {line.last_leaf}, "
+        f"name the bundle {line.revision[:_SHORT_HEX]} as {line.name}, run by {line.engine}; "
+        f"its own manifest says {held.name}, for {held.engine}."
+    )
+
+
 def replay_gaps(
     population: Population,
     reperformance: Reperformance,
     bundles: Sequence[BundleLine],
-    held: Collection[str] | Mapping[str, object],
+    held: Mapping[str, HeldBundle],
 ) -> list[Gap]:
     """Return which decisions could not be made again exactly, and which bundles are not in the pack.
 
@@ -118,7 +148,7 @@ def replay_gaps(
         population: The population.
         reperformance: What the replays gave.
         bundles: Bundles that decided in the period.
-        held: Revisions that are in the pack.
+        held: Bundles that are in the pack, by revision.
     """
     total = population.decisions
     gaps = [
@@ -131,6 +161,11 @@ def replay_gaps(
         if one.revision not in held
     ]
     gaps += [
+        Gap(kind="bundle", sentence=_false_name(population, one, held[one.revision]))
+        for one in bundles
+        if one.revision in held and (one.name, one.engine) != (held[one.revision].name, held[one.revision].engine)
+    ]
+    gaps += [
         Gap(kind="replay", sentence=f"{count} of {total} decisions could not be made again exactly: {name}.")
         for name, count in reperformance.by_class.items()
         if name != "exact"
@@ -139,6 +174,21 @@ def replay_gaps(
         told = f"{len(reperformance.different)} of {reperformance.by_class.get('exact', 0)} exact replays came out"
         gaps.append(Gap(kind="replay", sentence=f"{told} otherwise: leaves {_leaves(reperformance.different)}."))
     return gaps
+
+
+def key_gap(compromise: Compromise, leaves: Sequence[int]) -> Gap:
+    """Return what a declared compromise takes from the evidence.
+
+    Args:
+        compromise: What a key record declares.
+        leaves: Records of the range that the key signed although it was compromised by then.
+    """
+    told = (
+        f"Leaf {compromise.leaf} declares the {compromise.purpose} key {compromise.key_id} of {compromise.subject} "
+        f"compromised since the tree of {compromise.since} leaves"
+    )
+    signed = f"; it signed {len(leaves)} records of the range since: leaves {_leaves(leaves)}" if leaves else ""
+    return Gap(kind="key", sentence=f"{told}{signed}.")
 
 
 def origin_gaps(*, simulated: int, records: int, maker_simulated: bool, witnesses: int, anchors: int) -> list[Gap]:

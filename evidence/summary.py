@@ -111,7 +111,7 @@ class Population:
         by_effect: PERMIT, DENY, … of these.
         by_enforcement: allow, deny, ask, kill of these.
         observed: Decisions in observe mode among them: made and recorded but not enforced; they satisfy no control.
-        late: Leaves of decisions of the period that stand behind the first checkpoint after its end.
+        late: Leaves of decisions of the period that arrived after it was closed.
         outside: Decisions in the range whose time lies outside the period.
         by_day: Decisions of the period by UTC day (``YYYY-MM-DD``) and enforcement.
         by_tool: Decisions of the period by ``server/tool`` and enforcement.
@@ -195,6 +195,21 @@ class BundleLine:
     decisions: int
     first_leaf: int
     last_leaf: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBundle:
+    """A bundle of which the pack has a copy.
+
+    Attributes:
+        name: Its name, as its own manifest says.
+        engine: The engine that it is written for, as its own manifest says.
+        files: Paths in the pack, sorted.
+    """
+
+    name: str
+    engine: str
     files: tuple[str, ...]
 
 

@@ -3,10 +3,19 @@
 Pure. Within one epoch an enforcer numbers its records from 1 without gaps and counts its decisions along. From the
 records that arrived, in any order, `assess` says for each enforcer and epoch:
 
-* ``complete``: every number from 1 to the last is there, the running count agrees, and a heartbeat shows that the
-  stream went on beyond the end of the period (or was closed in order);
+* ``complete``: every number from 1 to the last is there, the running count agrees, and the stream is known to have
+  passed the end of the period, or to have ended;
 * ``tail unknown``: no gap is seen, but nothing shows that there was no later record;
-* ``gap``: numbers are missing or were declared lost, a number occurs twice, or the running count disagrees.
+* ``gap``: numbers are missing or were declared lost, a number occurs twice, or the running count disagrees; or a later
+  epoch names this one as the one before it, and no record of it is here.
+
+A stream has *passed* the end of a period with a heartbeat at or beyond it, behind which no higher number has a time
+before the end: a clock that was once ahead shows nothing. A stream has *ended* if it stopped in order and the keys of
+its enforcer were retired afterwards, so that nothing can follow; or if they were retired before the period began. A
+stop alone shows nothing: epochs go on after a restart.
+
+An enforcer that the log introduced before the end of the period, and of which no record is here, is ``tail unknown``:
+silence is not the same as nothing to tell. Nothing is ``complete`` while the period is not over by the log's own clock.
 
 Declared loss (a `Dropped` record) is honest but still loss: it is listed apart from what is missing without a word, and
 neither passes as complete.
@@ -15,13 +24,17 @@ neither passes as complete.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
+from ledger.enrolments import Enrolment
 from ledger.records import Decision, Dropped, Heartbeat, Record
 
 __all__ = ["EnforcerStream", "Verdict", "assess", "worst"]
+
+_NO_EPOCH: Final = ""
 
 
 class Verdict(StrEnum):
@@ -38,7 +51,7 @@ class EnforcerStream:
 
     Attributes:
         enforcer_id: Who wrote them.
-        epoch: Which epoch.
+        epoch: Which epoch; empty for an enforcer of which no record is here.
         verdict: See the module's text.
         reason: One sentence.
         records: How many arrived.
@@ -102,24 +115,78 @@ def _count_mismatch(records: list[Record], losses: list[tuple[int, Dropped]], co
     return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Period:
+    """The period, and when somebody signed for the log: POSIX milliseconds."""
+
+    from_ms: int
+    end_ms: int | None
+    signed_ms: int | None
+
+    @property
+    def over(self) -> bool:
+        """Whether it was over when the log was signed."""
+        return self.end_ms is None or self.signed_ms is None or self.end_ms <= self.signed_ms
+
+    def passed(self, records: list[Record]) -> bool:
+        """Whether records, by sequence number, show that the stream went on beyond the end."""
+        if self.end_ms is None:
+            return False
+        beyond = False
+        for record in records:
+            if record.time_ms < self.end_ms:
+                beyond = False
+            elif isinstance(record.body, Heartbeat):
+                beyond = True
+        return beyond
+
+
+def _stopped(record: Record) -> bool:
+    return isinstance(record.body, Heartbeat) and record.body.kind == "stop"
+
+
+def _ending_by_retirement(records: list[Record], from_ms: int, retired_ms: int) -> tuple[Verdict, str]:
+    last = records[-1]
+    if _stopped(last):
+        return Verdict.COMPLETE, f"all {last.seq} numbers are accounted for, it stopped and its key was retired"
+    if retired_ms <= from_ms and all(record.time_ms < from_ms for record in records):
+        return Verdict.COMPLETE, f"its key was retired after number {last.seq}, before the period began"
+    return Verdict.TAIL_UNKNOWN, f"its key was retired, and nothing shows what came between number {last.seq} and that"
+
+
+def _ending(records: list[Record], period: _Period, enrolment: Enrolment | None) -> tuple[Verdict, str]:
+    """Say what shows that nothing is missing behind the last of a stream's records.
+
+    Args:
+        records: By sequence number, without gaps; at least one.
+        period: The period.
+        enrolment: The one in which they were written, if that is known.
+    """
+    last = records[-1]
+    if period.passed(records):
+        return Verdict.COMPLETE, f"all {last.seq} numbers are accounted for beyond the end of the period"
+    if enrolment is not None and enrolment.retired_ms is not None:
+        return _ending_by_retirement(records, period.from_ms, enrolment.retired_ms)
+    if _stopped(last) and period.end_ms is None:
+        return Verdict.COMPLETE, f"all {last.seq} numbers are accounted for and the stream was closed"
+    if _stopped(last):
+        return Verdict.TAIL_UNKNOWN, f"it stopped at number {last.seq}, and nothing shows that it did not go on"
+    return Verdict.TAIL_UNKNOWN, "no heartbeat shows what came after the last record"
+
+
 def _assess_stream(
-    enforcer_id: str, epoch: str, arrived: list[Record], before: Record | None, end_ms: int | None
+    arrived: list[Record], before: Record | None, period: _Period, enrolment: Enrolment | None
 ) -> EnforcerStream:
     first, counted = (1, 0) if before is None else (before.seq + 1, before.running_count)
     # What stands at or below the number before the range is an earlier range's to account for.
     records = sorted((record for record in arrived if record.seq >= first), key=lambda record: record.seq)
-    if not records:
-        assert before is not None  # a stream is known by a record
-        return _silent_stream(before, end_ms)
+    known = records if before is None else [before, *records]
     sequence = [record.seq for record in records]
     losses = [(record.seq, record.body) for record in records if isinstance(record.body, Dropped)]
     lost = sorted((body.first_seq, body.last_seq) for _, body in losses)
-    present = sorted([*_ranges(sequence), *lost])
-    missing = _missing(present, first)
-    beats = [record for record in records if isinstance(record.body, Heartbeat)]
-    last_beat = max((record.time_ms for record in beats), default=None)
-    last = records[-1]
-    closed = isinstance(last.body, Heartbeat) and last.body.kind == "stop"
+    missing = _missing(sorted([*_ranges(sequence), *lost]), first)
+    beats = [record.time_ms for record in known if isinstance(record.body, Heartbeat)]
+    last = known[-1]
     twice = len(set(sequence)) != len(sequence)
     mismatch = None if missing or twice else _count_mismatch(records, losses, counted)
     if missing:
@@ -133,15 +200,11 @@ def _assess_stream(
         verdict, reason = Verdict.GAP, "a sequence number occurs twice"
     elif mismatch is not None:
         verdict, reason = Verdict.GAP, f"the running count of decisions is wrong at sequence number {mismatch}"
-    elif closed:
-        verdict, reason = Verdict.COMPLETE, f"all {last.seq} numbers are accounted for and the stream was closed"
-    elif last_beat is not None and end_ms is not None and last_beat >= end_ms:
-        verdict, reason = Verdict.COMPLETE, f"all {last.seq} numbers are accounted for beyond the end of the period"
     else:
-        verdict, reason = Verdict.TAIL_UNKNOWN, "no heartbeat shows what came after the last record"
+        verdict, reason = _ending(known, period, enrolment)
     return EnforcerStream(
-        enforcer_id=enforcer_id,
-        epoch=epoch,
+        enforcer_id=last.enforcer_id,
+        epoch=last.epoch,
         verdict=verdict,
         reason=reason,
         records=len(records),
@@ -150,55 +213,99 @@ def _assess_stream(
         missing=missing,
         lost=tuple(lost),
         lost_decisions=sum(body.decisions for _, body in losses),
-        last_heartbeat_ms=last_beat,
+        last_heartbeat_ms=max(beats, default=None),
     )
 
 
-def _silent_stream(before: Record, end_ms: int | None) -> EnforcerStream:
-    """Assess a stream of which nothing arrived in the range."""
-    beat = before.time_ms if isinstance(before.body, Heartbeat) else None
-    if isinstance(before.body, Heartbeat) and before.body.kind == "stop":
-        verdict, reason = Verdict.COMPLETE, f"the stream was closed at number {before.seq}, before the range"
-    elif beat is not None and end_ms is not None and beat >= end_ms:
-        verdict, reason = Verdict.COMPLETE, "the stream had passed the end of the period before the range"
-    else:
-        verdict, reason = Verdict.TAIL_UNKNOWN, f"nothing shows what came after number {before.seq}, before the range"
+def _absent(enforcer_id: str, epoch: str, verdict: Verdict, reason: str) -> EnforcerStream:
+    """Return a stream of which no record is here."""
     return EnforcerStream(
-        enforcer_id=before.enforcer_id,
-        epoch=before.epoch,
+        enforcer_id=enforcer_id,
+        epoch=epoch,
         verdict=verdict,
         reason=reason,
         records=0,
         decisions=0,
-        last_seq=before.seq,
+        last_seq=0,
         missing=(),
         lost=(),
         lost_decisions=0,
-        last_heartbeat_ms=beat,
+        last_heartbeat_ms=None,
     )
 
 
+def _silent(enrolment: Enrolment, period: _Period) -> EnforcerStream | None:
+    """Return the stream of an enforcer that never delivered a record, unless it was not enrolled in the period."""
+    if enrolment.epochs or (period.end_ms is not None and enrolment.introduced_ms >= period.end_ms):
+        return None
+    if enrolment.retired_ms is None:
+        reason = f"it was introduced at leaf {enrolment.leaf}, and no record of it is here"
+    elif enrolment.retired_ms > period.from_ms:
+        reason = f"no record of it is here, from its introduction at leaf {enrolment.leaf} to the end of its key"
+    else:
+        return None
+    return _absent(enrolment.enforcer_id, _NO_EPOCH, Verdict.TAIL_UNKNOWN, reason)
+
+
+def _lost_epochs(records: Iterable[Record], known: Mapping[tuple[str, str], object]) -> list[EnforcerStream]:
+    """Return the epochs that a later one names as the one before it, and of which no record is here."""
+    named = {
+        (record.enforcer_id, record.body.previous_epoch)
+        for record in records
+        if isinstance(record.body, Heartbeat) and record.body.previous_epoch is not None
+    }
+    reason = "a later epoch names it as the one before, and no record of it is here"
+    return [_absent(*stream, Verdict.GAP, reason) for stream in sorted(named - known.keys())]
+
+
 def assess(
-    records: Iterable[Record], *, end_ms: int | None = None, before: Iterable[Record] = ()
+    records: Iterable[Record],
+    *,
+    from_ms: int = 0,
+    end_ms: int | None = None,
+    signed_ms: int | None = None,
+    before: Iterable[Record] = (),
+    enrolments: Iterable[Enrolment] = (),
 ) -> list[EnforcerStream]:
     """Say for each enforcer and epoch what its sequence numbers prove.
 
     Args:
         records: All records of a log from its first leaf on, in any order; or from a later leaf on, with ``before``.
-        end_ms: End of the period, POSIX milliseconds; None leaves every stream that was not closed "tail unknown".
+        from_ms: Start of the period, POSIX milliseconds.
+        end_ms: Its end; None leaves every stream that was not closed "tail unknown".
+        signed_ms: When the log was signed, by its own clock; None if that is not known.
         before: Of each stream that had records before the first leaf of ``records``, the one with the highest number.
+        enrolments: Who could write when, by the key records of the log.
 
     Returns:
-        One stream for each enforcer and epoch, sorted by enforcer and first arrival.
+        One stream for each enforcer and epoch, sorted by enforcer and first arrival; then epochs and enforcers of which
+        no record is here.
     """
+    period = _Period(from_ms=from_ms, end_ms=end_ms, signed_ms=signed_ms)
     streams: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
     earlier = {(record.enforcer_id, record.epoch): record for record in before}
     for key in earlier:
         streams[key] = []
     for record in records:
         streams[record.enforcer_id, record.epoch].append(record)
-    assessed = [_assess_stream(*key, members, earlier.get(key), end_ms) for key, members in streams.items()]
+    enrolled = list(enrolments)
+    # The last one in which an epoch was written in decides what came behind its records.
+    written_in = {(one.enforcer_id, epoch): one for one in enrolled for epoch in one.epochs}
+    assessed = [
+        _assess_stream(members, earlier.get(key), period, written_in.get(key)) for key, members in streams.items()
+    ]
+    heard = (record for members in (earlier.values(), *streams.values()) for record in members)
+    assessed += _lost_epochs(heard, streams)
+    assessed += [stream for one in enrolled if (stream := _silent(one, period)) is not None]
+    if not period.over:
+        assessed = [_not_over(stream) for stream in assessed]
     return sorted(assessed, key=lambda stream: stream.enforcer_id)
+
+
+def _not_over(stream: EnforcerStream) -> EnforcerStream:
+    if stream.verdict is not Verdict.COMPLETE:
+        return stream
+    return replace(stream, verdict=Verdict.TAIL_UNKNOWN, reason="the log was signed before the period was over")
 
 
 def worst(streams: Iterable[EnforcerStream]) -> Verdict:

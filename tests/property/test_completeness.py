@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +56,9 @@ def arrived(draw: st.DrawFn) -> list[Record]:
         records = [*records, draw(st.sampled_from(records))]
     if draw(st.booleans()):
         place = draw(st.integers(0, len(records) - 1))
+        records[place] = msgspec.structs.replace(records[place], time_ms=draw(st.integers(990, 1_040)))
+    if draw(st.booleans()):
+        place = draw(st.integers(0, len(records) - 1))
         records[place] = StreamWriter.recounted(records[place], draw(st.integers(0, 20)))
     return draw(st.permutations(records))
 
@@ -71,8 +75,11 @@ def expected(records: Sequence[Record], end_ms: int | None) -> Expected:
         for place, record in enumerate(ordered)
     )
     beats = [record for record in records if isinstance(record.body, Heartbeat)]
-    closed = isinstance(ordered[-1].body, Heartbeat) and ordered[-1].body.kind == "stop"
-    beyond = end_ms is not None and any(beat.time_ms >= end_ms for beat in beats)
+    closed = end_ms is None and isinstance(ordered[-1].body, Heartbeat) and ordered[-1].body.kind == "stop"
+    beyond = end_ms is not None and any(
+        beat.time_ms >= end_ms and not any(record.seq > beat.seq and record.time_ms < end_ms for record in records)
+        for beat in beats
+    )
     if missing or lost or len(set(numbers)) != len(numbers) or not right_counts:
         verdict = Verdict.GAP
     else:

@@ -162,6 +162,18 @@ def pack_entries(entries: Sequence[bytes]) -> bytes:
     return file.getvalue()
 
 
+def late_day(log: PackLog) -> int:
+    """Write a complete day of which one decision arrives after its period was closed, and return that one's leaf."""
+    log.begin()
+    log.call(at_ms=FROM_MS)
+    log.call(at_ms=TO_MS - 1)
+    late = log.entries.pop()
+    log.end()
+    log.call(at_ms=TO_MS + 2000)
+    log.entries.append(late)
+    return len(log.entries) - 1
+
+
 class _Entries:
     """What the integrator reads."""
 

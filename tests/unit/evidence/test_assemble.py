@@ -31,8 +31,8 @@ from ledger.records import Heartbeat, KeyEvent
 from ledger.signers.local import LocalEnvelopeSigner
 from ledger.trust import TrustPolicy
 from policies.bundles import bundle_from_files
-from tests.support.ledger import make_key
-from tests.support.packs import FROM_MS, POLICY, TO_MS, PackLog, read_files, render_stand_in, shop_bundle
+from tests.support.ledger import Enforcer, make_key
+from tests.support.packs import FROM_MS, POLICY, TO_MS, PackLog, late_day, read_files, render_stand_in, shop_bundle
 from tests.unit.evidence.conftest import MadePack
 
 
@@ -255,12 +255,39 @@ def test_an_open_period_and_open_calls_are_gaps(log: PackLog, tmp_path: Path) ->
 
 
 def test_a_late_decision_is_a_gap_that_names_its_leaf(log: PackLog, tmp_path: Path) -> None:
-    log.small_day()
-    leaf = log.call(at_ms=TO_MS - 1)
+    leaf = late_day(log)
     log.publish()
     summary = log.pack(tmp_path / "pack.zip").summary
     assert summary.population.late == (leaf,)
     assert any(f"leaves {leaf}." in gap.sentence for gap in summary.gaps if gap.kind == "late")
+
+
+def test_a_period_that_ends_after_the_checkpoint_is_neither_complete_nor_closed(log: PackLog, tmp_path: Path) -> None:
+    log.small_day()
+    year_ms = 365 * 86_400_000
+    for enforcer in (log.service, log.gateway):
+        log.add(enforcer, enforcer.heartbeat(), at_ms=TO_MS + year_ms)
+    log.publish(at_ms=TO_MS + year_ms - 1000)
+    path = tmp_path / "pack.zip"
+    summary = log.pack(path, request=log.request(to_ms=TO_MS + year_ms)).summary
+    assert summary.population.completeness == "tail unknown"
+    assert any("signed before the period was over" in gap.sentence for gap in summary.gaps)
+    assert sheet(summary, "hipaa", "164.312(b)").status is ControlStatus.NOT_SATISFIED
+    assert verify_pack(path, trust=log.trust).status is Status.PROVEN
+
+
+def test_a_silent_gateway_is_named_and_fails_the_controls_on_completeness(log: PackLog, tmp_path: Path) -> None:
+    log.begin()
+    log.add(log.service, log.service.introduction(Enforcer(enforcer_id="gateway-2", seed=9)))
+    log.call(at_ms=FROM_MS + 1000, arguments='{"amount": 1}')
+    log.call(arguments='{"amount": 501}')
+    log.end()
+    log.publish()
+    summary = log.pack(tmp_path / "pack.zip").summary
+    assert summary.population.completeness == "tail unknown"
+    (gap,) = [gap.sentence for gap in summary.gaps if gap.kind == "stream"]
+    assert gap.startswith("gateway-2: tail unknown: it was introduced at leaf 8")
+    assert sheet(summary, "hipaa", "164.312(b)").status is ControlStatus.NOT_SATISFIED
 
 
 def test_a_bundle_of_which_there_is_no_copy_is_a_gap_and_its_decisions_cannot_be_replayed(
@@ -465,7 +492,7 @@ def test_a_range_may_begin_at_an_earlier_checkpoint(log: PackLog, tmp_path: Path
     report = verify_pack(assembled.path, trust=log.trust)
     assert report.status is Status.PROVEN
     assert {"consistency", "entries"} <= {check.name for check in report.checked}
-    assert any("key and bundle records" in sentence for sentence in report.not_checked)
+    assert any("key, bundle and stream records" in sentence for sentence in report.not_checked)
 
 
 def test_a_start_checkpoint_signed_within_the_period_is_refused(log: PackLog, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from evidence.population import MAX_PERIOD_MS, Period, Survey
 from evidence.summary import Population
 from ledger.errors import EvidenceError, MalformedError, VerificationError
 from ledger.merkle import hash_leaf, root_of_leaves
-from ledger.records import Dropped, Heartbeat, decode_entry, encode_record, sign_record
+from ledger.records import Dropped, Heartbeat, KeyEvent, decode_entry, encode_record, sign_record
 from tests.support.ledger import Enforcer
-from tests.support.packs import FROM_MS, TO_MS, PackLog
+from tests.support.packs import FROM_MS, TO_MS, PackLog, late_day
 
 
 def survey(log: PackLog, **options: Any) -> Survey:
@@ -22,6 +22,16 @@ def survey(log: PackLog, **options: Any) -> Survey:
     for entry in log.entries:
         made.add(entry)
     return made
+
+
+def retirement(enforcer: Enforcer) -> KeyEvent:
+    return KeyEvent(
+        action="retired",
+        purpose="enforcer",
+        algorithm="ed25519",
+        subject=enforcer.enforcer_id,
+        key_id=f"{enforcer.enforcer_id}-key",
+    )
 
 
 def population(log: PackLog) -> Population:
@@ -116,11 +126,86 @@ def test_a_heartbeat_before_the_end_closes_nothing(log: PackLog) -> None:
     assert survey(log).closed_at() is None
 
 
-def test_an_enforcer_that_stopped_in_order_keeps_nothing_open(log: PackLog) -> None:
+def test_an_enforcer_that_stopped_in_mid_period_keeps_it_open(log: PackLog) -> None:
+    # Two seconds into the period, with records still waiting at the gateway: a restart would send them and more.
     log.begin()
-    leaf = log.add(log.gateway, Heartbeat(kind="stop", version="1", spool_depth=0), at_ms=FROM_MS)
+    log.add(log.gateway, Heartbeat(kind="stop", version="1", spool_depth=5), at_ms=FROM_MS + 2000)
     log.add(log.service, log.service.heartbeat(), at_ms=TO_MS)
-    assert survey(log).closed_at() == leaf + 2
+    made = survey(log)
+    assert (made.closed_at(), made.open_enforcers()) == (None, ["gateway-1"])
+    assert population(log).completeness == "tail unknown"
+
+
+@pytest.mark.parametrize(("stopped", "completeness"), [(True, "complete"), (False, "tail unknown")])
+def test_the_retirement_of_its_key_ends_an_enforcer(log: PackLog, stopped: bool, completeness: str) -> None:
+    log.begin()
+    if stopped:
+        log.add(log.gateway, Heartbeat(kind="stop", version="1", spool_depth=0), at_ms=FROM_MS + 2000)
+    retired = log.add(log.service, retirement(log.gateway), at_ms=FROM_MS + 3000)
+    log.add(log.service, log.service.heartbeat(), at_ms=TO_MS)
+    made = survey(log)
+    assert (made.closed_at(), made.open_enforcers()) == (retired + 2, [])
+    assert population(log).completeness == completeness
+
+
+def test_an_enforcer_that_is_introduced_again_must_be_heard_of_again(log: PackLog) -> None:
+    log.begin()
+    log.add(log.gateway, Heartbeat(kind="stop", version="1", spool_depth=0), at_ms=FROM_MS + 2000)
+    log.add(log.service, retirement(log.gateway), at_ms=FROM_MS + 3000)
+    again = Enforcer(enforcer_id="gateway-1", seed=66, epoch="6" * 32)
+    log.add(log.service, msgspec.structs.replace(log.service.introduction(again), key_id="another-key"))
+    log.add(log.service, log.service.heartbeat(), at_ms=TO_MS)
+    assert survey(log).open_enforcers() == ["gateway-1"]
+    assert population(log).completeness == "tail unknown"
+    log.add(again, again.heartbeat(), at_ms=TO_MS)
+    assert survey(log).open_enforcers() == []
+    assert population(log).completeness == "complete"
+
+
+def test_an_enforcer_that_was_introduced_and_never_heard_of_keeps_the_period_open(log: PackLog) -> None:
+    log.begin()
+    log.add(log.service, log.service.introduction(Enforcer(enforcer_id="gateway-2", seed=66)), at_ms=FROM_MS + 1)
+    log.end()
+    made = survey(log)
+    assert (made.closed_at(), made.open_enforcers()) == (None, ["gateway-2"])
+    assert population(log).completeness == "tail unknown"
+
+
+def test_one_that_was_introduced_after_the_period_does_not(log: PackLog) -> None:
+    log.begin()
+    log.end()
+    log.add(log.service, log.service.introduction(Enforcer(enforcer_id="gateway-2", seed=66)), at_ms=TO_MS + 5000)
+    assert survey(log).open_enforcers() == []
+    assert population(log).completeness == "complete"
+
+
+def test_a_heartbeat_of_a_clock_that_was_ahead_closes_nothing(log: PackLog) -> None:
+    log.begin()
+    log.add(log.gateway, log.gateway.heartbeat(), at_ms=TO_MS + 999)
+    log.call(at_ms=FROM_MS + 1000)
+    log.add(log.service, log.service.heartbeat(), at_ms=TO_MS)
+    made = survey(log)
+    assert (made.closed_at(), made.open_enforcers()) == (None, ["gateway-1"])
+    assert population(log).completeness == "tail unknown"
+    leaf = log.add(log.gateway, log.gateway.heartbeat(), at_ms=TO_MS)
+    assert survey(log).closed_at() == leaf + 1
+
+
+def test_a_later_epoch_with_records_of_the_period_opens_it_again(log: PackLog) -> None:
+    log.begin()
+    log.end()
+    log.gateway.epoch, log.gateway.seq, log.gateway.running_count = "9" * 32, 0, 0
+    log.call(at_ms=FROM_MS + 1000)
+    assert survey(log).open_enforcers() == ["gateway-1"]
+
+
+def test_a_period_that_was_not_over_when_the_log_was_signed_is_not_closed(log: PackLog) -> None:
+    log.begin()
+    log.end()
+    for signed_ms, completeness in ((TO_MS - 1, "tail unknown"), (TO_MS, "complete")):
+        made = survey(log, signed_ms=signed_ms)
+        assert (made.closed_at() is None) == (signed_ms < TO_MS)
+        assert made.population(made.streams(), root_recomputed=True).completeness == completeness
 
 
 def test_an_enforcer_that_went_on_after_its_stop_keeps_the_period_open(log: PackLog) -> None:
@@ -132,14 +217,11 @@ def test_an_enforcer_that_went_on_after_its_stop_keeps_the_period_open(log: Pack
 
 
 def test_a_decision_of_the_period_behind_its_closing_is_late_and_counted(log: PackLog) -> None:
-    log.begin()
-    log.call(at_ms=FROM_MS)
-    log.end()
-    leaf = log.call(at_ms=TO_MS - 1)
-    log.call(at_ms=TO_MS + 5)
+    leaf = late_day(log)
     counts = population(log)
     assert counts.late == (leaf,)
     assert (counts.decisions, counts.outside) == (2, 1)
+    assert counts.completeness == "complete"
 
 
 def test_a_log_that_begins_after_the_period_closes_nothing(log: PackLog) -> None:

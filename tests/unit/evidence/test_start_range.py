@@ -11,6 +11,7 @@ import pytest
 
 from evidence.population import Period, Survey
 from evidence.start_range import StartRange, collect_start_range, encode_start_range, parse_start_range
+from evidence.statements import not_proved
 from ledger.canonical import canonical_bytes
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.completeness import Verdict
@@ -91,9 +92,13 @@ def test_a_stream_of_which_nothing_arrives_in_the_range_has_an_unknown_tail(log:
 
 @pytest.mark.parametrize(
     ("kind", "time_ms", "verdict"),
-    [("stop", FROM_MS - 20_000, Verdict.COMPLETE), ("periodic", TO_MS, Verdict.COMPLETE)],
+    [
+        ("stop", FROM_MS - 20_000, Verdict.TAIL_UNKNOWN),
+        ("stop", TO_MS, Verdict.COMPLETE),
+        ("periodic", TO_MS, Verdict.COMPLETE),
+    ],
 )
-def test_a_stream_that_ended_well_before_the_range_is_complete(
+def test_a_stream_that_passed_the_end_before_the_range_is_complete_and_one_that_stopped_is_not(
     log: PackLog, kind: Any, time_ms: int, verdict: Verdict
 ) -> None:
     log.begin()
@@ -103,6 +108,50 @@ def test_a_stream_that_ended_well_before_the_range_is_complete(
     log.add(log.service, log.service.heartbeat(), at_ms=TO_MS)
     (gateway,) = [stream for stream in survey(log, start).streams() if stream.enforcer_id == "gateway-1"]
     assert gateway.verdict is verdict
+
+
+def retired_gateway(log: PackLog) -> StartRange:
+    log.begin()
+    log.call(at_ms=FROM_MS - 40_000)
+    retired = KeyEvent(
+        action="retired", purpose="enforcer", algorithm="ed25519", subject="gateway-1", key_id="gateway-1-key"
+    )
+    log.add(log.service, retired, at_ms=FROM_MS - 20_000)
+    log.publish(at_ms=FROM_MS - 1000)
+    return collect_start_range(log.prover, len(log.entries))
+
+
+def test_a_stream_whose_key_was_retired_before_the_period_is_complete(log: PackLog) -> None:
+    start = retired_gateway(log)
+    log.add(log.service, log.service.heartbeat(), at_ms=TO_MS)
+    made = survey(log, start)
+    assert {stream.verdict for stream in made.streams()} == {Verdict.COMPLETE}
+    assert made.open_enforcers() == []
+
+
+def test_the_last_record_of_a_silent_enforcer_left_out_does_not_make_the_range_complete(log: PackLog) -> None:
+    # The attack of a pack's maker: gateway-1 fell silent before the range. Its introduction gives it away.
+    start, head = begun(log)
+    log.add(log.service, log.service.heartbeat(), at_ms=TO_MS)
+    records = [decode_entry(prior.entry) for prior in start.prior]
+    kept = [prior for prior, one in zip(start.prior, records, strict=True) if one.enforcer_id != "gateway-1"]
+    fewer = replace(start, prior=tuple(kept))
+    fewer.verify(head)
+    made = survey(log, fewer)
+    assert [one.verdict for one in made.streams() if one.enforcer_id == "gateway-1"] == [Verdict.TAIL_UNKNOWN]
+    assert made.open_enforcers() == ["gateway-1"]
+
+
+def test_with_its_introduction_left_out_as_well_the_statements_say_that_nothing_shows_it(log: PackLog) -> None:
+    start, _ = begun(log)
+    log.add(log.service, log.service.heartbeat(), at_ms=TO_MS)
+    fewer = replace(start, prior=tuple(one for one in start.prior if b"gateway-1" not in one.entry))
+    made = survey(log, fewer)
+    counts = made.population(made.streams(), root_recomputed=True)
+    assert counts.completeness == "complete"
+    told = " ".join(not_proved(counts))
+    assert f"all key, bundle and stream records before leaf {start.size}" in told
+    assert "completeness is said of the streams that came along" in told
 
 
 def test_a_bundle_activated_before_the_range_is_known(log: PackLog) -> None:

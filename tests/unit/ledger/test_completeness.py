@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from ledger.completeness import EnforcerStream, Verdict, assess, worst
+from ledger.enrolments import Enrolment
 from ledger.records import Body, Decision, Dropped, Heartbeat, Record
 from tests.support.streams import StreamWriter
 
@@ -14,6 +16,11 @@ _END = 2_000
 
 def written(*bodies: Body | str) -> list[Record]:
     return StreamWriter().write(*bodies)
+
+
+def timed(records: list[Record], *times_ms: int) -> list[Record]:
+    """Return records with other times."""
+    return [msgspec.structs.replace(record, time_ms=ms) for record, ms in zip(records, times_ms, strict=True)]
 
 
 def only(records: list[Record], end_ms: int | None = _END) -> EnforcerStream:
@@ -27,7 +34,7 @@ def without(records: list[Record], *numbers: int) -> list[Record]:
 
 class TestVerdict:
     def test_a_closed_stream_without_gaps_is_complete(self) -> None:
-        stream = only(written("start", "decision", "outcome", "decision", "outcome", "stop"))
+        stream = only(written("start", "decision", "outcome", "decision", "outcome", "stop"), 1_006)
         assert stream.verdict is Verdict.COMPLETE
         assert (stream.records, stream.decisions, stream.last_seq) == (6, 2, 6)
         assert (stream.missing, stream.lost, stream.lost_decisions) == ((), (), 0)
@@ -45,6 +52,29 @@ class TestVerdict:
     def test_an_open_stream_is_tail_unknown_without_a_period(self) -> None:
         assert only(written("start", "decision", "periodic"), None).verdict is Verdict.TAIL_UNKNOWN
         assert only(written("start", "decision", "stop"), None).verdict is Verdict.COMPLETE
+
+    def test_an_orderly_stop_in_mid_period_does_not_pass_for_the_end_of_the_stream(self) -> None:
+        # The attack: stop the gateway, start it again, and keep back all that it writes from then on.
+        stream = only(written("start", "decision", "outcome", "stop"))
+        assert stream.verdict is Verdict.TAIL_UNKNOWN
+        assert "nothing shows that it did not go on" in stream.reason
+
+    def test_a_heartbeat_of_a_clock_that_was_ahead_does_not_pass_for_the_end_of_the_period(self) -> None:
+        # The attack: one heartbeat from the future, then the period's records, of which the tail is cut off.
+        writer = StreamWriter()
+        ahead = timed(writer.write("start", "periodic"), 1_001, _END + 500)
+        inside = writer.write("decision", "outcome")
+        assert only([*ahead, *inside]).verdict is Verdict.TAIL_UNKNOWN
+        mended = timed(writer.write("periodic"), _END)
+        assert only([*ahead, *inside, *mended]).verdict is Verdict.COMPLETE
+        behind = timed(writer.write("outcome"), _END - 1)
+        assert only([*ahead, *inside, *mended, *behind]).verdict is Verdict.TAIL_UNKNOWN
+
+    def test_nothing_is_complete_while_the_period_is_not_over_by_the_logs_own_clock(self) -> None:
+        # The attack: a checkpoint of today, a heartbeat from next year, and a period that ends in between.
+        records = timed(written("start", "decision", "periodic"), 1_001, 1_002, _END)
+        verdicts = [assess(records, end_ms=_END, signed_ms=signed_ms)[0].verdict for signed_ms in (_END - 1, _END)]
+        assert verdicts == [Verdict.TAIL_UNKNOWN, Verdict.COMPLETE]
 
     def test_a_stop_that_is_not_the_last_record_closes_nothing(self) -> None:
         assert only(written("start", "stop", "start", "decision")).verdict is Verdict.TAIL_UNKNOWN
@@ -84,6 +114,97 @@ class TestGap:
         stream = only(records)
         assert stream.verdict is Verdict.GAP
         assert f"wrong at sequence number {number}" in stream.reason
+
+
+class TestEnrolment:
+    """What the log's key records say of enforcers, and what their records must then show."""
+
+    @staticmethod
+    def enrolled(*epochs: str, introduced_ms: int = 900, retired_ms: int | None = None) -> Enrolment:
+        leaf = None if retired_ms is None else 50
+        return Enrolment(
+            enforcer_id="gateway-1",
+            leaf=4,
+            introduced_ms=introduced_ms,
+            retired_leaf=leaf,
+            retired_ms=retired_ms,
+            epochs=set(epochs),
+        )
+
+    def test_an_enforcer_that_was_introduced_and_never_heard_of_is_not_overlooked(self) -> None:
+        (stream,) = assess([], end_ms=_END, enrolments=[self.enrolled()])
+        assert (stream.enforcer_id, stream.epoch, stream.verdict) == ("gateway-1", "", Verdict.TAIL_UNKNOWN)
+        assert "introduced at leaf 4" in stream.reason
+
+    @pytest.mark.parametrize(
+        ("introduced_ms", "retired_ms", "streams"),
+        [
+            (_END - 1, None, 1),
+            (_END, None, 0),
+            (900, 1_000, 0),
+            (900, 1_001, 1),
+            (900, _END + 1, 1),
+        ],
+    )
+    def test_it_is_asked_for_if_it_was_enrolled_in_the_period(self, introduced_ms, retired_ms, streams) -> None:
+        enrolment = self.enrolled(introduced_ms=introduced_ms, retired_ms=retired_ms)
+        assert len(assess([], from_ms=1_000, end_ms=_END, enrolments=[enrolment])) == streams
+
+    @pytest.mark.parametrize(
+        ("last", "from_ms", "retired_ms", "verdict"),
+        [
+            ("stop", 0, 1_500, Verdict.COMPLETE),
+            ("stop", 0, _END + 5, Verdict.COMPLETE),
+            # Retiring its key does not make up for what nobody saw of it.
+            ("periodic", 0, 1_500, Verdict.TAIL_UNKNOWN),
+            ("decision", 0, 1_500, Verdict.TAIL_UNKNOWN),
+            ("decision", 1_500, 1_501, Verdict.TAIL_UNKNOWN),
+            # A period that began afterwards holds nothing of it.
+            ("decision", 1_500, 1_500, Verdict.COMPLETE),
+            # By its own clock it wrote in the period: the two clocks contradict each other.
+            ("decision", 1_002, 1_002, Verdict.TAIL_UNKNOWN),
+        ],
+    )
+    def test_a_retired_key_ends_a_stream_that_stopped_or_is_of_before(self, last, from_ms, retired_ms, verdict) -> None:
+        enrolment = self.enrolled("e" * 32, retired_ms=retired_ms)
+        records = written("start", last)
+        (stream,) = assess(records, from_ms=from_ms, end_ms=_END, enrolments=[enrolment])
+        assert stream.verdict is verdict
+        (silent,) = assess([], from_ms=from_ms, end_ms=_END, before=records[-1:], enrolments=[enrolment])
+        assert silent.verdict is verdict
+
+    def test_an_epoch_that_went_on_under_another_key_did_not_end_with_the_first(self) -> None:
+        enrolments = [self.enrolled("e" * 32, retired_ms=1_500), self.enrolled("e" * 32, introduced_ms=1_600)]
+        (stream,) = assess(written("start", "stop"), end_ms=_END, enrolments=enrolments)
+        assert stream.verdict is Verdict.TAIL_UNKNOWN
+
+
+class TestLostEpoch:
+    """A heartbeat that names the epoch before its own."""
+
+    _LOST = "2" * 32
+
+    def records(self) -> list[Record]:
+        start = Heartbeat(kind="start", version="0.1.0", spool_depth=0, previous_epoch=self._LOST)
+        return timed(written(start, "decision", "periodic"), 1_001, 1_002, _END)
+
+    def test_an_epoch_of_which_nothing_was_delivered_is_a_gap(self) -> None:
+        present, lost = assess(self.records(), end_ms=_END)
+        assert present.verdict is Verdict.COMPLETE
+        assert (lost.epoch, lost.verdict, lost.records) == (self._LOST, Verdict.GAP, 0)
+        assert "no record of it is here" in lost.reason
+
+    def test_an_epoch_with_a_record_in_the_range_or_before_it_is_not(self) -> None:
+        earlier = StreamWriter(epoch=self._LOST).write("start")
+        for records, before in (([*earlier, *self.records()], []), (self.records(), earlier)):
+            assert Verdict.GAP not in {one.verdict for one in assess(records, end_ms=_END, before=before)}
+
+    def test_another_enforcers_epoch_of_that_name_does_not_stand_in_for_it(self) -> None:
+        other = StreamWriter("gateway-2", epoch=self._LOST).write("start")
+        assert Verdict.GAP in {one.verdict for one in assess([*other, *self.records()], end_ms=_END)}
+
+    def test_a_heartbeat_before_the_range_is_believed_as_well(self) -> None:
+        assert [one.verdict for one in assess([], end_ms=_END, before=self.records()[:1])][1] is Verdict.GAP
 
 
 class TestDeclaredLoss:
@@ -145,6 +266,8 @@ class TestRange:
         ("kind", "end_ms", "verdict"),
         [
             ("stop", None, Verdict.COMPLETE),
+            ("stop", 1_001, Verdict.COMPLETE),
+            ("stop", 1_002, Verdict.TAIL_UNKNOWN),
             ("periodic", 1_001, Verdict.COMPLETE),
             ("periodic", 1_002, Verdict.TAIL_UNKNOWN),
             ("periodic", None, Verdict.TAIL_UNKNOWN),
@@ -164,7 +287,7 @@ class TestStreams:
         again = StreamWriter("gateway-1", epoch="b" * 32)
         service = StreamWriter("api", epoch="a" * 32)
         records = [*gateway.write("start", "decision"), *service.write("start", "stop"), *again.write("start", "stop")]
-        streams = assess(records, end_ms=_END)
+        streams = assess(records)
         assert [(stream.enforcer_id, stream.epoch[0], stream.verdict) for stream in streams] == [
             ("api", "a", Verdict.COMPLETE),
             ("gateway-1", "a", Verdict.TAIL_UNKNOWN),
@@ -194,7 +317,7 @@ class TestStreams:
             "tail unknown": written("decision"),
             "gap": without(written("decision", "stop"), 1),
         }
-        assert worst([only(samples[verdict]) for verdict in verdicts]) == expected
+        assert worst([only(samples[verdict], None) for verdict in verdicts]) == expected
 
 
 def test_the_writer_of_these_tests_counts_as_an_enforcer_does() -> None:
