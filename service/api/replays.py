@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ledger.canonical import canonical_bytes
 from ledger.errors import UnknownBundleError
+from ledger.ports import Draft
+from ledger.records import Record
 from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
 from policies.replay import RecordedDecision, ReplayResult, replay_many
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
@@ -49,17 +51,56 @@ class ReplayRequest(RequestBody):
     archive: Annotated[
         dict[str, object] | None, Field(description="a proposed bundle's archive; instead of `bundle`")
     ] = None
+    purpose: Annotated[
+        str | None,
+        Field(min_length=8, max_length=1000, description="recorded, in the vault; an archive needs one"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _say_why(self) -> Self:
+        if self.archive is not None and self.purpose is None:
+            raise ValueError("a replay under a proposed bundle needs a purpose")
+        return self
 
 
-def _recorded(services: Services, decision_ids: list[str]) -> list[RecordedDecision]:
-    found = (find_decision(services, decision_id) for decision_id in decision_ids)
-    return [recorded_decision(record, services.vault) for _index, _entry, record in found]
+def _find(services: Services, decision_ids: list[str]) -> list[Record]:
+    return [find_decision(services, decision_id)[2] for decision_id in decision_ids]
 
 
-async def _chosen(services: Services, wanted: ReplayRequest) -> Bundle | None:
+def _opened(services: Services, records: list[Record]) -> list[RecordedDecision]:
+    return [recorded_decision(record, services.vault) for record in records]
+
+
+def _accesses(services: Services, caller: Caller, wanted: ReplayRequest, chosen: Bundle | None) -> list[Draft]:
+    """Return the records of a replay.
+
+    Rules that the caller wrote himself can ask a payload one question after another: under a proposed bundle each
+    decision is an opening of its own, with its purpose.
+    """
+    draft = services.access.draft(
+        caller,
+        "replay",
+        "bundle" if chosen else "decisions",
+        target_id=chosen.revision if chosen else None,
+        items=len(wanted.decision_ids),
+    )
+    if wanted.archive is None:
+        return [draft]
+    openings = [
+        services.access.draft(caller, "open_payload", "record", target_id=decision_id, items=1, purpose=wanted.purpose)
+        for decision_id in wanted.decision_ids
+    ]
+    return [draft, *openings]
+
+
+async def _chosen(services: Services, caller: Caller, wanted: ReplayRequest) -> Bundle | None:
     """Return the one bundle to replay under, or None for each decision's own."""
     if wanted.archive is not None:
-        return parse_archive(canonical_bytes(wanted.archive))
+        archive = canonical_bytes(wanted.archive)
+        bundle = parse_archive(archive)
+        # Kept, so that what the payloads were asked stays known; it is published by nobody.
+        await asyncio.to_thread(services.bundle_archives.put, caller.log_id, bundle.revision, archive)
+        return bundle
     if wanted.bundle == "recorded":
         return None
     if wanted.bundle == "active":
@@ -106,19 +147,14 @@ async def replay_decisions(
     caller: Annotated[Caller, Depends(permitted(Permission.REPLAY))],
     wanted: ReplayRequest,
 ) -> Response:
-    """Evaluate recorded requests again; the replay is itself recorded."""
-    originals = await asyncio.to_thread(_recorded, services, wanted.decision_ids)
-    chosen = await _chosen(services, wanted)
+    """Evaluate recorded requests again; the replay is itself recorded, before anything is opened."""
+    records = await asyncio.to_thread(_find, services, wanted.decision_ids)
+    chosen = await _chosen(services, caller, wanted)
+    # INVARIANT: the access record is durable before anything is handed out.
+    await services.access.record(_accesses(services, caller, wanted, chosen))
+    originals = await asyncio.to_thread(_opened, services, records)
     results = await _replay(services, originals, chosen)
     same = sum(result.same is True for _, result in results)
     different = sum(result.same is False for _, result in results)
-    draft = services.access.draft(
-        caller,
-        "replay",
-        "bundle" if chosen else "decisions",
-        target_id=chosen.revision if chosen else None,
-        items=len(results),
-    )
-    await services.access.record([draft])
     items = [_view(revision, result) for revision, result in results]
     return json_response({"same": same, "different": different, "results": items})

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ledger.errors import MalformedError
+from ledger.errors import ConfigError, MalformedError
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import milliseconds
 from service.cli.output import ExitCode, echo_json, json_option, say, table, with_exit_codes
@@ -165,11 +165,19 @@ def _flip(result: Mapping[str, Any]) -> str | None:
     "--bundle", default="recorded", show_default=True, help="recorded, active, a revision, or a bundle's directory."
 )
 @click.option("--fail-on", multiple=True, metavar="FROM:TO", help="Exit 5 if a decision flips so, e.g. deny:permit.")
+@click.option("--purpose", help="Why; recorded. A bundle's directory needs one: its rules ask what the vault holds.")
 @service_options
 @json_option
 @with_exit_codes
 def replay(
-    decision_ids: tuple[str, ...], bundle: str, fail_on: tuple[str, ...], url: str, token: str | None, *, as_json: bool
+    decision_ids: tuple[str, ...],
+    bundle: str,
+    fail_on: tuple[str, ...],
+    purpose: str | None,
+    url: str,
+    token: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Replay past decisions under the policy of then, or under another."""
     for condition in fail_on:
@@ -177,6 +185,10 @@ def replay(
         if before not in _EFFECTS or after not in _EFFECTS:
             raise MalformedError(f"--fail-on takes FROM:TO of {', '.join(_EFFECTS)}, not {condition}")
     body = {"decision_ids": list(decision_ids), **_bundle_argument(bundle)}
+    if purpose is not None:
+        body["purpose"] = purpose
+    elif "archive" in body:
+        raise ConfigError("a replay under a proposed bundle needs --purpose, which is recorded")
     answer = ServiceClient(url, token).post("/v1/replays", body)
     if as_json:
         echo_json(answer)
