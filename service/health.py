@@ -157,4 +157,5 @@ def _anchor(services: Services) -> Check:
         return Check(name="anchor", ok=False, vital=False, detail=status.failure)
     if status.receipt is None:
         return Check(name="anchor", ok=False, vital=False, detail="nothing has been anchored")
-    return Check(name="anchor", ok=True, vital=False, detail=f"size {status.receipt.size} at {status.receipt.location}")
+    # Not where it is: anybody may ask.
+    return Check(name="anchor", ok=True, vital=False, detail=f"size {status.receipt.size}")

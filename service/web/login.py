@@ -82,22 +82,27 @@ async def show_login(
     return _login_page(request, dashboard, wanted=wanted, notice=notice)
 
 
-async def _refused(request: Request, dashboard: Dashboard, result: str, caller: Caller | None = None) -> None:
-    """Count a failed login and record it, unless so many were recorded that the log has to be spared."""
+async def _refused(
+    request: Request, dashboard: Dashboard, result: str, error: str, *, wanted: str = "/", caller: Caller | None = None
+) -> Response:
+    """Answer a failed login: counted and recorded, or told to wait where so many failed that the log has to be spared.
+
+    Only failures wait. Behind a proxy all people share an address, and nobody's failures may shut the others out.
+    """
     services = dashboard.services
-    address = _address(request)
-    if not dashboard.throttle.failed(address, services.clock.now_ms()):
+    address, now_ms = _address(request), services.clock.now_ms()
+    if seconds := dashboard.throttle.wait_seconds(address, now_ms):
+        patience = f"{error} Too many logins have failed from your address: wait {seconds} seconds between attempts."
+        response = _login_page(request, dashboard, wanted=wanted, status=429, error=patience)
+        response.headers["Retry-After"] = str(seconds)
+        return response
+    if not dashboard.throttle.failed(address, now_ms):
         _log.warning("failed_login_not_recorded", result=result)
-        return
-    if caller is None:
-        draft = services.access.stranger_draft(address, "login", _TARGET, result=result)
+    elif caller is None:
+        await services.access.record([services.access.stranger_draft(address, "login", _TARGET, result=result)])
     else:
-        draft = services.access.draft(caller, "login", _TARGET, result=result)
-    await services.access.record([draft])
-
-
-def _wait(request: Request, dashboard: Dashboard) -> int:
-    return dashboard.throttle.wait_seconds(_address(request), dashboard.services.clock.now_ms())
+        await services.access.record([services.access.draft(caller, "login", _TARGET, result=result)])
+    return _login_page(request, dashboard, wanted=wanted, status=403, error=error)
 
 
 async def _begin(request: Request, dashboard: Dashboard, caller: Caller, wanted: str) -> Response:
@@ -122,30 +127,17 @@ async def log_in(request: Request, dashboard: DashboardDep) -> Response:
     """Log in with a token."""
     form = await _checked_form(request, dashboard)
     wanted = form.get("next", "/")
-    if seconds := _wait(request, dashboard):
-        return _too_many(_login_page(request, dashboard, wanted=wanted, status=429, error=_patience(seconds)), seconds)
     caller: Caller | None = None
     try:
         caller = await asyncio.to_thread(_authenticate, dashboard, form.get("token", "").strip())
         may_log_in(caller, dashboard.services.identity.log_id)
     except UnauthenticatedError:
-        await _refused(request, dashboard, "unknown_token")
         error = "This token is unknown, expired or revoked. Check that you copied all of it."
-        return _login_page(request, dashboard, wanted=wanted, status=403, error=error)
+        return await _refused(request, dashboard, "unknown_token", error, wanted=wanted)
     except ForbiddenError:
-        await _refused(request, dashboard, "role_refused", caller)
         error = "This is an enforcer's token: it writes records and opens no dashboard."
-        return _login_page(request, dashboard, wanted=wanted, status=403, error=error)
+        return await _refused(request, dashboard, "role_refused", error, wanted=wanted, caller=caller)
     return await _begin(request, dashboard, caller, wanted)
-
-
-def _patience(seconds: int) -> str:
-    return f"Too many logins have failed from your address. Try again in {seconds} seconds."
-
-
-def _too_many(response: Response, seconds: int) -> Response:
-    response.headers["Retry-After"] = str(seconds)
-    return response
 
 
 _DEAD_LINK: Final = "This login link was used before or has expired. Log in with a token, or ask for another link."
@@ -163,13 +155,10 @@ async def show_link(request: Request, dashboard: DashboardDep, code: _Code) -> R
 async def follow_link(request: Request, dashboard: DashboardDep, code: _Code) -> Response:
     """Log in with a link, once."""
     await _checked_form(request, dashboard)
-    if seconds := _wait(request, dashboard):
-        return _too_many(_login_page(request, dashboard, status=429, error=_patience(seconds)), seconds)
     try:
         caller = await asyncio.to_thread(dashboard.links.spend, code)
     except UnauthenticatedError:
-        await _refused(request, dashboard, "dead_link")
-        return _login_page(request, dashboard, status=403, error=_DEAD_LINK)
+        return await _refused(request, dashboard, "dead_link", _DEAD_LINK)
     return await _begin(request, dashboard, caller, "/")
 
 
