@@ -21,6 +21,7 @@ from ledger.errors import (
     UpstreamError,
     VerificationError,
 )
+from service.cli.output import in_words
 from service.settings import MAX_PORT
 
 __all__ = ["ServiceClient", "service_options"]
@@ -28,7 +29,6 @@ __all__ = ["ServiceClient", "service_options"]
 _TIMEOUT_SECONDS: Final = 60.0
 _TOKEN: Final = re.compile(r"[!-~]{1,256}")
 """What can stand in a header; whether it is a token, the service knows."""
-_PATTERN: Final = re.compile(r"String should match pattern .*", re.DOTALL)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _ERRORS: Final[Mapping[int, type[Exception]]] = {
@@ -65,7 +65,7 @@ def service_options(command: _F) -> _F:
 
 
 class ServiceClient:
-    """Calls one service with one token."""
+    """Calls one service with one token; where a command runs, connections end with it."""
 
     def __init__(self, url: str, token: str | None) -> None:
         """Prepare to call ``url``.
@@ -84,6 +84,8 @@ class ServiceClient:
             timeout=_TIMEOUT_SECONDS,
             trust_env=bool(os.environ.get("TALLYSTICK_USE_PROXY")),
         )
+        if (context := click.get_current_context(silent=True)) is not None:
+            context.call_on_close(self._client.close)
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401  # httpx's own options
         """Call a route and return its successful answer.
@@ -139,7 +141,7 @@ def _refusal(response: httpx.Response) -> Exception:
         return kind(f"the service answered {response.status_code}")
     if problem.get("type") == _INVALID:
         # Where it stood in the request is of no use to somebody who typed a command.
-        told = [f"{at.rpartition('.')[2]}: {_PATTERN.sub('not of the right form', reason)}" for at, reason in errors]
+        told = [f"{at.rpartition('.')[2]}: {in_words(reason)}" for at, reason in errors]
         return ConfigError("; ".join(told) or detail)
     more = "; ".join(f"{at}: {reason}" for at, reason in errors)
     kind = _BY_TYPE.get(str(problem.get("type")), kind)

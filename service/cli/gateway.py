@@ -1,56 +1,71 @@
-"""``tallystick gateway``: running an enforcement gateway, and preparing one."""
+"""``tallystick gateway``: running an enforcement gateway, preparing one, and letting go whom it has blocked."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import secrets
-import shutil
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import structlog
-import yaml
 
-from ledger.clock import SystemClock
-from ledger.envelopes import ED25519
 from ledger.errors import ConfigError
-from ledger.files import create_durably
-from ledger.keys import generate_key, save_key
-from ledger.notes import encode_base64
 from service.cli.client import ServiceClient, service_options
-from service.cli.output import ExitCode, say, with_exit_codes
+from service.cli.options import utc
+from service.cli.output import ExitCode, echo_json, json_option, program, say, shown_path, table, with_exit_codes
 from service.cli.serve import configure_logging
 from service.settings import MAX_PORT, passphrase
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enforcement.gateway import Gateway
+
 __all__ = ["gateway"]
 
-_DEFAULT_LISTEN = "127.0.0.1:8788"
+_F = TypeVar("_F", bound="Callable[..., Any]")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group(invoke_without_command=True)
-@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="gateway.yaml")
-@click.option(
-    "--listen",
-    envvar="TALLYSTICK_GATEWAY_LISTEN",
-    default=_DEFAULT_LISTEN,
-    show_default=True,
-    metavar="HOST:PORT",
-)
+def _listen_option(help_text: str) -> Callable[[_F], _F]:
+    return click.option(
+        "--listen",
+        envvar="TALLYSTICK_GATEWAY_LISTEN",
+        default="127.0.0.1:8788",
+        show_default=True,
+        metavar="HOST:PORT",
+        help=help_text,
+    )
+
+
+def _place(listen: str) -> tuple[str, int]:
+    host, separator, port = listen.rpartition(":")
+    if not separator or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ConfigError("--listen takes HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+@click.group(invoke_without_command=True, short_help="Run an enforcement gateway, or prepare one.")
+@click.option("--config", type=_FILE, help="The gateway's configuration, gateway.yaml.")
+@_listen_option("Where agents reach it.")
 @click.pass_context
 @with_exit_codes
 def gateway(context: click.Context, config: Path | None, listen: str) -> None:
-    """Run the gateway that --config describes; see docs/enforcement.md."""
+    """Run the gateway that --config describes; see docs/enforcement.md.
+
+    It logs JSON, one object a line, to standard error.
+    """
     if context.invoked_subcommand is not None:
         return
     if config is None:
         click.echo(context.get_help())
         context.exit(ExitCode.USAGE)
-    host, separator, port = listen.rpartition(":")
-    if not separator or not port.isdecimal() or int(port) > MAX_PORT:
-        raise ConfigError("--listen takes HOST:PORT")
+    host, port = _place(listen)
     configure_logging()
-    asyncio.run(_run(config, host.strip("[]"), int(port)))
+    asyncio.run(_run(config, host, port))
 
 
 async def _run(path: Path, host: str, port: int) -> None:
@@ -73,23 +88,26 @@ async def _run(path: Path, host: str, port: int) -> None:
     )
 
 
-def _servers(values: tuple[str, ...]) -> list[dict[str, str]]:
-    servers = []
+def _servers(values: tuple[str, ...]) -> dict[str, str]:
+    servers: dict[str, str] = {}
     for value in values:
         name, separator, url = value.partition("=")
         if not separator or not name or not url:
             raise ConfigError(f"--server takes NAME=URL, not {value}")
-        servers.append({"name": name, "url": url})
+        if name in servers:
+            raise ConfigError(f"--server {name} stands twice")
+        servers[name] = url
     return servers
 
 
-@gateway.command("init")
+@gateway.command("init", short_help="Prepare a gateway: keys, introduction, configuration, a token.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--id", "enforcer_id", required=True, help="The gateway's name in the ledger.")
 @click.option("--server", "servers", multiple=True, required=True, metavar="NAME=URL", help="An MCP server's endpoint.")
 @click.option("--agent", required=True, help="A first agent that may call.")
 @click.option("--role", "roles", multiple=True, help="Its roles; may be repeated.")
 @click.option("--zone", default="UTC", show_default=True, help="IANA zone in which policies read the hour.")
+@_listen_option("Where agents will reach it; for the commands that are printed.")
 @click.option(
     "--keys-dir",
     envvar="TALLYSTICK_KEYS_DIR",
@@ -98,6 +116,7 @@ def _servers(values: tuple[str, ...]) -> list[dict[str, str]]:
     help="The installation's keys: its pseudonym key is shared.",
 )
 @service_options
+@json_option
 @with_exit_codes
 def init(
     directory: Path,
@@ -106,58 +125,112 @@ def init(
     agent: str,
     roles: tuple[str, ...],
     zone: str,
+    listen: str,
     keys_dir: Path,
     url: str,
     token: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Prepare a gateway in DIRECTORY: keys, the service's introduction, a configuration, a token for one agent.
 
-    Needs an administrator's token.
+    Needs an administrator's token. If anything is wrong, nothing stays.
     """
-    listed = _servers(servers)
-    client = ServiceClient(url, token)
-    simulated = bool(client.get("/readyz")["simulated"])
-    try:
-        directory.mkdir(mode=0o700, parents=True)
-    except FileExistsError:
-        raise ConfigError(f"{directory} exists; name a new directory") from None
-    secret, now_ms = passphrase(), SystemClock().now_ms()
-    signing = generate_key("enforcer", ED25519, enforcer_id, created_ms=now_ms, simulated=simulated)
-    spool = generate_key("spool", "xsalsa20-poly1305", enforcer_id, created_ms=now_ms, simulated=simulated)
-    save_key(signing, directory / "signing.json", secret)
-    save_key(spool, directory / "spool.json", secret)
-    shutil.copyfile(keys_dir / "pseudonym.json", directory / "pseudonym.json")
-    (directory / "pseudonym.json").chmod(0o600)
-    assert signing.public_key is not None
-    introduced = client.post(
-        "/v1/enforcers", {"enforcer_id": enforcer_id, "public_key": encode_base64(signing.public_key)}
-    )
-    create_durably(directory / "service.token", introduced["token"].encode() + b"\n", mode=0o600)
-    agent_token = secrets.token_urlsafe(32)
-    config = {
-        "enforcer_id": enforcer_id,
-        "log_id": introduced["log_id"],
-        "tenant": introduced["tenant"],
-        "environment": introduced["environment"],
-        "zone": zone,
-        "state_directory": str(directory / "state"),
-        "service": {"url": url, "token": f"file:{directory / 'service.token'}"},
-        "keys": {
-            "signing": f"file:{directory / 'signing.json'}",
-            "pseudonym": f"file:{directory / 'pseudonym.json'}",
-            "spool": f"file:{directory / 'spool.json'}",
-        },
-        "principals": [
+    from service.cli.preparing import GatewayWish, prepare_gateway
+
+    _place(listen)
+    wish = GatewayWish(enforcer_id=enforcer_id, servers=_servers(servers), agent=agent, roles=roles, zone=zone, url=url)
+    made = prepare_gateway(directory, wish, ServiceClient(url, token), keys_dir=keys_dir, passphrase=passphrase())
+    endpoints = {name: f"http://{listen}/servers/{name}/mcp" for name in wish.servers}
+    if as_json:
+        echo_json(
             {
-                "token_sha256": hashlib.sha256(agent_token.encode()).hexdigest(),
+                "enforcer_id": enforcer_id,
+                "leaf_index": made.leaf_index,
+                "config": str(made.config),
+                "endpoints": endpoints,
                 "agent": agent,
-                "roles": list(roles),
+                "token": made.agent_token,
             }
-        ],
-        "servers": listed,
-    }
-    create_durably(directory / "gateway.yaml", yaml.safe_dump(config, sort_keys=False).encode(), mode=0o600)
-    say(f"{enforcer_id} is introduced at leaf {introduced['leaf_index']}.")
-    say(f"Run it:  tallystick gateway --config {directory / 'gateway.yaml'}")
-    say(f"Clients: http://{_DEFAULT_LISTEN}/servers/{listed[0]['name']}/mcp")
-    say(f"         Authorization: Bearer {agent_token}   (shown once: the token of {agent})")
+        )
+        return
+    say(f"{enforcer_id} is introduced at leaf {made.leaf_index}.")
+    say(f"Run it:  {program()} gateway --config {shown_path(made.config)} --listen {listen}")
+    for label, endpoint in zip(("Clients:", *[""] * len(endpoints)), endpoints.values(), strict=False):
+        say(f"{label:8} {endpoint}")
+    say(f"         Authorization: Bearer {made.agent_token}   (shown once: the token of {agent})")
+    say("It lets through what the active policy permits, and nothing else: see docs/policies.md.")
+
+
+# --- blocks ----------------------------------------------------------------------------------------------------------
+
+_CONFIG_OPTION = click.option("--config", type=_FILE, required=True, help="The gateway's configuration, gateway.yaml.")
+
+
+@contextmanager
+def _beside(config: Path) -> Iterator[Gateway]:
+    """Yield a gateway that is not started, on the state directory of one that may run."""
+    from enforcement.config_files import load_config
+    from service.wiring import make_evaluator, make_gateway
+
+    evaluator = make_evaluator()
+    try:
+        yield make_gateway(load_config(config), passphrase(), evaluator=evaluator)
+    finally:
+        evaluator.close()
+
+
+@gateway.command(short_help="List the agents whose session was ended.")
+@_CONFIG_OPTION
+@json_option
+@with_exit_codes
+def blocks(config: Path, *, as_json: bool) -> None:
+    """List the agents whose session was ended by policy, and who may not call until they are released.
+
+    Works while the gateway runs. A user is shown by pseudonym.
+    """
+    with _beside(config) as opened:
+        found = opened.blocks()
+    if as_json:
+        echo_json(
+            [
+                {"agent": one.agent, "user": one.user, "decision_id": one.decision_id, "since_ms": one.since_ms}
+                for one in found
+            ]
+        )
+        return
+    table(
+        ("since (UTC)", "agent", "user", "ended by decision"),
+        [(utc(one.since_ms), one.agent, one.user or "", one.decision_id) for one in found],
+    )
+
+
+def _logged_in() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:  # a container's user may have no name
+        raise ConfigError("--by says who releases it") from error
+
+
+@gateway.command(short_help="Let an agent call again whose session was ended.")
+@_CONFIG_OPTION
+@click.option("--agent", required=True, help="The agent.")
+@click.option("--user", help="Its user's name, if it called on behalf of one.")
+@click.option("--purpose", required=True, help="Why; recorded, in the vault.")
+@click.option("--by", "actor", help="Who releases it; without it, who is logged in here.")
+@json_option
+@with_exit_codes
+def release(config: Path, agent: str, user: str | None, purpose: str, actor: str | None, *, as_json: bool) -> None:
+    """Let an agent call again whose session was ended by policy; who did it and why becomes a record.
+
+    Works while the gateway runs: it holds at the agent's next call, and the record is sent with the next heartbeat.
+    """
+    if not purpose.strip():
+        raise ConfigError("--purpose says why")
+    who = actor or _logged_in()
+    with _beside(config) as opened:
+        asyncio.run(opened.release(agent, user, actor=who, actor_role="operator", purpose=purpose))
+    if as_json:
+        echo_json({"agent": agent, "released": True})
+    else:
+        say(f"{agent} may call again; the ledger will say who released it and why.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from functools import wraps
+from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
 import click
@@ -15,7 +17,18 @@ from evidence.verification import status_of
 from ledger.errors import ConfigError, TallystickError
 from ledger.legible import legible_text
 
-__all__ = ["ExitCode", "echo_json", "exit_code", "json_option", "say", "table", "with_exit_codes"]
+__all__ = [
+    "ExitCode",
+    "echo_json",
+    "exit_code",
+    "in_words",
+    "json_option",
+    "program",
+    "say",
+    "shown_path",
+    "table",
+    "with_exit_codes",
+]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -80,6 +93,23 @@ def with_exit_codes(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def in_words(reason: str) -> str:
+    """Return what a validation says; a regular expression is no answer to somebody who typed a command."""
+    return "is not of the right form" if reason.startswith("String should match pattern") else reason
+
+
+def shown_path(path: Path) -> Path:
+    """Return a path as somebody would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def program() -> str:
+    """Return how this program is called, for commands that can be copied: by its name where that is enough."""
+    called = Path(sys.argv[0])
+    found = shutil.which(called.name)
+    return called.name if found and Path(found).resolve() == called.resolve() else str(shown_path(called.absolute()))
 
 
 def say(text: str = "") -> None:

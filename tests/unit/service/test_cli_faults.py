@@ -65,7 +65,10 @@ def test_a_request_of_a_wrong_form_is_an_error_of_usage_that_names_the_parameter
         {"at": "body.to_ms", "reason": "Input should be greater than 0"},
     ]
     error = refused(422, type=f"{PROBLEM}invalid-request", detail="a parameter is wrong", errors=errors)
-    assert (exit_code(error), str(error)) == (64, "agent: not of the right form; to_ms: Input should be greater than 0")
+    assert (exit_code(error), str(error)) == (
+        64,
+        "agent: is not of the right form; to_ms: Input should be greater than 0",
+    )
 
 
 @pytest.mark.parametrize(
