@@ -6,12 +6,13 @@ Pure.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from enforcement.state import Change
 from ledger.ports import Draft, Opening
 from ledger.records import Body, Decision
 
-__all__ = ["Batch", "Depth", "Item", "OpenCall", "QueuedRecord", "RecordIdentity", "opens_call"]
+__all__ = ["Batch", "Depth", "Item", "OpenCall", "QueuedRecord", "RecordIdentity", "Room", "opens_call"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,19 @@ class Item:
     draft: Draft
 
 
+class Room(IntEnum):
+    """How much of the spool may be full before a decision is refused, in eighths.
+
+    Strangers may use up neither the room for calls nor that for denials of callers who are known; permits may not use
+    up that for denials. A kill has no bound: there is at most one for a call under way, and its block must last.
+    """
+
+    STRANGER = 4
+    PERMIT = 7
+    DENIAL = 8
+    KILL = 1 << 30
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Records and changes of state that become durable together or not at all.
@@ -50,12 +64,12 @@ class Batch:
     Attributes:
         items: The records, in order.
         changes: Changes of state.
-        reserve: May use the last part of the spool: a denial may, a new permit may not.
+        room: How full the spool may be before a decision among the records is refused.
     """
 
     items: tuple[Item, ...]
     changes: tuple[Change, ...] = ()
-    reserve: bool = False
+    room: Room = Room.PERMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from typing import Final, Protocol
 import structlog
 
 from enforcement.admission import Admission, refusing
-from enforcement.batches import Batch, Item, opens_call
+from enforcement.batches import Batch, Item, Room, opens_call
 from enforcement.drafts import Case, Ruling, decision_draft, minimal_draft, outcome_draft, outcome_of
 from enforcement.facts import UNKNOWN, Pseudonyms
 from enforcement.metrics import Metrics
@@ -143,8 +143,12 @@ class EnforcementPoint:
         Raises:
             LedgerError: The outcome is not as durable as it must be; the result must be withheld.
         """
-        draft = outcome_draft(permitted, completion, self._pseudonyms)
-        await self._recorder.record(self._recorder.batch(draft), strict=permitted.strict)
+        batch = self._recorder.batch(outcome_draft(permitted, completion, self._pseudonyms))
+        try:
+            await self._recorder.record(batch, strict=permitted.strict)
+        except StorageError:
+            self._recorder.owe(batch)  # what happened is known: it must not become "unknown" at the next start
+            raise
         self._metrics.outcomes.labels(permitted.server.name, completion.status).inc()
 
     async def _judge(self, case: Case) -> Verdict:
@@ -293,13 +297,22 @@ class EnforcementPoint:
         changes = [] if case.block is None else [case.block]
         if case.identity is not None and case.session is not None:
             changes.append(self._sessions.settle(case.identity, denied=not allowed))
-        batch = Batch(items=tuple(items), changes=tuple(changes), reserve=not allowed)
+        batch = Batch(items=tuple(items), changes=tuple(changes), room=_room(case, ruling))
         try:
             await self._recorder.record(batch, strict=strict)
         except UpstreamError:
             self._recorded(case, ruling)  # in the spool it is
             raise
+        except LedgerError:
+            self._owe_block(case)
+            raise
         self._recorded(case, ruling)
+
+    def _owe_block(self, case: Case) -> None:
+        """Have a kill's block made durable later, although its record could not be: a restart must not lift it."""
+        identity = case.identity
+        if case.block is not None and identity is not None and not self._sessions.block_is_durable(identity):
+            self._recorder.owe(Batch(items=(), changes=(case.block,)), lambda: self._sessions.confirm_block(identity))
 
     def _recorded(self, case: Case, ruling: Ruling) -> None:
         case.recorded = True
@@ -307,6 +320,15 @@ class EnforcementPoint:
             self._sessions.confirm_block(case.identity)
         mode = "observe" if ruling.observed else "enforce"
         self._metrics.decisions.labels(_server(case), ruling.decision, ruling.enforcement, mode).inc()
+
+
+def _room(case: Case, ruling: Ruling) -> Room:
+    """Return how much of the spool a decision may use; strangers must not be able to use up what others need."""
+    if case.identity is None:
+        return Room.STRANGER
+    if case.block is not None:
+        return Room.KILL
+    return Room.PERMIT if ruling.enforcement == "allow" else Room.DENIAL
 
 
 def _settings(case: Case) -> tuple[str, bool]:

@@ -8,6 +8,9 @@ part of the next one.
 
 When the process starts, each call of the run before that was permitted and has no outcome gets the outcome ``unknown``:
 nobody knows whether the server did it.
+
+What could not be stored but must be (the outcome of a call that was made, the block of a kill) is *owed*: it goes
+before everything else into the next transaction, which a heartbeat brings about if nothing else does.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, ParamSpec, TypeAlias, TypeVar
 
@@ -36,6 +40,14 @@ _LOG: Final = structlog.get_logger(__name__)
 _BeatKind: TypeAlias = Literal["start", "periodic", "stop"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """What must be stored and could not be yet."""
+
+    batch: Batch
+    stored: Callable[[], None]
 
 
 class Recorder:
@@ -74,6 +86,7 @@ class Recorder:
             announcement=partial(self._beat_body, "start"),
         )
         self._waiting: list[tuple[Batch, asyncio.Future[list[Record]]]] = []
+        self._owed: list[_Owed] = []
         self._acknowledgements: dict[str, asyncio.Future[None]] = {}
         self._flush: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -165,6 +178,15 @@ class Recorder:
                 self._acknowledgements.pop(record_id, None)
         return records
 
+    def owe(self, batch: Batch, stored: Callable[[], None] = lambda: None) -> None:
+        """Store a batch with the next transaction that succeeds; what the spool refuses for good is dropped.
+
+        Args:
+            batch: Its decisions, if any, are bounded as ever.
+            stored: Is called when it is durable.
+        """
+        self._owed.append(_Owed(batch, stored))
+
     async def _append(self, batch: Batch) -> list[Record]:
         future: asyncio.Future[list[Record]] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, future))
@@ -175,11 +197,17 @@ class Recorder:
     async def _flush_all(self) -> None:
         while self._waiting:
             taken, self._waiting = self._waiting, []
+            owed, self._owed = self._owed, []
+            batches = [*(debt.batch for debt in owed), *(batch for batch, _ in taken)]
             results: Sequence[list[Record] | Exception]
             try:
-                results = await self._in_thread(self._spool.append, [batch for batch, _ in taken])
+                results = await self._in_thread(self._spool.append, batches)
             except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it and deny
+                self._owed = [*owed, *self._owed]
                 results = [_spool_error(error) for _ in taken]
+            else:
+                _settle(owed, results)
+                results = results[len(owed) :]
             for (_, future), result in zip(taken, results, strict=True):
                 if future.done():  # its caller was cancelled; the records stand
                     continue
@@ -260,6 +288,16 @@ async def _end(task: asyncio.Task[None] | None) -> None:
     if task is not None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _settle(owed: Sequence[_Owed], results: Sequence[list[Record] | LedgerError]) -> None:
+    for debt, result in zip(owed, results, strict=False):
+        if isinstance(
+            result, LedgerError
+        ):  # most of all a conflict: the write had persisted, although it was said not to
+            _LOG.warning("owed_record_refused", error=type(result).__name__)
+        else:
+            debt.stored()
 
 
 def _spool_error(error: Exception) -> LedgerError:

@@ -5,7 +5,7 @@ calls a session is not read: it could name a new one at will.
 
 INVARIANT: a kill blocks the principal, that is agent and user, under whatever credential, until it is released. The
 block holds in memory from the moment of the decision, and is durable in the transaction that stores the decision's
-record, before the client is answered.
+record, before the client is answered; if that one fails, in the next that succeeds.
 
 Everything here runs on the event loop; changes are handed to the spool as values and applied in its transactions.
 """
@@ -22,7 +22,7 @@ from enforcement.facts import Pseudonyms
 from enforcement.identity import Identity
 from enforcement.state import Change, StateDatabase
 from ledger.commitments import pseudonym
-from ledger.errors import NotFoundError
+from ledger.errors import NotFoundError, StorageError
 from policies.model import SessionState
 
 __all__ = ["Block", "Sessions"]
@@ -149,7 +149,7 @@ class Sessions:
         """
         principal = self._principal(identity.agent, identity.user)
         durable = self._blocked.get(principal)
-        if durable and not self._state.read("SELECT 1 FROM blocks WHERE principal = ?", (principal,)):
+        if durable and not self._is_in_file(principal):
             # Released, perhaps by another process: the old session counts as silent, so that the next call begins one.
             del self._blocked[principal]
             for row in [row for row in self._sessions.values() if row.principal == principal]:
@@ -157,9 +157,13 @@ class Sessions:
         return principal in self._blocked
 
     def block(self, identity: Identity, *, decision_id: str, now_ms: int) -> Change:
-        """Block a principal from this moment on, and return what makes the block durable."""
+        """Block a principal from this moment on, and return what makes the block durable.
+
+        One that stands already stays as it is: were this one's record to fail, a release would end the first all the
+        same.
+        """
         principal = self._principal(identity.agent, identity.user)
-        self._blocked[principal] = False
+        self._blocked[principal] = self._stands(principal)
         return _AddBlock(
             Block(
                 principal=principal,
@@ -173,6 +177,20 @@ class Sessions:
     def confirm_block(self, identity: Identity) -> None:
         """Note that the block is durable; without this it holds until the gateway is restarted, come what may."""
         self._blocked[self._principal(identity.agent, identity.user)] = True
+
+    def block_is_durable(self, identity: Identity) -> bool:
+        """Whether a block is known to stand in the file."""
+        return self._blocked.get(self._principal(identity.agent, identity.user), False)
+
+    def _stands(self, principal: str) -> bool:
+        """Whether a block stands in the file, as far as that can be read; if it cannot, it is made anew."""
+        try:
+            return bool(self._blocked.get(principal)) and self._is_in_file(principal)
+        except StorageError:
+            return False
+
+    def _is_in_file(self, principal: str) -> bool:
+        return bool(self._state.read("SELECT 1 FROM blocks WHERE principal = ?", (principal,)))
 
     def release(self, agent: str, user: str | None) -> tuple[Block, Change]:
         """Return a block and what ends it once applied.

@@ -61,7 +61,7 @@ class Spool:
             signing_key: The enforcer's Ed25519 key.
             spool_key: Encrypts payloads, 32 bytes.
             clock: Dates the records.
-            max_bytes: Most bytes that may wait; an eighth of it is kept for denials.
+            max_bytes: Most bytes that may wait; which part of it is kept for what is said by `Room`.
             new_epoch: Makes the name of an epoch, 32 hexadecimal digits.
 
         Raises:
@@ -174,7 +174,7 @@ class Spool:
             StorageError: The file failed.
         """
         meta: dict[str, Any] = dict(self._state.read("SELECT name, value FROM meta"))
-        moved: int = meta["moved"]
+        moved: int = meta.get("moved", 0)
         return queued.seq <= moved and queued.epoch == meta["epoch"]
 
     # --- in
@@ -208,9 +208,8 @@ class Spool:
     def _append(self, connection: sqlite3.Connection, batch: Batch) -> list[Record]:
         records = [self._insert(connection, item) for item in batch.items]
         # Only decisions are bounded: each has at most one outcome, which must not fail, and heartbeats are slow.
-        limit = self._max_bytes if batch.reserve else self._max_bytes - self._max_bytes // 8
         decides = any(isinstance(record.body, Decision) for record in records)
-        if decides and _meta(connection)["size"] > limit:
+        if decides and 8 * _meta(connection)["size"] > batch.room * self._max_bytes:
             raise OverloadedError("the spool is full")
         for change in batch.changes:
             change.apply(connection)

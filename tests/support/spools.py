@@ -64,7 +64,7 @@ def decision(payload: bytes = b"{}", **members: Any) -> Draft:
 
 
 def denial(**members: Any) -> Draft:
-    return decision(decision="DENY", enforcement="deny", **members)
+    return decision(**{"decision": "DENY", "enforcement": "deny", **members})
 
 
 def outcome(decision_id: str, status: Any = "completed") -> Draft:

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from enforcement.pep import EnforcementPoint, enforcement_of
 from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.ports import Unavailable
 from enforcement.recorder import Recorder
+from enforcement.releases import release_batch
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
@@ -33,7 +35,7 @@ from policies.model import Effect
 from tests.support.gateway import ScriptedEvaluator, config_of, simple_bundle
 from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY
 from tests.support.mcp_messages import body_of, headers_of
-from tests.support.spools import MemoryLedger, open_spool
+from tests.support.spools import MemoryLedger, batch, heartbeat, open_spool
 
 BUNDLE = simple_bundle()
 INBOUND = Inbound(
@@ -402,6 +404,176 @@ def test_a_kill_whose_record_is_refused_for_its_form_is_recorded_without_it_and_
         assert told(await world.pep.handle(INBOUND))["reason"] == "session_ended"
 
     World(tmp_path, answering(effect=Effect.DENY, obligations=("end_session",), rules=("no name",))).run(scenario)
+
+
+def test_strangers_who_flood_a_gateway_without_its_ledger_cannot_keep_a_kill_from_being_recorded(
+    tmp_path: Path,
+) -> None:
+    recording = {"strict_seconds": 0.2, "retry_min_seconds": 30, "retry_max_seconds": 60, "spool_bytes": 1 << 16}
+
+    async def flood_then_kill(world: World) -> None:
+        stranger = replace(INBOUND, headers=headers_of(token=None), body=b"x" * 4000)
+        for body in (b"x" * 4000, b"x"):
+            while told(await world.pep.handle(replace(stranger, body=body)))["decision_id"] is not None:
+                pass
+        assert isinstance(await world.pep.handle(INBOUND), Permitted)  # nor can they keep a call from passing
+        assert told(await world.pep.handle(call_of("fatal")))["decision_id"] is not None
+        assert [decision.enforcement for decision in world.decisions()][-1] == "kill"
+
+    world = World(tmp_path, kill_on("fatal"), recording=recording, server={"recording": "available"})
+    world.ledger.answer = lambda _: Unavailable("unreachable")
+    world.run(flood_then_kill)
+
+    async def restarted(world: World) -> None:
+        assert told(await world.pep.handle(INBOUND))["reason"] == "session_ended"
+
+    World(tmp_path, server={"recording": "available"}).run(restarted)
+
+
+def test_a_kill_is_recorded_in_a_spool_that_denials_have_filled(tmp_path: Path) -> None:
+    recording = {"retry_min_seconds": 30, "retry_max_seconds": 60, "spool_bytes": 1 << 16}
+
+    async def scenario(world: World) -> None:
+        unreadable = replace(INBOUND, body=b"x" * 4000)
+        for body in (b"x" * 4000, b"x"):
+            while told(await world.pep.handle(replace(unreadable, body=body)))["decision_id"] is not None:
+                pass
+        assert told(await world.pep.handle(call_of("fatal")))["decision_id"] is not None
+        assert [block.agent for block in world.sessions.blocks()] == ["Finance-Bot"]
+
+    world = World(tmp_path, kill_on("fatal"), recording=recording, server={"recording": "available"})
+    world.ledger.answer = lambda _: Unavailable("unreachable")
+    world.run(scenario)
+
+
+def test_a_block_that_the_disk_did_not_take_is_stored_with_the_next_record(tmp_path: Path) -> None:
+    async def kill_without_disk(world: World) -> None:
+        with failing_disk(world):
+            assert told(await world.pep.handle(call_of("fatal")))["decision_id"] is None
+        assert world.sessions.blocks() == []
+        assert told(await world.pep.handle(INBOUND))["reason"] == "session_ended"  # this one's record takes it along
+        assert [block.agent for block in world.sessions.blocks()] == ["Finance-Bot"]
+
+    World(tmp_path, kill_on("fatal")).run(kill_without_disk)
+
+    async def restarted(world: World) -> None:
+        assert told(await world.pep.handle(INBOUND))["reason"] == "session_ended"
+        await release(world)
+        verdict = await world.pep.handle(INBOUND)
+        assert isinstance(verdict, Permitted)
+        await world.pep.complete(verdict, Completion(status="completed"))
+
+    World(tmp_path).run(restarted)
+
+
+def test_a_block_that_was_stored_late_can_be_released(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        with failing_disk(world):
+            await world.pep.handle(call_of("fatal"))
+        await world.recorder.record(batch(heartbeat()), strict=False)
+        await release(world)
+        assert isinstance(await world.pep.handle(INBOUND), Permitted)
+
+    World(tmp_path, kill_on("fatal"), server={"recording": "available"}).run(scenario)
+
+
+def test_a_second_kill_whose_record_failed_does_not_keep_a_release_from_taking_effect(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        reached, go_on = asyncio.Event(), asyncio.Event()
+        evaluate = world.evaluator.evaluate_many
+
+        async def slow(bundle: Any, requests: Any) -> Any:
+            result = await evaluate(bundle, requests)
+            reached.set()
+            await go_on.wait()
+            return result
+
+        world.evaluator.evaluate_many = slow  # type: ignore[method-assign]  # the first to be judged, the last to end
+        second = asyncio.create_task(world.pep.handle(call_of("fatal")))
+        await reached.wait()
+        world.evaluator.evaluate_many = evaluate  # type: ignore[method-assign]  # as it was
+        assert told(await world.pep.handle(call_of("fatal")))["decision_id"] is not None
+        with failing_disk(world):
+            go_on.set()
+            assert told(await second)["decision_id"] is None
+        await release(world)
+        assert isinstance(await world.pep.handle(INBOUND), Permitted)
+
+    World(tmp_path, kill_on("fatal"), server={"recording": "available"}).run(scenario)
+
+
+def test_an_outcome_that_the_disk_did_not_take_is_stored_with_the_next_heartbeat(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        verdict = await world.pep.handle(INBOUND)
+        assert isinstance(verdict, Permitted)
+        with failing_disk(world), pytest.raises(StorageError):
+            await world.pep.complete(verdict, Completion(status="completed"))
+        assert world.outcomes() == []
+        async with asyncio.timeout(10):
+            while not world.outcomes():  # noqa: ASYNC110  # a heartbeat brings it about
+                await asyncio.sleep(0.01)
+        assert [outcome.status for outcome in world.outcomes()] == ["completed"]
+        assert world.spool.open_calls() == []
+
+    settings = {"server": {"recording": "available"}, "recording": {"heartbeat_seconds": 0.05}}
+    World(tmp_path, **settings).run(scenario)
+
+
+def test_an_outcome_that_had_persisted_all_the_same_is_not_stored_twice(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        verdict = await world.pep.handle(INBOUND)
+        assert isinstance(verdict, Permitted)
+        append = world.spool.append
+
+        def persisted_but_failed(batches: Any) -> Any:
+            append(batches)
+            raise StorageError("reported lost")
+
+        world.spool.append = persisted_but_failed  # type: ignore[method-assign]  # the worst kind of disk
+        with pytest.raises(StorageError):
+            await world.pep.complete(verdict, Completion(status="completed"))
+        world.spool.append = append  # type: ignore[method-assign]  # and back
+        for first in (1, 2):
+            await world.recorder.record(batch(heartbeat(), first=first), strict=False)
+        assert len(world.outcomes()) == 1
+
+    World(tmp_path, server={"recording": "available"}).run(scenario)
+
+
+def test_an_outcome_whose_record_failed_is_closed_by_a_gateway_that_stops(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        verdict = await world.pep.handle(INBOUND)
+        assert isinstance(verdict, Permitted)
+        with failing_disk(world), pytest.raises(StorageError):
+            await world.pep.complete(verdict, Completion(status="failed", reason="no_answer"))
+
+    world = World(tmp_path, server={"recording": "available"}).run(scenario)
+    bodies = world.ledger.bodies()
+    assert [body.status for body in bodies if isinstance(body, Outcome)] == ["failed"]
+
+
+@contextmanager
+def failing_disk(world: World) -> Iterator[None]:
+    def fail(_: object) -> Any:
+        raise StorageError("disk")
+
+    append, world.spool.append = world.spool.append, fail  # type: ignore[method-assign]  # the disk is gone
+    yield
+    world.spool.append = append  # type: ignore[method-assign]  # and back
+
+
+async def release(world: World) -> None:
+    done = release_batch(
+        world.sessions,
+        Pseudonyms(PSEUDONYM_KEY),
+        world.spool.new_record_id,
+        agent="Finance-Bot",
+        user="alice",
+        actor="olga",
+        actor_role="operator",
+        purpose="looked into",
+    )
+    await world.recorder.record(done, strict=False)
 
 
 # --- policy at hand

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from enforcement.batches import Depth
+from enforcement.batches import Depth, Room
 from enforcement.state import StateDatabase, lock_directory
 from ledger.clock import SimulatedClock
 from ledger.errors import (
@@ -237,16 +237,30 @@ def test_a_full_spool_takes_denials_for_a_while_and_outcomes_always(tmp_path: Pa
     while isinstance(spool.append([batch(decision(payload=big), first=permits)])[0], list):
         permits += 1
     assert permits == 6  # seven eighths of 80,000
-    (reserved,) = spool.append([batch(denial(), first=100, reserve=True)])
+    (reserved,) = spool.append([batch(denial(), first=100, room=Room.DENIAL)])
     assert records_of(reserved)
-    while isinstance(spool.append([batch(denial(payload=big), first=200 + permits, reserve=True)])[0], list):
+    while isinstance(spool.append([batch(denial(payload=big), first=200 + permits, room=Room.DENIAL)])[0], list):
         permits += 1
-    (refused,) = spool.append([batch(denial(payload=big), first=300, reserve=True)])
+    (refused,) = spool.append([batch(denial(payload=big), first=300, room=Room.DENIAL)])
     assert isinstance(refused, OverloadedError)
+    (killing,) = spool.append([batch(denial(payload=big, enforcement="kill"), first=350, room=Room.KILL)])
+    assert records_of(killing)
     (closing,) = spool.append([batch(outcome(record_id(0)), first=400)])
     (beat,) = spool.append([batch(heartbeat(), first=500)])
     assert records_of(closing)
     assert records_of(beat)
+    state.close()
+
+
+def test_strangers_fill_no_more_than_half_of_the_spool(tmp_path: Path) -> None:
+    state, spool = open_spool(tmp_path, max_bytes=80_000)
+    big = b"x" * 10_000
+    strangers = 0
+    while isinstance(spool.append([batch(denial(payload=big), first=strangers, room=Room.STRANGER)])[0], list):
+        strangers += 1
+    assert strangers == 3
+    assert records_of(spool.append([batch(decision(payload=big), first=100)])[0])
+    assert records_of(spool.append([batch(denial(payload=big), first=200, room=Room.DENIAL)])[0])
     state.close()
 
 
