@@ -290,11 +290,11 @@ async def _end(task: asyncio.Task[None] | None) -> None:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _settle(owed: Sequence[_Owed], results: Sequence[list[Record] | LedgerError]) -> None:
+def _settle(owed: Sequence[_Owed], results: Sequence[list[Record] | Exception]) -> None:
     for debt, result in zip(owed, results, strict=False):
         if isinstance(
-            result, LedgerError
-        ):  # most of all a conflict: the write had persisted, although it was said not to
+            result, Exception
+        ):  # most of all a conflict: the write had persisted, although it was called lost
             _LOG.warning("owed_record_refused", error=type(result).__name__)
         else:
             debt.stored()
