@@ -170,6 +170,9 @@ def _zone(name: str) -> ZoneInfo:
 class Times:
     """Writes POSIX milliseconds as times of one zone and of UTC.
 
+    A record may claim a time that no calendar has: it is written as the number that it is. One such record must not
+    keep a whole pack from being made.
+
     Attributes:
         zone: IANA name.
     """
@@ -184,39 +187,49 @@ class Times:
         """
         _zone(self.zone)
 
-    def _local(self, time_ms: int) -> datetime:
+    def _local(self, time_ms: int) -> datetime | None:
         return _at(time_ms, _zone(self.zone))
 
     def stamp(self, time_ms: int) -> str:
         """Return ``2025-11-19 03:00:12`` in the zone."""
-        return _clock(self._local(time_ms))
+        local = self._local(time_ms)
+        return _number(time_ms) if local is None else _clock(local)
 
     def minute(self, time_ms: int) -> str:
         """Return ``03:00`` in the zone."""
-        return self.stamp(time_ms)[11:16]
+        local = self._local(time_ms)
+        return _number(time_ms) if local is None else f"{local:%H:%M}"
 
     def utc(self, time_ms: int) -> str:
         """Return ``2025-11-19 02:00:12 UTC``."""
-        return f"{_clock(_at(time_ms, UTC))} UTC"
+        moment = _at(time_ms, UTC)
+        return _number(time_ms) if moment is None else f"{_clock(moment)} UTC"
 
     def both(self, time_ms: int) -> str:
         """Return the time in the zone, and in UTC unless that is the zone."""
-        if self.zone in {"UTC", "Etc/UTC"}:
+        if self.zone in {"UTC", "Etc/UTC"} or self._local(time_ms) is None:
             return self.utc(time_ms)
         return f"{self.stamp(time_ms)} {self.zone} ({self.utc(time_ms)})"
 
     def date(self, time_ms: int) -> str:
         """Return ``19 November 2025`` in the zone, with the time unless it is midnight."""
         local = self._local(time_ms)
+        if local is None:
+            return _number(time_ms)
         day = f"{local.day} {_MONTHS[local.month - 1]} {local.year}"
         return day if local.hour == local.minute == local.second == 0 else f"{day}, {local:%H:%M}"
 
 
-def _at(time_ms: int, zone: tzinfo) -> datetime:
+def _at(time_ms: int, zone: tzinfo) -> datetime | None:
+    """Return a moment in a zone, or None outside of the years 1 to 9999."""
     try:
         return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).astimezone(zone)
-    except OverflowError as error:
-        raise EvidenceError("a time of the report lies outside the calendar") from error
+    except OverflowError:
+        return None
+
+
+def _number(time_ms: int) -> str:
+    return f"{time_ms} ms after 1970"
 
 
 def _clock(moment: datetime) -> str:

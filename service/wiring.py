@@ -305,8 +305,7 @@ def build_services(
     keys = load_key_set(settings.keys_dir, passphrase())
     if (keys.simulated or clock.simulated) and not allow_simulated:
         raise ConfigError("demonstration keys or clocks: this service writes no real log with them")
-    if keys.service.name != settings.service_id or any(key.name != settings.origin for key in keys.log):
-        raise ConfigError("the keys were made for another origin or service id than the settings name")
+    _require_same_names(settings, keys)
     try:
         settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     except OSError as error:
@@ -331,6 +330,19 @@ def build_services(
         created_ms=clock.now_ms(),
     )
     return _assemble(settings, identity, clock, keys, database, store)
+
+
+def _require_same_names(settings: Settings, keys: KeySet) -> None:
+    """Refuse keys under whose names no checkpoint or record of this service would verify."""
+    wanted = {"TALLYSTICK_ORIGIN": settings.origin, "TALLYSTICK_SERVICE_ID": settings.service_id}
+    made_for = {"TALLYSTICK_ORIGIN": keys.log[0].name, "TALLYSTICK_SERVICE_ID": keys.service.name}
+    told = [
+        f"{name} is {wanted[name]}, the keys are of {made_for[name]}"
+        for name in wanted
+        if wanted[name] != made_for[name]
+    ]
+    if told:
+        raise ConfigError(f"the keys were made for another origin or service id: {'; '.join(told)}")
 
 
 def _assemble(
@@ -404,7 +416,13 @@ def _assemble(
         anchor=anchor,
         vault=vault,
         keyring=keyring,
-        admission=Admission(identity, vault, keyring.enforcer_keys),
+        admission=Admission(
+            identity,
+            vault,
+            keyring.enforcer_keys,
+            clock=clock,
+            max_ahead_seconds=settings.max_clock_ahead_seconds,
+        ),
         recorder=recorder,
         access=AccessRecorder(recorder, keys.pseudonym.seed),
         tokens=tokens,

@@ -126,7 +126,16 @@ def test_what_is_no_zone_is_refused_and_never_opened_as_a_path(zone: str) -> Non
         Times(zone)
 
 
-@pytest.mark.parametrize("time_ms", [10**18, -(10**18)])
-def test_a_time_outside_the_calendar_is_refused(time_ms: int) -> None:
-    with pytest.raises(EvidenceError, match="calendar"):
-        Times("UTC").stamp(time_ms)
+@pytest.mark.parametrize("time_ms", [10**18, -(10**18), 2**53 - 1, 253_402_300_800_000])
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+def test_a_time_outside_the_calendar_is_written_as_the_number_that_it_is(time_ms: int, zone: str) -> None:
+    times = Times(zone)
+    for written in (times.stamp, times.minute, times.utc, times.both, times.date):
+        assert written(time_ms) == f"{time_ms} ms after 1970"
+
+
+def test_a_time_that_only_one_of_the_two_calendars_has_is_written_as_a_number_where_it_is_missing() -> None:
+    last_ms = 253_402_300_799_000
+    assert Times("UTC").stamp(last_ms) == "9999-12-31 23:59:59"
+    assert Times("Europe/Berlin").both(last_ms) == "9999-12-31 23:59:59 UTC"
+    assert Times("Europe/Berlin").stamp(last_ms) == f"{last_ms} ms after 1970"
