@@ -133,16 +133,24 @@ async def _recorded(
     found: list[RecordedDecision] = []
     for number, (request, evaluation) in enumerate(islice(cycle(pairs), count)):
         found.append(
-            RecordedDecision(record_id=f"{number}", body=_body(bundle, evaluation), request=encode_request(request))
+            RecordedDecision(
+                record_id=f"{number}", body=_body(bundle, request, evaluation), request=encode_request(request)
+            )
         )
     return found
 
 
-def _body(bundle: Bundle, evaluation: Evaluation) -> Decision:
+def _body(bundle: Bundle, request: DecisionRequest, evaluation: Evaluation) -> Decision:
     answer = evaluation.decision
     template, _ = decision(0)
     fields = {name: getattr(template, name) for name in template.__struct_fields__}
     fields |= {
+        # Replay refuses a request of another call than the record's.
+        "agent": request.principal.agent,
+        "server": request.resource.server,
+        "tags": request.resource.tags,
+        "method": request.action,
+        "tool": request.resource.name,
         "decision": answer.effect.value,
         "rules": answer.rules,
         "failed_condition": answer.failed_condition,
