@@ -13,6 +13,7 @@ from typing import Final
 from evidence.population import Survey
 from evidence.scope import Scope
 from evidence.start_range import StartRange
+from evidence.summary import HeldBundle
 from evidence.verification import VerificationReport
 from ledger.envelopes import EnvelopeKey
 from ledger.errors import EvidenceError, LedgerError, MalformedError, PolicyError
@@ -39,7 +40,7 @@ class Established:
         known: The auditor's own checkpoint, verified.
         survey: The walk over the entries, whose root is the signed one.
         pack_keys: Keys that signed the pack, each introduced by the log.
-        bundle_files: Paths of the policy bundles whose digests hold, by revision.
+        bundles: The policy bundles whose digests hold, by revision.
     """
 
     files: Mapping[str, memoryview]
@@ -52,7 +53,7 @@ class Established:
     known: VerifiedCheckpoint | None = None
     survey: Survey | None = None
     pack_keys: Sequence[EnvelopeKey] | None = None
-    bundle_files: dict[str, list[str]] = field(default_factory=dict)
+    bundles: dict[str, HeldBundle] = field(default_factory=dict)
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes."""

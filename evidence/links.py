@@ -3,28 +3,44 @@
 Pure. `Links` sees every record of the range once, in leaf order, and can then be asked for the derived attributes of
 any of them; `subjects` says what these mean. Both the maker of a pack and its verifier do this, from the same entries.
 
-Memory is linear in the number of decisions: an id and a word for each, and as much for each outcome.
+Only the enforcer that made a decision can say in its favour how it ended or that a person approved it. What speaks
+against it counts whoever says it: any outcome but ``not_forwarded`` means that the call was forwarded, also where a
+first one denied it.
+
+Memory is linear in the number of records: an id for each, twice for each decision, and as much for each outcome.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from sys import intern
+from typing import Final, NamedTuple
 
 from ledger.records import Approval, BundleEvent, Decision, Outcome, Record
 
 __all__ = ["Links"]
 
 _NOTHING: Final[dict[str, object]] = {}
+_NOT_FORWARDED: Final = "not_forwarded"
 
 
-@dataclass(slots=True)
-class _Outcomes:
-    """The outcomes of one decision."""
+class _Outcome(NamedTuple):
+    """An outcome that some enforcer recorded for a decision."""
 
+    leaf: int
+    enforcer: str
     status: str
-    first_leaf: int
-    count: int = 1
+
+
+class _Step(NamedTuple):
+    """A step of an approval that some enforcer recorded for a decision."""
+
+    leaf: int
+    enforcer: str
+    approval_id: str
+    action: str
+    time_ms: int
+    expires_ms: int
 
 
 @dataclass(slots=True)
@@ -60,39 +76,42 @@ class Links:
 
     Attributes:
         whole: The range starts at leaf 0, so that what is not in it is nowhere.
-        repeated_decisions: Decisions whose id had occurred before.
+        repeated_ids: Records, of any type, whose id an earlier one had.
     """
 
     whole: bool = True
-    repeated_decisions: int = 0
-    _decisions: dict[str, str] = field(default_factory=dict)
-    _outcomes: dict[str, _Outcomes] = field(default_factory=dict)
-    _approvals: dict[str, str] = field(default_factory=dict)
+    repeated_ids: int = 0
+    _ids: set[int] = field(default_factory=set)
+    _decisions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _passages: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    _outcomes: dict[str, list[_Outcome]] = field(default_factory=dict)
+    _approvals: dict[str, list[_Step]] = field(default_factory=dict)
     _sessions: dict[str, _Session] = field(default_factory=dict)
     _lives: dict[str, _Life] = field(default_factory=dict)
 
     def add(self, leaf: int, record: Record) -> None:
         """Take in the record at ``leaf``; leaves only grow."""
-        body = record.body
+        body, enforcer = record.body, intern(record.enforcer_id)
+        number = int(record.record_id.replace("-", ""), 16)
+        self.repeated_ids += number in self._ids
+        self._ids.add(number)
         if isinstance(body, Decision):
-            self._add_decision(leaf, record.record_id, body)
+            self._add_decision(leaf, record.record_id, enforcer, body)
         elif isinstance(body, Outcome):
-            known = self._outcomes.get(body.decision_id)
-            if known is None:
-                self._outcomes[body.decision_id] = _Outcomes(body.status, leaf)
-            else:
-                known.count += 1
+            self._outcomes.setdefault(body.decision_id, []).append(_Outcome(leaf, enforcer, body.status))
         elif isinstance(body, Approval):
-            self._approvals[body.decision_id] = body.action
+            step = _Step(leaf, enforcer, body.approval_id, body.action, record.time_ms, body.expires_ms)
+            self._approvals.setdefault(body.decision_id, []).append(step)
         elif isinstance(body, BundleEvent):
             life = self._lives.setdefault(body.revision, _Life())
             life.first.setdefault("activated" if body.action == "rolled_back" else body.action, leaf)
             if body.action == "reviewed":
                 life.reviews.append((leaf, body.actor))
 
-    def _add_decision(self, leaf: int, record_id: str, body: Decision) -> None:
-        self.repeated_decisions += record_id in self._decisions
-        self._decisions.setdefault(record_id, _passage(body))
+    def _add_decision(self, leaf: int, record_id: str, enforcer: str, body: Decision) -> None:
+        told = (enforcer, _passage(body))
+        # Many decisions share one pair.
+        self._decisions.setdefault(record_id, self._passages.setdefault(told, told))
         session = self._sessions.setdefault(body.session, _Session())
         session.agents.add(body.agent)
         if body.user is not None:
@@ -102,20 +121,55 @@ class Links:
             session.allowed_later.append((leaf, record_id))
 
     def outcome(self, decision_id: str) -> str | None:
-        """Return the status of a decision's first outcome, or None if it has none."""
-        found = self._outcomes.get(decision_id)
-        return None if found is None else found.status
+        """Return the status of the first outcome that a decision's own enforcer recorded, or None if it has none."""
+        enforcer, _ = self._decisions.get(decision_id, ("", ""))
+        return next((one.status for one in self._own_outcomes(decision_id, enforcer)), None)
+
+    def _own_outcomes(self, decision_id: str, enforcer: str) -> list[_Outcome]:
+        return [one for one in self._outcomes.get(decision_id, ()) if one.enforcer == enforcer]
+
+    def _own_steps(self, decision_id: str, enforcer: str) -> list[_Step]:
+        return [step for step in self._approvals.get(decision_id, ()) if step.enforcer == enforcer]
+
+    def _forwarded_at(self, decision_id: str) -> int | None:
+        """Return the leaf of the first outcome, of any enforcer, by which the call was forwarded."""
+        outcomes = self._outcomes.get(decision_id, ())
+        return next((one.leaf for one in outcomes if one.status != _NOT_FORWARDED), None)
+
+    def _was_withheld(self, decision_id: str) -> bool:
+        return self.outcome(decision_id) == _NOT_FORWARDED and self._forwarded_at(decision_id) is None
+
+    def _was_approved(self, decision_id: str, enforcer: str) -> bool:
+        """Whether an approval was given, then used in its time, and the call forwarded only then, if it was."""
+        forwarded = self._forwarded_at(decision_id)
+        given: dict[str, int] = {}
+        for step in self._own_steps(decision_id, enforcer):
+            if step.action == "approved":
+                given[step.approval_id] = step.expires_ms
+            elif step.action == "used":
+                in_time = step.time_ms <= given.pop(step.approval_id, -1)
+                if in_time and (forwarded is None or step.leaf < forwarded):
+                    return True
+            elif step.action != "requested":
+                given.pop(step.approval_id, None)
+        return False
+
+    def _decision_of(self, outcome: Outcome, enforcer: str) -> str:
+        """Return the passage of the decision to which its own enforcer's outcome belongs, or why there is none."""
+        author, passage = self._decisions.get(outcome.decision_id, ("", ""))
+        if not passage:
+            return "missing" if self.whole else "unknown"
+        return passage if author == enforcer else "missing"
 
     def derived(self, leaf: int, record: Record) -> dict[str, object]:
         """Return the derived attributes of the record at ``leaf``, once every record has been added."""
         body = record.body
         if isinstance(body, Decision):
-            return self._of_decision(leaf, record.record_id, body)
+            return self._of_decision(leaf, record.record_id, record.enforcer_id, body)
         if isinstance(body, Outcome):
-            missing = "missing" if self.whole else "unknown"
             return {
-                "decision": self._decisions.get(body.decision_id, missing),
-                "repeated": self._outcomes[body.decision_id].first_leaf < leaf,
+                "decision": self._decision_of(body, record.enforcer_id),
+                "repeated": self._outcomes[body.decision_id][0].leaf < leaf,
             }
         if isinstance(body, BundleEvent):
             life = self._lives[body.revision]
@@ -128,21 +182,24 @@ class Links:
             }
         return _NOTHING
 
-    def _of_decision(self, leaf: int, record_id: str, body: Decision) -> dict[str, object]:
-        outcomes = self._outcomes.get(record_id)
+    def _of_decision(self, leaf: int, record_id: str, enforcer: str, body: Decision) -> dict[str, object]:
+        outcomes = self._own_outcomes(record_id, enforcer)
+        steps = self._own_steps(record_id, enforcer)
         session = self._sessions[body.session]
         life = _Life() if body.bundle is None else self._lives.get(body.bundle.revision, _Life())
         return {
-            "outcome": "missing" if outcomes is None else outcomes.status,
-            "outcomes": 0 if outcomes is None else outcomes.count,
-            "approval": self._approvals.get(record_id, "none"),
+            "outcome": outcomes[0].status if outcomes else "missing",
+            "outcomes": len(outcomes),
+            "forwarded": self._forwarded_at(record_id) is not None,
+            "approval": steps[-1].action if steps else "none",
+            "approved": self._was_approved(record_id, enforcer),
             "bundle_published": life.before("published", leaf),
             "bundle_activated": life.before("activated", leaf),
             "session_agents": len(session.agents),
             "session_users": len(session.users),
             "session_continued": any(
                 # A call that was judged before the kill and recorded after it is withheld, and its outcome says so.
-                at > leaf and self.outcome(call) != "not_forwarded"
+                at > leaf and not self._was_withheld(call)
                 for at, call in session.allowed_later
             ),
         }

@@ -47,6 +47,7 @@ import msgspec
 
 from evidence.container import Digest
 from evidence.scope import Scope
+from evidence.summary import HeldBundle
 from ledger.canonical import canonical_bytes, parse_canonical
 from ledger.errors import MalformedError
 from ledger.merkle import HASH_BYTES
@@ -65,6 +66,7 @@ __all__ = [
     "bundle_members",
     "encode_manifest",
     "entries_path",
+    "held_bundle",
     "member_order",
     "parse_consistency",
     "parse_manifest_files",
@@ -170,6 +172,12 @@ def bundle_members(bundle: Bundle) -> dict[str, bytes]:
     manifest = canonical_bytes(msgspec.to_builtins(bundle.manifest))
     folder = bundle_folder(bundle.revision)
     return {folder + path: data for path, data in {MANIFEST_PATH: manifest, **bundle.files}.items()}
+
+
+def held_bundle(bundle: Bundle) -> HeldBundle:
+    """Return what a pack that holds a bundle says of it."""
+    manifest = bundle.manifest
+    return HeldBundle(name=manifest.name, engine=manifest.engine, files=tuple(sorted(bundle_members(bundle))))
 
 
 def entries_path(first_leaf: int, end_leaf: int) -> str:

@@ -155,8 +155,8 @@ def check_policies(found: Established) -> None:
             members = pack.bundle_members(bundle)
             if members != {folder + name: data for name, data in files.items()}:
                 raise VerificationError("its manifest is not in canonical form")
-            found.bundle_files[revision] = list(members)
-    found.report.hold("policies", f"{len(found.bundle_files)} of {len(named)} bundles are here, by their digests")
+            found.bundles[revision] = pack.held_bundle(bundle)
+    found.report.hold("policies", f"{len(found.bundles)} of {len(named)} bundles are here, by their digests")
 
 
 def _frameworks(found: Established, scope: Scope, accepted: Collection[str]) -> list[Framework] | None:
@@ -199,7 +199,7 @@ def _rederive(found: Established, scope: Scope, survey: Survey, frameworks: list
         frameworks=frameworks,
         claims=scope.claims,
         replays=parse_replays(found.read(pack.REPLAYS)),
-        bundle_files=found.bundle_files,
+        held=found.bundles,
     )
     return derived_files(derivation)
 
@@ -217,7 +217,7 @@ def _expected_files(found: Established, scope: Scope, derived: Mapping[str, byte
         pack.entries_path(scope.first_leaf, scope.tree_size),
         *derived,
         *(proof_path(leaf) for leaf in survey.proved_leaves),
-        *(path for paths in found.bundle_files.values() for path in paths),
+        *(path for bundle in found.bundles.values() for path in bundle.files),
     }
     if scope.first_leaf:
         expected |= {pack.START_CHECKPOINT, pack.START_RANGE}

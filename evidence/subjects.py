@@ -3,7 +3,8 @@
 Pure. Nine subjects are the record types; three more are values that the evidence itself makes:
 
 * ``decision``, ``outcome``, ``bundle``, ``key``, ``heartbeat``, ``dropped``, ``approval``, ``tombstone``, ``access``:
-  the records of that type whose time lies in the period. Their fields stand under the type's name
+  the records of that type whose time lies in the period; of ``key`` all that are in the pack, since what is said of a
+  key later, or was said earlier, bears on the period. Their fields stand under the type's name
   (``decision.bundle.revision``), the record's envelope under ``envelope`` (``envelope.enforcer_id``). Decisions in
   observe mode are no items: they were not enforced, so they satisfy nothing; they are counted apart.
 * ``stream``: one item for each enforcer and epoch, with its completeness.
@@ -14,16 +15,20 @@ Pure. Nine subjects are the record types; three more are values that the evidenc
 Some records have *derived* attributes, which follow from other records of the same pack (`links`), so that a verifier
 calculates them again. A decision has
 
-* ``derived.outcome``: status of its first outcome record, or ``missing``; ``derived.outcomes``: how many there are;
-* ``derived.approval``: the last step of its approval, or ``none``;
+* ``derived.outcome``: status of the first outcome that its own enforcer recorded, or ``missing``; ``derived.outcomes``:
+  how many of these there are;
+* ``derived.forwarded``: an outcome of any enforcer says something else than ``not_forwarded``;
+* ``derived.approval``: the last step of its approval that its own enforcer recorded, or ``none``; ``derived.approved``:
+  by these an approval was given, then used before it expired, both before the call was forwarded, if it was;
 * ``derived.bundle_published``, ``derived.bundle_activated``: a record of that step of the deciding bundle revision
   stands at an earlier leaf;
 * ``derived.session_agents``, ``derived.session_users``: how many different ones its session has in the range;
 * ``derived.session_continued``: after this call or an earlier one of its session was killed, a call of the session
   stands at a later leaf that was allowed and not withheld.
 
-An outcome has ``derived.decision``: ``permitted``, ``held``, ``refused`` or ``observed``, ``missing`` where the range
-starts at leaf 0 and holds no such decision, ``unknown`` where it starts later; and ``derived.repeated``: an earlier
+An outcome has ``derived.decision``: ``permitted``, ``held``, ``refused`` or ``observed``; ``missing`` where the range
+starts at leaf 0 and holds no such decision, or where another enforcer made it; ``unknown`` where the range starts later
+and does not hold it; and ``derived.repeated``: an earlier
 outcome of the same decision exists. A bundle event has ``derived.published_before``, ``derived.tested_before``,
 ``derived.reviewed_before`` and ``derived.reviewed_by_another`` (somebody else than whoever performs this step), each
 about the same revision at an earlier leaf.
@@ -61,7 +66,9 @@ _DERIVED: Final[Mapping[str, tuple[str, ...]]] = {
     "decision": (
         "outcome",
         "outcomes",
+        "forwarded",
         "approval",
+        "approved",
         "bundle_published",
         "bundle_activated",
         "session_agents",
@@ -88,13 +95,14 @@ _VALUES: Final[Mapping[str, tuple[str, ...]]] = {
         "end_leaf",
         "records",
         "signatures",
+        "signed_after_compromise",
         "root_recomputed",
         "decisions",
         "enforced",
         "observed",
         "late",
         "outside",
-        "repeated_decisions",
+        "repeated_ids",
         "enforcers",
         "streams",
         "streams_with_gaps",

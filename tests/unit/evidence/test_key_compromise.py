@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from evidence import pack
+from evidence.assemble import AssembledPack
+from evidence.summary import ControlSheet, ControlStatus
 from evidence.verification import Status, VerificationReport
 from evidence.verify import verify_pack
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.notes import SignatureType
-from ledger.records import KeyEvent
+from ledger.records import KeyEvent, decode_entry
 from ledger.signers.local import LocalSigner
 from ledger.trust import TrustPolicy
-from tests.support.ledger import make_key
-from tests.support.packs import FROM_MS, PackLog
+from tests.support.ledger import Enforcer, make_key
+from tests.support.packs import FROM_MS, TO_MS, PackLog
 
 
 def declare(log: PackLog, action: Any = "compromised", *, number: int = 0, **changes: Any) -> int:
@@ -128,3 +131,122 @@ def test_a_late_declaration_does_not_disown_a_kept_checkpoint_of_another_history
     report = verify_pack(log.pack(tmp_path / "pack.zip").path, trust=log.trust, known=kept)
     assert report.status is Status.FAILED
     assert any("two histories" in failure.reason for failure in report.failures)
+
+
+# --- keys of enforcers -----------------------------------------------------------------------------------------------
+
+
+def compromise(log: PackLog, last_size: int | None, *, at_ms: int | None = None, **changes: Any) -> int:
+    """Let the log say that the gateway's key is compromised."""
+    introduced = log.service.introduction(log.gateway)
+    body = msgspec.structs.replace(
+        introduced, **{"action": "compromised", "public_key": None, "last_size": last_size, **changes}
+    )
+    return log.add(log.service, body, at_ms=at_ms)
+
+
+def control(assembled: AssembledPack, framework: str, control_id: str) -> ControlSheet:
+    sheets = [sheet for sheet in assembled.summary.frameworks if sheet.framework == framework]
+    (found,) = [one for sheet in sheets for one in sheet.controls if one.control_id == control_id]
+    return found
+
+
+def failed(sheet: ControlSheet) -> set[str]:
+    return {test.test for test in sheet.tests if test.failed}
+
+
+def deviations(sheet: ControlSheet) -> list[int | None]:
+    return [one.leaf for test in sheet.tests for one in test.deviations]
+
+
+def key_gaps(assembled: AssembledPack) -> list[str]:
+    return [gap.sentence for gap in assembled.summary.gaps if gap.kind == "key"]
+
+
+def signed_by_the_gateway(log: PackLog, since: int) -> list[int]:
+    found = []
+    for leaf, entry in enumerate(log.entries):
+        if leaf >= since and decode_entry(entry).enforcer_id == "gateway-1":
+            found.append(leaf)
+    return found
+
+
+def test_a_compromise_declared_after_the_period_reaches_into_it(log: PackLog, tmp_path: Path) -> None:
+    log.begin()
+    log.call(at_ms=FROM_MS + 1000, arguments='{"amount": 1}')
+    log.call(arguments='{"amount": 501}')
+    log.call(name="unlisted")
+    log.end()
+    leaf = compromise(log, 9, at_ms=TO_MS + 2000)
+    log.publish()
+    assembled = log.pack(tmp_path / "pack.zip")
+    assert verify_pack(assembled.path, trust=log.trust).status is Status.PROVEN
+    sheet = control(assembled, "soc2", "CC6.1")
+    assert sheet.status is ControlStatus.NOT_SATISFIED
+    assert failed(sheet) == {"no-key-compromised"}
+    assert deviations(sheet) == [leaf]
+    for framework, name in (("soc2", "CC2.1"), ("soc2", "PI1.5"), ("hipaa", "164.312(c)(2)")):
+        assert "records-signed" in failed(control(assembled, framework, name))
+    leaves = signed_by_the_gateway(log, 9)
+    told = f"Leaf {leaf} declares the enforcer key gateway-1-key of gateway-1 compromised since the tree of 9 leaves"
+    signed = f"it signed {len(leaves)} records of the range since: leaves {', '.join(map(str, leaves))}"
+    assert key_gaps(assembled) == [f"{told}; {signed}."]
+
+
+def test_a_compromise_declared_before_the_period_is_seen_in_a_whole_range(log: PackLog, tmp_path: Path) -> None:
+    log.begin()
+    other = Enforcer(enforcer_id="gateway-2", seed=9, epoch="2" * 32)
+    log.add(log.service, log.service.introduction(other))
+    leaf = log.add(
+        log.service,
+        msgspec.structs.replace(log.service.introduction(other), action="compromised", public_key=None),
+    )
+    go_on(log)
+    assembled = log.pack(tmp_path / "pack.zip")
+    assert failed(control(assembled, "soc2", "CC6.1")) == {"no-key-compromised"}
+    assert "records-signed" not in failed(control(assembled, "soc2", "CC2.1"))
+    assert key_gaps(assembled) == [
+        f"Leaf {leaf} declares the enforcer key gateway-2-key of gateway-2 compromised since the tree of {leaf} leaves."
+    ]
+
+
+def test_a_compromise_declared_before_a_range_that_begins_later_comes_along(log: PackLog, tmp_path: Path) -> None:
+    log.begin()
+    renewed = log.service.introduction(Enforcer(enforcer_id="gateway-1", seed=18))
+    leaf = compromise(log, 7)
+    log.gateway.key = Enforcer(enforcer_id="gateway-1", seed=18).key
+    log.add(log.service, msgspec.structs.replace(renewed, key_id="gateway-1-second"))
+    start = log.publish(at_ms=FROM_MS - 1000)
+    go_on(log)
+    assembled = log.pack(tmp_path / "pack.zip", request=log.request(start_checkpoint=start))
+    assert verify_pack(assembled.path, trust=log.trust).status is Status.PROVEN
+    sheet = control(assembled, "soc2", "CC6.1")
+    assert failed(sheet) == {"no-key-compromised"}
+    assert deviations(sheet) == [leaf]
+    assert "records-signed" not in failed(control(assembled, "soc2", "CC2.1"))
+    assert key_gaps(assembled)[0].startswith(f"Leaf {leaf} declares the enforcer key gateway-1-key")
+
+
+def test_a_compromise_declared_after_a_retirement_is_not_ignored(log: PackLog, tmp_path: Path) -> None:
+    log.begin()
+    log.call(at_ms=FROM_MS + 1000, arguments='{"amount": 1}')
+    log.add(log.gateway, log.gateway.heartbeat(), at_ms=TO_MS + 1000)
+    compromise(log, None, action="retired")
+    compromise(log, 9)
+    log.add(log.service, log.service.heartbeat(), at_ms=TO_MS + 1000)
+    log.publish()
+    assembled = log.pack(tmp_path / "pack.zip")
+    assert "records-signed" in failed(control(assembled, "soc2", "CC2.1"))
+    assert len(key_gaps(assembled)) == 1
+
+
+@pytest.mark.parametrize("action", ["created", "retired"])
+def test_a_key_that_was_only_introduced_or_retired_is_no_gap(log: PackLog, tmp_path: Path, action: str) -> None:
+    log.small_day()
+    if action == "retired":
+        compromise(log, None, action="retired")
+    log.publish()
+    assembled = log.pack(tmp_path / "pack.zip")
+    assert key_gaps(assembled) == []
+    assert "no-key-compromised" not in failed(control(assembled, "soc2", "CC6.1"))
+    assert "records-signed" not in failed(control(assembled, "soc2", "CC2.1"))

@@ -8,6 +8,7 @@ import pytest
 
 from evidence.links import Links
 from ledger.records import Approval, Commitment, Outcome, decode_entry
+from tests.support.ledger import Enforcer
 from tests.support.packs import ACTOR, PackLog
 
 
@@ -144,26 +145,146 @@ def test_a_call_that_was_withheld_after_the_kill_does_not_continue_the_session(l
     assert not derived(log, kill)["session_continued"]
 
 
-def test_an_approval_is_known_by_its_last_step(log: PackLog) -> None:
+def test_a_call_is_forwarded_if_any_outcome_of_anybody_says_so(log: PackLog) -> None:
+    log.begin()
+    leaf = log.call(name="void", outcome=None)
+    assert not derived(log, leaf)["forwarded"]
+    outcome(log, decision_id(log, leaf), "not_forwarded")
+    assert not derived(log, leaf)["forwarded"]
+    outcome(log, decision_id(log, leaf), "completed")
+    values = derived(log, leaf)
+    assert (values["outcome"], values["outcomes"], values["forwarded"]) == ("not_forwarded", 2, True)
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "unknown"])
+def test_every_other_status_than_not_forwarded_means_that_a_call_was_forwarded(log: PackLog, status: str) -> None:
+    leaf = log.call(name="void", outcome=status)
+    assert derived(log, leaf)["forwarded"]
+
+
+def test_an_outcome_of_another_enforcer_speaks_only_against_a_decision(log: PackLog) -> None:
+    log.begin()
+    leaf = log.call(arguments='{"amount": 1}', outcome=None)
+    other = log.add(log.service, Outcome(decision_id=decision_id(log, leaf), status="completed", session="5" * 32))
+    values = derived(log, leaf)
+    assert (values["outcome"], values["outcomes"], values["forwarded"]) == ("missing", 0, True)
+    assert links(log).outcome(decision_id(log, leaf)) is None
+    for whole in (True, False):
+        assert derived(log, other, whole=whole)["decision"] == "missing"
+
+
+def test_a_session_goes_on_after_a_kill_if_a_second_outcome_says_that_a_call_was_forwarded(log: PackLog) -> None:
+    kill = log.call(session="s", name="dump")
+    leaf = log.call(session="s", arguments='{"amount": 1}', outcome="not_forwarded")
+    assert not derived(log, kill)["session_continued"]
+    outcome(log, decision_id(log, leaf), "completed")
+    assert derived(log, kill)["session_continued"]
+
+
+# --- approvals -------------------------------------------------------------------------------------------------------
+
+APPROVAL = "01990000-0000-7000-8000-000000000001"
+
+
+def step(
+    log: PackLog,
+    leaf: int,
+    action: Any,
+    *,
+    by: Enforcer | None = None,
+    approval_id: str = APPROVAL,
+    expires_in_ms: int = 1000,
+) -> None:
+    """Write a step of the approval of a call."""
+    enforcer = by or log.gateway
+    body = Approval(
+        approval_id=approval_id,
+        decision_id=decision_id(log, leaf),
+        action=action,
+        binding=Commitment(digest="e" * 64, size_bytes=1),
+        expires_ms=enforcer.time_ms + expires_in_ms,
+    )
+    log.add(enforcer, body)
+
+
+def test_an_approval_is_known_by_its_last_step_and_counts_once_it_was_used(log: PackLog) -> None:
     leaf = log.call(name="void", outcome=None)
     assert derived(log, leaf)["approval"] == "none"
     for action in ("requested", "approved", "used"):
-        approval = Approval(
-            approval_id="01990000-0000-7000-8000-000000000001",
-            decision_id=decision_id(log, leaf),
-            action=action,  # type: ignore[arg-type]
-            binding=Commitment(digest="e" * 64, size_bytes=1),
-            expires_ms=1,
-        )
-        log.add(log.service, approval)
-        assert derived(log, leaf)["approval"] == action
+        step(log, leaf, action)
+        values = derived(log, leaf)
+        assert (values["approval"], values["approved"]) == (action, action == "used")
+    outcome(log, decision_id(log, leaf))
+    assert derived(log, leaf)["approved"]
 
 
-def test_a_decision_id_that_occurs_twice_is_counted(log: PackLog) -> None:
-    leaf = log.call()
+@pytest.mark.parametrize(
+    "actions",
+    [
+        ["used"],
+        ["requested", "used"],
+        ["used", "approved"],
+        ["requested", "approved"],
+        ["approved", "cancelled", "used"],
+        ["approved", "denied", "used"],
+        ["approved", "expired", "used"],
+        ["requested", "denied"],
+    ],
+    ids=" ".join,
+)
+def test_an_approval_counts_only_if_it_was_given_and_then_used(log: PackLog, actions: list[str]) -> None:
+    leaf = log.call(name="void", outcome=None)
+    for action in actions:
+        step(log, leaf, action)
+    assert not derived(log, leaf)["approved"]
+
+
+def test_an_approval_that_had_expired_when_it_was_used_does_not_count(log: PackLog) -> None:
+    leaf = log.call(name="void", outcome=None)
+    step(log, leaf, "approved", expires_in_ms=1)
+    step(log, leaf, "used", expires_in_ms=10_000)
+    assert not derived(log, leaf)["approved"]
+
+
+def test_the_use_of_another_approval_does_not_count(log: PackLog) -> None:
+    leaf = log.call(name="void", outcome=None)
+    step(log, leaf, "approved")
+    step(log, leaf, "used", approval_id=APPROVAL.replace("1", "2"))
+    assert not derived(log, leaf)["approved"]
+
+
+def test_an_approval_that_another_enforcer_records_does_not_count(log: PackLog) -> None:
+    log.begin()
+    leaf = log.call(name="void", outcome=None)
+    step(log, leaf, "approved", by=log.service)
+    step(log, leaf, "used", by=log.service)
+    values = derived(log, leaf)
+    assert (values["approval"], values["approved"]) == ("none", False)
+    step(log, leaf, "used")
+    assert not derived(log, leaf)["approved"]
+
+
+def test_an_approval_that_is_used_after_the_call_was_forwarded_does_not_count(log: PackLog) -> None:
+    leaf = log.call(name="void", outcome=None)
+    step(log, leaf, "approved")
+    outcome(log, decision_id(log, leaf))
+    step(log, leaf, "used")
+    assert not derived(log, leaf)["approved"]
+
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_id_that_occurs_twice_is_counted_whatever_the_records_are(log: PackLog) -> None:
+    log.begin()
+    leaf = log.call(outcome=None)
+    assert links(log).repeated_ids == 0
     record = decode_entry(log.entries[leaf])
     log.add(log.gateway, record.body, record_id=record.record_id)
-    assert links(log).repeated_decisions == 1
+    assert links(log).repeated_ids == 1
+    log.add(log.service, log.service.heartbeat(), record_id=record.record_id)
+    log.add(log.gateway, log.gateway.heartbeat(), record_id=decode_entry(log.entries[0]).record_id)
+    assert links(log).repeated_ids == 3
 
 
 def test_other_records_have_no_derived_attributes(log: PackLog) -> None:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
+from evidence import pack
 from evidence.reperform import reperform
-from evidence.replays import ReplayLine, encode_replays, parse_replays, reperformance
+from evidence.replays import ReplayLine, check_replay, encode_replays, parse_replays, reperformance
+from evidence.summary import HeldBundle
+from evidence.verification import Status
+from evidence.verify import verify_pack
 from ledger.canonical import canonical_bytes
 from ledger.errors import CommitmentError, MalformedError
 from ledger.records import Decision, Record, decode_entry
 from policies.bundles import Bundle, bundle_from_files
-from tests.support.packs import POLICY, PackLog, shop_bundle
+from policies.replay import ReplayClass
+from tests.support.packs import POLICY, PackLog, seal, shop_bundle
 from tests.support.policies import cedar_files
+from tests.unit.evidence.conftest import MadePack
 
 LINES = (
     ReplayLine(leaf=3, classification="exact", same=True),
@@ -161,6 +170,7 @@ def test_totals_count_exact_replays_only_as_the_same_or_different() -> None:
         lambda value: value["results"][0].update(same=None),
         lambda value: value["results"][0].update(explanation=""),
         lambda value: value["results"][0].update(**{"class": "Exact"}),
+        lambda value: (value["results"][2].update(**{"class": "verified"}), value.update(by_class={"verified": 1})),
         lambda value: value["results"][0].update(leaf=-1),
         lambda value: value["results"][0].update(extra=1),
         lambda value: value.update(format="tallystick.reperformance/2"),
@@ -177,3 +187,101 @@ def test_a_file_whose_totals_or_members_are_wrong_is_refused(change: Callable[[d
 def test_another_spelling_of_the_file_is_refused() -> None:
     with pytest.raises(MalformedError):
         parse_replays(encode_replays(LINES) + b"\n")
+
+
+def test_there_are_the_classes_that_a_replay_has() -> None:
+    known = msgspec.inspect.type_info(ReplayLine)
+    assert isinstance(known, msgspec.inspect.StructType)
+    (field,) = [field for field in known.fields if field.encode_name == "class"]
+    assert isinstance(field.type, msgspec.inspect.LiteralType)
+    assert set(field.type.values) == {one.value for one in ReplayClass}
+
+
+# --- what cannot be true of a decision -------------------------------------------------------------------------------
+
+
+def judged(log: PackLog, **options: Any) -> Decision:
+    leaf = log.call(**options)
+    body = decode_entry(log.entries[leaf]).body
+    assert isinstance(body, Decision)
+    return body
+
+
+def held(log: PackLog, **changes: Any) -> dict[str, HeldBundle]:
+    return {log.bundle.revision: dataclasses.replace(pack.held_bundle(log.bundle), **changes)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ReplayLine(leaf=1, classification="exact", same=True),
+        ReplayLine(leaf=1, classification="exact", same=False, differences=("effect",)),
+        ReplayLine(leaf=1, classification="engine_changed", same=True, explanation="older"),
+        ReplayLine(leaf=1, classification="erased", explanation="gone"),
+        ReplayLine(leaf=1, classification="limited", same=False, differences=("effect",), explanation="stopped"),
+    ],
+    ids=repr,
+)
+def test_a_line_that_can_be_true_of_its_decision_is_accepted(log: PackLog, line: ReplayLine) -> None:
+    check_replay(line, judged(log), held(log))
+
+
+@pytest.mark.parametrize("classification", ["exact", "engine_changed", "limited"])
+@pytest.mark.parametrize(("same", "differences"), [(True, ("effect",)), (False, ()), (None, ("effect",))])
+def test_a_replay_cannot_be_the_same_and_differ_nor_the_other_way_round(
+    log: PackLog, classification: Any, same: bool | None, differences: tuple[str, ...]
+) -> None:
+    line = ReplayLine(leaf=1, classification=classification, same=same, differences=differences)
+    with pytest.raises(MalformedError, match="leaf 1"):
+        check_replay(line, judged(log), held(log))
+
+
+def test_a_replay_that_was_not_made_cannot_be_exact(log: PackLog) -> None:
+    with pytest.raises(MalformedError):
+        check_replay(ReplayLine(leaf=1, classification="exact"), judged(log), held(log))
+
+
+@pytest.mark.parametrize("changes", [{"bundle": None}, {"request": None}], ids=str)
+def test_a_decision_without_bundle_or_request_cannot_have_been_made_again_exactly(
+    log: PackLog, changes: dict[str, Any]
+) -> None:
+    line = ReplayLine(leaf=1, classification="exact", same=True)
+    with pytest.raises(MalformedError, match="exact replay needs"):
+        check_replay(line, judged(log, changes=changes), held(log))
+
+
+def test_a_decision_whose_bundle_is_not_in_the_pack_cannot_have_been_made_again_exactly(log: PackLog) -> None:
+    line = ReplayLine(leaf=1, classification="exact", same=True)
+    with pytest.raises(MalformedError, match="exact replay needs"):
+        check_replay(line, judged(log), {})
+
+
+def test_a_decision_by_another_engine_cannot_have_been_made_again_exactly(log: PackLog) -> None:
+    line = ReplayLine(leaf=1, classification="exact", same=True)
+    with pytest.raises(MalformedError, match="exact replay needs"):
+        check_replay(line, judged(log), held(log, engine="rego"))
+
+
+IMPOSSIBLE: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
+    ("exact for a message that no policy judged", lambda line: line.update({"class": "exact", "same": True})),
+    ("the same and different", lambda line: line.update(same=True, differences=["effect"])),
+    ("of a class that there is not", lambda line: line.update({"class": "verified"})),
+]
+
+
+@pytest.mark.parametrize(("attack", "change"), IMPOSSIBLE, ids=[attack for attack, _ in IMPOSSIBLE])
+def test_an_impossible_replay_under_genuine_seals_is_refused_by_the_verifier(
+    made: MadePack, attack: str, change: Callable[[dict[str, Any]], object]
+) -> None:
+    value = json.loads(made.files[pack.REPLAYS])
+    wanted = "missing_fact" if attack.startswith("exact") else "exact"
+    line = next(line for line in value["results"] if line["class"] == wanted)
+    change(line)
+    line.pop("explanation", None)
+    lines = [one for one in value["results"] if one["class"] == "exact"]
+    value["by_class"] = dict(Counter(one["class"] for one in value["results"]))
+    value["same"] = sum(one["same"] for one in lines)
+    files = {**made.files, pack.REPLAYS: canonical_bytes(value)}
+    report = verify_pack(seal(files, made.log.pack_signers), trust=made.log.trust)
+    assert report.status is Status.MALFORMED
+    assert [failure.file for failure in report.failures if failure.status is Status.MALFORMED] == [pack.REPLAYS]
