@@ -191,6 +191,16 @@ def key_gap(compromise: Compromise, leaves: Sequence[int]) -> Gap:
     return Gap(kind="key", sentence=f"{told}{signed}.")
 
 
+def simulation(*, simulated: int, records: int, maker_simulated: bool) -> str | None:
+    """Return what must be said of what was simulated, or None; the arguments are those of `origin_gaps`."""
+    if simulated:
+        told = f"SIMULATED: {simulated} of {records} records were made with demonstration keys or a made-up clock"
+        return f"{told}; they are evidence of nothing real."
+    if maker_simulated:
+        return "SIMULATED: this pack was made with demonstration keys or clock."
+    return None
+
+
 def origin_gaps(*, simulated: int, records: int, maker_simulated: bool, witnesses: int, anchors: int) -> list[Gap]:
     """Return what keeps the pack from being evidence of something real, or from being dated.
 
@@ -202,11 +212,9 @@ def origin_gaps(*, simulated: int, records: int, maker_simulated: bool, witnesse
         anchors: Anchors that the maker names.
     """
     gaps: list[Gap] = []
-    if simulated:
-        told = f"SIMULATED: {simulated} of {records} records were made with demonstration keys or a made-up clock"
-        gaps.append(Gap(kind="simulated", sentence=f"{told}; they are evidence of nothing real."))
-    elif maker_simulated:
-        gaps.append(Gap(kind="simulated", sentence="SIMULATED: this pack was made with demonstration keys or clock."))
+    told = simulation(simulated=simulated, records=records, maker_simulated=maker_simulated)
+    if told is not None:
+        gaps.append(Gap(kind="simulated", sentence=told))
     if not witnesses and not anchors:
         told = "The maker names neither a witness nor an anchor: nothing outside the operator's control dates this log."
         gaps.append(Gap(kind="dating", sentence=told))

@@ -114,6 +114,7 @@ class VerificationReport:
         failures: Checks that did not hold, in order.
         notes: What else a reader should know.
         self_asserted: No trust policy from outside was given.
+        simulated: What was verified says that keys or clocks were simulated, whatever else it proves.
     """
 
     subject: str
@@ -123,6 +124,7 @@ class VerificationReport:
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     self_asserted: bool = False
+    simulated: bool = False
 
     def hold(self, check: str, detail: str) -> None:
         """Note a check that held."""
@@ -155,7 +157,8 @@ class VerificationReport:
         only_self_asserted = self.self_asserted and not any(
             failure.status is not Status.NOT_CHECKED for failure in self.failures
         )
-        return _SELF_ASSERTED if only_self_asserted else _VERDICTS[self.status]
+        verdict = _SELF_ASSERTED if only_self_asserted else _VERDICTS[self.status]
+        return f"{verdict}, and SIMULATED: evidence of nothing real" if self.simulated else verdict
 
     def lines(self) -> list[str]:
         """Return the report as lines of text; the last one is the verdict.
@@ -178,6 +181,7 @@ class VerificationReport:
             "status": int(self.status),
             "verdict": self.verdict,
             "self_asserted": self.self_asserted,
+            "simulated": self.simulated,
             "pack_id": None if self.scope is None else self.scope.pack_id,
             "checked": [{"check": check.name, "detail": check.detail} for check in self.checked],
             "not_checked": list(self.not_checked),

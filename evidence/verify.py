@@ -34,10 +34,12 @@ from evidence.container import read_container
 from evidence.established import Established
 from evidence.population import Period
 from evidence.scope import parse_scope
+from evidence.statements import simulation
 from evidence.verification import Status, VerificationReport
-from ledger.errors import LedgerError, TallystickError
+from ledger.errors import LedgerError, MalformedError, TallystickError
 from ledger.proof_files import parse_proof_file, verify_entry
 from ledger.prover import Prover
+from ledger.records import decode_entry
 from ledger.trust import TrustPolicy, parse_trust_policy
 
 __all__ = ["verify_pack", "verify_record"]
@@ -105,7 +107,20 @@ def _verify(
     if scope is not None:
         pack_checks.check_derivation(found, scope, accepted)
     pack_checks.check_custody(found)
+    _tell_simulation(found)
     found.report.not_checked += _NOT_CHECKED
+
+
+def _tell_simulation(found: Established) -> None:
+    scope, survey = found.scope, found.survey
+    told = simulation(
+        simulated=0 if survey is None else survey.simulated_records,
+        records=0 if survey is None else survey.signatures,
+        maker_simulated=scope is not None and scope.simulated,
+    )
+    if told is not None:
+        found.report.simulated = True
+        found.report.notes.append(told)
 
 
 def _read(source: bytes | Path) -> memoryview:
@@ -174,5 +189,11 @@ def verify_record(entry: bytes, proof: bytes, trust: TrustPolicy) -> Verificatio
     report.hold("checkpoint", f"signed by {names}")
     if not verified.witnesses:
         report.notes.append("nothing outside the operator's control dates this log: no witness is trusted")
+    try:
+        report.simulated = decode_entry(entry).simulated
+    except MalformedError:
+        report.notes.append("the entry is no record of a version that this program reads")
+    if report.simulated:
+        report.notes.append("SIMULATED: the record was made with demonstration keys or a made-up clock.")
     report.not_checked.append("the enforcer's signature: the key record that introduces its key is not in a proof file")
     return report

@@ -70,6 +70,8 @@ def verify(
     """
     policy = read_trust(trust) if trust else None
     if entry is not None:
+        if known is not None or log is not None:
+            raise ConfigError("--known and --log are for packs: a proof file says nothing of other checkpoints")
         if policy is None:
             raise ConfigError("--entry needs --trust: trust never comes from the proof itself")
         report = verify_record(entry.read_bytes(), pack.read_bytes(), policy)

@@ -76,7 +76,7 @@ def test_a_genuine_pack_is_proven_and_every_check_is_named(made: MadePack) -> No
         "derivation",
         "custody",
     }
-    assert report.lines()[-1] == "PROVEN"
+    assert report.lines()[-1] == "PROVEN, and SIMULATED: evidence of nothing real"
 
 
 def test_a_pack_on_disk_is_verified_like_its_bytes(made: MadePack) -> None:
@@ -108,9 +108,30 @@ def test_the_report_says_that_nothing_outside_the_operators_control_dates_the_lo
 def test_the_report_as_json_has_the_same_verdict(made: MadePack) -> None:
     value = verify_pack(made.data, trust=made.log.trust).value()
     assert value["status"] == 0
-    assert value["verdict"] == "PROVEN"
+    assert value["verdict"] == "PROVEN, and SIMULATED: evidence of nothing real"
+    assert value["simulated"] is True
     assert value["pack_id"] == made.assembled.pack_id
     assert canonical_bytes(value)
+
+
+def test_a_pack_of_simulated_records_is_never_called_proven_alone(made: MadePack) -> None:
+    for trust in (made.log.trust, None):
+        report = verify_pack(made.data, trust=trust)
+        assert report.simulated
+        assert report.lines()[-1].endswith("and SIMULATED: evidence of nothing real")
+        count = len(made.log.entries)
+        assert any(note.startswith(f"SIMULATED: {count} of {count} records were made") for note in report.notes)
+
+
+def test_a_pack_of_real_records_is_not_called_simulated(tmp_path: Path) -> None:
+    log = PackLog(simulated=False)
+    log.ordinary_day()
+    log.publish()
+    report = verify_pack(log.pack(tmp_path / "real.zip").path, trust=log.trust)
+    log.close()
+    assert not report.simulated
+    assert report.lines()[-1] == "PROVEN"
+    assert not any("SIMULATED" in line for line in report.lines())
 
 
 # --- other people's keys -------------------------------------------------------------------------------------------
