@@ -6,6 +6,7 @@ policy that auditors need, and fingerprints to compare by voice or on paper.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "make_key_set",
     "require_empty",
     "trust_policy",
+    "unprotected_keys",
     "write_public_files",
 ]
 
@@ -174,6 +176,16 @@ def load_key_set(directory: Path, passphrase: str | None = None) -> KeySet:
         vault=found["vault.json"],
         pseudonym=found["pseudonym.json"],
     )
+
+
+def unprotected_keys(directory: Path) -> list[str]:
+    """Return the names of the key files that no passphrase protects; of a set that `load_key_set` has read.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    documents = {name: json.loads((directory / name).read_bytes()) for name in KEY_FILES}
+    return [name for name, document in documents.items() if document["secret"]["protection"] == "none"]
 
 
 def trust_policy(keys: KeySet) -> TrustPolicy:

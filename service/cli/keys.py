@@ -27,11 +27,12 @@ from service.keyset import (
     write_public_files,
 )
 from service.roles import Role
-from service.settings import load_settings, passphrase
+from service.settings import Settings, load_settings, passphrase
 
 __all__ = ["keys"]
 
 _BACKUP_FORMAT = "tallystick.key-backup/1"
+_MIN_PASSPHRASE_CHARS = 12
 
 
 @click.group()
@@ -39,13 +40,13 @@ def keys() -> None:
     """Keys of an installation: make, show, back up; first tokens."""
 
 
-@keys.command()
+@keys.command(short_help="Make the keys of a new installation.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option(
     "--origin",
     required=True,
     envvar="TALLYSTICK_ORIGIN",
-    help="The log's name on its checkpoints, such as ledger.example.com/acme.",
+    help="The log's name on its checkpoints, for ever, such as ledger.example.com/acme; or set TALLYSTICK_ORIGIN.",
 )
 @click.option(
     "--service-id",
@@ -82,7 +83,7 @@ def init(directory: Path, origin: str, service_id: str, *, simulated: bool, as_j
     say(f"Auditors verify with {directory / 'trust.policy'}. Back the keys up now: tallystick keys backup.")
 
 
-@keys.command()
+@keys.command(short_help="Show fingerprints and trust policy.")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @json_option
 @with_exit_codes
@@ -116,22 +117,34 @@ def _backup_key(secret: str, salt: bytes) -> bytes:
     )
 
 
-@keys.command()
+@keys.command(short_help="Write the keys to an encrypted file.")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.password_option("--backup-passphrase", envvar="TALLYSTICK_BACKUP_PASSPHRASE", help="Protects the backup.")
+@click.password_option(
+    "--backup-passphrase",
+    envvar="TALLYSTICK_BACKUP_PASSPHRASE",
+    help=f"Protects the backup; better: TALLYSTICK_BACKUP_PASSPHRASE. At least {_MIN_PASSPHRASE_CHARS} characters.",
+)
+@json_option
 @with_exit_codes
-def backup(directory: Path, file: Path, backup_passphrase: str) -> None:
+def backup(directory: Path, file: Path, backup_passphrase: str, *, as_json: bool) -> None:
     """Write the keys in DIRECTORY to FILE, encrypted under a passphrase of its own.
 
     Subject keys are left out on purpose: a backup of them would undo an erasure.
     """
+    if len(backup_passphrase) < _MIN_PASSPHRASE_CHARS:
+        raise ConfigError(f"the backup's passphrase has at least {_MIN_PASSPHRASE_CHARS} characters")
+    if file.exists():
+        raise ConfigError(f"{file} exists; name a new file")
     load_key_set(directory, passphrase())
     files = {name: (directory / name).read_text(encoding="utf-8") for name in KEY_FILES}
     salt = nacl.utils.random(argon2id.SALTBYTES)
     box = nacl.secret.SecretBox(_backup_key(backup_passphrase, salt)).encrypt(json.dumps(files).encode())
     document = {"format": _BACKUP_FORMAT, "salt": encode_base64(salt), "box": encode_base64(bytes(box))}
     create_durably(file, json.dumps(document).encode() + b"\n", mode=0o600)
+    if as_json:
+        echo_json({"file": str(file), "keys": sorted(files)})
+        return
     say(f"{len(files)} keys are in {file}. Keep it apart from the machine, and its passphrase apart from it.")
 
 
@@ -145,12 +158,19 @@ def _backed_up(opened: bytes) -> dict[str, str]:
     return files
 
 
-@keys.command()
+@keys.command(short_help="Read the keys back from such a file.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--backup-passphrase", envvar="TALLYSTICK_BACKUP_PASSPHRASE", prompt=True, hide_input=True)
+@click.option(
+    "--backup-passphrase",
+    envvar="TALLYSTICK_BACKUP_PASSPHRASE",
+    prompt=True,
+    hide_input=True,
+    help="Opens the backup; better: TALLYSTICK_BACKUP_PASSPHRASE.",
+)
+@json_option
 @with_exit_codes
-def restore(file: Path, directory: Path, backup_passphrase: str) -> None:
+def restore(file: Path, directory: Path, backup_passphrase: str, *, as_json: bool) -> None:
     """Write the keys of the backup FILE to DIRECTORY, which must not hold any."""
     try:
         document = json.loads(file.read_bytes())
@@ -171,14 +191,24 @@ def restore(file: Path, directory: Path, backup_passphrase: str) -> None:
         create_durably(directory / name, text.encode(), mode=0o600)
     restored = load_key_set(directory, passphrase())
     write_public_files(directory, restored)
+    if as_json:
+        echo_json({"directory": str(directory), "keys": sorted(files), "trust_policy": trust_policy(restored).encode()})
+        return
     say(f"{len(files)} keys are in {directory}.")
     say(fingerprints(restored).rstrip())
 
 
-@keys.command()
-@click.option("--role", type=click.Choice([role.value for role in Role if role is not Role.ENFORCER]), required=True)
+@keys.command(short_help="Issue a first token, on the service's own machine.")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role if role is not Role.ENFORCER]),
+    required=True,
+    help="What it may do; see docs/guide.md.",
+)
 @click.option("--name", required=True, help="Whose token: a person, a team, a machine.")
-@click.option("--lifetime-days", type=click.IntRange(1, 3650), default=None)
+@click.option(
+    "--lifetime-days", type=click.IntRange(1, 3650), default=None, help="How long it counts; for ever if left out."
+)
 @json_option
 @with_exit_codes
 def token(role: str, name: str, lifetime_days: int | None, *, as_json: bool) -> None:
@@ -191,6 +221,7 @@ def token(role: str, name: str, lifetime_days: int | None, *, as_json: bool) -> 
     from service.auth import TokenStore
 
     settings = load_settings()
+    _require_database(settings)
     engine = open_engine(settings.effective_database_url)
     require_current(engine)
     issued = TokenStore(engine, SystemClock()).issue(settings.log_id, Role(role), name, lifetime_days=lifetime_days)
@@ -199,3 +230,10 @@ def token(role: str, name: str, lifetime_days: int | None, *, as_json: bool) -> 
         echo_json({"name": name, "role": role, "token": issued})
     else:
         say(issued)
+
+
+def _require_database(settings: Settings) -> None:
+    """Refuse to look for tokens in an SQLite file that nobody has made."""
+    _, is_sqlite, name = settings.effective_database_url.partition("sqlite:///")
+    if is_sqlite and name and not Path(name).is_file():
+        raise ConfigError(f"there is no database yet at {name}: run `tallystick migrate` or `tallystick serve` first")

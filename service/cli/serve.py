@@ -9,11 +9,15 @@ import sys
 import click
 import structlog
 
-from service.cli.output import say, with_exit_codes
+from service.cli.output import echo_json, json_option, say, with_exit_codes
 from service.failures import LibraryHandler
 from service.settings import load_settings
 
 __all__ = ["configure_logging", "migrate", "serve"]
+
+_UNPROTECTED = (
+    "Key files have no passphrase: whoever reads them signs as this log. Protect them, or the disk they are on."
+)
 
 
 def configure_logging(*, level: int = logging.INFO) -> None:
@@ -35,16 +39,20 @@ def configure_logging(*, level: int = logging.INFO) -> None:
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[LibraryHandler()], force=True)
 
 
-@click.command()
+@click.command(short_help="Run the service.")
 @click.option("--listen", "place", default=None, metavar="HOST:PORT", help="Instead of TALLYSTICK_LISTEN.")
 @click.option("--migrate", "with_migration", is_flag=True, help="Bring a PostgreSQL schema up to date first.")
 @with_exit_codes
 def serve(place: str | None, *, with_migration: bool) -> None:
-    """Run the service. Its settings are environment variables, TALLYSTICK_…; see docs/operations.md."""
+    """Run the service. Its settings are environment variables, TALLYSTICK_…; see docs/operations.md.
+
+    It logs JSON, one object a line, to standard error.
+    """
     import uvicorn
 
     from service.app import create_app
     from service.cli.serving import STOP_SECONDS, listen, serve_until_stopped
+    from service.keyset import unprotected_keys
     from service.wiring import build_services
 
     configure_logging()
@@ -53,6 +61,8 @@ def serve(place: str | None, *, with_migration: bool) -> None:
     for warning in settings.warnings():
         log.warning("weaker_than_production", detail=warning)
     services = build_services(settings, migrate=with_migration)
+    if unprotected_keys(settings.keys_dir):
+        log.warning("weaker_than_production", detail=_UNPROTECTED)
     listening = listen(settings.host, settings.port)
     host, port = listening.getsockname()[:2]
     config = uvicorn.Config(
@@ -80,13 +90,20 @@ def serve(place: str | None, *, with_migration: bool) -> None:
 
 
 @click.command()
+@json_option
 @with_exit_codes
-def migrate() -> None:
+def migrate(*, as_json: bool) -> None:
     """Bring the database to the newest schema."""
     from ledger.database import open_engine
     from migrations.schema import upgrade
 
-    engine = open_engine(load_settings().effective_database_url)
+    settings = load_settings()
+    if not settings.database_url:
+        settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    engine = open_engine(settings.effective_database_url)
     upgrade(engine)
     engine.dispose()
-    say("the schema is up to date")
+    if as_json:
+        echo_json({"migrated": True})
+    else:
+        say("the schema is up to date")
