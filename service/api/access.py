@@ -53,7 +53,12 @@ def _introduced_at(keyring: Keyring, enforcer_id: str, public_key: bytes) -> int
     )
 
 
-@router.post("/v1/enforcers", status_code=201, summary="Introduce an enforcer")
+@router.post(
+    "/v1/enforcers",
+    status_code=201,
+    summary="Introduce an enforcer",
+    response_description="It is introduced, or was already with this key; its token is shown once.",
+)
 async def introduce_enforcer(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.ADMINISTER))],
@@ -113,7 +118,12 @@ class TokenRequest(RequestBody):
     lifetime_days: Annotated[int | None, Field(ge=1, le=3650)] = None
 
 
-@router.post("/v1/tokens", status_code=201, summary="Issue a token")
+@router.post(
+    "/v1/tokens",
+    status_code=201,
+    summary="Issue a token",
+    response_description="The token, shown once.",
+)
 async def issue_token(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.ADMINISTER))],
@@ -132,7 +142,12 @@ async def issue_token(
     return json_response(answer, 201)
 
 
-@router.delete("/v1/tokens/{token_sha256}", status_code=204, summary="Revoke a token")
+@router.delete(
+    "/v1/tokens/{token_sha256}",
+    status_code=204,
+    summary="Revoke a token",
+    response_description="The token opens nothing any more.",
+)
 async def revoke_token(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.ADMINISTER))],

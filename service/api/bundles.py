@@ -44,7 +44,12 @@ def _state(state: RegistryState) -> dict[str, object]:
     }
 
 
-@router.post("/v1/bundles", status_code=201, summary="Publish a bundle")
+@router.post(
+    "/v1/bundles",
+    status_code=201,
+    summary="Publish a bundle",
+    response_description="The published bundles, with this one, which is not yet active by that.",
+)
 async def publish_bundle(
     request: Request,
     services: ServicesDep,
@@ -56,7 +61,9 @@ async def publish_bundle(
     return json_response({"revision": bundle.revision, "name": bundle.manifest.name, **_state(state)}, 201)
 
 
-@router.get("/v1/bundles", summary="Published bundles and their history")
+@router.get(
+    "/v1/bundles", summary="Published bundles and their history", response_description="Bundles, and the steps of each."
+)
 async def list_bundles(
     services: ServicesDep, _caller: Annotated[Caller, Depends(permitted(Permission.READ_BUNDLES))]
 ) -> Response:
@@ -77,7 +84,11 @@ async def list_bundles(
     return json_response({**_state(await services.bundles.state()), "history": events})
 
 
-@router.get("/v1/bundles/active", summary="The active bundle's archive")
+@router.get(
+    "/v1/bundles/active",
+    summary="The active bundle's archive",
+    response_description="The archive; its ETag is the revision.",
+)
 async def get_active_bundle(
     services: ServicesDep,
     _caller: Annotated[Caller, Depends(permitted(Permission.READ_ACTIVE_BUNDLE))],
@@ -90,7 +101,7 @@ async def get_active_bundle(
     return _archive(bundle, if_none_match)
 
 
-@router.get("/v1/bundles/{revision}", summary="A published bundle's archive")
+@router.get("/v1/bundles/{revision}", summary="A published bundle's archive", response_description="The archive.")
 async def get_bundle(
     services: ServicesDep,
     _caller: Annotated[Caller, Depends(permitted(Permission.READ_BUNDLES))],
@@ -107,7 +118,11 @@ class StepRequest(RequestBody):
     comment: Annotated[str | None, Field(max_length=1000, description="recorded, in the vault")] = None
 
 
-@router.post("/v1/bundles/{revision}/activation", summary="Make a bundle the active one")
+@router.post(
+    "/v1/bundles/{revision}/activation",
+    summary="Make a bundle the active one",
+    response_description="It is active from now on.",
+)
 async def activate_bundle(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.ACTIVATE_BUNDLES))],
@@ -120,7 +135,11 @@ async def activate_bundle(
     return json_response(_state(state))
 
 
-@router.post("/v1/bundles/rollback", summary="Make the bundle before this one active again")
+@router.post(
+    "/v1/bundles/rollback",
+    summary="Make the bundle before this one active again",
+    response_description="The bundle before is active again.",
+)
 async def roll_back_bundle(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.ACTIVATE_BUNDLES))],

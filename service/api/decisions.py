@@ -65,7 +65,13 @@ _SUBMISSION_DOC = {
 }
 
 
-@router.post("/v1/decisions", status_code=201, openapi_extra=_SUBMISSION_DOC, summary="Append records")
+@router.post(
+    "/v1/decisions",
+    status_code=201,
+    openapi_extra=_SUBMISSION_DOC,
+    summary="Append records",
+    response_description="Where each record stands in the log; it is durable.",
+)
 async def append_records(
     request: Request,
     services: ServicesDep,
@@ -174,7 +180,11 @@ def _read(services: Services, indexes: Sequence[int]) -> list[dict[str, object]]
     ]
 
 
-@router.get("/v1/decisions", summary="Search decisions, newest first")
+@router.get(
+    "/v1/decisions",
+    summary="Search decisions, newest first",
+    response_description="Decisions, and the cursor of the next page.",
+)
 async def search_decisions(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.READ_DECISIONS))],
@@ -215,7 +225,11 @@ def _outcomes(services: Services, decision_id: str) -> list[tuple[int, Record]]:
     return found
 
 
-@router.get("/v1/decisions/{decision_id}", summary="One decision with its outcome")
+@router.get(
+    "/v1/decisions/{decision_id}",
+    summary="One decision with its outcome",
+    response_description="The decision's record, and those of its outcome.",
+)
 async def get_decision(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.READ_DECISIONS))],
@@ -229,7 +243,12 @@ async def get_decision(
     return json_response({"leaf_index": index, "record": msgspec.Raw(entry), "outcomes": found})
 
 
-@router.get("/v1/decisions/{decision_id}/proof", summary="Inclusion proof", response_class=PlainTextResponse)
+@router.get(
+    "/v1/decisions/{decision_id}/proof",
+    summary="Inclusion proof",
+    response_description="The proof, a C2SP .tlog-proof with the signed checkpoint.",
+    response_class=PlainTextResponse,
+)
 async def get_proof(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.READ_LOG))],
@@ -255,7 +274,11 @@ class OpeningRequest(RequestBody):
     )
 
 
-@router.post("/v1/decisions/{decision_id}/openings", summary="Open vaulted payloads, for a purpose")
+@router.post(
+    "/v1/decisions/{decision_id}/openings",
+    summary="Open vaulted payloads, for a purpose",
+    response_description="The payloads in base64, each checked against its leaf.",
+)
 async def open_payloads(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.OPEN_PAYLOADS))],

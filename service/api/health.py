@@ -16,13 +16,15 @@ __all__ = ["router"]
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", summary="The process lives")
+@router.get("/healthz", summary="The process lives", response_description="It lives.")
 async def healthz() -> Response:
     """Answer."""
     return json_response({"status": "ok"})
 
 
-@router.get("/readyz", summary="The service can take and prove records")
+@router.get(
+    "/readyz", summary="The service can take and prove records", response_description="Every part that matters is well."
+)
 async def readyz(services: ServicesDep) -> Response:
     """Look at every part; 503 if one that matters is not well."""
     checks = await services.readiness.look(services)
@@ -31,7 +33,7 @@ async def readyz(services: ServicesDep) -> Response:
     return json_response(body, 200 if ready else 503)
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get("/metrics", summary="Prometheus metrics", response_description="The metrics, as text.")
 async def metrics(services: ServicesDep) -> Response:
     """Return the exposition text."""
     text = await asyncio.to_thread(services.metrics.render, services)

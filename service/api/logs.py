@@ -37,7 +37,12 @@ def _cache(services: Services, directives: str) -> str:
     return f"{'public' if services.settings.public_log else 'private'}, {directives}"
 
 
-@router.get("/logs/{log_id}/checkpoint", summary="The newest checkpoint", openapi_extra=asks(Permission.READ_LOG))
+@router.get(
+    "/logs/{log_id}/checkpoint",
+    summary="The newest checkpoint",
+    response_description="The checkpoint, a signed note.",
+    openapi_extra=asks(Permission.READ_LOG),
+)
 async def get_checkpoint(request: Request, services: ServicesDep, log_id: _LogId) -> Response:
     """Return the exposed checkpoint, a signed note."""
     await _check(request, services, log_id, Permission.READ_LOG)
@@ -49,6 +54,7 @@ async def get_checkpoint(request: Request, services: ServicesDep, log_id: _LogId
 @router.get(
     "/logs/{log_id}/tile/{path:path}",
     summary="A tile or an entry bundle",
+    response_description="The tile's or entry bundle's bytes.",
     openapi_extra=asks(Permission.READ_LOG),
 )
 async def get_tile(request: Request, services: ServicesDep, log_id: _LogId, path: str) -> Response:

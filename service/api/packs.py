@@ -57,7 +57,12 @@ def _view(services: Services, job: PackJob) -> dict[str, object]:
     }
 
 
-@router.post("/v1/evidence-packs", status_code=202, summary="Ask for an evidence pack")
+@router.post(
+    "/v1/evidence-packs",
+    status_code=202,
+    summary="Ask for an evidence pack",
+    response_description="It is being made; its state is at the Location.",
+)
 async def order_pack(services: ServicesDep, caller: _Caller, wanted: PackRequestBody) -> Response:
     """Begin a pack for a period; it is made in the background from the checkpoint that covers this request."""
     order = PackOrder(
@@ -71,7 +76,11 @@ async def order_pack(services: ServicesDep, caller: _Caller, wanted: PackRequest
     return json_response(_view(services, job), 202, {"Location": f"/v1/evidence-packs/{job.job_id}"})
 
 
-@router.get("/v1/evidence-packs", summary="Evidence packs, newest first")
+@router.get(
+    "/v1/evidence-packs",
+    summary="Evidence packs, newest first",
+    response_description="The newest packs, and the frameworks that there are.",
+)
 async def list_packs(services: ServicesDep, _caller: _Caller) -> Response:
     """Return the newest hundred jobs, and the frameworks that there are."""
     jobs = await asyncio.to_thread(services.packs.store.newest)
@@ -98,19 +107,30 @@ async def _send(services: Services, caller: Caller, job_id: str, suffix: Literal
     )
 
 
-@router.get("/v1/evidence-packs/{job_id}.pdf", summary="The report", response_class=FileResponse)
+@router.get(
+    "/v1/evidence-packs/{job_id}.pdf",
+    summary="The report",
+    response_description="The PDF.",
+    response_class=FileResponse,
+)
 async def get_pdf(services: ServicesDep, caller: _Caller, job_id: _JobId) -> Response:
     """Return the report alone; the delivery is recorded."""
     return await _send(services, caller, job_id, "pdf")
 
 
-@router.get("/v1/evidence-packs/{job_id}.zip", summary="The pack", response_class=FileResponse)
+@router.get(
+    "/v1/evidence-packs/{job_id}.zip", summary="The pack", response_description="The ZIP.", response_class=FileResponse
+)
 async def get_zip(services: ServicesDep, caller: _Caller, job_id: _JobId) -> Response:
     """Return the whole pack, to be verified with `tallystick verify`; the delivery is recorded."""
     return await _send(services, caller, job_id, "zip")
 
 
-@router.get("/v1/evidence-packs/{job_id}", summary="State of an evidence pack")
+@router.get(
+    "/v1/evidence-packs/{job_id}",
+    summary="State of an evidence pack",
+    response_description="How far it is, and its digests once it is there.",
+)
 async def get_pack(services: ServicesDep, _caller: _Caller, job_id: _JobId) -> Response:
     """Return how far a pack is, and its digests once it is there."""
     return json_response(_view(services, await asyncio.to_thread(services.packs.store.get, job_id)))

@@ -141,7 +141,11 @@ def _view(revision: str | None, result: ReplayResult) -> dict[str, object]:
     }
 
 
-@router.post("/v1/replays", summary="Replay decisions")
+@router.post(
+    "/v1/replays",
+    summary="Replay decisions",
+    response_description="What came of each replay, and how many came out the same.",
+)
 async def replay_decisions(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.REPLAY))],

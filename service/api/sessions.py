@@ -56,7 +56,11 @@ def stream_gaps(services: Services, records: Sequence[Record]) -> list[dict[str,
     ]
 
 
-@router.get("/v1/sessions/{session}", summary="One session in order")
+@router.get(
+    "/v1/sessions/{session}",
+    summary="One session in order",
+    response_description="The session's records, and whether any are missing.",
+)
 async def get_session(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.READ_DECISIONS))],

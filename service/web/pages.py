@@ -20,7 +20,7 @@ from ledger.errors import NotFoundError
 from ledger.records import Decision, Outcome, Record
 from service.api.decisions import find_decision, get_proof
 from service.api.sessions import stream_gaps
-from service.auth import Caller, Permission, require
+from service.auth import Caller, Permission, require, roles_holding
 from service.problems import ForbiddenError
 from service.web.counts import Counts
 from service.web.filters import ENFORCEMENT_CHOICES, PAGE_ROWS, Filters, filters_of
@@ -42,6 +42,19 @@ _DecisionId = Annotated[str, Path(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-
 _Session = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 _AS_OF: Final = "Tallystick-As-Of"
 _LIVE: Final = "/live"
+_COMMANDS: Final = (
+    (
+        Permission.REPLAY,
+        "tallystick replay {}",
+        "Evaluate it again under the policy that decided it; with --bundle DIR and --purpose TEXT, under another.",
+    ),
+    (
+        Permission.OPEN_PAYLOADS,
+        "tallystick open {} --purpose TEXT",
+        "Open the message and the request in the vault. Who opened them, and for which purpose, is recorded first.",
+    ),
+)
+"""Permission, command line and meaning of what is done with a decision elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +180,15 @@ def _read_decision(dashboard: Dashboard, decision_id: str) -> DecisionView:
     return decision_view(index, record, body, outcomes)
 
 
+def _commands(caller: Caller, decision_id: str) -> list[tuple[str, str]]:
+    """Return the command lines about a decision that a caller's role may use."""
+    return [
+        (line.format(decision_id), meaning)
+        for permission, line, meaning in _COMMANDS
+        if caller.role in roles_holding(permission)
+    ]
+
+
 @router.get("/decisions/{decision_id}")
 async def show_decision(
     request: Request, dashboard: DashboardDep, session: ReaderDep, decision_id: _DecisionId
@@ -183,6 +205,7 @@ async def show_decision(
         integrity=integrity,
         view=view,
         covered=covered,
+        commands=_commands(session.caller, decision_id),
         live=_LIVE,
     )
 

@@ -9,7 +9,7 @@ from ledger.errors import NotFoundError
 from service.web import apidocs, login, packs, pages
 from service.web.assets import Assets
 from service.web.cookies import Cookies
-from service.web.counts import RecentCounts
+from service.web.counts import NewestDecision, RecentCounts
 from service.web.guard import Dashboard, DashboardDep
 from service.web.records import RecordCache
 from service.web.rendering import Pages
@@ -37,6 +37,8 @@ def install(app: FastAPI, services: Services) -> None:
     settings = services.settings
     log_id = services.identity.log_id
     assets = Assets()
+    records = RecordCache(services.reader)
+    ends = NewestDecision(services.catalog, log_id, records) if services.identity.simulated else services.clock
     app.state.dashboard = Dashboard(
         services=services,
         assets=assets,
@@ -47,8 +49,8 @@ def install(app: FastAPI, services: Services) -> None:
         ),
         links=services.login_links,
         throttle=LoginThrottle(),
-        counts=RecentCounts(services.catalog, log_id, services.clock),
-        records=RecordCache(services.reader),
+        counts=RecentCounts(services.catalog, log_id, ends),
+        records=records,
     )
     for router in (pages.router, packs.router, login.router, apidocs.router, _static):
         app.include_router(router)

@@ -132,13 +132,15 @@ class OutcomeView:
         leaf: Leaf index.
         time_ms: The enforcer's clock.
         status: How the call ended.
-        fields: Every field of the outcome and of its record.
+        fields: Every field of the outcome.
+        record: Every field of its record.
     """
 
     leaf: int
     time_ms: int
     status: str
     fields: tuple[Field, ...]
+    record: tuple[Field, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,7 @@ class DecisionView:
     Attributes:
         row: As in a table.
         session: The session's pseudonym.
-        sections: Every field of the decision and of its record.
+        sections: Every field of the decision and of its record; the call and the decision come first.
         outcomes: What became of the call; there should be at most one.
         outcome_due: A permitted call has an outcome sooner or later; a denied one has none.
     """
@@ -270,7 +272,7 @@ def _sections(index: int, record: Record, body: Decision) -> Iterator[Section]:
 
 def outcome_view(index: int, record: Record, body: Outcome) -> OutcomeView:
     """Return an outcome with every field."""
-    fields = [
+    fields = (
         *_text("Reason", body.reason),
         *_text("Latency", f"{number(body.latency_us)} µs"),
         *_text("HTTP status", body.http_status),
@@ -280,10 +282,9 @@ def outcome_view(index: int, record: Record, body: Outcome) -> OutcomeView:
         *_pseudonym("Answer, keyed fingerprint", body.result_fingerprint),
         *_pseudonym("Session", body.session),
         *_pseudonym("User", body.user),
-        *_text("Leaf index", index),
-        *_envelope(record),
-    ]
-    return OutcomeView(leaf=index, time_ms=record.time_ms, status=body.status, fields=tuple(fields))
+    )
+    whole = (*_text("Leaf index", index), *_envelope(record))
+    return OutcomeView(leaf=index, time_ms=record.time_ms, status=body.status, fields=fields, record=whole)
 
 
 def decision_view(

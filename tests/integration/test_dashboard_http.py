@@ -590,7 +590,24 @@ def test_a_decision_page_shows_the_record_and_opens_nothing(service, reader):
     for text in ("finance-bot", "Payroll-DB", "finance-business-hours", "4,321 µs", "Completed", "6" * 32, decision):
         assert text in page
     assert page.count("salted commitment") == 2
+    titles = re.findall(r'<h2 id="(?:section-\d|outcome-title)">([^<]*)</h2>', page)
+    assert titles[:3] == ["The call", "The decision", "What became of the call"]
+    assert "<summary>The outcome's record in the log</summary>" in page
     assert "jsonrpc" not in page, "an opened payload"
+
+
+@pytest.mark.parametrize(("role", "commands"), [(Role.AUDITOR, set()), (Role.RESPONDER, {"replay", "open"})])
+def test_a_decision_page_names_the_commands_that_the_role_may_use(service, visitor, role, commands):
+    decision = service.enforcer().decide()
+    assert log_in(visitor, service.token(role, "jane")).status_code == 303
+    page = visitor.get(f"/decisions/{decision}").text
+    assert set(re.findall(rf"<code>tallystick (\w+) {decision}", page)) == commands
+
+
+def test_the_day_of_a_simulated_log_ends_at_its_newest_decision(service, reader):
+    service.enforcer().decide()
+    page = reader.get("/").text
+    assert '<h2 id="counts-title">The last 24 hours recorded</h2>' in page
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,19 @@ def test_parameters_say_where_they_stand_whether_they_must_and_their_bounds(oper
     assert (one.place, one.required) == ("path", True)
 
 
+def test_every_answer_of_success_says_what_it_brings(operations):
+    """FastAPI's own words for all of them say nothing."""
+    told = [
+        answer.description
+        for operation in operations.values()
+        for answer in operation.answers
+        if answer.status.startswith("2")
+    ]
+    assert len(told) == len(operations)
+    assert all(sentence.endswith(".") and sentence != "Successful Response" for sentence in told)
+    assert len(set(told)) == len(told)
+
+
 def test_bodies_are_described_member_by_member(operations):
     order = {member.name: member for member in operations["POST", "/v1/evidence-packs"].body.members}
     assert order["from_ms"].required

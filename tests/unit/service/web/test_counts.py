@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.web.counts import DAY_MS, RecentCounts
+from service.web.counts import DAY_MS, NewestDecision, RecentCounts
+from service.web.records import RecordCache
 from tests.support.ledger import LOG_ID, EmbeddedLedger
 
 MINUTE = 60_000
@@ -119,3 +120,33 @@ def test_a_made_up_time_in_the_far_future_takes_no_memory(case):
     case.decide(ago=-400 * DAY_MS)
     case.counts.now()
     assert case.counts._minutes == {}
+
+
+# --- in a simulated log ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def simulated(case):
+    records = RecordCache(case.ledger.reader)
+    case.counts = RecentCounts(case.catalog, LOG_ID, NewestDecision(case.ledger.catalog, LOG_ID, records))
+    return case
+
+
+def test_before_the_first_decision_there_is_nothing_to_count(simulated):
+    assert simulated.now_counts() == {}
+
+
+def test_the_day_ends_at_the_newest_decision_however_long_ago_that_was(simulated):
+    simulated.decide("kill", ago=40 * DAY_MS + DAY_MS + MINUTE)
+    simulated.decide("allow", ago=40 * DAY_MS + 3600_000)
+    simulated.decide("deny", ago=40 * DAY_MS)
+    assert simulated.now_counts() == {"allow": 1, "deny": 1}
+
+
+def test_the_day_moves_on_with_each_newer_decision_and_never_back(simulated):
+    simulated.decide("deny", ago=40 * DAY_MS)
+    assert simulated.now_counts() == {"deny": 1}
+    simulated.decide("allow", ago=38 * DAY_MS)
+    assert simulated.now_counts() == {"allow": 1}
+    simulated.decide("kill", ago=60 * DAY_MS)
+    assert simulated.now_counts() == {"allow": 1}

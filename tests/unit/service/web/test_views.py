@@ -94,7 +94,7 @@ def shown_and_due() -> tuple[set[str], dict[str, object]]:
     outcome_record, outcome_body = outcome(record)
     shown_view = decision_view(17, record, body, [(18, outcome_record, outcome_body)])
     shown = {text for section in shown_view.sections for text in texts(section.fields)}
-    shown |= texts(shown_view.outcomes[0].fields)
+    shown |= texts(shown_view.outcomes[0].fields) | texts(shown_view.outcomes[0].record)
     return shown, {**values(outcome_record, ""), **values(record, "")}
 
 
