@@ -119,7 +119,9 @@ def say(text: str = "") -> None:
 
 def echo_json(value: object) -> None:
     """Print a value for programs."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    # A lone surrogate, from a name that is no UTF-8, becomes the escape that JSON has for it.
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    click.echo(text.encode("utf-8", "backslashreplace").decode())
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
