@@ -221,12 +221,15 @@ def make_settings(root: Path, **changes: object) -> Settings:
     return load_settings(**{**values, **changes})
 
 
-def start_service(root: Path, *, clock: Clock | None = None, **changes: object) -> RunningService:
+def start_service(
+    root: Path, *, clock: Clock | None = None, migrate: bool = False, **changes: object
+) -> RunningService:
     """Return a service in a folder, to be used as a context manager; keys are made if there are none.
 
     Args:
         root: Its data and keys.
         clock: The system's if None.
+        migrate: Bring a PostgreSQL schema up to date first.
         changes: Settings that differ from `make_settings`.
     """
     settings = make_settings(root, **changes)
@@ -239,4 +242,4 @@ def start_service(root: Path, *, clock: Clock | None = None, **changes: object) 
             created_ms=clock.now_ms(),
             simulated=True,
         )
-    return RunningService(build_services(settings, clock=clock, allow_simulated=True))
+    return RunningService(build_services(settings, clock=clock, allow_simulated=True, migrate=migrate))
