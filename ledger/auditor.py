@@ -155,6 +155,7 @@ class Auditor:
         self._check_erasures()
         self._check_log_keys()
         self._note_compromises()
+        self._note_simulation()
         report.streams = assess(self._records)
         return report
 
@@ -362,3 +363,9 @@ class Auditor:
             self._report.notices.append(
                 Finding(check="key", reason=f"{told} since {compromise.since} leaves{signed}", leaf=compromise.leaf)
             )
+
+    def _note_simulation(self) -> None:
+        simulated = sum(record.simulated for record in self._records)
+        if simulated:
+            told = f"SIMULATED: {simulated} of {len(self._records)} records were made with demonstration keys or clocks"
+            self._report.notices.append(Finding(check="simulated", reason=f"{told}; they are evidence of nothing real"))

@@ -152,6 +152,12 @@ def test_an_untouched_log_is_clean_and_everything_was_looked_at(ledger):
     }
 
 
+def test_that_records_were_simulated_is_said(ledger):
+    (notice,) = ledger.audit().notices
+    assert notice.check == "simulated"
+    assert notice.reason.startswith("SIMULATED: 7 of 7 records were made")
+
+
 def test_what_was_not_at_hand_is_said(ledger):
     report = outside_audit(ledger)
     assert report.clean
@@ -807,7 +813,7 @@ def test_a_log_that_goes_on_under_new_keys_is_clean_and_tells_of_the_old_ones(tm
         policy = TrustPolicy(logs=(*ledger.policy.logs, *(signer.verifier_key for signer in renewed)))
         report = Auditor(LOG_ID, ledger.tiles, policy, other_checkpoints=[before]).audit()
     assert report.clean
-    told = [("checkpoint", None), ("key", 2), ("key", 3)]
+    told = [("checkpoint", None), ("key", 2), ("key", 3), ("simulated", None)]
     assert [(notice.check, notice.leaf) for notice in report.notices] == told
 
 
@@ -820,7 +826,7 @@ def test_records_signed_after_a_compromise_are_counted_and_leave_the_log_clean(l
     signed = [leaf for leaf, entry in enumerate(entries) if decode_entry(entry).enforcer_id == "gateway-1"]
     report = outside_audit(ledger)
     assert report.clean
-    (notice,) = report.notices
+    notice, _simulated = report.notices
     assert (notice.check, notice.leaf) == ("key", 7)
     assert f"it signed {len(signed)} records from leaf {signed[0]} on" in notice.reason
 
