@@ -93,6 +93,11 @@ class Settings(BaseSettings):
             raise ValueError("must start with directory: or s3://")
         return value
 
+    @field_validator("anchor_endpoint")
+    @classmethod
+    def _empty_is_none(cls, value: str | None) -> str | None:
+        return value or None  # a variable that is set to nothing, as a compose file does
+
     @property
     def effective_database_url(self) -> str:
         """The database, with its default."""

@@ -6,6 +6,7 @@ import re
 import stat
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -178,6 +179,16 @@ def test_the_wheel_holds_the_licence_and_no_tests_or_scripts(wheel):
     assert {name.split("/")[0] for name in wheel} & {"tests", "scripts", "benchmarks", "requirements", "docs"} == set()
 
 
+def test_the_source_distribution_holds_every_file_that_is_tracked(tmp_path):
+    """Also those that the tests read: whoever unpacks it runs them."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {path.relative_to(ROOT).as_posix() for path in tracked_files()} - held == set()
+
+
 # --- containers -----------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +200,19 @@ def test_the_compose_file_has_service_gateway_database_and_storage():
     services = yaml.safe_load(read("docker-compose.yml"))["services"]
     assert {"service", "gateway", "database", "storage"} <= set(services)
     assert "--versioning-dir" in services["storage"]["command"][0]
+
+
+def test_no_container_keeps_rights_that_it_does_not_need_or_memory_without_bound():
+    services = yaml.safe_load(read("docker-compose.yml"))["services"]
+    assert {name for name, service in services.items() if service.get("cap_drop") != ["ALL"]} == set()
+    assert {name for name, one in services.items() if one.get("security_opt") != ["no-new-privileges:true"]} == set()
+    assert [mount for one in services.values() for mount in one.get("tmpfs", []) if "size=" not in mount] == []
+
+
+def test_only_what_stays_up_is_started_again():
+    services = yaml.safe_load(read("docker-compose.yml"))["services"]
+    lasting = {name for name, service in services.items() if "restart" in service}
+    assert lasting == {"service", "gateway", "database", "storage"}
 
 
 BAD_SERVICES = {
@@ -226,6 +250,8 @@ def test_the_image_is_built_from_hashes_and_runs_without_root():
     assert set(re.findall(r"^FROM (\S+)", text, flags=re.MULTILINE)) == {"${PYTHON_IMAGE}"}
     assert "--require-hashes --requirement requirements/runtime.txt" in text
     assert re.findall(r"^USER (.+)$", text, flags=re.MULTILINE)[-1] not in {"root", "0", "0:0"}
+    assert "pip uninstall --yes hatchling" in text
+    assert not re.search(r"^VOLUME", text, flags=re.MULTILINE)
     assert "/healthz" in re.search(r"^HEALTHCHECK.*\n.*$", text, flags=re.MULTILINE)[0]
 
 

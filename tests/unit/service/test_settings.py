@@ -39,6 +39,12 @@ def test_the_environment_is_read_and_the_command_line_goes_before_it(monkeypatch
     assert (settings.log_id, settings.port, settings.public_log, settings.tenant) == ("acme", 2, True, "main")
 
 
+def test_an_anchors_endpoint_that_is_set_to_nothing_is_none(monkeypatch):
+    """A compose file sets the variable always; boto3 would refuse an empty address."""
+    monkeypatch.setenv("TALLYSTICK_ANCHOR_ENDPOINT", "")
+    assert load_settings().anchor_endpoint is None
+
+
 def test_settings_do_not_change_once_they_are_read():
     with pytest.raises(ValueError, match="frozen"):
         load_settings().tenant = "globex"
