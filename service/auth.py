@@ -166,6 +166,21 @@ class TokenStore:
         with translated("revoke a token"), writing(self._engine) as connection:
             return connection.execute(statement).rowcount == 1
 
+    def revoke_enforcer(self, log_id: str, enforcer_id: str) -> int:
+        """End every token of an enforcer; returns how many there were.
+
+        Raises:
+            StorageError: The database failed.
+        """
+        columns = tables.api_tokens.c
+        statement = (
+            update(tables.api_tokens)
+            .where(columns.log_id == log_id, columns.enforcer_id == enforcer_id, columns.revoked_ms.is_(None))
+            .values(revoked_ms=self._clock.now_ms())
+        )
+        with translated("revoke an enforcer's tokens"), writing(self._engine) as connection:
+            return connection.execute(statement).rowcount
+
     def authenticate(self, token: str) -> Caller:
         """Return whom a token speaks for.
 

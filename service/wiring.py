@@ -52,6 +52,7 @@ from service.ingest import Admission, LogIdentity
 from service.keyset import KeySet, introductions, load_key_set
 from service.packs import PackJobs, PackStore
 from service.recorder import ServiceRecorder
+from service.retirements import Retirements
 from service.settings import Settings, passphrase
 from service.version import VERSION
 from service.web.sessions import LoginLinks
@@ -203,6 +204,7 @@ class Services:
     packs: PackJobs
     readiness: ReadinessProbe = field(default_factory=ReadinessProbe)
     enrolment: asyncio.Lock = field(default_factory=asyncio.Lock)
+    retirements: Retirements = field(default_factory=Retirements)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def sequenced_size(self) -> int:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ledger.envelopes import ED25519, EnvelopeKey
 from ledger.errors import ConflictError, MalformedError, NotFoundError
-from ledger.keyring import Keyring
+from ledger.keyring import IntroducedKey, Keyring
 from ledger.notes import decode_base64
 from ledger.ports import Draft
 from ledger.records import KeyEvent
@@ -24,6 +24,7 @@ __all__ = ["router"]
 router = APIRouter(tags=["access"], responses=PROBLEMS, route_class=ServiceRoute)
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")]
+_EnforcerId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")]
 _ED25519_KEY_BYTES = 32
 
 
@@ -43,6 +44,16 @@ def _introduction(wanted: EnforcerRequest, public_key: bytes) -> KeyEvent:
         key_id=EnvelopeKey(ED25519, public_key).key_id,
         public_key=wanted.public_key,
     )
+
+
+def _retirement(key: IntroducedKey) -> KeyEvent:
+    return KeyEvent(
+        action="retired", purpose="enforcer", algorithm=key.algorithm, subject=key.subject, key_id=key.key_id
+    )
+
+
+def _keys_of(keyring: Keyring, enforcer_id: str) -> list[IntroducedKey]:
+    return [key for key in keyring.keys if (key.purpose, key.subject) == ("enforcer", enforcer_id)]
 
 
 def _introduced_at(keyring: Keyring, enforcer_id: str, public_key: bytes) -> int:
@@ -84,16 +95,19 @@ async def introduce_enforcer(
         known = services.keyring.enforcer_keys(wanted.enforcer_id)
         if known and public_key not in known:
             raise ConflictError(f"the enforcer {wanted.enforcer_id} is introduced with another key")
+        if not known and any(key.public_key == public_key for key in services.keyring.keys):
+            raise ConflictError("that key was in this log before: make a new one")
         introduction = [] if known else [Draft(body=_introduction(wanted, public_key))]
         await services.recorder.append([*introduction, access])
-    await asyncio.to_thread(
-        services.tokens.issue,
-        caller.log_id,
-        Role.ENFORCER,
-        wanted.enforcer_id,
-        enforcer_id=wanted.enforcer_id,
-        token=token,
-    )
+        # Within the lock: a retirement must find every token that it is to revoke.
+        await asyncio.to_thread(
+            services.tokens.issue,
+            caller.log_id,
+            Role.ENFORCER,
+            wanted.enforcer_id,
+            enforcer_id=wanted.enforcer_id,
+            token=token,
+        )
     identity = services.identity
     return json_response(
         {
@@ -107,6 +121,42 @@ async def introduce_enforcer(
             "simulated": identity.simulated,
         },
         201,
+    )
+
+
+@router.delete(
+    "/v1/enforcers/{enforcer_id:path}",
+    summary="Retire an enforcer",
+    response_description="Its keys count for no later record, and its tokens open nothing any more.",
+)
+async def retire_enforcer(
+    services: ServicesDep,
+    caller: Annotated[Caller, Depends(permitted(Permission.ADMINISTER))],
+    enforcer_id: _EnforcerId,
+) -> Response:
+    """Record that an enforcer is gone for good: its keys end in the log, its tokens are revoked.
+
+    Evidence no longer waits for it. Stop it in order first: what it did after its last record stays unknown otherwise.
+    Its id can be introduced again, with another key. What is repeated ends what is left.
+    """
+    if enforcer_id == services.settings.service_id:
+        raise ConflictError("that is the service's own id")
+    access = services.access.draft(caller, "retire_enforcer", "enforcer", target_id=enforcer_id, items=1)
+    async with services.enrolment:
+        keys = _keys_of(services.keyring, enforcer_id)
+        if not keys:
+            raise NotFoundError(f"there is no enforcer {enforcer_id}")
+        ending = [key for key in keys if key.last_leaf is None]
+        with services.retirements.retiring(enforcer_id):
+            done = await services.recorder.append([*(Draft(body=_retirement(key)) for key in ending), access])
+        revoked = await asyncio.to_thread(services.tokens.revoke_enforcer, caller.log_id, enforcer_id)
+    return json_response(
+        {
+            "enforcer_id": enforcer_id,
+            "key_ids": [key.key_id for key in ending],
+            "leaf_index": done[0].index if ending else None,
+            "tokens_revoked": revoked,
+        }
     )
 
 

@@ -84,7 +84,9 @@ async def append_records(
     limit = services.settings.max_batch_records
     enforcer_id = caller.enforcer_id or ""
     submissions = await asyncio.to_thread(decode_submissions, body, content_type, max_records=limit)
+    ticket = services.retirements.ticket(enforcer_id)
     entries = await asyncio.to_thread(services.admission.admit, submissions, enforcer_id)
+    services.retirements.check(enforcer_id, ticket)
     done = await services.sequencer.append(entries)
     _count(services, submissions, done)
     if wait is None:

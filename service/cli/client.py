@@ -112,6 +112,10 @@ class ServiceClient:
         sent = {"json": body} if content is None else {"content": content}
         return _json(self.request("POST", path, **sent))
 
+    def delete(self, path: str) -> Any:  # noqa: ANN401  # JSON
+        """Return the JSON of a DELETE."""
+        return _json(self.request("DELETE", path))
+
 
 def _address(url: str) -> httpx.URL:
     try:

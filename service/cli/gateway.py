@@ -1,4 +1,4 @@
-"""``tallystick gateway``: running an enforcement gateway, preparing one, and letting go whom it has blocked."""
+"""``tallystick gateway``: running a gateway, preparing and retiring one, and letting go whom it has blocked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import click
 import structlog
@@ -160,6 +161,27 @@ def init(
         say(f"{label:8} {endpoint}")
     say(f"         Authorization: Bearer {made.agent_token}   (shown once: the token of {agent})")
     say("It lets through what the active policy permits, and nothing else: see docs/policies.md.")
+
+
+@gateway.command(short_help="Say that a gateway is gone for good.")
+@click.argument("enforcer_id", metavar="ID")
+@click.confirmation_option(prompt="Its key will count for nothing more, and cannot be used again. Retire it?")
+@service_options
+@json_option
+@with_exit_codes
+def retire(enforcer_id: str, url: str, token: str | None, *, as_json: bool) -> None:
+    """Record that the gateway ID is gone for good: its key ends in the log, its tokens are revoked.
+
+    Needs an administrator's token. Stop the gateway first: evidence no longer waits for a gateway that was retired, and
+    if it did not stop in order, what it did last stays unknown. The ID can be introduced again, with another key.
+    """
+    done = ServiceClient(url, token).delete(f"/v1/enforcers/{quote(enforcer_id, safe='')}")
+    if as_json:
+        echo_json(done)
+        return
+    leaf = done["leaf_index"]
+    told = "was retired before" if leaf is None else f"is retired at leaf {leaf}"
+    say(f"{enforcer_id} {told}; tokens revoked: {done['tokens_revoked']}.")
 
 
 # --- blocks ----------------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ GET    /v1/evidence-packs/{job_id}               401    403      404     403    
 GET    /v1/evidence-packs/{job_id}.pdf           401    403      404     403       403      404
 GET    /v1/evidence-packs/{job_id}.zip           401    403      404     403       403      404
 POST   /v1/enforcers                             401    403      403     403       403      201
+DELETE /v1/enforcers/{enforcer_id:path}          401    403      403     403       403      404
 POST   /v1/tokens                                401    403      403     403       403      201
 DELETE /v1/tokens/{token_sha256}                 401    403      403     403       403      404
 """
@@ -85,6 +86,7 @@ class Furnished:
             "revision": self.revisions[1],
             "job_id": self.decision_id,
             "token_sha256": "0" * 64,
+            "enforcer_id:path": "nobody",
         }
         path = route
         for name, value in values.items():
