@@ -54,10 +54,13 @@ class Admission:
             body_bytes=limits.body_bytes, header_count=limits.header_count, header_bytes=limits.header_bytes
         )
 
-    def body_limit(self, headers: RawHeaders) -> int:
+    def knows(self, headers: RawHeaders) -> bool:
+        """Whether a caller is one of the principals, as far as the headers say."""
+        return self._identify(headers) is not None
+
+    def body_limit(self, *, known: bool) -> int:
         """Return how long a message may be, in bytes, before its body is read."""
         limits = self._config.limits
-        known = self._identify(headers) is not None
         return limits.body_bytes if known else min(limits.body_bytes, limits.unauthenticated_body_bytes)
 
     def learn_tools(self, server: str, digests: Mapping[str, str]) -> None:

@@ -218,8 +218,9 @@ class Limits(_Settings):
             be able to fill the ledger.
         header_count: Most header lines.
         header_bytes: Most bytes of header names and values.
-        body_seconds: A message must have arrived by then.
-        concurrent_calls: Calls that may be under way at once.
+        body_seconds: A message's head must have arrived by then, and its body so long after it.
+        concurrent_calls: Calls of known callers that may be under way at once; strangers may have an eighth of that
+            number of messages under way beside them.
         answer_bytes: Longest answer, or event of a streamed answer.
         evaluation_seconds: A decision must be made by then.
         upstream_connect_seconds: A connection to a server must stand by then.

@@ -5,6 +5,11 @@ What is elsewhere: whether a message may pass (`enforcement.pep`), its way to th
 INVARIANT: a message that was taken up is seen through. Judging and recording run in tasks of their own, so that a
 client that goes away, or a server that is being stopped, cancels the call and never its records.
 
+INVARIANT: once the gateway is being stopped, nothing is forwarded any more, whatever was being judged at that moment.
+
+Callers without a valid token have few places of their own and take none from those who are known. Where theirs are
+taken, a message is denied and recorded unread.
+
 Source: Model Context Protocol, revision 2026-07-28, Streamable HTTP; ASGI 3.0.
 """
 
@@ -14,20 +19,27 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
+import structlog
 from starlette.types import Receive, Scope, Send
 
 from enforcement.admission import Admission
 from enforcement.config import Limits
+from enforcement.connections import keep_connection
 from enforcement.exchange import Exchange
 from enforcement.metrics import Metrics
 from enforcement.pep import EnforcementPoint
 from enforcement.refusals import Reply
 from enforcement.upstream import Upstream
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted
+from ledger.errors import LedgerError
 
 __all__ = ["Endpoint"]
 
 _T = TypeVar("_T")
+_LOG: Final = structlog.get_logger(__name__)
+_STOPPING: Final = Reply(status=503, body=b"", headers=(("Retry-After", "1"),))
+# Callers without a token may have one message under way for so many calls of those who have one.
+_STRANGERS: Final = 8
 _STREAM_HEADERS: Final = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -83,14 +95,16 @@ class Endpoint:
         self._upstream = upstream
         self._limits = limits
         self._metrics = metrics
+        self._max_strangers = max(1, limits.concurrent_calls // _STRANGERS)
         self._in_flight = 0
+        self._strangers = 0
         self._records: set[asyncio.Task[Any]] = set()  # must not be cancelled
         self._calls: set[asyncio.Task[None]] = set()  # may be
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def stop(self) -> None:
         """Cancel the calls that are under way and wait until their outcomes are recorded."""
-        self._stopping = True
+        self._stopping.set()
         for call in self._calls:
             call.cancel()
         while self._calls or self._records:
@@ -102,31 +116,44 @@ class Endpoint:
         if scope["method"] != "POST":
             await client.reply(Reply(status=405, body=b"", headers=(("Allow", "POST"),)))
             return
-        if self._stopping:
-            await client.reply(Reply(status=503, body=b"", headers=(("Retry-After", "1"),)))
+        if self._stopping.is_set():
+            await client.reply(_STOPPING)
             return
+        try:
+            if self._admission.knows(scope["headers"]):
+                keep_connection(scope)
+                await self._take_call(scope, receive, client)
+            else:
+                await self._take_from_stranger(scope, receive, client)
+        except _GoneError:
+            return
+
+    async def _take_call(self, scope: Scope, receive: Receive, client: _Client) -> None:
         overloaded = self._in_flight >= self._limits.concurrent_calls
         self._in_flight += 1
         self._metrics.in_flight.inc()
         try:
-            await self._take(scope, receive, client, overloaded=overloaded)
-        except _GoneError:
-            return
+            body, complete = await self._read(receive, self._admission.body_limit(known=True))
+            await self._judge(_inbound(scope, body, complete=complete, overloaded=overloaded), client, receive)
         finally:
             self._in_flight -= 1
             self._metrics.in_flight.dec()
 
-    async def _take(self, scope: Scope, receive: Receive, client: _Client, *, overloaded: bool) -> None:
-        headers = scope["headers"]
-        body, complete = await self._read(receive, self._admission.body_limit(headers))
-        inbound = Inbound(
-            server=scope["path_params"]["name"],
-            body=body,
-            headers=headers,
-            peer=scope["client"][0] if scope.get("client") else None,
-            complete=complete,
-            overloaded=overloaded,
-        )
+    async def _take_from_stranger(self, scope: Scope, receive: Receive, client: _Client) -> None:
+        if self._strangers >= self._max_strangers:
+            await self._judge(_inbound(scope, b"", complete=False, overloaded=True), client, receive)
+            return
+        self._strangers += 1
+        try:
+            body, complete = await self._read(receive, self._admission.body_limit(known=False))
+        finally:
+            self._strangers -= 1
+        await self._judge(_inbound(scope, body, complete=complete), client, receive)
+
+    async def _judge(self, inbound: Inbound, client: _Client, receive: Receive) -> None:
+        if self._stopping.is_set():  # while the message was being read; nothing can be recorded any more
+            await client.reply(_STOPPING)
+            return
         judging = self._see_through(self._pep.handle(inbound))
         try:
             verdict = await asyncio.shield(judging)
@@ -135,6 +162,9 @@ class Endpoint:
             raise
         if isinstance(verdict, Denied):
             await client.reply(verdict.reply)
+        elif self._stopping.is_set():  # while it was judged
+            await self._see_through(self._abandon(judging))
+            await client.reply(_STOPPING)
         else:
             await self._forward(verdict, inbound, client, receive)
 
@@ -186,16 +216,30 @@ class Endpoint:
         await asyncio.shield(self._see_through(self._pep.complete(permitted, completion)))
 
     async def _abandon(self, judging: asyncio.Task[Any]) -> None:
-        """Close a call whose transport was cancelled while it was judged."""
+        """Close a call that the gateway's end, or that of its transport, kept from going on after it was judged."""
         verdict = await judging
         if isinstance(verdict, Permitted):
-            await self._pep.complete(verdict, Completion(status="not_forwarded", reason="gateway_stopped"))
+            try:
+                await self._pep.complete(verdict, Completion(status="not_forwarded", reason="gateway_stopped"))
+            except LedgerError as error:  # nothing is released that would have to be withheld
+                _LOG.error("outcome_not_durable", decision_id=verdict.decision_id, error=type(error).__name__)
 
     def _see_through(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.create_task(coroutine)
         self._records.add(task)
         task.add_done_callback(self._records.discard)
         return task
+
+
+def _inbound(scope: Scope, body: bytes, *, complete: bool, overloaded: bool = False) -> Inbound:
+    return Inbound(
+        server=scope["path_params"]["name"],
+        body=body,
+        headers=scope["headers"],
+        peer=scope["client"][0] if scope.get("client") else None,
+        complete=complete,
+        overloaded=overloaded,
+    )
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -34,6 +34,7 @@ from enforcement.admission import Admission
 from enforcement.batches import Depth, RecordIdentity
 from enforcement.config import GatewayConfig
 from enforcement.config_files import read_secret
+from enforcement.connections import closing_strangers, connection_class
 from enforcement.endpoint import Endpoint
 from enforcement.facts import Pseudonyms
 from enforcement.ledger_client import ServiceClient
@@ -293,12 +294,13 @@ class Gateway:
             host: Address to listen on.
             port: Port to listen on, 0 for any.
         """
+        limits = self._config.limits
         return uvicorn.Config(
-            self.app,
+            closing_strangers(self.app),
             host=host,
             port=port,
             loop="asyncio",
-            http="h11",
+            http=connection_class(head_seconds=limits.body_seconds, max_waiting=limits.concurrent_calls),
             lifespan="off",
             ws="none",
             proxy_headers=False,
@@ -306,7 +308,7 @@ class Gateway:
             access_log=False,
             log_config=None,
             timeout_keep_alive=_KEEPALIVE_SECONDS,
-            h11_max_incomplete_event_size=2 * self._config.limits.header_bytes,
+            h11_max_incomplete_event_size=2 * limits.header_bytes,
         )
 
     # --- routes
