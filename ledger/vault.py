@@ -5,7 +5,7 @@ the subject whom they are about. Subject keys live outside the database and its 
 installation's vault key. Destroying a subject's key makes every payload and salt of that subject unreadable for ever;
 the leaves stay and every proof over them still verifies.
 
-Invariant 6 of architecture.md. Destroying keys on demand, with its tombstone, arrives with the ledger issue; reading a
+Invariant 6 of architecture.md. Destroying keys on demand, with its tombstone, arrives in a later version; reading a
 payload whose key is gone already says so (`ErasedError`).
 """
 

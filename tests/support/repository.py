@@ -56,6 +56,7 @@ _TARGET = re.compile(r"^(?!\.)([A-Za-z0-9_-]+(?: [A-Za-z0-9_-]+)*):(?!=)(.*)$", 
 _IMAGE = re.compile(r"[a-z0-9./-]+:(?P<tag>[A-Za-z0-9_.-]+)(?:@sha256:[0-9a-f]{64})?")
 _RELEASE = re.compile(r"^## \[(?P<name>[^\]]+)\](?P<rest>.*)$", flags=re.MULTILINE)
 _CHANGES = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+_ADR_STATUS = re.compile(r"# .+\n\nStatus: (?:accepted|superseded by \d{4})\. Date: \d{4}-\d{2}-\d{2}\.\n\n")
 ADR_HEADINGS = ("Question", "Options", "Choice", "Consequences")
 
 
@@ -185,7 +186,9 @@ def compose_faults(compose: Mapping[str, object]) -> list[str]:
 
 
 def adr_faults(text: str) -> list[str]:
-    """Check that a decision record has its four headings, in order, each with something below it."""
+    """Check that a decision record has status and date, and its four headings, in order, with something below each."""
+    if not _ADR_STATUS.match(text):
+        return ["has no line with its status and date under the title"]
     sections = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     headings = tuple(heading.strip() for heading in sections[1::2])
     if headings != ADR_HEADINGS:

@@ -286,15 +286,23 @@ def test_decision_records_are_numbered_without_gaps():
     assert [int(path.name[:4]) for path in ADRS] == list(range(1, len(ADRS) + 1))
 
 
+ADR_HEAD = "# Title\n\nStatus: superseded by 0042. Date: 2026-01-02.\n\n"
+ADR_BODY = "## Question\nWhy?\n## Options\nThat.\n## Choice\nThis.\n## Consequences\nNone.\n"
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "# Title\n",
-        "# Title\n## Question\nWhy?\n## Choice\nThis.\n## Options\nThat.\n## Consequences\nNone.\n",
-        "# Title\n## Question\nWhy?\n## Options\n\n## Choice\nThis.\n## Consequences\nNone.\n",
+        ADR_HEAD,
+        f"{ADR_HEAD}## Question\nWhy?\n## Choice\nThis.\n## Options\nThat.\n## Consequences\nNone.\n",
+        f"{ADR_HEAD}## Question\nWhy?\n## Options\n\n## Choice\nThis.\n## Consequences\nNone.\n",
+        f"# Title\n\n{ADR_BODY}",
+        f"# Title\n\nStatus: accepted.\n\n{ADR_BODY}",
+        f"# Title\n\nStatus: superseded. Date: 2026-01-02.\n\n{ADR_BODY}",
     ],
 )
 def test_a_decision_record_with_a_part_missing_misplaced_or_empty_is_found(text):
+    assert adr_faults(f"{ADR_HEAD}{ADR_BODY}") == []
     assert adr_faults(text)
 
 
