@@ -29,7 +29,7 @@ Tree      {size} leaves, root {root}
 
 VERIFY
 
-1. Get the trust policy of this log from its operator on another way than this pack, and compare its
+1. Get the trust policy of this log from its operator by another way than this pack, and compare its
    fingerprints by telephone. Trust never comes from the thing that is verified; the trust.policy in
    here is for information.
 
