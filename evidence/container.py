@@ -56,6 +56,7 @@ _LOCAL: Final = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL: Final = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _END: Final = struct.Struct("<4sHHHHIIH")
 _LOCAL_SIGNATURE: Final = b"PK\x03\x04"
+_ZIP: Final = b"PK"
 _CENTRAL_SIGNATURE: Final = b"PK\x01\x02"
 _END_SIGNATURE: Final = b"PK\x05\x06"
 _VERSION: Final = 10
@@ -208,6 +209,8 @@ def read_container(data: memoryview) -> dict[str, memoryview]:
     """
     if len(data) > MAX_CONTAINER_BYTES:
         raise MalformedError(f"a pack has at most {MAX_CONTAINER_BYTES} bytes, not {len(data)}")
+    if bytes(data[: len(_ZIP)]) != _ZIP:
+        raise MalformedError("this is not a ZIP file; a pack is one, named .zip")
     members: list[_Member] = []
     contents: list[memoryview] = []
     offset = 0
@@ -224,5 +227,5 @@ def read_container(data: memoryview) -> dict[str, memoryview]:
         raise MalformedError(f"the directory at byte {offset} of the container is not that of its files")
     for member, content in zip(members, contents, strict=True):
         if zlib.crc32(content) != member.crc:
-            raise VerificationError(f"{member.name}: its bytes do not have the CRC-32 that its header says")
+            raise VerificationError(f"the bytes of {member.name} do not have the CRC-32 that its header says")
     return dict(zip(names, contents, strict=True))

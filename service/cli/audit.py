@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -83,7 +83,7 @@ def _directory_auditor(
     return Auditor(log.name, directory_tiles(log.parent), trust, other_checkpoints=known, progress=progress)
 
 
-@click.command()
+@click.command(short_help="Re-read a log, re-derive everything, compare.")
 @click.option(
     "--log",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -151,6 +151,30 @@ def _tell(report: AuditReport, *, own_trust: bool) -> None:
         say(f"  {mark}{stream.enforcer_id} epoch {stream.epoch[:8]}: {stream.verdict}: {stream.reason}")
     for notice in report.notices:
         say(f"  note: {notice.check} ({_where(notice)}): {notice.reason}")
-    for finding in report.findings:
-        say(f"  FOUND {finding.check} ({_where(finding)}): {finding.reason}")
-    say("nothing found" if report.clean else f"{len(report.findings)} findings")
+    for line in _found(report.findings):
+        say(f"  FOUND {line}")
+    if any(finding.reason.startswith("the record is of the log ") for finding in report.findings):
+        say("  A copy of a log's directory is named by its log id; this one is not, if every record is of another log.")
+    say(_verdict(report))
+
+
+def _found(findings: Sequence[Finding]) -> list[str]:
+    """Return a line for each kind of finding and reason, at its first place, with the number of the others."""
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.check, finding.reason), []).append(finding)
+    return [
+        f"{check} ({_where(alike[0])}{f', and {len(alike) - 1} more' if len(alike) > 1 else ''}): {reason}"
+        for (check, reason), alike in kinds.items()
+    ]
+
+
+def _verdict(report: AuditReport) -> str:
+    if report.findings:
+        return f"{len(report.findings)} {'finding' if len(report.findings) == 1 else 'findings'}"
+    if report.head is None:
+        return "NOTHING WAS AUDITED: there is no published tree here"
+    unsure = sum(stream.verdict is not Verdict.COMPLETE for stream in report.streams)
+    return "no fault found" + (
+        f"; {unsure} of {len(report.streams)} streams are not known to be complete" if unsure else ""
+    )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
 from evidence.verify import verify_pack, verify_record
-from ledger.errors import ConfigError, StateError, UpstreamError
+from ledger.errors import ConfigError, MalformedError, StateError, UpstreamError
 from ledger.prover import Prover
 from service.cli.audit import read_trust
 from service.cli.client import ServiceClient, service_options
@@ -22,6 +24,8 @@ __all__ = ["evidence", "verify"]
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _POLL_SECONDS = 0.5
+_PDF = b"%PDF-"
+_PROOF = b"c2sp.org/tlog-proof@"
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -32,7 +36,7 @@ def _digests(_context: click.Context, _parameter: click.Parameter, values: tuple
     return tuple(value.lower() for value in values)
 
 
-@click.command()
+@click.command(short_help="Verify an evidence pack or one record, offline.")
 @click.argument("pack", type=_FILE)
 @click.option("--trust", type=_FILE, help="Trust policy, from outside the pack; without it the pack is self-asserted.")
 @click.option("--known", type=_FILE, help="A checkpoint that you kept: proves that the log only grew since.")
@@ -68,6 +72,7 @@ def verify(
     Prints what was checked and what was not. Exit status: 0 all proven, 1 a proof or digest fails, 2 malformed,
     3 valid but the trust is not met or nothing but the pack vouches for it, 4 something could not be checked.
     """
+    _require_pack(pack, is_proof=entry is not None)
     policy = read_trust(trust) if trust else None
     if entry is not None:
         if known is not None or log is not None:
@@ -96,26 +101,47 @@ def verify(
     sys.exit(int(report.status))
 
 
+def _require_pack(path: Path, *, is_proof: bool) -> None:
+    """Refuse the two files that lie beside packs and are often taken for them."""
+    with path.open("rb") as file:
+        start = file.read(len(_PROOF))
+    if start.startswith(_PDF):
+        raise MalformedError(
+            "this is a report, not a pack: verify the .zip beside it, which vouches for the report too"
+        )
+    if start == _PROOF and not is_proof:
+        raise ConfigError("this proves one record: give the record's exact bytes with --entry FILE")
+
+
 @click.group()
 def evidence() -> None:
     """Evidence packs of a running service: build, list, download."""
 
 
-def _download(client: ServiceClient, link: str, path: Path) -> None:
-    if path.exists():
-        raise ConfigError(f"{path} exists")
-    path.write_bytes(client.request("GET", link).content)
-    say(f"{path}")
+def _download(client: ServiceClient, job: Mapping[str, Any], out: Path, *, as_json: bool) -> None:
+    """Save pack and report, over no other file."""
+    paths = {suffix: out / f"{job['job_id']}.{suffix}" for suffix in job["links"]}
+    present = [path for path in paths.values() if path.exists()]
+    if present:
+        raise ConfigError(f"{present[0]} exists; name another directory with --out")
+    out.mkdir(parents=True, exist_ok=True)
+    for suffix, path in paths.items():
+        path.write_bytes(client.request("GET", job["links"][suffix]).content)
+        if not as_json:
+            say(f"{path}")
+    if as_json:
+        echo_json({"job_id": job["job_id"], "files": {suffix: str(path) for suffix, path in paths.items()}})
 
 
-@evidence.command()
+@evidence.command(short_help="Have a pack made, and save it.")
 @click.option("--from", "from_ms", callback=milliseconds, required=True, help="ISO 8601; start of the period.")
 @click.option("--to", "to_ms", callback=milliseconds, required=True, help="ISO 8601; its end, exclusive.")
 @click.option("--framework", "frameworks", multiple=True, help="May be repeated; all if left out.")
-@click.option("--title", default="Evidence pack", show_default=True)
+@click.option("--title", default="Evidence pack", show_default=True, help="What the report calls itself.")
 @click.option("--zone", default="UTC", show_default=True, help="IANA zone of the report's times.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Where to save it.")
 @service_options
+@json_option
 @with_exit_codes
 def build(
     from_ms: int,
@@ -126,6 +152,8 @@ def build(
     out: Path,
     url: str,
     token: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Have a pack made for a period, wait for it, and save pack and report."""
     client = ServiceClient(url, token)
@@ -140,9 +168,7 @@ def build(
         job = client.get(f"/v1/evidence-packs/{job['job_id']}")
     if job["state"] != "done":
         raise UpstreamError(f"the pack was not made: {job['error']}")
-    out.mkdir(parents=True, exist_ok=True)
-    for suffix, link in job["links"].items():
-        _download(client, link, out / f"{job['job_id']}.{suffix}")
+    _download(client, job, out, as_json=as_json)
 
 
 @evidence.command("list")
@@ -170,17 +196,16 @@ def list_packs(url: str, token: str | None, *, as_json: bool) -> None:
     )
 
 
-@evidence.command()
+@evidence.command(short_help="Save a pack that was made.")
 @click.argument("job_id")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Where to save it.")
 @service_options
+@json_option
 @with_exit_codes
-def download(job_id: str, out: Path, url: str, token: str | None) -> None:
+def download(job_id: str, out: Path, url: str, token: str | None, *, as_json: bool) -> None:
     """Save pack and report of the job JOB_ID; the delivery is recorded."""
     client = ServiceClient(url, token)
     job = client.get(f"/v1/evidence-packs/{job_id}")
     if not job["links"]:
         raise StateError(f"the pack is {job['state']}")
-    out.mkdir(parents=True, exist_ok=True)
-    for suffix, link in job["links"].items():
-        _download(client, link, out / f"{job_id}.{suffix}")
+    _download(client, job, out, as_json=as_json)

@@ -11,7 +11,7 @@ from service.cli.gateway import gateway
 from service.cli.keys import keys
 from service.cli.output import ExitCode
 from service.cli.policy import policy
-from service.cli.records import find, replay, session
+from service.cli.records import find, open_payload, replay, session
 from service.cli.serve import migrate, serve
 from service.version import VERSION
 
@@ -29,7 +29,21 @@ def cli() -> None:
     """An immutable audit ledger and compliance evidence service for AI agents that call tools over MCP."""
 
 
-for command in (demo, keys, serve, migrate, find, session, replay, verify, audit, evidence, policy, gateway):
+for command in (
+    demo,
+    keys,
+    serve,
+    migrate,
+    find,
+    session,
+    replay,
+    open_payload,
+    verify,
+    audit,
+    evidence,
+    policy,
+    gateway,
+):
     cli.add_command(command)
 
 

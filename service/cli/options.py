@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-__all__ = ["DECISION_ID", "REVISION", "SESSION_ID", "Hexadecimal", "milliseconds", "utc"]
+__all__ = ["DECISION_ID", "REVISION", "SESSION_ID", "Spelt", "milliseconds", "utc"]
 
 
 def utc(time_ms: int) -> str:
@@ -16,27 +16,33 @@ def utc(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-class Hexadecimal(click.ParamType[str]):
-    """So many hexadecimal digits, in lower case, as ids and digests are written."""
+class Spelt(click.ParamType[str]):
+    """An id or a digest, which is written in one way only."""
 
-    name = "hexadecimal"
+    def __init__(self, name: str, pattern: str, told: str) -> None:
+        """Take what fits a regular expression.
 
-    def __init__(self, digits: int) -> None:
-        """Take exactly ``digits`` digits."""
-        self._pattern = re.compile(f"[0-9a-f]{{{digits}}}")
-        self._told = f"{digits} hexadecimal digits, in lower case"
+        Args:
+            name: What it is called in help texts.
+            pattern: The expression.
+            told: The form in words.
+        """
+        self.name = name
+        self._pattern = re.compile(pattern)
+        self._told = told
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse everything else."""
         if self._pattern.fullmatch(value) is None:
-            self.fail(f"it has {self._told}", param, ctx)
+            self.fail(f"it is written as {self._told}", param, ctx)
         return value
 
 
-DECISION_ID: Final = Hexadecimal(32)
-SESSION_ID: Final = Hexadecimal(32)
-REVISION: Final = Hexadecimal(64)
-"""A bundle's digest, by which it is known."""
+DECISION_ID: Final = Spelt(
+    "decision id", "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "`find` shows it, 01234567-89ab-7cde-8f01-23456789abcd"
+)
+SESSION_ID: Final = Spelt("session id", "[0-9a-f]{32}", "`find` shows it, 32 hexadecimal digits in lower case")
+REVISION: Final = Spelt("revision", "[0-9a-f]{64}", "64 hexadecimal digits in lower case")
 
 
 def milliseconds(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:

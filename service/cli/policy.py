@@ -10,6 +10,7 @@ import click
 
 from policies.testing import TestReport, run_cases
 from service.cli.client import ServiceClient, service_options
+from service.cli.options import REVISION
 from service.cli.output import ExitCode, echo_json, json_option, say, table, with_exit_codes
 
 __all__ = ["policy"]
@@ -22,7 +23,7 @@ def policy() -> None:
     """Policy bundles: test, publish, activate, roll back."""
 
 
-@policy.command()
+@policy.command(short_help="Run a bundle's test cases.")
 @_DIRECTORY
 @json_option
 @with_exit_codes
@@ -70,17 +71,22 @@ def _tell(report: TestReport) -> None:
         say(f"  not reached: {rule}")
 
 
-@policy.command()
+@policy.command(short_help="Print a bundle's revision.")
 @_DIRECTORY
+@json_option
 @with_exit_codes
-def revision(directory: Path) -> None:
+def revision(directory: Path, *, as_json: bool) -> None:
     """Print the revision of the bundle in DIRECTORY: its digest."""
     from policies.directories import read_bundle_directory
 
-    say(read_bundle_directory(directory).revision)
+    found = read_bundle_directory(directory).revision
+    if as_json:
+        echo_json({"revision": found})
+    else:
+        say(found)
 
 
-@policy.command()
+@policy.command(short_help="Publish a bundle; it is not active yet.")
 @_DIRECTORY
 @service_options
 @json_option
@@ -98,7 +104,7 @@ def publish(directory: Path, url: str, token: str | None, *, as_json: bool) -> N
 
 
 @policy.command()
-@click.argument("bundle_revision", metavar="REVISION")
+@click.argument("bundle_revision", metavar="REVISION", type=REVISION)
 @click.option("--comment", default=None, help="Why; recorded.")
 @service_options
 @json_option

@@ -1,27 +1,23 @@
-"""``tallystick find``, ``session`` and ``replay``: what an incident responder asks a service."""
+"""``tallystick find``, ``session``, ``replay`` and ``open``: what an incident responder asks a service."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ledger.errors import ConfigError, MalformedError
+from ledger.errors import ConfigError
+from ledger.notes import decode_base64
 from service.cli.client import ServiceClient, service_options
-from service.cli.options import milliseconds
+from service.cli.options import DECISION_ID, SESSION_ID, milliseconds, utc
 from service.cli.output import ExitCode, echo_json, json_option, say, table, with_exit_codes
 
-__all__ = ["find", "replay", "session"]
+__all__ = ["find", "open_payload", "replay", "session"]
 
 _EFFECTS = ("permit", "deny", "indeterminate", "not_applicable")
-
-
-def _time(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _row(item: Mapping[str, Any]) -> tuple[object, ...]:
@@ -33,31 +29,34 @@ def _row(item: Mapping[str, Any]) -> tuple[object, ...]:
     observed = " (not enforced)" if body["mode"] == "observe" else ""
     return (
         item["leaf_index"],
-        _time(record["time_ms"]),
+        utc(record["time_ms"]),
         body["agent"],
         called,
         f"{body['enforcement'].upper()}{observed}",
         why,
         record["record_id"],
+        body.get("session") or "",
         mark,
     )
 
 
-@click.command()
+@click.command(short_help="Find decisions.")
 @click.option("--from", "time_from", callback=milliseconds, help="ISO 8601; decisions at or after.")
 @click.option("--to", "time_to", callback=milliseconds, help="ISO 8601; decisions before.")
-@click.option("--agent")
+@click.option("--agent", help="The agent that called.")
 @click.option("--user", help="The user's name; the service seeks its pseudonym.")
-@click.option("--session")
-@click.option("--server")
-@click.option("--tool")
-@click.option("--rule")
-@click.option("--decision", type=click.Choice([effect.upper() for effect in _EFFECTS]))
-@click.option("--enforcement", type=click.Choice(["allow", "deny", "ask", "kill"]))
-@click.option("--mode", type=click.Choice(["enforce", "observe"]))
-@click.option("--trace")
+@click.option("--session", type=SESSION_ID, help="Decisions of this session.")
+@click.option("--server", help="The MCP server.")
+@click.option("--tool", help="The tool, or what else the message names.")
+@click.option("--rule", help="A rule that decided.")
+@click.option("--decision", type=click.Choice([effect.upper() for effect in _EFFECTS]), help="What policy said.")
+@click.option(
+    "--enforcement", type=click.Choice(["allow", "deny", "ask", "kill"]), help="What the enforcer did about it."
+)
+@click.option("--mode", type=click.Choice(["enforce", "observe"]), help="Whether it was enforced, or only observed.")
+@click.option("--trace", help="The trace id that the caller sent.")
 @click.option("--seen", metavar="DIGEST", help="SHA-256 of arguments sent or of a result received.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 @service_options
 @json_option
 @with_exit_codes
@@ -72,7 +71,7 @@ def find(  # one parameter for each filter
     seen: str | None,
     **filters: str | None,
 ) -> None:
-    """Find decisions, newest first."""
+    """Find decisions, newest first; what is asked for must all be so. Then see `session`, `replay` and `open`."""
     client = ServiceClient(url, token)
     items: list[dict[str, Any]] = []
     cursor: int | None = None
@@ -93,7 +92,8 @@ def find(  # one parameter for each filter
     if as_json:
         echo_json(items)
         return
-    table(("leaf", "time (UTC)", "agent", "called", "enforcement", "why", "decision id", ""), map(_row, items))
+    header = ("leaf", "time (UTC)", "agent", "called", "enforcement", "why", "decision id", "session", "")
+    table(header, map(_row, items))
 
 
 def _outcome(body: Mapping[str, Any]) -> str:
@@ -107,13 +107,13 @@ def _outcome(body: Mapping[str, Any]) -> str:
     return ", ".join(details)
 
 
-@click.command()
-@click.argument("session_id")
+@click.command(short_help="Tell what happened in a session.")
+@click.argument("session_id", type=SESSION_ID)
 @service_options
 @json_option
 @with_exit_codes
 def session(session_id: str, url: str, token: str | None, *, as_json: bool) -> None:
-    """Tell what happened in a session, in order."""
+    """Tell what happened in the session SESSION_ID, in order, and whether a record is missing in between."""
     found = ServiceClient(url, token).get(f"/v1/sessions/{session_id}")
     if as_json:
         echo_json(found)
@@ -127,7 +127,7 @@ def session(session_id: str, url: str, token: str | None, *, as_json: bool) -> N
     }
     say(f"session {session_id}: {len(decisions)} calls")
     for event in decisions:
-        leaf, when, _agent, called, enforcement, why, record_id, mark = _row(event)
+        leaf, when, _agent, called, enforcement, why, record_id, _session, mark = _row(event)
         body = event["record"]["body"]
         say(f"  {when}  leaf {leaf}  {body['agent']} calls {called}: {enforcement} ({why}) {mark}".rstrip())
         if (bundle := body.get("bundle")) is not None:
@@ -159,8 +159,8 @@ def _flip(result: Mapping[str, Any]) -> str | None:
     return f"{result['original']['effect']}:{result['replayed']['effect']}".lower()
 
 
-@click.command()
-@click.argument("decision_ids", nargs=-1, required=True)
+@click.command(short_help="Replay past decisions, under the policy of then or another.")
+@click.argument("decision_ids", nargs=-1, required=True, type=DECISION_ID)
 @click.option(
     "--bundle", default="recorded", show_default=True, help="recorded, active, a revision, or a bundle's directory."
 )
@@ -179,11 +179,11 @@ def replay(
     *,
     as_json: bool,
 ) -> None:
-    """Replay past decisions under the policy of then, or under another."""
+    """Replay the decisions DECISION_IDS under the policy of then, or under another."""
     for condition in fail_on:
         before, _, after = condition.partition(":")
         if before not in _EFFECTS or after not in _EFFECTS:
-            raise MalformedError(f"--fail-on takes FROM:TO of {', '.join(_EFFECTS)}, not {condition}")
+            raise ConfigError(f"--fail-on takes FROM:TO of {', '.join(_EFFECTS)}, not {condition}")
     body = {"decision_ids": list(decision_ids), **_bundle_argument(bundle)}
     if purpose is not None:
         body["purpose"] = purpose
@@ -209,3 +209,43 @@ def _tell(result: Mapping[str, Any]) -> None:
             rules = ", ".join(summary["rules"]) or "no rule"
             revision = (summary["bundle_revision"] or "none")[:12]
             say(f"  {label:8} {summary['effect']:14} {rules} ({summary['reason']}), bundle {revision}")
+
+
+# --- payloads --------------------------------------------------------------------------------------------------------
+
+
+@click.command("open", short_help="Open what was sent or answered; that you did is recorded.")
+@click.argument("decision_id", type=DECISION_ID)
+@click.option("--purpose", required=True, help="Why, in eight characters or more; recorded, in the vault.")
+@click.option(
+    "--field",
+    "fields",
+    multiple=True,
+    type=click.Choice(["message", "request", "result"]),
+    default=("request",),
+    show_default=True,
+    help="The client's message, the facts that policy saw, or the server's answer; may be repeated.",
+)
+@service_options
+@json_option
+@with_exit_codes
+def open_payload(
+    decision_id: str, purpose: str, fields: tuple[str, ...], url: str, token: str | None, *, as_json: bool
+) -> None:
+    """Open what the decision DECISION_ID or its outcome committed to, and print it.
+
+    Who opened it and why is a record in the log before anything is handed out. What comes was compared with the
+    commitment in the log by the service.
+    """
+    wanted = {"purpose": purpose, "fields": list(dict.fromkeys(fields))}
+    answer = ServiceClient(url, token).post(f"/v1/decisions/{decision_id}/openings", wanted)
+    if as_json:
+        echo_json(answer)
+        return
+    for opening in answer["openings"]:
+        payload = decode_base64(opening["payload"])
+        say(f"{opening['field']}: {len(payload)} bytes, SHA-256 {opening['sha256']}")
+        try:
+            say(payload.decode())
+        except UnicodeDecodeError:
+            say("  (not text; --json has its bytes)")

@@ -236,9 +236,11 @@ def test_what_a_role_may_not_do_is_refused_in_one_line(installation, served):
     assert installation.do_json("policy", "list", **variables)["history"] == []
 
 
-def test_a_condition_that_cannot_be_read_is_malformed(tmp_path):
-    done = run("replay", "0" * 32, "--fail-on", "never", cwd=tmp_path, TALLYSTICK_TOKEN="t")
-    assert (done.status, done.errors.count("\n")) == (2, 1)
+def test_a_condition_that_cannot_be_read_is_an_error_of_usage(tmp_path):
+    done = run(
+        "replay", "01234567-89ab-7cde-8f01-23456789abcd", "--fail-on", "never", cwd=tmp_path, TALLYSTICK_TOKEN="t"
+    )
+    assert (done.status, done.errors.count("\n")) == (64, 1)
 
 
 def test_a_bundle_whose_cases_fail_is_not_ready(tmp_path):

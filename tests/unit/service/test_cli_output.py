@@ -171,7 +171,7 @@ def leave(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
-def test_there_are_the_commands_that_the_issue_names():
+def test_there_are_the_commands_that_the_issue_names_and_one_that_opens_payloads():
     assert {name for name, *more in COMMANDS if not more} == {
         "demo",
         "serve",
@@ -185,6 +185,7 @@ def test_there_are_the_commands_that_the_issue_names():
         "keys",
         "policy",
         "evidence",
+        "open",
     }
 
 
