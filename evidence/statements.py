@@ -36,7 +36,7 @@ def not_proved(population: Population) -> tuple[str, ...]:
     sentences = (
         "Calls that went round the gateway: nothing here speaks of them.",
         "That a recorded fact was true when it was recorded: the pack shows what an enforcer signed.",
-        "When something happened, beyond the operator's clocks; witnesses and anchors named here are his claim.",
+        "When something happened, beyond the operator's clocks; witnesses and anchors named are the operator's claim.",
         "That no second log with other records exists, unless the end checkpoint is compared with one from elsewhere.",
         "That replayed decisions came out as listed: the maker of the pack replayed them, a verifier does not.",
         "The contents of requests and results: the pack holds commitments to them, and no payload.",
