@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
@@ -148,6 +149,12 @@ def backup(directory: Path, file: Path, backup_passphrase: str, *, as_json: bool
     say(f"{len(files)} keys are in {file}. Keep it apart from the machine, and its passphrase apart from it.")
 
 
+class _Backup(msgspec.Struct, frozen=True):
+    format: Literal["tallystick.key-backup/1"]
+    salt: str
+    box: str
+
+
 def _backed_up(opened: bytes) -> dict[str, str]:
     try:
         files = msgspec.json.decode(opened, type=dict[str, str])
@@ -173,12 +180,11 @@ def _backed_up(opened: bytes) -> dict[str, str]:
 def restore(file: Path, directory: Path, backup_passphrase: str, *, as_json: bool) -> None:
     """Write the keys of the backup FILE to DIRECTORY, which must not hold any."""
     try:
-        document = json.loads(file.read_bytes())
-        salt, box = decode_base64(document["salt"]), decode_base64(document["box"])
-        known = document["format"] == _BACKUP_FORMAT and len(salt) == argon2id.SALTBYTES
-    except (ValueError, KeyError, TypeError) as error:
+        document = msgspec.json.decode(file.read_bytes(), type=_Backup)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise MalformedError("not a backup of keys") from error
-    if not known:
+    salt, box = decode_base64(document.salt), decode_base64(document.box)
+    if len(salt) != argon2id.SALTBYTES:
         raise MalformedError("not a backup of keys")
     try:
         opened = nacl.secret.SecretBox(_backup_key(backup_passphrase, salt)).decrypt(box)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,25 +19,20 @@ from sqlalchemy import select
 from evidence.verification import Status
 from evidence.verify import verify_pack
 from ledger.clock import SystemClock
-from ledger.commitments import SALT_BYTES
 from ledger.errors import AnchorError, ConfigError, ConflictError, StorageError
 from ledger.keys import generate_key, save_key
 from ledger.notes import encode_base64
-from ledger.ports import commit
-from ledger.records import BundleReference, Heartbeat, KeyEvent
+from ledger.records import Heartbeat, KeyEvent
 from policies.bundles import Bundle
-from policies.engines.cedar import CedarEngine
-from policies.model import encode_request
 from service.auth import Role
 from service.keyset import trust_policy
 from service.packs import PackOrder
 from service.tables import pack_jobs
 from service.wiring import build_services
-from tests.support.ledger import LOG_ID, make_decision
+from tests.support.ledger import LOG_ID
 from tests.support.packs import shop_bundle
-from tests.support.policies import make_request
 from tests.support.postgres import PostgresCluster
-from tests.support.service import EnforcerClient, RunningService, make_settings, start_service
+from tests.support.service import RunningService, make_settings, start_service
 
 PERMIT = '@id("all-may") permit (principal, action, resource);'
 FORBID = '@id("none-may") forbid (principal, action, resource);'
@@ -173,31 +167,6 @@ def test_publishing_or_activating_again_records_nothing_again(service):
 # --- replays ---------------------------------------------------------------------------------------------------------
 
 
-def decide(enforcer: EnforcerClient, bundle: Bundle | None, *, effect: str = "PERMIT", rules: tuple[str, ...]) -> str:
-    """Record what a bundle said of a request."""
-    engine = CedarEngine()
-    request = encode_request(make_request(agent="teller"))
-    commitment, opening = commit("request", secrets.token_bytes(SALT_BYTES), request)
-    reference = bundle and BundleReference(
-        name="shop", revision=bundle.revision, engine="cedar", engine_version=engine.version
-    )
-    changes: dict[str, Any] = {
-        "agent": "teller",
-        "server": "shop",
-        "tool": "sell",
-        "decision": effect,
-        "enforcement": "allow" if effect == "PERMIT" else "deny",
-        "rules": rules,
-        "failed_condition": None if effect == "PERMIT" else (rules or (None,))[0],
-        "bundle": reference,
-        "request": commitment if bundle else None,
-    }
-    body, openings = make_decision(**changes)
-    record = enforcer.record(body)
-    enforcer.post([(record, [openings[0], opening] if bundle else [openings[0]])]).raise_for_status()
-    return record.record_id
-
-
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, dict[str, str], list[Bundle]]]:
     with start_service(tmp_path_factory.mktemp("replays")) as service:
@@ -208,10 +177,10 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running
                 publish(admin, bundle)
             admin.post(f"/v1/bundles/{second.revision}/activation").raise_for_status()
         ids = {
-            "exact": decide(enforcer, first, rules=("all-may",)),
-            "untrue": decide(enforcer, first, effect="DENY", rules=("all-may",)),
-            "unasked": decide(enforcer, None, effect="DENY", rules=()),
-            "erased": decide(enforcer, first, rules=("all-may",)),
+            "exact": enforcer.decide_by(first, rules=("all-may",)),
+            "untrue": enforcer.decide_by(first, effect="DENY", rules=("all-may",)),
+            "unasked": enforcer.decide_by(None, effect="DENY", rules=()),
+            "erased": enforcer.decide_by(first, rules=("all-may",)),
         }
         yield service, ids, [first, second]
 

@@ -7,6 +7,7 @@ Whoever starts it stops it; the `service` fixture of the integration tests does 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -18,15 +19,20 @@ import msgspec
 import uvicorn
 
 from ledger.clock import Clock, SystemClock
+from ledger.commitments import SALT_BYTES
 from ledger.notes import encode_base64
-from ledger.ports import Opening
-from ledger.records import AccessEvent, Body, Decision, Outcome, Record, encode_record
+from ledger.ports import Opening, commit
+from ledger.records import AccessEvent, Body, BundleReference, Decision, Outcome, Record, encode_record
+from policies.bundles import Bundle
+from policies.engines.cedar import CedarEngine
+from policies.model import encode_request
 from service.app import create_app
 from service.auth import Role
 from service.keyset import make_key_set
 from service.settings import Settings, load_settings
 from service.wiring import Services, build_services
 from tests.support.ledger import LOG_ID, Enforcer, make_decision
+from tests.support.policies import make_request
 
 ORIGIN = "service.example/acme"
 _START_SECONDS = 30.0
@@ -87,6 +93,36 @@ class EnforcerClient:
             batch.append((self.record(body, time_ms=time_ms), kept))
         self.post(batch).raise_for_status()
         return [record.record_id for record, _ in batch]
+
+    def decide_by(self, bundle: Bundle | None, *, effect: str = "PERMIT", rules: tuple[str, ...] = ()) -> str:
+        """Record what a bundle said, truly or not, of a request that can be replayed; None if none was asked.
+
+        Args:
+            bundle: The bundle.
+            effect: What it said.
+            rules: Which rules spoke.
+        """
+        commitment, opening = commit("request", secrets.token_bytes(SALT_BYTES), encode_request(make_request()))
+        changes: dict[str, Any] = {"bundle": None, "request": None}
+        if bundle is not None:
+            revision, engine = bundle.revision, CedarEngine()
+            reference = BundleReference(
+                name=bundle.manifest.name, revision=revision, engine="cedar", engine_version=engine.version
+            )
+            changes = {"bundle": reference, "request": commitment}
+        body, openings = make_decision(
+            agent="Bot",
+            server="shop",
+            tool="sell",
+            decision=effect,
+            enforcement="allow" if effect == "PERMIT" else "deny",
+            rules=rules,
+            failed_condition=None if effect == "PERMIT" else next(iter(rules), None),
+            **changes,
+        )
+        record = self.record(body)
+        self.post([(record, [openings[0], *([opening] if bundle else [])])]).raise_for_status()
+        return record.record_id
 
     def complete(self, decision_id: str, decision: Decision | None = None, **changes: Any) -> str:
         """Record the outcome of a decision and return the outcome's record id."""
