@@ -1,0 +1,70 @@
+"""The bundle of docs/policies.md before a client of the official SDK as it comes: it connects, and is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+
+from ledger.records import Decision
+from policies.bundles import Bundle, bundle_from_files
+from policies.engines.cedar import CedarEngine
+from policies.evaluate import Evaluator
+from tests.support.gateway import Surroundings, surroundings
+from tests.support.repository import ROOT
+
+PAGE = (ROOT / "docs" / "policies.md").read_text()
+FILES = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+
+
+def documented_bundle(**changes: str) -> Bundle:
+    """The page's bundle; in its rules, words are replaced."""
+    files = dict(FILES)
+    for old, new in changes.items():
+        files["policy.cedar"] = files["policy.cedar"].replace(old, new)
+    return bundle_from_files({path: text.encode() for path, text in files.items()})
+
+
+async def tools_by_default(world: Surroundings) -> list[str]:
+    """What a client that was told nothing but URL and token lists, and is told of a call."""
+    async with world.http() as http, Client(streamable_http_client(world.mcp_url, http_client=http)) as client:
+        listed = await client.list_tools()
+        with pytest.raises(MCPError) as refused:
+            await client.call_tool("transfer_funds", {"amount": 1})
+    assert refused.value.error.data["reason"] == "no_permit"
+    return [tool.name for tool in listed.tools]
+
+
+def under(bundle: Bundle, tmp_path: Path) -> tuple[list[str], list[str | None]]:
+    async def scenario() -> tuple[list[str], list[str | None]]:
+        async with surroundings(tmp_path) as world:
+            world.ledger.bundle = bundle
+            world.evaluator = evaluator  # type: ignore[assignment]  # the real one
+            async with world.running():
+                tools = await tools_by_default(world)
+            bodies = [record.body for record in world.ledger.records]
+            return tools, [body.method for body in bodies if isinstance(body, Decision)]
+
+    evaluator = Evaluator({"cedar": CedarEngine()})
+    try:
+        return asyncio.run(scenario())
+    finally:
+        evaluator.close()
+
+
+def test_a_client_with_its_defaults_connects_lists_tools_and_is_denied_what_no_rule_permits(tmp_path: Path):
+    tools, methods = under(documented_bundle(), tmp_path)
+    assert "refund_customer" in tools
+    assert methods == ["server/discover", "tools/list", "tools/call"]
+
+
+def test_a_bundle_that_does_not_permit_discovery_keeps_such_a_client_out(tmp_path: Path):
+    rules = documented_bundle(**{'action in [Action::"server/discover", ': "action in ["})
+    with pytest.raises(BaseExceptionGroup) as caught:
+        under(rules, tmp_path)
+    assert caught.group_contains(MCPError, match=".")
