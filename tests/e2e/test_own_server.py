@@ -28,7 +28,7 @@ from tests.support.gateway import Tools, serve_mcp
 from tests.support.mcp_messages import VERSION
 from tests.support.policies import cedar_files
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 REFUNDS = """
 @id("refunds")
@@ -164,7 +164,9 @@ class Way:
         decision = denied["record"]["record_id"]
         assert f"{decision}: SAME (exact)" in do("replay", decision, "--fail-on", "deny:permit", **responder)
         generous = write_bundle(self.folder / "generous", 10_000)
-        replayed = run_("replay", decision, "--bundle", generous, "--fail-on", "deny:permit", **responder)
+        proposed = ("replay", decision, "--bundle", generous, "--fail-on", "deny:permit")
+        assert run_(*proposed, **responder).status == 64, "rules that somebody proposes read a request: say what for"
+        replayed = run_(*proposed, "--purpose", "would a higher limit have let it pass?", **responder)
         assert f"{decision}: DIFFERENT (exact)" in replayed.output
         assert replayed.status == 5
 

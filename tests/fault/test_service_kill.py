@@ -240,6 +240,7 @@ def load(tmp_path: Path) -> Load:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_service_that_is_killed_twenty_times_in_a_load_of_appends_loses_and_doubles_nothing(load):
     for number in range(KILLS):
         load.append_until_killed(number)
