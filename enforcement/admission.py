@@ -14,8 +14,9 @@ from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.drafts import Case, Ruling
 from enforcement.facts import Networks, build_request, local_time
 from enforcement.identity import Identity, Principals
-from enforcement.mcp import Message, MessageLimits, incomplete_message, parse_message
+from enforcement.mcp import Message, MessageLimits, Refusal, incomplete_message, parse_message
 from enforcement.mcp_headers import RawHeaders, single_header
+from enforcement.offload import off_loop
 from enforcement.sessions import Sessions
 from enforcement.verdicts import Inbound
 from ledger import records
@@ -72,18 +73,13 @@ class Admission:
         place = self._networks.locate(inbound.peer)
         return Case(decision_id=decision_id, now_ms=self._clock.now_ms(), inbound=inbound, place=place)
 
-    def admit(self, case: Case) -> Ruling | None:
+    async def admit(self, case: Case) -> Ruling | None:
         """Fill a case; return why the message goes no further, or None if a policy shall judge it.
 
         Raises:
             StorageError: Whether the caller was released could not be read.
         """
-        inbound = case.inbound
-        parsed = (
-            parse_message(inbound.body, inbound.headers, limits=self._limits)
-            if inbound.complete
-            else incomplete_message()
-        )
+        parsed = await self._read(case.inbound)
         if isinstance(parsed, Message):
             case.message = parsed
         else:
@@ -95,6 +91,11 @@ class Admission:
         blocked = self._sessions.blocked(case.identity)  # before the session is touched: a release begins a new one
         self._gather(case, case.identity)
         return self._object_to_caller(case, blocked=blocked) or _object_to_message(case)
+
+    async def _read(self, inbound: Inbound) -> Message | Refusal:
+        if not inbound.complete:
+            return incomplete_message()
+        return await off_loop(len(inbound.body), parse_message, inbound.body, inbound.headers, limits=self._limits)
 
     def _identify(self, headers: RawHeaders) -> Identity | None:
         return self._principals.identify(single_header(headers, "authorization"))

@@ -18,13 +18,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from enforcement.json_slices import object_members
+from enforcement.json_slices import MAX_JSON_NODES, exceeds_nodes, object_members
 from enforcement.mcp import refuse_lookalikes
 from enforcement.refusals import RequestId
 from ledger.canonical import MAX_SAFE_INTEGER, JSONValue, canonical_bytes, parse_json, sha256
 from ledger.errors import MalformedError
 
-__all__ = ["Answer", "parse_answer", "parse_stream_message", "tool_digests"]
+__all__ = ["MAX_TOOLS", "Answer", "parse_answer", "parse_stream_message", "tool_digests"]
+
+MAX_TOOLS: Final = 1000
+"""Most tools whose digests are learned of one server."""
 
 _ENVELOPE: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 
@@ -86,13 +89,18 @@ def tool_digests(result: bytes) -> dict[str, str]:
 
     Returns:
         Tool name → 64 hexadecimal digits. A definition without canonical form has none; a result that is no list of
-        tools, or that names a tool twice with two definitions, gives none for what is ambiguous.
+        tools, or that names a tool twice with two definitions, gives none for what is ambiguous. Nothing is learned
+        from a list with more than `MAX_TOOLS` tools, or more values than `enforcement.json_slices.MAX_JSON_NODES`.
     """
+    if exceeds_nodes(result, MAX_JSON_NODES):
+        return {}
     try:
         value = parse_json(result)
     except MalformedError:
         return {}
     tools = value.get("tools") if isinstance(value, dict) else None
+    if isinstance(tools, list) and len(tools) > MAX_TOOLS:
+        return {}
     digests: dict[str, str] = {}
     ambiguous: set[str] = set()
     for tool in tools if isinstance(tools, list) else ():

@@ -24,6 +24,7 @@ import structlog
 from enforcement.answers import Answer, parse_answer, parse_stream_message, tool_digests
 from enforcement.bounded import read_bounded
 from enforcement.mcp import Kind
+from enforcement.offload import off_loop
 from enforcement.refusals import ErrorCode, Reply, error_reply
 from enforcement.sse import EventStream
 from enforcement.upstream import Upstream
@@ -182,10 +183,10 @@ class Exchange:
         request_id = self._permitted.message.request_id
         assert request_id is not None
         try:
-            answer = parse_answer(body, request_id)
+            answer = await off_loop(len(body), parse_answer, body, request_id)
         except MalformedError as error:
             raise _FailedError("malformed_answer", body) from error
-        return _Held(self._answered(answer, body), Reply(status=response.status, body=body))
+        return _Held(await self._answered(answer, body), Reply(status=response.status, body=body))
 
     async def _bounded(self, response: aiohttp.ClientResponse) -> bytes:
         try:
@@ -203,13 +204,13 @@ class Exchange:
             except MalformedError as error:
                 raise _FailedError("answer_too_large") from error
             for event in complete:
-                held = self._look_into(event.kind, event.data, event.raw)
+                held = await self._look_into(event.kind, event.data, event.raw)
                 if held is not None:
                     return held
                 await self._client.send_event(event.raw)
         raise _FailedError("no_answer")
 
-    def _look_into(self, kind: str, data: bytes | None, raw: bytes) -> _Held | None:
+    async def _look_into(self, kind: str, data: bytes | None, raw: bytes) -> _Held | None:
         """Return the answer if an event is it; None if the event may pass."""
         if not data:  # a comment that keeps the connection open
             return None
@@ -218,16 +219,17 @@ class Exchange:
         request_id = self._permitted.message.request_id
         assert request_id is not None
         try:
-            answer = parse_stream_message(data, request_id)
+            answer = await off_loop(len(data), parse_stream_message, data, request_id)
         except MalformedError as error:
             raise _FailedError("malformed_answer", data) from error
         if answer is None:
             return None
-        return _Held(self._answered(answer, data), Reply(status=200, body=data), raw)
+        return _Held(await self._answered(answer, data), Reply(status=200, body=data), raw)
 
-    def _answered(self, answer: Answer, body: bytes) -> Completion:
+    async def _answered(self, answer: Answer, body: bytes) -> Completion:
         if answer.result is not None and self._permitted.message.method == "tools/list":
-            self._learn_tools(self._permitted.server.name, tool_digests(answer.result))
+            digests = await off_loop(len(answer.result), tool_digests, answer.result)
+            self._learn_tools(self._permitted.server.name, digests)
         failed = answer.error_code is not None
         return Completion(
             status="failed" if failed else "completed",

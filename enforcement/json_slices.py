@@ -1,6 +1,8 @@
-"""The members of a JSON object as the exact text in which they stand.
+"""The members of a JSON object as the exact text in which they stand, and how much there is to read in a text.
 
 Pure. What is judged or recorded of a message is a slice of the bytes that are passed on, never a re-encoding of them.
+
+Both run at the speed of memory, whatever a stranger sends: no value is built but the names.
 
 Source: RFC 8259 sections 2 and 4.
 """
@@ -9,66 +11,96 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final, NoReturn
+from typing import Final
+
+import msgspec
 
 from ledger.errors import MalformedError
 
-__all__ = ["object_members"]
+__all__ = ["MAX_JSON_NODES", "exceeds_nodes", "object_members"]
 
-_SPACE: Final = re.compile(r"[ \t\n\r]*")
+MAX_JSON_NODES: Final = 50_000
+"""Most values in a text that is read whole: requests, and lists of tools."""
+
+_TWICE: Final = "a JSON object has the same name twice"
+_SPACE: Final = re.compile(rb"[ \t\n\r]*")
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BARE_STRING: Final = re.compile(rb'"[^"]*"')
+_ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|u(?P<half>[dD][89a-fA-F])|.)", re.DOTALL)
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise MalformedError(f"JSON holds the non-number {name}")
+def exceeds_nodes(text: bytes, limit: int) -> bool:
+    """Whether a JSON text holds more than ``limit`` values, where an empty list or object counts for two.
+
+    A long text is one value, whatever it says. Of what is no JSON, anything may be said.
+    """
+    if _count(text) < limit:  # as is all but always so, and costs next to nothing
+        return False
+    bare = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    # Each value has one string at most, and one name: this many cannot belong to fewer values.
+    if bare.count(b'"') > 2 * 2 * limit:
+        return True
+    return _count(_BARE_STRING.sub(b"", bare)) >= limit
 
 
-# Integers stay text: their size is no concern here, and Python refuses to convert very long ones.
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=str, parse_float=str)
-
-
-def _skip_space(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    assert match is not None  # the pattern matches the empty string
-    return match.end()
+def _count(text: bytes) -> int:
+    """Return one less than the number of values, if no string holds any of the signs."""
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def object_members(text: str) -> dict[str, str]:
     """Return name → text of the value, of one JSON object.
 
     Args:
-        text: A JSON text; white space around it is allowed.
+        text: One JSON object; space around it is allowed. Half of a surrogate pair may be escaped in it.
 
     Raises:
         MalformedError: Not a JSON object, or a name stands in it twice. (Duplicates further down are not looked for.)
     """
     try:
-        return _members(text)
-    except (ValueError, IndexError, RecursionError) as error:
+        return _members(text.encode())
+    except (ValueError, IndexError, KeyError, RecursionError) as error:
         raise MalformedError("not a JSON object") from error
 
 
-def _members(text: str) -> dict[str, str]:
+def _members(text: bytes) -> dict[str, str]:
+    # The decoder finds where each value ends, but cannot say which name stood twice; the walk below does.
+    try:
+        whole, decoded = text, _MEMBERS.decode(text)
+    except msgspec.DecodeError:
+        # It refuses half of a surrogate pair, which is JSON: another character stands for it, of the same length.
+        whole = _ESCAPE.sub(lambda match: match[0] if match["half"] is None else rb"\uFF", text)
+        decoded = _MEMBERS.decode(whole)
+    values = {name: bytes(value) for name, value in decoded.items()}
     members: dict[str, str] = {}
-    at = _skip_space(text, 0)
-    closing = _skip_space(text, at + 1)
-    if text[at] != "{":
-        raise MalformedError("not a JSON object")
-    if text[closing] == "}":
-        at = closing
-    while text[at] != "}":  # at stands on the opening brace, or on a comma
-        start = _skip_space(text, at + 1)
-        name, colon = _DECODER.raw_decode(text, start)
-        colon = _skip_space(text, colon)
-        if not isinstance(name, str) or text[start] != '"' or text[colon] != ":":
-            raise MalformedError("not a JSON object")
-        value = _skip_space(text, colon + 1)
-        _, end = _DECODER.raw_decode(text, value)
-        if name in members:
-            raise MalformedError("a JSON object has the same name twice")
-        members[name] = text[value:end]
-        at = _skip_space(text, end)
-        if text[at] not in ",}":
-            raise MalformedError("not a JSON object")
-    if _skip_space(text, at + 1) != len(text):
-        raise MalformedError("text follows a JSON object")
+    at = _skip_space(whole, 0)
+    closing = _skip_space(whole, at + 1)
+    at = closing if whole[closing : closing + 1] == b"}" else at
+    while whole[at : at + 1] != b"}":  # at stands on the opening brace, or on a comma
+        start = _skip_space(whole, at + 1)
+        end = _end_of_string(whole, start)
+        value = _skip_space(whole, _skip_space(whole, end) + 1)
+        raw = values[json.loads(whole[start:end])]
+        at = _skip_space(whole, value + len(raw))
+        name: str = json.loads(text[start:end])
+        # Of a name that stands twice the decoder knows the last value alone, which is not the one that stands here.
+        if name in members or not whole.startswith(raw, value) or whole[at : at + 1] not in (b",", b"}"):
+            raise MalformedError(_TWICE)
+        members[name] = text[value : value + len(raw)].decode()
+    if _skip_space(whole, at + 1) != len(whole):
+        raise MalformedError(_TWICE)
     return members
+
+
+def _skip_space(text: bytes, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None  # the pattern matches the empty string
+    return match.end()
+
+
+def _end_of_string(text: bytes, at: int) -> int:
+    match = _STRING.match(text, at)
+    if match is None:  # not where a name must be
+        raise MalformedError(_TWICE)
+    return match.end()

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from enforcement.json_slices import object_members
+from enforcement.json_slices import MAX_JSON_NODES, exceeds_nodes, object_members
 from enforcement.mcp_headers import RawHeaders, RoutingHeaders, decode_sentinel, read_headers, read_trace_id
 from enforcement.refusals import ErrorCode, RefusalReason, RefusedError, RequestId
 from ledger.canonical import MAX_JSON_DEPTH, MAX_SAFE_INTEGER, JSONValue, parse_json
@@ -87,6 +87,7 @@ class MessageLimits:
         header_count: Most header lines.
         header_bytes: Most bytes of header names and values together.
         json_depth: Deepest nesting.
+        json_nodes: Most values in the body.
         method_chars: Longest method name.
         name_chars: Longest tool or prompt name or resource URI.
     """
@@ -95,6 +96,7 @@ class MessageLimits:
     header_count: int = 100
     header_bytes: int = 32 << 10
     json_depth: int = MAX_JSON_DEPTH
+    json_nodes: int = MAX_JSON_NODES
     method_chars: int = 128
     name_chars: int = 2048
 
@@ -248,6 +250,8 @@ class _Reader:
         if len(self.body) > self.limits.body_bytes:
             raise RefusedError(RefusalReason.OVERSIZE, f"The body has more than {self.limits.body_bytes} bytes")
         _check_media_type(self.headers)
+        if exceeds_nodes(self.body, self.limits.json_nodes):
+            raise RefusedError(RefusalReason.OVERSIZE, f"The body has more than {self.limits.json_nodes} JSON values")
         try:
             value = parse_json(self.body, max_depth=self.limits.json_depth)
         except MalformedError as error:

@@ -152,7 +152,7 @@ class EnforcementPoint:
         self._metrics.outcomes.labels(permitted.server.name, completion.status).inc()
 
     async def _judge(self, case: Case) -> Verdict:
-        objection = self._admission.admit(case)
+        objection = await self._admission.admit(case)
         if objection is not None:
             return await self._deny(case, objection)
         try:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enforcement.answers import parse_answer, parse_stream_message, tool_digests
-from enforcement.json_slices import object_members
+from enforcement.json_slices import exceeds_nodes, object_members
 from enforcement.mcp import Message, Refusal, parse_message
 from enforcement.sse import EventStream
 from ledger.errors import MalformedError
@@ -95,6 +95,47 @@ def test_slices_are_found_exactly_where_a_reader_finds_an_object(text: str) -> N
     else:
         with pytest.raises(MalformedError):
             object_members(text)
+
+
+@given(
+    pairs=st.lists(
+        st.tuples(st.sampled_from("ab"), st.sampled_from(["1", "10", '"x"', '{"b":2}', '[1,{"a":1,"b":2}]']))
+    ),
+    last=st.sampled_from(["}", ',"b":2}', " }"]),
+)
+def test_a_name_that_stands_twice_is_refused_whatever_its_values_look_like(pairs, last) -> None:
+    """The second value may hold text that looks like the rest of the object after the first."""
+    text = "{" + ",".join(f'"{name}":{value}' for name, value in pairs) + last
+    try:
+        names = [name for name, _ in json.loads(text, object_pairs_hook=list)]
+    except ValueError:
+        names = ["", ""]
+    if len(set(names)) == len(names):
+        assert list(object_members(text)) == names
+    else:
+        with pytest.raises(MalformedError):
+            object_members(text)
+
+
+@given(members=OBJECTS, layout=LAYOUT, escape=st.booleans(), limit=st.integers(1, 30))
+def test_a_body_has_as_many_values_as_an_independent_reader_counts(members, layout, escape, limit) -> None:
+    text = json.dumps(members, separators=layout, ensure_ascii=escape).encode()
+    assert exceeds_nodes(text, limit) is (nodes(members) > limit)
+
+
+@given(
+    count=st.integers(1, 40),
+    limit=st.integers(1, 40),
+    value=st.sampled_from(["0", "[]", "{}", '""', '",[{"', '"\\\\"']),
+)
+def test_a_list_with_more_values_than_allowed_is_seen_as_such(count: int, limit: int, value: str) -> None:
+    text = "[" + ",".join([value] * count) + "]"
+    assert exceeds_nodes(text.encode(), limit) is (1 + count * (1 + (value in ("[]", "{}"))) > limit)
+
+
+def nodes(value: object) -> int:
+    children = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return 1 + (value in ({}, [])) + sum(map(nodes, children))
 
 
 @given(data=st.binary(max_size=120))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from time import process_time
 
 import pytest
 
-from enforcement.answers import Answer, parse_answer, parse_stream_message, tool_digests
+from enforcement.answers import MAX_TOOLS, Answer, parse_answer, parse_stream_message, tool_digests
 from ledger.canonical import canonical_bytes, sha256
 from ledger.errors import MalformedError
 
@@ -109,3 +110,31 @@ def test_a_name_with_two_definitions_has_no_digest() -> None:
 )
 def test_what_has_no_canonical_definition_has_no_digest(result: bytes) -> None:
     assert tool_digests(result) == {}
+
+
+@pytest.mark.parametrize(
+    "result", ['{"x":["\\ud800"]}', '{"\\udc00":1,"x":"\\\\ud800"}', '{"a":"\\ud83d\\ude00","b":"\\ud83d"}']
+)
+def test_half_of_a_surrogate_pair_does_not_break_an_answer(result: str) -> None:
+    answer = parse_answer(f'{{"jsonrpc":"2.0","id":7,"result":{result}}}'.encode(), 7)
+    assert answer.result == result.encode()
+
+
+def test_a_long_answer_is_read_without_building_its_values() -> None:
+    """Four megabytes of empty lists took more than a second of everybody's time."""
+    result = '{"x":[' + "[]," * 1_300_000 + "[]]}"
+    started = process_time()
+    answer = parse_answer(f'{{"jsonrpc":"2.0","id":7,"result":{result}}}'.encode(), 7)
+    assert answer.result == result.encode()
+    assert process_time() - started < 0.5
+
+
+def test_nothing_is_learned_from_a_list_of_countless_tools() -> None:
+    def listed(count: int, schema: str = "{}") -> bytes:
+        return (
+            '{"tools":[' + ",".join(f'{{"name":"t{n}","inputSchema":{schema}}}' for n in range(count)) + "]}"
+        ).encode()
+
+    assert len(tool_digests(listed(MAX_TOOLS))) == MAX_TOOLS
+    assert tool_digests(listed(MAX_TOOLS + 1)) == {}
+    assert tool_digests(listed(10, "[" + "0," * 6000 + "0]")) == {}

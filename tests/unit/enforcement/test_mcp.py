@@ -268,7 +268,22 @@ def test_a_name_longer_than_allowed_is_refused() -> None:
 def test_nesting_beyond_the_limit_is_refused() -> None:
     deep = "[" * 70 + "]" * 70
     assert refused(call(f'"name":"refund_customer","arguments":{{"a":{deep}}}')).reason is RefusalReason.MALFORMED
-    assert refused(b"[" * 100_000).reason is RefusalReason.MALFORMED
+    assert refused(b"[" * 40_000).reason is RefusalReason.MALFORMED
+
+
+@pytest.mark.parametrize("value", ["[],", "0,", '"",', '{"":0},', '"\\\\",'])
+def test_a_body_of_countless_values_is_refused_before_it_is_read(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a megabyte of empty lists took a second of everybody's time."""
+    monkeypatch.setattr("enforcement.mcp.parse_json", None)
+    arguments = f'{{"a":[{value * 60_000}0]}}'
+    refusal = refused(call(f'"name":"refund_customer","arguments":{arguments}'))
+    assert (refusal.reason, refusal.status) == (RefusalReason.OVERSIZE, 413)
+
+
+def test_a_long_text_full_of_commas_is_one_value() -> None:
+    text = json.dumps('a,[b],{"c"},' * 60_000)
+    message = parse_message(call(f'"name":"refund_customer","arguments":{{"a":{text}}}'), headers_of())
+    assert isinstance(message, Message)
 
 
 def test_a_body_of_one_byte_too_many_is_refused_before_it_is_read() -> None:
