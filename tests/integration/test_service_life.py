@@ -333,10 +333,12 @@ def check_write_search_pack(service: RunningService) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_pack_is_ordered_watched_downloaded_proven_and_every_step_recorded(service):
     check_write_search_pack(service)
 
 
+@pytest.mark.slow
 def test_the_same_holds_on_postgresql(tmp_path: Path, postgres: PostgresCluster):
     url = postgres.new_schema()
     with pytest.raises(ConfigError, match="schema"), start_service(tmp_path, database_url=url):
