@@ -44,6 +44,13 @@ _log = structlog.get_logger()
 
 _MAX_WAITING: Final = 16
 _ANCHOR_KINDS: Final = {"directory": "directory", "s3": "S3 Object Lock"}
+_STEPS: Final = {
+    "walk": "reading the log",
+    "re-perform": "deciding again",
+    "prove": "proving records",
+    "render": "laying out the report",
+}
+"""What the parts of the work are called to whoever waits for it."""
 _INTERRUPTED: Final = "the service stopped while the pack was made; ask again"
 
 
@@ -356,7 +363,7 @@ class PackJobs:
 
     def _progress(self, job_id: str) -> Callable[[str, int, int], None]:
         def progress(step: str, done: int, total: int) -> None:
-            self._steps[job_id] = f"{step}: {done} of {total}"
+            self._steps[job_id] = f"{_STEPS.get(step, step)}: {done} of {total}"
 
         return progress
 

@@ -14,7 +14,7 @@ from ledger.auditor import Auditor, AuditReport, Finding
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError
 from ledger.trust import TrustPolicy, parse_trust_policy
-from service.cli.output import ExitCode, echo_json, json_option, say, with_exit_codes
+from service.cli.output import ExitCode, counted, echo_json, json_option, say, with_exit_codes
 from service.settings import load_settings, passphrase
 
 __all__ = ["audit", "read_trust"]
@@ -141,7 +141,7 @@ def _tell(report: AuditReport, *, own_trust: bool) -> None:
     if report.head is not None:
         say(f"log {report.log_id}: {report.head.size} leaves, root {report.head.root.hex()}")
     for name, count in report.checked.items():
-        say(f"  checked: {count} {name}")
+        say(f"  checked: {counted(count, name)}")
     for sentence in report.not_checked:
         say(f"  NOT checked: {sentence}")
     if own_trust:
@@ -171,7 +171,7 @@ def _found(findings: Sequence[Finding]) -> list[str]:
 
 def _verdict(report: AuditReport) -> str:
     if report.findings:
-        return f"{len(report.findings)} {'finding' if len(report.findings) == 1 else 'findings'}"
+        return counted(len(report.findings), "findings")
     if report.head is None:
         return "NOTHING WAS AUDITED: there is no published tree here"
     unsure = sum(stream.verdict is not Verdict.COMPLETE for stream in report.streams)

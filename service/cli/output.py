@@ -19,6 +19,7 @@ from ledger.legible import legible_text
 
 __all__ = [
     "ExitCode",
+    "counted",
     "echo_json",
     "exit_code",
     "in_words",
@@ -95,6 +96,13 @@ def with_exit_codes(command: Callable[_P, _R]) -> Callable[_P, _R]:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
+def counted(number: int, plural: str) -> str:
+    """Return a number with its noun; ``plural`` is an English one that ends in s."""
+    if number != 1:
+        return f"{number} {plural}"
+    return f"1 {plural.removesuffix('ies')}y" if plural.endswith("ies") else f"1 {plural.removesuffix('s')}"
+
+
 def in_words(reason: str) -> str:
     """Return what a validation says; a regular expression is no answer to somebody who typed a command."""
     return "is not of the right form" if reason.startswith("String should match pattern") else reason
@@ -108,8 +116,10 @@ def shown_path(path: Path) -> Path:
 def program() -> str:
     """Return how this program is called, for commands that can be copied: by its name where that is enough."""
     called = Path(sys.argv[0])
-    found = shutil.which(called.name)
-    return called.name if found and Path(found).resolve() == called.resolve() else str(shown_path(called.absolute()))
+    # A shell that found the program by its name passes the whole path on; who typed a path types it again.
+    if called.is_absolute() and shutil.which(called.name) == str(called):
+        return called.name
+    return str(shown_path(called.absolute()))
 
 
 def say(text: str = "") -> None:

@@ -13,7 +13,7 @@ from ledger.errors import ConfigError
 from ledger.notes import decode_base64
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import DECISION_ID, SESSION_ID, milliseconds, utc
-from service.cli.output import ExitCode, echo_json, json_option, say, table, with_exit_codes
+from service.cli.output import ExitCode, counted, echo_json, json_option, say, table, with_exit_codes
 
 __all__ = ["find", "open_payload", "replay", "session"]
 
@@ -125,7 +125,7 @@ def session(session_id: str, url: str, token: str | None, *, as_json: bool) -> N
         for event in events
         if event["record"]["body"]["type"] == "outcome"
     }
-    say(f"session {session_id}: {len(decisions)} calls")
+    say(f"session {session_id}: {counted(len(decisions), 'calls')}")
     for event in decisions:
         leaf, when, _agent, called, enforcement, why, record_id, _session, mark = _row(event)
         body = event["record"]["body"]

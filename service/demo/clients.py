@@ -42,7 +42,8 @@ class Answer:
     def told(self) -> str:
         """Return the answer in words."""
         words = {"allow": "allowed", "deny": "denied", "ask": "held for approval", "kill": "killed"}
-        return " ".join(filter(None, (words.get(self.enforcement, self.enforcement), self.rule or self.reason)))
+        why = f" by {self.rule}" if self.rule else f" ({self.reason})" if self.reason not in ("", "policy") else ""
+        return f"{words.get(self.enforcement, self.enforcement)}{why}"
 
 
 def _denied(data: Any) -> Answer:  # noqa: ANN401  # whatever the error carried

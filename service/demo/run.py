@@ -13,7 +13,6 @@ import secrets
 import shutil
 import signal
 import socket
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from ledger.trust import parse_trust_policy
 from policies.directories import read_library_bundle
 from service.app import create_app
 from service.auth import Role
+from service.cli.output import counted, program, shown_path
 from service.cli.serving import STOP_SECONDS
 from service.demo.clients import Answer, Callers
 from service.demo.scenario import AGENTS, NETWORKS, Day, Step, steps
@@ -50,6 +50,8 @@ __all__ = ["run_demo"]
 _ZONE: Final = ZoneInfo("Europe/Berlin")
 _WEDNESDAY: Final = 2
 _PORT: Final = 8787
+_OWN_GATEWAY: Final = "127.0.0.1:8789"
+"""Where a server of one's own is invited to; the two ports below are the demonstration's."""
 _PROGRESS_CALLS: Final = 50
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _BY_SIGNAL: Final = 128
@@ -262,7 +264,7 @@ class Demo:
         self.checks.expect(
             "the audit re-hashed, re-built and re-opened everything and found nothing",
             holds=report.clean,
-            detail=", ".join(f"{number} {kind}" for kind, number in report.checked.items()),
+            detail=", ".join(counted(number, kind) for kind, number in report.checked.items()),
         )
         published = services.publishing.published
         receipt = services.publishing.anchor_status.receipt
@@ -337,16 +339,6 @@ class Demo:
         await responder.close()
 
 
-def _near(path: Path) -> Path:
-    """Return a path as somebody would type it here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _command() -> Path:
-    """Return how this program was called, for commands that can be copied."""
-    return _near(Path(sys.argv[0]).absolute())
-
-
 async def _play(demo: Demo, *, once: bool) -> int:
     services, listening = demo.make_services()
     service_url = services.settings.external_url
@@ -405,9 +397,9 @@ async def _evidence(demo: Demo, services: Services, tools_url: str, service_url:
     await asyncio.to_thread(demo.verify, pack, trust)
     await demo.replay(service_url)
     say()
-    say(f"   report  {_near(report)}")
-    say(f"   pack    {_near(pack)}")
-    say(f"   verify  {_command()} verify {_near(pack)} --trust {_near(trust)}")
+    say(f"   report  {shown_path(report)}")
+    say(f"   pack    {shown_path(pack)}")
+    say(f"   verify  {program()} verify {shown_path(pack)} --trust {shown_path(trust)}")
 
 
 def _invite(demo: Demo, services: Services, gateway_url: str) -> None:
@@ -419,11 +411,16 @@ def _invite(demo: Demo, services: Services, gateway_url: str) -> None:
     say(f"   decisions    curl -H '{header}' '{url}/v1/decisions?enforcement=deny'")
     say(f"   gateway      {gateway_url}/servers/finance/mcp")
     say("   your own MCP server behind a gateway of its own (say, at http://127.0.0.1:9000/mcp):")
-    home = _near(demo.folder / "my-gateway")
+    home = shown_path(demo.folder / "my-gateway")
     say(f"     export TALLYSTICK_URL={url} TALLYSTICK_TOKEN={demo.tokens['admin']}")
-    say(f"     {_command()} gateway init {home} --id gateway-2 --agent my-agent --role finance \\")
-    say(f"       --keys-dir {_near(services.settings.keys_dir)} --server finance=http://127.0.0.1:9000/mcp")
-    say(f"     {_command()} gateway --config {home}/gateway.yaml --listen 127.0.0.1:8789")
+    say(f"     {program()} gateway init {home} --id gateway-2 --agent my-agent --role finance \\")
+    say(f"       --keys-dir {shown_path(services.settings.keys_dir)} --server finance=http://127.0.0.1:9000/mcp \\")
+    say(f"       --listen {_OWN_GATEWAY}")
+    say(f"     {program()} gateway --config {home}/gateway.yaml --listen {_OWN_GATEWAY}")
+    say(
+        "   The demo's policy knows only its own tools: calls of yours are denied and recorded (no_permit). Write rules"
+    )
+    say("   (docs/policies.md), or set `mode: observe` for the server in gateway.yaml to see what would be denied.")
     say("   Ctrl-C ends it.")
 
 
@@ -459,12 +456,13 @@ async def _play_until_stopped(demo: Demo, *, once: bool) -> int:
         let_go()
 
 
-def run_demo(folder: Path, *, once: bool) -> int:
+def run_demo(folder: Path, *, once: bool, checks: Checks | None = None) -> int:
     """Run the demonstration.
 
     Args:
         folder: Where to keep its files; emptied first if an earlier one made it.
         once: Leave after the evidence, instead of staying up until Ctrl-C.
+        checks: Collects its claims, if somebody wants to look at them.
 
     Returns:
         0 if every claim held, 1 if one did not, 128 plus the signal's number if one came before all had been shown.
@@ -476,6 +474,7 @@ def run_demo(folder: Path, *, once: bool) -> int:
     folder = folder.resolve()
     fresh(folder)
     day = _past_wednesday()
-    demo = Demo(folder=folder, day=day, clock=SimulatedClock(_ms(day.at(8, 55))))
+    clock = SimulatedClock(_ms(day.at(8, 55)))
+    demo = Demo(folder=folder, day=day, clock=clock, checks=Checks() if checks is None else checks)
     say("Tallystick, a demonstration. SIMULATED: its keys and its gateway's clock are made up; all else is real.\n")
     return asyncio.run(_play_until_stopped(demo, once=once))

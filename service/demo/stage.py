@@ -24,7 +24,7 @@ import uvicorn
 from ledger.errors import ConfigError, UpstreamError
 from service.cli.serving import listen as listen_on
 
-__all__ = ["API", "WAIT_SECONDS", "Checks", "fresh", "listen", "say", "serving", "tool_servers"]
+__all__ = ["API", "WAIT_SECONDS", "Checks", "Claim", "fresh", "listen", "say", "serving", "tool_servers"]
 
 WAIT_SECONDS: Final = 60.0
 _MARKER: Final = "made by tallystick demo: may be deleted"
@@ -35,17 +35,30 @@ def say(text: str = "") -> None:
     click.echo(text)
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Something that the demonstration says, whether it held, and by what that is seen."""
+
+    claim: str
+    holds: bool
+    detail: str
+
+
 @dataclass(slots=True)
 class Checks:
     """What the demonstration claims, and whether it held."""
 
-    failed: list[str] = field(default_factory=list)
+    made: list[Claim] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[str]:
+        """Claims that did not hold."""
+        return [claim.claim for claim in self.made if not claim.holds]
 
     def expect(self, claim: str, *, holds: bool, detail: str = "") -> None:
-        """Print a claim with a mark, and remember it if it does not hold."""
+        """Print a claim with a mark, and remember it."""
         say(f"  {'✓' if holds else '✗'} {claim}{f' ({detail})' if detail else ''}")
-        if not holds:
-            self.failed.append(claim)
+        self.made.append(Claim(claim, holds, detail))
 
 
 def listen(preferred: int) -> socket.socket:

@@ -36,29 +36,29 @@ LOG = "demo"
 
 SHOWN = [
     "Finance-Bot at 10:00 with a second factor: allowed",
-    "Finance-Bot at 03:00: denied finance-business-hours",
-    "Finance-Bot at 10:05 without a second factor: denied finance-mfa-required",
+    "Finance-Bot at 03:00: denied by finance-business-hours",
+    "Finance-Bot at 10:05 without a second factor: denied by finance-mfa-required",
     "support after hours, in the office, a small export: allowed",
     "support in a coffee shop by day, a small export: allowed",
     "support exports in bulk, in the office by day: allowed",
-    "all three at once: after hours, coffee shop, bulk: killed support-exfiltration-4d",
+    "all three at once: after hours, coffee shop, bulk: killed by support-exfiltration-4d",
     "one patient record: allowed",
-    "10,000 patient records instead of one: killed phi-minimum-necessary",
-    "one record, but the session has ended: denied session_ended",
-    'a laptop\'s price as {"sku":"laptop","price":1.00}: denied price-floor',
-    'a laptop\'s price as {"sku":"laptop","price":"1.00"}: denied price-floor',
-    'a laptop\'s price as {"sku":"laptop","price":1e0}: denied price-floor',
-    'a laptop\'s price as {"sku":"laptop","price":1.0}: denied price-floor',
-    'a laptop\'s price as {"item":{"sku":"laptop","price":1.00}}: denied price-floor',
+    "10,000 patient records instead of one: killed by phi-minimum-necessary",
+    "one record, but the session has ended: denied (session_ended)",
+    'a laptop\'s price as {"sku":"laptop","price":1.00}: denied by price-floor',
+    'a laptop\'s price as {"sku":"laptop","price":"1.00"}: denied by price-floor',
+    'a laptop\'s price as {"sku":"laptop","price":1e0}: denied by price-floor',
+    'a laptop\'s price as {"sku":"laptop","price":1.0}: denied by price-floor',
+    'a laptop\'s price as {"item":{"sku":"laptop","price":1.00}}: denied by price-floor',
     'a laptop\'s price as {"sku":"laptop","price":999.00}: allowed',
     'a laptop\'s price as {"sku":"laptop","price":"999.00"}: allowed',
     'a laptop\'s price as {"sku":"laptop","price":999e0}: allowed',
     'a laptop\'s price as {"sku":"laptop","price":999.0}: allowed',
     'a laptop\'s price as {"item":{"sku":"laptop","price":999.00}}: allowed',
-    "two prices under one key: denied duplicate_key",
-    "a message that is not JSON: denied malformed",
-    "a header that names another tool: denied header_mismatch",
-    "a token that nobody issued: denied unauthenticated",
+    "two prices under one key: denied (duplicate_key)",
+    "a message that is not JSON: denied (malformed)",
+    "a header that names another tool: denied (header_mismatch)",
+    "a token that nobody issued: denied (unauthenticated)",
     "each tool ran exactly as often as it was allowed; no denied call arrived",
     "every call has its one decision record",
     "the audit re-hashed, re-built and re-opened everything and found nothing",
@@ -120,7 +120,7 @@ def test_one_claim_that_does_not_hold_makes_it_fail(tmp_path):
     command = [sys.executable, "-c", script, "demo", "--once", "--dir", tmp_path / "demo"]
     with Started(command, cwd=ROOT, variables={}) as started:
         assert started.wait() == 1, started.text
-    assert re.search(r"✗ Thu 03:00 +Finance-Bot at 03:00: denied finance-business-hours", started.text)
+    assert re.search(r"✗ Thu 03:00 +Finance-Bot at 03:00: denied by finance-business-hours", started.text)
     assert "claims did not hold" in started.text
     assert "Everything held." not in started.text
 
@@ -161,7 +161,7 @@ def test_the_demonstrations_gateway_refuses_a_stranger(runs):
 
 def test_the_printed_commands_put_a_server_of_ones_own_behind_a_gateway(runs):
     assert "gateway-2 is introduced at leaf" in runs.invitation.init
-    assert runs.invitation.answer == "denied no_permit"
+    assert runs.invitation.answer == "denied (no_permit)"
     (decision,) = runs.invitation.recorded
     assert decision["record"]["enforcer_id"] == "gateway-2"
     assert decision["record"]["body"]["enforcement"] == "deny"

@@ -72,7 +72,7 @@ def test_what_is_found_leads_to_its_session_and_its_decision(scene, command):
     *_, decision_id, session, mark = row.split()
     assert (decision_id, session, mark) == (scene.decision_id, SESSION, "SIMULATED")
     assert command("session", session, role=Role.RESPONDER).status == 0
-    assert "1 calls" in command("session", session).output
+    assert "1 call\n" in command("session", session).output
 
 
 @pytest.mark.parametrize(

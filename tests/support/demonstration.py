@@ -124,8 +124,8 @@ class _Invited:
     def own_gateway(self) -> tuple[str, str, str]:
         """Return the three commands for a server of one's own, as they are printed."""
         lines = [line.strip() for line in self.text.splitlines() if line.startswith("     ")]
-        export, init, more, serve = lines
-        return export, f"{init}\n{more}", serve
+        export, *init, serve = lines
+        return export, "\n".join(init), serve
 
 
 def _browser(link: str) -> httpx.Client:
