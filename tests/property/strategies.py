@@ -69,7 +69,9 @@ def trust_policies(draw: st.DrawFn) -> TrustPolicy:
     log_types = (SignatureType.ED25519, SignatureType.MLDSA44_COSIGNATURE)
     logs = draw(st.lists(verifier_keys(log_types), max_size=3, unique_by=lambda key: key.public_key))
     witness_types = (SignatureType.ED25519_COSIGNATURE, SignatureType.MLDSA44_COSIGNATURE)
-    keys = draw(st.lists(verifier_keys(witness_types), max_size=4, unique_by=lambda key: key.public_key))
+    of_logs = {key.public_key for key in logs}
+    others = verifier_keys(witness_types).filter(lambda key: key.public_key not in of_logs)
+    keys = draw(st.lists(others, max_size=4, unique_by=lambda key: key.public_key))
     urls = st.none() | st.just("https://witness.example/submit")
     witnesses = {f"w{number}": Witness(f"w{number}", key, draw(urls)) for number, key in enumerate(keys)}
     groups: dict[str, WitnessGroup] = {}
