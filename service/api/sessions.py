@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 
+from ledger.canonical import MAX_SAFE_INTEGER
+from ledger.catalog import MAX_PAGE
 from ledger.errors import NotFoundError
 from ledger.records import Record, decode_entry
 from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
@@ -22,13 +26,26 @@ __all__ = ["router", "stream_gaps"]
 router = APIRouter(tags=["sessions"], responses=PROBLEMS, route_class=ServiceRoute)
 
 
-def _read(services: Services, session: str) -> tuple[list[tuple[int, bytes]], list[dict[str, object]]]:
-    log_id = services.identity.log_id
-    indexes = services.catalog.session(log_id, session)
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A part of a session: its entries by leaf index, its streams, and where the next part begins."""
+
+    entries: list[tuple[int, bytes]]
+    streams: list[dict[str, object]]
+    next_cursor: int | None
+
+
+def _read(services: Services, session: str, cursor: int | None, limit: int) -> _Page:
+    indexes = services.catalog.session(services.identity.log_id, session)
     if not indexes:
         raise NotFoundError(f"there is no session {session}")
-    entries = [(index, next(services.reader.entries(index, index + 1))) for index in indexes]
-    return entries, stream_gaps(services, [decode_entry(entry) for _, entry in entries])
+    start = 0 if cursor is None else bisect_right(indexes, cursor)
+    # With the record before the page, so that what is missing between two pages is told with one of them.
+    first = max(0, start - 1)
+    read = [(index, next(services.reader.entries(index, index + 1))) for index in indexes[first : start + limit]]
+    streams = stream_gaps(services, [decode_entry(entry) for _, entry in read])
+    more = start + limit < len(indexes)
+    return _Page(read[start - first :], streams, indexes[start + limit - 1] if more else None)
 
 
 def stream_gaps(services: Services, records: Sequence[Record]) -> list[dict[str, object]]:
@@ -59,16 +76,21 @@ def stream_gaps(services: Services, records: Sequence[Record]) -> list[dict[str,
 @router.get(
     "/v1/sessions/{session}",
     summary="One session in order",
-    response_description="The session's records, and whether any are missing.",
+    response_description="A page of the session's records, and whether any are missing in it or right before it.",
 )
 async def get_session(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.READ_DECISIONS))],
     session: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")],
+    cursor: Annotated[
+        int | None, Query(ge=0, le=MAX_SAFE_INTEGER, description="next_cursor of the page before")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
 ) -> Response:
     """Return a session's decisions and outcomes in log order, and whether records are missing in between."""
-    entries, streams = await asyncio.to_thread(_read, services, session)
-    draft = services.access.draft(caller, "read", "session", target_id=session, items=len(entries))
+    page = await asyncio.to_thread(_read, services, session, cursor, limit)
+    draft = services.access.draft(caller, "read", "session", target_id=session, items=len(page.entries))
     await services.access.record([draft])
-    events = [{"leaf_index": index, "record": msgspec.Raw(entry)} for index, entry in entries]
-    return json_response({"session": session, "events": events, "streams": streams})
+    events = [{"leaf_index": index, "record": msgspec.Raw(entry)} for index, entry in page.entries]
+    answer = {"session": session, "events": events, "streams": page.streams, "next_cursor": page.next_cursor}
+    return json_response(answer)

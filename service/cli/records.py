@@ -107,6 +107,23 @@ def _outcome(body: Mapping[str, Any]) -> str:
     return ", ".join(details)
 
 
+def _whole_session(client: ServiceClient, session_id: str) -> dict[str, Any]:
+    """Return all pages of a session as one."""
+    events: list[Mapping[str, Any]] = []
+    streams: dict[tuple[str, str], dict[str, Any]] = {}
+    cursor: int | None = None
+    while True:
+        page = client.get(f"/v1/sessions/{session_id}", cursor=cursor)
+        events += page["events"]
+        for stream in page["streams"]:
+            whole = streams.setdefault((stream["enforcer_id"], stream["epoch"]), {**stream, "missing": 0})
+            whole["last_seq"] = max(whole["last_seq"], stream["last_seq"])
+            whole["missing"] += stream["missing"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return {"session": session_id, "events": events, "streams": list(streams.values())}
+
+
 @click.command(short_help="Tell what happened in a session.")
 @click.argument("session_id", type=SESSION_ID)
 @service_options
@@ -114,7 +131,7 @@ def _outcome(body: Mapping[str, Any]) -> str:
 @with_exit_codes
 def session(session_id: str, url: str, token: str | None, *, as_json: bool) -> None:
     """Tell what happened in the session SESSION_ID, in order, and whether a record is missing in between."""
-    found = ServiceClient(url, token).get(f"/v1/sessions/{session_id}")
+    found = _whole_session(ServiceClient(url, token), session_id)
     if as_json:
         echo_json(found)
         return

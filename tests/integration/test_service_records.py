@@ -498,6 +498,35 @@ def test_a_session_says_how_many_records_are_missing_in_between(running, auditor
     assert (stream["first_seq"], stream["last_seq"], stream["missing"]) == (1, 7, 3)
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
+def test_a_long_session_is_told_in_pages_that_miss_nothing_of_what_is_missing(running, auditor, limit):
+    session = f"a{4 + limit}" * 16
+    lossy = running.enforcer(f"lossy-{limit}", seed=40 + limit)
+    told = [lossy.decide(session=session)]
+    lossy.enforcer.seq += 3
+    told += [lossy.decide(session=session), lossy.decide(session=session)]
+    lossy.enforcer.seq += 5
+    told.append(lossy.decide(session=session))
+    found, missing, cursor = [], 0, None
+    while True:
+        query = {"limit": limit} | ({} if cursor is None else {"cursor": cursor})
+        page = auditor.get(f"/v1/sessions/{session}", params=query).json()
+        assert len(page["events"]) <= limit
+        found += [event["record"]["record_id"] for event in page["events"]]
+        missing += sum(stream["missing"] for stream in page["streams"])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert found == told
+    assert missing == 8
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 501}, {"cursor": -1}, {"cursor": 2**53}, {"cursor": "x"}])
+def test_a_page_of_a_session_that_cannot_be_is_refused(auditor, enforcer, query):
+    enforcer.decide(session="af" * 16)
+    assert auditor.get(f"/v1/sessions/{'af' * 16}", params=query).status_code == 422
+
+
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
