@@ -120,6 +120,7 @@ class Gateway:
                 Route("/metrics", self._metrics),
             ]
         )
+        self.app.router.redirect_slashes = False  # to a client, a redirect is an answer, and this one was not judged
 
     async def start(self) -> None:
         """Take the state directory, announce the run, get the bundle in force.

@@ -10,7 +10,8 @@ gateway judges one reading and the server executes another:
   (`ledger.canonical.parse_json`);
 * a member of the envelope, of ``params`` or of ``_meta`` that differs from another, or from one that is interpreted
   here, in letter case alone (some decoders match names without regard to case);
-* a routing header that is missing, occurs twice, or does not mirror the body.
+* a routing header that is missing, occurs twice, or does not mirror the body;
+* beside the name and the arguments of a call, a member of ``params`` that no policy would get to see.
 
 One protocol revision is spoken, the stateless 2026-07-28. A message of an older one is refused with the revisions that
 are spoken, as the specification asks.
@@ -65,6 +66,9 @@ NAMED_METHODS: Final[Mapping[str, str]] = {"tools/call": "name", "prompts/get": 
 
 _VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _ENVELOPE: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+# Of the calls that have a name, policies see the name and the arguments. What else a server might act on, such as
+# `inputResponses` and `requestState`, does not pass unjudged.
+_JUDGED: Final = ("arguments", "_meta")
 _PARAMS: Final = frozenset({"name", "uri", "arguments", "_meta"})
 _META: Final = frozenset({_VERSION_KEY, "traceparent"})
 _REVISION: Final = re.compile(r"[0-9A-Za-z.-]{1,32}")
@@ -113,6 +117,7 @@ class Message:
         arguments: JSON text of ``params.arguments`` exactly as received; None if there is none.
         protocol_version: The revision that header and body agree on.
         trace_id: W3C trace id, 32 hexadecimal digits, if the client sent a valid one.
+        continues: It asks for a further page of a list (``params.cursor``).
     """
 
     kind: Kind
@@ -122,6 +127,7 @@ class Message:
     arguments: str | None
     protocol_version: str
     trace_id: str | None
+    continues: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +234,7 @@ class _Reader:
             arguments=self._arguments(params),
             protocol_version=version,
             trace_id=self.trace_id,
+            continues="cursor" in params,
         )
 
     def refusal(self, refused: RefusedError) -> Refusal:
@@ -323,6 +330,8 @@ class _Reader:
         if not isinstance(name, str) or not 0 < len(name) <= self.limits.name_chars:
             raise _bad_params(f"params.{member} is not a name")
         self.name = name
+        if not params.keys() <= {member, *_JUDGED}:
+            raise _bad_params("params has a member that no policy gets to see")
         if mirrored is None and kind is Kind.NOTIFICATION:
             return
         if mirrored is None or decode_sentinel(mirrored) != name:

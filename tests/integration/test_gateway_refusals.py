@@ -77,6 +77,12 @@ REFUSALS: dict[str, tuple[bytes, list[tuple[bytes, bytes]], int, int]] = {
         400,
         ErrorCode.UNSUPPORTED_PROTOCOL,
     ),
+    "malformed params": (
+        with_params('"name":"refund_customer","arguments":{},"inputResponses":{"confirm":{"amount":100000}}'),
+        good(),
+        400,
+        ErrorCode.INVALID_PARAMS,
+    ),
     "unsupported_media_type": (
         CALL,
         [(key, b"text/plain" if key == b"content-type" else value) for key, value in good()],
@@ -99,9 +105,10 @@ def test_a_message_that_cannot_be_read_in_one_way_is_refused_and_recorded_once(t
         assert answer.status_code == status
         error = answer.json()["error"]
         assert error["code"] == code
-        assert error["data"]["reason"] == reason
+        said = reason.partition(" ")[0]
+        assert error["data"]["reason"] == said
         assert error["data"]["decision_id"] == record_id
-        assert (decision.reason, decision.enforcement, decision.agent) == (reason, "deny", "Finance-Bot")
+        assert (decision.reason, decision.enforcement, decision.agent) == (said, "deny", "Finance-Bot")
         assert decision.decision == ("DENY" if reason == "origin_not_allowed" else "INDETERMINATE")
         assert world.ledger.openings[record_id, "message"] == body[: 4096 + 1]
         assert world.tools.calls == []
@@ -291,3 +298,14 @@ def test_a_forwarding_header_does_not_change_where_a_caller_is(tmp_path: Path) -
 
     networks = [{"label": "loopback", "cidrs": ["127.0.0.0/8"]}, {"label": "office", "cidrs": ["10.0.0.0/8"]}]
     play(scenario, tmp_path, networks=networks)
+
+
+def test_a_path_with_a_slash_too_many_is_no_redirect_past_the_gateway(tmp_path: Path) -> None:
+    async def scenario(world: Surroundings) -> None:
+        async with world.running(), httpx2.AsyncClient() as http:
+            answer = await http.post(f"{world.mcp_url}/", content=CALL, headers=good())
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
+        assert world.tools.calls == []
+
+    play(scenario, tmp_path)

@@ -368,3 +368,22 @@ def test_no_refusal_repeats_text_of_the_message() -> None:
     ]
     for body in bodies:
         assert secret not in refused(body).text
+
+
+@pytest.mark.parametrize("member", ["inputResponses", "requestState", "task", "cursor"])
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
+def test_what_no_policy_gets_to_see_does_not_pass_beside_the_arguments(method: str, member: str) -> None:
+    body = json.loads(body_of(method, "refund_customer"))
+    assert isinstance(parse_message(json.dumps(body).encode(), headers_of(method)), Message)
+    body["params"][member] = {}
+    refusal = refused(json.dumps(body).encode(), headers_of(method))
+    assert (refusal.reason, refusal.code) == (RefusalReason.MALFORMED, ErrorCode.INVALID_PARAMS)
+
+
+@pytest.mark.parametrize(("params", "continues"), [({}, False), ({"cursor": "2"}, True)])
+def test_a_further_page_of_a_list_is_told_from_the_first(params: dict[str, str], continues: bool) -> None:
+    body = json.loads(body_of("tools/list", None))
+    body["params"].update(params)
+    message = parse_message(json.dumps(body).encode(), headers_of("tools/list", None))
+    assert isinstance(message, Message)
+    assert message.continues is continues
