@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from enforcement.answers import MAX_TOOLS
 from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.drafts import Case, Ruling
 from enforcement.facts import Networks, build_request, local_time
@@ -18,7 +19,7 @@ from enforcement.mcp import Message, MessageLimits, Refusal, incomplete_message,
 from enforcement.mcp_headers import RawHeaders, single_header
 from enforcement.offload import off_loop
 from enforcement.sessions import Sessions
-from enforcement.verdicts import Inbound
+from enforcement.verdicts import Inbound, Permitted
 from ledger import records
 from ledger.clock import Clock
 
@@ -64,9 +65,16 @@ class Admission:
         limits = self._config.limits
         return limits.body_bytes if known else min(limits.body_bytes, limits.unauthenticated_body_bytes)
 
-    def learn_tools(self, server: str, digests: Mapping[str, str]) -> None:
-        """Remember the digests of a server's tools as it has just listed them."""
-        self._digests.setdefault(server, {}).update(digests)
+    def learn_tools(self, listing: Permitted, digests: Mapping[str, str]) -> None:
+        """Remember the digests of a server's tools as it has just listed them; a first page replaces what was known.
+
+        Args:
+            listing: The call that was answered.
+            digests: Tool name → digest. Beyond `MAX_TOOLS` of a server nothing is added.
+        """
+        known = self._digests.get(listing.server.name, {}) if listing.message.continues else {}
+        together = {**known, **digests}
+        self._digests[listing.server.name] = together if len(together) <= MAX_TOOLS else known
 
     def open_case(self, inbound: Inbound, decision_id: str) -> Case:
         """Return a case with nothing in it but what arrived."""

@@ -5,7 +5,7 @@ is recorded of it is `enforcement.pep`'s.
 
 An answer is read less strictly than a request: nothing is decided by it, and servers that send, say, half of a
 surrogate pair in a text must not break. What is *recorded* of it must be sound, though: the envelope has each name
-once, in one spelling, and ``result`` is recorded as a slice of the bytes that the client receives.
+once, in one spelling, and ``result`` is recorded as a slice of the bytes that the server sent.
 
 Source: JSON-RPC 2.0 section 5; Model Context Protocol, revision 2026-07-28, Streamable HTTP, "Receiving Messages".
 """

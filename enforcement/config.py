@@ -224,7 +224,7 @@ class Limits(_Settings):
         answer_bytes: Longest answer, or event of a streamed answer.
         evaluation_seconds: A decision must be made by then.
         upstream_connect_seconds: A connection to a server must stand by then.
-        upstream_idle_seconds: Longest silence of a server within an answer.
+        upstream_idle_seconds: Longest silence of a server within an answer, and of a client that does not take it.
         upstream_total_seconds: Longest answer.
     """
 

@@ -13,15 +13,17 @@ What a request may cost after its head was read is `enforcement.endpoint`'s part
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-__all__ = ["closing_strangers", "connection_class", "keep_connection"]
+__all__ = ["closing_strangers", "connection_class", "drop_connection", "keep_connection"]
 
 _KEEP: Final = "tallystick.keep_connection"
+_DROP: Final = "tallystick.drop_connection"
 # A burst of connections is accepted before the first of them is read: one that is so young may have spoken already.
 _SPARED_SECONDS: Final = 1.0
 
@@ -29,6 +31,13 @@ _SPARED_SECONDS: Final = 1.0
 def keep_connection(scope: Scope) -> None:
     """Let a request's connection live on after its answer."""
     scope[_KEEP] = True
+
+
+def drop_connection(scope: Scope) -> None:
+    """End a request's connection at once, whatever waits to be sent on it."""
+    drop: Callable[[], None] | None = scope.get(_DROP)
+    if drop is not None:
+        drop()
 
 
 def closing_strangers(app: ASGIApp) -> ASGIApp:
@@ -80,6 +89,7 @@ class _Connection(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle  # None before the first request, whatever uvicorn declares
         if cycle is not None and not cycle.response_complete:
             self._go_on()
+            cycle.scope[_DROP] = self.end  # type: ignore[typeddict-unknown-key]  # for `drop_connection` alone
         elif self._deadline is None and not self.transport.is_closing():
             self._wait()  # the next request has begun, and uvicorn's own limit between two has been lifted
 

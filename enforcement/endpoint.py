@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from enforcement.admission import Admission
 from enforcement.config import Limits
-from enforcement.connections import keep_connection
+from enforcement.connections import drop_connection, keep_connection
 from enforcement.exchange import Exchange
 from enforcement.metrics import Metrics
 from enforcement.pep import EnforcementPoint
@@ -50,7 +50,8 @@ _STREAM_HEADERS: Final = (
 class _Client:
     """The way back to one client; see `enforcement.exchange.ClientSide`."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
         self._send = send
 
     async def reply(self, reply: Reply) -> None:
@@ -64,11 +65,14 @@ class _Client:
     async def start_stream(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": list(_STREAM_HEADERS)})
 
-    async def send_event(self, raw: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": raw, "more_body": True})
+    async def send_event(self, event: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def end_stream(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def drop(self) -> None:
+        drop_connection(self._scope)
 
 
 class _GoneError(Exception):
@@ -112,7 +116,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
-        client = _Client(send)
+        client = _Client(scope, send)
         if scope["method"] != "POST":
             await client.reply(Reply(status=405, body=b"", headers=(("Allow", "POST"),)))
             return
@@ -191,7 +195,7 @@ class Endpoint:
             inbound,
             client,
             upstream=self._upstream,
-            max_answer_bytes=self._limits.answer_bytes,
+            limits=self._limits,
             complete=self._complete,
             learn_tools=self._admission.learn_tools,
         )

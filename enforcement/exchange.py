@@ -5,7 +5,7 @@ side (`enforcement.endpoint`).
 
 INVARIANT: nothing that ends a call is released before its outcome is durable. A JSON answer is read whole and held; of
 a stream, what comes before the answer is passed on event by event, and the answer is held. If the outcome cannot be
-made durable, the client gets an error in the answer's place.
+made durable, the client gets an error in the answer's place. A client that does not take what it is sent is gone.
 
 INVARIANT: exactly one completion is reported for a call, whatever happens to it: `Exchange.run` reports one unless it
 is cancelled before, and then `Exchange.close` does.
@@ -13,6 +13,7 @@ is cancelled before, and then `Exchange.close` does.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
@@ -23,10 +24,11 @@ import structlog
 
 from enforcement.answers import Answer, parse_answer, parse_stream_message, tool_digests
 from enforcement.bounded import read_bounded
+from enforcement.config import Limits
 from enforcement.mcp import Kind
 from enforcement.offload import off_loop
 from enforcement.refusals import ErrorCode, Reply, error_reply
-from enforcement.sse import EventStream
+from enforcement.sse import COMMENT, Event, EventStream, encode_event
 from enforcement.upstream import Upstream
 from enforcement.verdicts import Completion, Inbound, OutcomeStatus, Permitted
 from ledger.errors import LedgerError, MalformedError, UpstreamError
@@ -49,12 +51,16 @@ class ClientSide(Protocol):
         """Begin an event stream."""
         ...
 
-    async def send_event(self, raw: bytes) -> None:
-        """Send one event of the stream, as it is."""
+    async def send_event(self, event: bytes) -> None:
+        """Send one event of the stream."""
         ...
 
     async def end_stream(self) -> None:
         """End the stream."""
+        ...
+
+    def drop(self) -> None:
+        """End the connection, whatever has not been sent."""
         ...
 
 
@@ -64,7 +70,10 @@ class _Held:
 
     completion: Completion
     reply: Reply
-    event: bytes | None = None  # the answer as an event, if a stream was begun
+
+
+class _GoneError(Exception):
+    """The client does not take what it is sent."""
 
 
 class _FailedError(Exception):
@@ -85,9 +94,9 @@ class Exchange:
         client: ClientSide,
         *,
         upstream: Upstream,
-        max_answer_bytes: int,
+        limits: Limits,
         complete: Callable[[Permitted, Completion], Awaitable[None]],
-        learn_tools: Callable[[str, dict[str, str]], None],
+        learn_tools: Callable[[Permitted, dict[str, str]], None],
     ) -> None:
         """Take the parts.
 
@@ -96,7 +105,8 @@ class Exchange:
             inbound: Its bytes and headers as received.
             client: The way back.
             upstream: The way there.
-            max_answer_bytes: Longest answer, and longest event of a stream.
+            limits: Longest answer, and longest event of a stream; longest time, and longest silence of a client that is
+                sent something.
             complete: Makes the outcome durable; is called once, and is not cancelled with the call.
             learn_tools: Is told the digests of a server's tools when they are listed.
         """
@@ -104,7 +114,7 @@ class Exchange:
         self._inbound = inbound
         self._client = client
         self._upstream = upstream
-        self._max_answer_bytes = max_answer_bytes
+        self._limits = limits
         self._complete = complete
         self._learn_tools = learn_tools
         self._started = perf_counter()
@@ -114,7 +124,12 @@ class Exchange:
 
     async def run(self) -> None:
         """Forward the call, record its outcome, release the answer."""
-        held = await self._forward()
+        try:
+            held = await self._forward()
+        except _GoneError:
+            await self.close("client_disconnected")
+            self._client.drop()
+            return
         try:
             await self._report(held.completion)
         except LedgerError as error:
@@ -122,7 +137,10 @@ class Exchange:
             text = "The call was made, but its outcome could not be recorded; the result is withheld"
             reply = self._error(ErrorCode.RESULT_WITHHELD, text, "ledger_unavailable")
             held = _Held(held.completion, reply)
-        await self._release(held)
+        try:
+            await self._release(held)
+        except _GoneError:
+            self._client.drop()
 
     async def close(self, reason: str) -> None:
         """Report the call as cancelled if `run` was cancelled before it reported anything, or never began."""
@@ -139,10 +157,17 @@ class Exchange:
 
     async def _release(self, held: _Held) -> None:
         if self._streaming:
-            await self._client.send_event(held.event or _as_event(held.reply.body))
-            await self._client.end_stream()
+            await self._to_client(self._client.send_event(encode_event(held.reply.body)))
+            await self._to_client(self._client.end_stream())
         else:
-            await self._client.reply(held.reply)
+            await self._to_client(self._client.reply(held.reply))
+
+    async def _to_client(self, sending: Awaitable[None]) -> None:
+        try:
+            async with asyncio.timeout(self._limits.upstream_idle_seconds):
+                await sending
+        except TimeoutError as error:
+            raise _GoneError from error
 
     async def _forward(self) -> _Held:
         try:
@@ -150,7 +175,11 @@ class Exchange:
                 self._permitted.server, self._inbound.headers, self._inbound.body
             ) as response:
                 self._http_status = response.status
-                return await self._receive(response)
+                # The connection's own limit does not run while the client is waited for.
+                async with asyncio.timeout(self._limits.upstream_total_seconds):
+                    return await self._receive(response)
+        except _GoneError:
+            raise
         except UpstreamError as error:
             return self._failed(str(error))
         except _FailedError as error:
@@ -160,6 +189,8 @@ class Exchange:
             return self._failed("internal_error")
 
     async def _receive(self, response: aiohttp.ClientResponse) -> _Held:
+        if not 200 <= response.status < 600:  # noqa: PLR2004  # no status that HTTP has for an answer
+            raise _FailedError("malformed_answer")
         if 300 <= response.status < 400:  # noqa: PLR2004  # 3xx
             raise _FailedError("upstream_redirect")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -190,31 +221,33 @@ class Exchange:
 
     async def _bounded(self, response: aiohttp.ClientResponse) -> bytes:
         try:
-            return await read_bounded(response.content, self._max_answer_bytes)
+            return await read_bounded(response.content, self._limits.answer_bytes)
         except MalformedError as error:
             raise _FailedError("answer_too_large") from error
 
     async def _receive_stream(self, response: aiohttp.ClientResponse) -> _Held:
-        await self._client.start_stream()
+        await self._to_client(self._client.start_stream())
         self._streaming = True
-        events = EventStream(max_event_bytes=self._max_answer_bytes)
+        events = EventStream(max_event_bytes=self._limits.answer_bytes)
         async for chunk in response.content.iter_any():
             try:
                 complete = events.feed(chunk)
             except MalformedError as error:
                 raise _FailedError("answer_too_large") from error
             for event in complete:
-                held = await self._look_into(event.kind, event.data, event.raw)
+                held = await self._look_into(event)
                 if held is not None:
                     return held
-                await self._client.send_event(event.raw)
+                passed = encode_event(event.data) if event.data else COMMENT
+                await self._to_client(self._client.send_event(passed))
         raise _FailedError("no_answer")
 
-    async def _look_into(self, kind: str, data: bytes | None, raw: bytes) -> _Held | None:
+    async def _look_into(self, event: Event) -> _Held | None:
         """Return the answer if an event is it; None if the event may pass."""
+        data = event.data
         if not data:  # a comment that keeps the connection open
             return None
-        if kind != "message":  # MCP has no other kind, and a client might read one as an answer
+        if event.kind != "message":  # MCP has no other kind, and a client might read one as an answer
             raise _FailedError("malformed_answer", data)
         request_id = self._permitted.message.request_id
         assert request_id is not None
@@ -224,12 +257,12 @@ class Exchange:
             raise _FailedError("malformed_answer", data) from error
         if answer is None:
             return None
-        return _Held(await self._answered(answer, data), Reply(status=200, body=data), raw)
+        return _Held(await self._answered(answer, data), Reply(status=200, body=data))
 
     async def _answered(self, answer: Answer, body: bytes) -> Completion:
         if answer.result is not None and self._permitted.message.method == "tools/list":
             digests = await off_loop(len(answer.result), tool_digests, answer.result)
-            self._learn_tools(self._permitted.server.name, digests)
+            self._learn_tools(self._permitted, digests)
         failed = answer.error_code is not None
         return Completion(
             status="failed" if failed else "completed",
@@ -261,7 +294,3 @@ class Exchange:
 
     def _latency_us(self) -> int:
         return int((perf_counter() - self._started) * 1_000_000)
-
-
-def _as_event(body: bytes) -> bytes:
-    return b"event: message\r\ndata: " + body + b"\r\n\r\n"

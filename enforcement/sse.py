@@ -1,7 +1,9 @@
-r"""Server-sent events, split as they arrive and kept byte for byte.
+r"""Server-sent events: split as they arrive, and written anew so that every client reads the same.
 
-Pure. A gateway passes each event on unchanged (`Event.raw`) and looks into its data to see whether it is the answer
-that it must hold back; what the data means is `enforcement.answers`' part.
+Pure. A gateway looks into the data of each event to see whether it is the answer that it must hold back; what the data
+means is `enforcement.answers`' part. What it has looked into goes on as an event of its own making (`encode_event`), of
+one line of data: in the server's bytes, a client that takes other characters for the end of a line than the
+specification does could find an answer where the gateway sees part of a text or of a comment.
 
 An event::
 
@@ -20,11 +22,16 @@ from typing import Final
 
 from ledger.errors import MalformedError
 
-__all__ = ["Event", "EventStream"]
+__all__ = ["COMMENT", "Event", "EventStream", "encode_event"]
+
+COMMENT: Final = b":\r\n\r\n"
+"""An event that says nothing; it keeps a connection open."""
 
 _LF: Final = 0x0A
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _BOM: Final = b"\xef\xbb\xbf"
+# Ends of lines to some readers, and to JSON no more than characters of a text, in which an escape says the same.
+_OTHER_LINE_ENDS: Final = {"\u0085".encode(): rb"\u0085", "\u2028".encode(): rb"\u2028", "\u2029".encode(): rb"\u2029"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +39,23 @@ class Event:
     """One block of an event stream.
 
     Attributes:
-        raw: Its bytes as received, with the empty line that ends it.
         kind: The ``event`` field, ``message`` if there is none.
         data: The ``data`` lines joined by LF; None if there is none (a comment, a retry hint).
     """
 
-    raw: bytes
     kind: str
     data: bytes | None
+
+
+def encode_event(data: bytes) -> bytes:
+    """Return an event that holds a JSON text.
+
+    Args:
+        data: The text, which must have been read as JSON: other control characters than space are not in it then.
+    """
+    for character, escape in _OTHER_LINE_ENDS.items():
+        data = data.replace(character, escape)
+    return b"event: message\r\ndata: " + data.replace(b"\n", b" ") + b"\r\n\r\n"
 
 
 class EventStream:
@@ -71,8 +87,7 @@ class EventStream:
         events: list[Event] = []
         self._raw += chunk
         if self._after_cr and chunk:
-            # The line ended with the CR and was acted on at once; its LF stays in the raw bytes, wherever it lands: a
-            # client ignores it there as well.
+            # The line ended with the CR and was acted on at once; its LF is part of that end.
             self._line_start += self._raw[self._line_start] == _LF
             self._scanned = self._line_start
             self._after_cr = False
@@ -93,18 +108,17 @@ class EventStream:
             raise MalformedError(f"an event has more than {self._max_event_bytes} bytes")
 
     def _finish(self) -> Event:
-        raw = bytes(self._raw[: self._line_start])
-        self._check_length(len(raw))
+        self._check_length(self._line_start)
         lines, self._lines = self._lines, []
         if self._at_start and lines:
             lines[0] = lines[0].removeprefix(_BOM)
         self._at_start = False
         del self._raw[: self._line_start]
         self._line_start = self._scanned = 0
-        return _interpret(raw, lines)
+        return _interpret(lines)
 
 
-def _interpret(raw: bytes, lines: list[bytes]) -> Event:
+def _interpret(lines: list[bytes]) -> Event:
     kind = b""
     data: list[bytes] = []
     for line in lines:
@@ -114,4 +128,4 @@ def _interpret(raw: bytes, lines: list[bytes]) -> Event:
             kind = value
         elif name == b"data":
             data.append(value)
-    return Event(raw, kind.decode("utf-8", errors="replace") or "message", b"\n".join(data) if data else None)
+    return Event(kind.decode("utf-8", errors="replace") or "message", b"\n".join(data) if data else None)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from aiohttp import web
 
-from ledger.records import Heartbeat
+from ledger.records import Heartbeat, Outcome
 from tests.support.gateway import Surroundings, surroundings
 from tests.support.mcp_messages import body_of, headers_of
 
@@ -186,3 +188,75 @@ def test_only_a_known_callers_connection_lives_on_after_an_answer(tmp_path: Path
         assert [known.status_code, stranger.status_code, health.status_code] == [200, 401, 200]
 
     play(scenario, tmp_path)
+
+
+# --- clients that do not read
+
+
+@pytest.mark.parametrize("limit", ["upstream_idle_seconds", "upstream_total_seconds"])
+def test_a_client_that_does_not_read_gives_its_place_back(tmp_path: Path, limit: str) -> None:
+    """A stream goes to a client that never takes it, while the server always has more to send."""
+
+    async def scenario(world: Surroundings) -> None:
+        async with endless_stream() as url:
+            world.upstream = url
+            async with world.running(limits={"concurrent_calls": 1, "upstream_idle_seconds": 1, limit: 0.3}) as gateway:
+                async with unread(world) as socket_:
+                    await world.settle(lambda: in_flight(gateway) == 1)
+                    await world.settle(lambda: in_flight(gateway) == 0)
+                    assert await ended(socket_)
+                (outcome,) = await outcomes(world)
+        idle = limit == "upstream_idle_seconds"
+        expected = ("cancelled", "client_disconnected") if idle else ("failed", "upstream_timeout")
+        assert (outcome.status, outcome.reason) == expected
+
+    play(scenario, tmp_path)
+
+
+@asynccontextmanager
+async def endless_stream() -> AsyncIterator[str]:
+    event = b'data: {"jsonrpc":"2.0","method":"notifications/message","params":{"x":"' + b"y" * 60_000 + b'"}}\n\n'
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        with suppress(ConnectionResetError):
+            while True:
+                await response.write(event)
+        return response
+
+    app = web.Application()
+    app.router.add_post("/mcp", handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def unread(world: Surroundings) -> AsyncIterator[socket.socket]:
+    """A call whose answer is not read."""
+    host, port = world.url.removeprefix("http://").split(":")
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((host, int(port)))
+        client.setblocking(False)
+        client.send(head(len(CALL), "finance-token") + CALL)
+        yield client
+
+
+async def ended(client: socket.socket) -> bool:
+    """Read what had come until then; whether the connection ends, instead of waiting to send more."""
+    loop = asyncio.get_running_loop()
+    with suppress(ConnectionResetError):
+        while await loop.sock_recv(client, 1 << 16):
+            pass
+    return True
+
+
+async def outcomes(world: Surroundings) -> list[Outcome]:
+    await world.settle(lambda: bool(world.ledger.outcomes()))
+    return world.ledger.outcomes()

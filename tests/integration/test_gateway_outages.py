@@ -524,6 +524,7 @@ def raw_answers() -> dict[str, tuple[web.Response, str]]:
         "another type": (web.Response(text="hello", content_type="text/html"), "malformed_answer"),
         "nothing": (web.Response(status=202), "malformed_answer"),
         "error page": (web.Response(status=500, text="no", content_type="text/plain"), "upstream_status"),
+        "status beyond HTTP": (web.Response(status=777, text="{}", content_type=ok), "malformed_answer"),
         "redirect": (web.Response(status=307, headers={"Location": "http://127.0.0.1:1/"}), "upstream_redirect"),
         "too long": (web.Response(text=long_answer, content_type=ok), "answer_too_large"),
         "encoded": (
