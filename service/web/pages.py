@@ -51,7 +51,7 @@ _COMMANDS: Final = (
     (
         Permission.OPEN_PAYLOADS,
         "tallystick open {} --purpose TEXT",
-        "Open the request that was judged; with --field message or --field result, those. Who and why is recorded first.",
+        "Open the request that was judged; with --field message or result, those. Who and why is recorded.",
     ),
 )
 """Permission, command line and meaning of what is done with a decision elsewhere."""
