@@ -283,3 +283,19 @@ def test_who_may_not_make_packs_is_refused(command, tmp_path):
     refused = order(command, role=Role.RESPONDER)
     assert (refused.status, refused.errors.count("\n")) == (64, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- one record ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("more", "status"), [(b"", 0), (b"\n", 1)])
+def test_an_entry_with_a_line_feed_behind_it_is_not_proved_and_told_why(scene, command, copied, tmp_path, more, status):
+    services = scene.service.services
+    index = services.catalog.index_of(LOG_ID, scene.decision_id)
+    (tmp_path / "entry").write_bytes(next(services.reader.entries(index, index + 1)) + more)
+    with scene.service.client(Role.RESPONDER) as responder:
+        proof = responder.get(f"/v1/decisions/{scene.decision_id}/proof").content
+    (tmp_path / "x.tlog-proof").write_bytes(proof)
+    done = command("verify", "x.tlog-proof", "--entry", "entry", "--trust", "trust.policy")
+    assert done.status == status
+    assert ("ends with a line feed" in done.output) is (status == 1)

@@ -22,6 +22,7 @@ DOCUMENTS = sorted(
 TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 BLOCK = re.compile(r"^```(?:sh|console)?\n(.*?)^```$|^((?: {4}\S.*\n)+)", re.MULTILINE | re.DOTALL)
+SUBSTITUTION = re.compile(r"\$\(([^()]+)\)")
 START = re.compile(r"(?:\.venv/bin/)?tallystick (?=[a-z])")
 
 
@@ -31,7 +32,8 @@ def commands(text: str) -> Iterator[str]:
     pieces += SPAN.findall(BLOCK.sub("", text))
     for piece in pieces:
         for line in piece.replace("\\\n", " ").splitlines():
-            yield from (part.strip() for part in line.partition(" #")[0].split("&&"))
+            shown = line.partition(" #")[0]
+            yield from (part.strip() for part in [*shown.split("&&"), *SUBSTITUTION.findall(shown)])
 
 
 def ours(text: str) -> list[list[str]]:
@@ -86,6 +88,7 @@ def test_the_commands_of_the_readme_and_of_a_first_start_are_found():
     [
         ("`tallystick verfiy PACK`", "cli has no command verfiy"),
         ("`tallystick verify PACK --trusted FILE`", "verify has no option --trusted"),
+        ("    export TOKEN=$(tallystick keys coin --role admin)\n", "keys has no command coin"),
         ("    tallystick keys make DIR   # once\n", "keys has no command make"),
         ("```sh\ntallystick gateway init ./gw \\\n    --identity x\n```", "init has no option --identity"),
         ("```\ntallystick serve && tallystick policy enact REVISION\n```", "policy has no command enact"),
