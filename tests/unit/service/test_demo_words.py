@@ -45,6 +45,8 @@ def test_for_programs_the_claims_are_on_standard_output_and_the_story_is_not(mon
         return status
 
     monkeypatch.setattr("service.demo.run.run_demo", run)
+    # How this process logs is for other tests to rely on.
+    monkeypatch.setattr("service.cli.demo.configure_logging", lambda **_: None)
     done = CliRunner().invoke(cli, ["demo", "--once", "--json"])
     assert done.exit_code == status
     value = json.loads(done.stdout)
