@@ -61,6 +61,11 @@ class Metrics:
         self.duplicates = Counter(
             "tallystick_duplicate_records_total", "Records acknowledged again", registry=self.registry
         )
+        self.records_ahead = Counter(
+            "tallystick_records_ahead_total",
+            "Records whose time is more than five minutes ahead of the service's clock",
+            registry=self.registry,
+        )
         self.sequenced = Gauge("tallystick_sequenced_size", "Records with an index", registry=self.registry)
         self.published = Gauge("tallystick_published_size", "Tree size of the checkpoint", registry=self.registry)
         self.checkpoint_age = Gauge(

@@ -1,9 +1,9 @@
 """Ingest: from the bytes of a request to entries that are ready to be sequenced.
 
 The hot path decodes with msgspec and never builds a document model. What a record may claim is bound by the token that
-brings it: one log, one enforcer (invariant 12); and by the enforcer's key: its signature must verify. Its time may not
-be ahead of the service's clock by more than a bound: a record from the future would pass for a sign of life beyond a
-period that has not ended. How far it is behind is not bounded, since enforcers deliver when they can.
+brings it: one log, one enforcer (invariant 12); and by the enforcer's key: its signature must verify. Its time is the
+enforcer's word. A wrong clock loses no record (invariant 1): it is taken, and counted; `ledger.completeness` sees to it
+that a record from the future is no sign of life beyond a period. Only what no calendar has is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Final, TypeVar
 import msgspec
 
 from ledger.canonical import canonical_bytes, parse_json
-from ledger.clock import Clock
 from ledger.errors import MalformedError, SignatureInvalidError
 from ledger.merkle import hash_leaf
 from ledger.notes import decode_base64
@@ -36,15 +35,18 @@ from ledger.records import (
     verify_record_signature,
 )
 from ledger.vault import Vault
-from service.problems import ClockAheadError, ForbiddenError
+from service.problems import ForbiddenError
 
-__all__ = ["Admission", "LogIdentity", "Submission", "decode_submissions"]
+__all__ = ["Admission", "LogIdentity", "Submission", "count_ahead", "decode_submissions"]
 
 ENFORCER_BODIES: Final = (Decision, Outcome, Heartbeat, Dropped, Approval, AccessEvent)
 """What an enforcer may write; keys, bundles and tombstones are the service's own."""
 
 
-_MILLISECONDS: Final = 1000
+_CLOCK_AHEAD_MS: Final = 300_000
+"""From here on an enforcer's clock is wrong, and not merely another clock."""
+_CALENDAR_END_MS: Final = 253_402_300_800_000
+"""The end of the year 9999 of UTC, POSIX milliseconds: behind it no report could say when."""
 
 
 class _Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,32 +165,25 @@ def decode_submissions(body: bytes, content_type: str, *, max_records: int) -> l
     return submissions
 
 
+def count_ahead(submissions: Sequence[Submission], now_ms: int) -> int:
+    """Return how many records say a time so far ahead of ours that their enforcer's clock, or ours, is wrong."""
+    return sum(submission.record.time_ms > now_ms + _CLOCK_AHEAD_MS for submission in submissions)
+
+
 class Admission:
     """Decides which records of an enforcer may enter a log. Safe for any thread."""
 
-    def __init__(
-        self,
-        identity: LogIdentity,
-        vault: Vault,
-        enforcer_keys: Callable[[str], Sequence[bytes]],
-        *,
-        clock: Clock,
-        max_ahead_seconds: float,
-    ) -> None:
+    def __init__(self, identity: LogIdentity, vault: Vault, enforcer_keys: Callable[[str], Sequence[bytes]]) -> None:
         """Admit records of one log.
 
         Args:
             identity: What its records must say of themselves.
             vault: Where openings are sealed.
             enforcer_keys: The keys that count for an enforcer now.
-            clock: The service's own.
-            max_ahead_seconds: How far a record's time may be ahead of it.
         """
         self._identity = identity
         self._vault = vault
         self._enforcer_keys = enforcer_keys
-        self._clock = clock
-        self._max_ahead_seconds = max_ahead_seconds
 
     def admit(self, submissions: Sequence[Submission], enforcer_id: str) -> list[PendingEntry]:
         """Check submissions and seal their payloads.
@@ -200,18 +195,13 @@ class Admission:
         Raises:
             ForbiddenError: A record of another log, tenant, environment or enforcer, of a type that enforcers do not
                 write, or with a signature that is not the enforcer's.
-            ClockAheadError: A record's time is too far ahead.
-            MalformedError: The openings are not the record's.
+            MalformedError: A record's time is in no calendar, or the openings are not the record's.
             CommitmentError: An opening does not open its commitment.
             StorageError: The subject keys failed.
         """
         keys = self._enforcer_keys(enforcer_id)
-        latest_ms = self._clock.now_ms() + self._max_ahead_seconds * _MILLISECONDS
         for submission in submissions:
             self._check(submission.record, enforcer_id, keys)
-            if submission.record.time_ms > latest_ms:
-                told = f"more than {self._max_ahead_seconds:g} s ahead of the service's clock"
-                raise ClockAheadError(f"record {submission.record.record_id} is {told}")
         return [self._seal(submission) for submission in submissions]
 
     def _check(self, record: Record, enforcer_id: str, keys: Sequence[bytes]) -> None:
@@ -231,6 +221,8 @@ class Admission:
             raise ForbiddenError(f"record {record.record_id} is {kind}, the log is not")
         if not isinstance(record.body, ENFORCER_BODIES):
             raise ForbiddenError(f"record {record.record_id} is of a type that enforcers do not write")
+        if record.time_ms >= _CALENDAR_END_MS:
+            raise MalformedError(f"record {record.record_id} is of a time that no calendar has")
         for key in keys:
             try:
                 verify_record_signature(record, key)

@@ -34,7 +34,6 @@ from ledger.errors import (
 from service.failures import describe
 
 __all__ = [
-    "ClockAheadError",
     "ForbiddenError",
     "Problem",
     "UnauthenticatedError",
@@ -58,10 +57,6 @@ _PATH_CHARS: Final = "/:@!$&'()*+,;=~"
 
 class ForbiddenError(TallystickError):
     """The caller is known and may not do this."""
-
-
-class ClockAheadError(TallystickError):
-    """A record's time is too far ahead of the service's clock."""
 
 
 class UnauthenticatedError(TallystickError):
@@ -89,7 +84,6 @@ class Problem(HTTPException):
 _MAPPING: Final[tuple[tuple[type[TallystickError], int, str, str], ...]] = (
     (UnauthenticatedError, 401, "unauthenticated", "Not authenticated"),
     (ForbiddenError, 403, "forbidden", "Not permitted"),
-    (ClockAheadError, 422, "clock-ahead", "Ahead of the clock"),
     (UnknownBundleError, 404, "unknown-bundle", "Unknown bundle"),
     (NotFoundError, 404, "not-found", "Not found"),
     (ErasedError, 410, "erased", "Payload erased"),

@@ -46,7 +46,6 @@ class Settings(BaseSettings):
         max_body_seconds: Longest time that a request's body may take to arrive.
         max_batch_records: Most records in one request.
         max_waiting_records: Most records that wait to be sequenced.
-        max_clock_ahead_seconds: How far a record's time may be ahead of the service's clock.
         proof_timeout_seconds: Longest wait for a checkpoint that covers a record.
         session_seconds: Lifetime of a dashboard login.
         insecure_cookies: Send the login cookie over plain HTTP, for a loopback address only.
@@ -74,7 +73,6 @@ class Settings(BaseSettings):
     max_body_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 30.0
     max_batch_records: Annotated[int, Field(ge=1, le=100_000)] = 2_000
     max_waiting_records: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
-    max_clock_ahead_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300.0
     proof_timeout_seconds: Annotated[float, Field(ge=0.1, le=300)] = 30.0
     session_seconds: Annotated[int, Field(ge=60, le=7 * 86_400)] = 8 * 3600
     insecure_cookies: bool = False

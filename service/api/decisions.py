@@ -22,7 +22,7 @@ from ledger.records import Decision, Outcome, Record, decode_entry, record_type
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
-from service.ingest import Submission, decode_submissions
+from service.ingest import Submission, count_ahead, decode_submissions
 from service.wiring import Services
 
 __all__ = ["find_decision", "get_proof", "router"]
@@ -95,6 +95,7 @@ async def append_records(
 
 
 def _count(services: Services, submissions: Sequence[Submission], done: Sequence[Acknowledgement]) -> None:
+    services.metrics.records_ahead.inc(count_ahead(submissions, services.clock.now_ms()))
     for submission, acknowledgement in zip(submissions, done, strict=True):
         if acknowledgement.duplicate:
             services.metrics.duplicates.inc()

@@ -179,13 +179,13 @@ def test_if_it_may_have_been_recorded_nothing_more_is_admitted_until_it_is_repea
     require_clean_audit(service)
 
 
-def test_a_record_from_the_future_is_answered_with_its_own_problem(tmp_path: Path) -> None:
-    with start_service(tmp_path, max_clock_ahead_seconds=60) as service:
+def test_a_record_from_the_future_is_taken_and_counted(tmp_path: Path) -> None:
+    with start_service(tmp_path) as service:
         gateway = service.enforcer("gateway-1")
-        now_ms = service.services.clock.now_ms()
-        ahead = gateway.record(gateway.enforcer.heartbeat(), time_ms=now_ms + 120_000)
-        answer = gateway.post([(ahead, ())])
-        assert (answer.status_code, answer.json()["type"]) == (422, "urn:tallystick:problem:clock-ahead")
+        ahead = gateway.record(gateway.enforcer.heartbeat(), time_ms=service.services.clock.now_ms() + 3_600_000)
+        assert gateway.post([(ahead, ())]).status_code == 201
+        with service.stranger() as client:
+            assert "tallystick_records_ahead_total 1.0" in client.get("/metrics").text
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
