@@ -29,6 +29,7 @@ from typing import Final
 
 from ledger.catalog import Catalog
 from ledger.completeness import EnforcerStream, assess
+from ledger.enrolments import Enrolments
 from ledger.errors import ErasedError, MalformedError, NotFoundError, StateError, VerificationError
 from ledger.keyring import Keyring
 from ledger.merkle import CompactRange, LeafHash, RootHash, hash_leaf
@@ -127,6 +128,7 @@ class Auditor:
         self._progress = progress
         self._report = AuditReport(log_id=log_id)
         self._keyring = Keyring()
+        self._enrolments = Enrolments()
         self._records: list[Record] = []
         self._leaf_of_id: dict[str, int] = {}
         self._erased: list[tuple[int, str, str]] = []
@@ -156,7 +158,7 @@ class Auditor:
         self._check_log_keys()
         self._note_compromises()
         self._note_simulation()
-        report.streams = assess(self._records)
+        report.streams = assess(self._records, enrolments=self._enrolments.all())
         return report
 
     def _find(self, check: str, reason: object, *, leaf: int | None = None, place: str | None = None) -> None:
@@ -295,6 +297,7 @@ class Auditor:
             self._find("record", error, leaf=index)
         else:
             self._report.checked["record signatures"] += 1
+            self._enrolments.add(index, record)
         first = self._leaf_of_id.setdefault(record.record_id, index)
         if first != index:
             self._find("record", f"the record id stands at leaf {first} already", leaf=index)

@@ -148,7 +148,8 @@ def _tell(report: AuditReport, *, own_trust: bool) -> None:
         say("  trust: the policy beside this installation's own keys; an auditor brings his own with --trust")
     for stream in report.streams:
         mark = "" if stream.verdict is Verdict.COMPLETE else "! "
-        say(f"  {mark}{stream.enforcer_id} epoch {stream.epoch[:8]}: {stream.verdict}: {stream.reason}")
+        epoch = f" epoch {stream.epoch[:8]}" if stream.epoch else ""
+        say(f"  {mark}{stream.enforcer_id}{epoch}: {stream.verdict}: {stream.reason}")
     for notice in report.notices:
         say(f"  note: {notice.check} ({_where(notice)}): {notice.reason}")
     for line in _found(report.findings):

@@ -172,6 +172,17 @@ def test_the_streams_of_all_enforcers_are_assessed(ledger):
     ]
 
 
+def test_an_enforcer_that_was_introduced_and_never_heard_of_is_named(ledger):
+    introduction = ledger.service.introduction(Enforcer("gateway-2", seed=12))
+    ledger.append(pending(ledger.service.record(introduction)))
+    ledger.publish()
+    report = ledger.audit()
+    assert report.clean
+    (silent,) = [stream for stream in report.streams if stream.enforcer_id == "gateway-2"]
+    assert silent.verdict is Verdict.TAIL_UNKNOWN
+    assert "introduced at leaf 7" in silent.reason
+
+
 def test_an_unpublished_log_is_said_to_be_unpublished(tmp_path):
     with EmbeddedLedger(tmp_path) as ledger:
         ledger.introduce()
