@@ -172,11 +172,13 @@ def test_the_streams_of_all_enforcers_are_assessed(ledger):
     ]
 
 
-def test_an_enforcer_that_was_introduced_and_never_heard_of_is_named(ledger):
-    introduction = ledger.service.introduction(Enforcer("gateway-2", seed=12))
-    ledger.append(pending(ledger.service.record(introduction)))
-    ledger.publish()
-    report = ledger.audit()
+def test_an_enforcer_that_was_introduced_and_never_heard_of_is_named(tmp_path):
+    with EmbeddedLedger(tmp_path) as ledger:
+        fill(ledger)
+        introduction = ledger.service.introduction(Enforcer("gateway-2", seed=12))
+        ledger.append(pending(ledger.service.record(introduction)))
+        ledger.publish()
+        report = ledger.audit()
     assert report.clean
     (silent,) = [stream for stream in report.streams if stream.enforcer_id == "gateway-2"]
     assert silent.verdict is Verdict.TAIL_UNKNOWN
