@@ -146,7 +146,7 @@ def test_what_was_not_published_is_not_activated(service, path, status):
     assert actions(service, "bundle") == []
 
 
-@pytest.mark.parametrize("body", [{"comment": "x" * 1001}, {"comment": 5}, {"coment": "x"}, []])
+@pytest.mark.parametrize("body", [{"comment": "x" * 1001}, {"comment": 5}, {"comment_": "x"}, []])
 def test_a_step_with_a_bad_comment_is_not_taken(service, body):
     bundle = shop_bundle(PERMIT)
     with service.client(Role.ADMIN) as admin:
@@ -274,7 +274,7 @@ def test_results_come_in_the_order_asked_for_and_the_replay_is_recorded(replayed
         (("exact",), {"archive": {"files": {}, "format": "tallystick.bundle/1"}, "purpose": "an inquiry"}, 422),
         (("exact",), {"archive": json.loads(shop_bundle(FORBID).archive())}, 422),
         (("exact",), {"archive": json.loads(shop_bundle(FORBID).archive()), "purpose": "short"}, 422),
-        (("exact",), {"bundel": "active"}, 422),
+        (("exact",), {"bundle_": "active"}, 422),
     ],
 )
 def test_a_replay_that_cannot_be_is_refused_and_not_recorded(replayed, names, body, status):

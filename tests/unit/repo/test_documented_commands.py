@@ -86,7 +86,7 @@ def test_the_commands_of_the_readme_and_of_a_first_start_are_found():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("`tallystick verfiy PACK`", "cli has no command verfiy"),
+        ("`tallystick verifies PACK`", "cli has no command verifies"),
         ("`tallystick verify PACK --trusted FILE`", "verify has no option --trusted"),
         ("    export TOKEN=$(tallystick keys coin --role admin)\n", "keys has no command coin"),
         ("    tallystick keys make DIR   # once\n", "keys has no command make"),
