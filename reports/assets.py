@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -33,7 +34,8 @@ def read_asset(name: str) -> Asset:
         name: ``styles/NAME.css`` or ``fonts/NAME.woff2``.
 
     Raises:
-        EvidenceError: The name is of another form, or there is no such file.
+        EvidenceError: The name is of another form, or there is no such file, or it cannot be read.
+        MemoryError: There is no room for it.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -41,6 +43,10 @@ def read_asset(name: str) -> Asset:
     folder, suffix = match.groups()
     try:
         data = files("reports").joinpath(folder, name.partition("/")[2]).read_bytes()
-    except OSError as error:
+    except FileNotFoundError as error:
         raise EvidenceError(f"the report's file {name} is missing") from error
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError from error
+        raise EvidenceError(f"the report's file {name} cannot be read: {error.strerror}") from error
     return Asset(data, _MEDIA_TYPES[suffix])

@@ -37,8 +37,13 @@ _EXTENSION: Final = "http://www.aiim.org/pdfa/ns/extension/"
 _SCHEMA: Final = "http://www.aiim.org/pdfa/ns/schema#"
 _PROPERTY: Final = "http://www.aiim.org/pdfa/ns/property#"
 
+_NOT_OURS: Final = "the report asked for an address that is not one of its own files"
 _RELATIONSHIPS: Final = {".json": "Data", ".gz": "Data"}
 """ISO 32000-2, 7.11.3: files that the report was made from are its data, all others supplement it."""
+
+
+class _RefusedError(FatalURLFetchingError):
+    """Our own refusal: its message quotes nothing of the document."""
 
 
 class _PackagedAssets(URLFetcher):
@@ -51,7 +56,8 @@ class _PackagedAssets(URLFetcher):
         """Return an asset.
 
         Raises:
-            FatalURLFetchingError: The address is of another kind, or there is no such asset.
+            _RefusedError: The address is of another kind, or there is no such asset.
+            MemoryError: There was no room for it.
         """
         scheme, _, rest = url.partition(":")
         if scheme == "data":
@@ -61,9 +67,9 @@ class _PackagedAssets(URLFetcher):
             try:
                 asset = read_asset(rest)
             except EvidenceError as error:
-                raise FatalURLFetchingError(str(error)) from error
+                raise _RefusedError(f"{_NOT_OURS}: {error}") from error
             return URLFetcherResponse(url, asset.data, {"Content-Type": asset.media_type})
-        raise FatalURLFetchingError("an address that is not one of the report's own files was asked for")
+        raise _RefusedError(_NOT_OURS)
 
 
 class _Warnings(logging.Handler):
@@ -165,8 +171,13 @@ def make_pdf(job: RenderJob) -> bytes:
             pdf_identifier=job.identifier.encode(),
             pdf_variant="pdf/a-3a",
         )
+    except _RefusedError as error:
+        raise EvidenceError(str(error)) from error
     except FatalURLFetchingError as error:
-        raise EvidenceError("the report asked for an address that is not one of its own files") from error
+        # WeasyPrint's word for whatever went wrong while something was fetched, the end of the memory among it.
+        if isinstance(error.__cause__, MemoryError):
+            raise error.__cause__ from None
+        raise EvidenceError("an address of the report could not be read") from error
     if heard.count:
         raise EvidenceError(f"WeasyPrint warned {heard.count} times, first: {heard.first}")
     return pdf

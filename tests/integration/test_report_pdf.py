@@ -331,6 +331,29 @@ def test_a_worker_at_its_limit_is_an_error_of_one_line_and_leaves_nothing_behind
     assert list(own_temporary_folder.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        ("MemoryError()", "its address space of 4294967296 bytes is used up"),
+        ("ValueError('secret')", "an address of the report could not be read"),
+        ("pdf.EvidenceError('the file is missing')", f"{NOT_OURS}: the file is missing"),
+    ],
+)
+def test_what_goes_wrong_while_an_asset_is_fetched_is_called_by_its_name(raised: str, told: str) -> None:
+    page = PAGE.format('<link rel=stylesheet href="asset:styles/text.css">')
+    job = encode_job(RenderJob(html=page, created_seconds=1, identifier="id", attachments=()))
+    program = (
+        "import sys; from reports import pdf, worker\n"
+        f"def fail(name): raise {raised}\n"
+        "pdf.read_asset = fail\n"
+        "sys.exit(worker.main([str(4 << 30)]))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    finished = subprocess.run(command, input=job, check=False, capture_output=True)
+    assert (finished.returncode, finished.stdout) == (1, b"")
+    assert finished.stderr.decode() == f"{told}\n"
+
+
 def test_a_worker_that_cannot_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "no-such-program")
     with pytest.raises(EvidenceError, match="cannot be started"):
