@@ -71,6 +71,10 @@ def _has_pango() -> bool:
     return _python_can(f"import ctypes\nfor name in {PANGO_LIBRARIES!r}: ctypes.CDLL(name)")
 
 
+def _has_atomic() -> bool:
+    return _python_can("import ctypes\nctypes.CDLL('libatomic.so.1')")
+
+
 def _has_venv() -> bool:
     return _python_can("import ensurepip, venv")
 
@@ -114,6 +118,12 @@ BROWSER = Need(
     packages=("chromium",),
     present=_has_browser,
 )
+ATOMIC = Need(
+    what="GCC's atomic library",
+    why="Playwright, which drives the browser, runs a Node.js that is linked with it",
+    packages=("libatomic1",),
+    present=_has_atomic,
+)
 STRACE = Need(
     what="strace",
     why="a test sees that the store is synced before an acknowledgement",
@@ -123,7 +133,7 @@ STRACE = Need(
 
 VENV_NEEDS = (VENV,)
 DEMO_NEEDS = (VENV, PANGO)
-TEST_NEEDS = (VENV, PANGO, POSTGRESQL, STRACE)
+TEST_NEEDS = (VENV, PANGO, POSTGRESQL, ATOMIC, STRACE)
 
 
 def apt_command(packages: Sequence[str]) -> list[str]:
