@@ -258,8 +258,12 @@ class Anchor(Protocol):
         """
         ...
 
-    def sizes(self, log_id: str) -> list[int]:
+    def sizes(self, log_id: str, *, above: int = -1) -> list[int]:
         """Return the sizes that something is kept under, ascending; whether it is a checkpoint, `get` and a look say.
+
+        Args:
+            log_id: Which log.
+            above: Only larger ones; a log of years has millions.
 
         Raises:
             AnchorError: The anchor failed.

@@ -121,7 +121,8 @@ class Publisher:
         """
         # Looked up before the store's own: what is shown was published first, so that it is never the larger of the
         # two, however many others publish meanwhile.
-        exposed, anchored = self._exposed_size(), self._anchored_sizes()
+        exposed = self._exposed_size()
+        anchored = self._anchored_sizes(above=exposed)
         checkpoint = self._store.checkpoint(self._log_id)
         verified = None if checkpoint is None else self._own_policy.verify(checkpoint)
         size = 0 if verified is None else verified.head.size
@@ -142,10 +143,10 @@ class Publisher:
         except NotFoundError:
             return 0
 
-    def _anchored_sizes(self) -> list[int]:
+    def _anchored_sizes(self, *, above: int) -> list[int]:
         self._anchor_silence = None
         try:
-            return self._anchor.sizes(self._log_id)
+            return self._anchor.sizes(self._log_id, above=above)
         except AnchorError as failure:
             self._anchor_silence = str(failure)
             return []

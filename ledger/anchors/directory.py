@@ -61,10 +61,11 @@ class DirectoryAnchor:
         except OSError as error:
             raise AnchorError(f"the anchor directory failed: {error.strerror}") from error
 
-    def sizes(self, log_id: str) -> list[int]:
+    def sizes(self, log_id: str, *, above: int = -1) -> list[int]:
         """See `Anchor.sizes`."""
         try:
-            return sorted(int(path.name) for path in self._folder(log_id).iterdir() if _SIZE.fullmatch(path.name))
+            names = [path.name for path in self._folder(log_id).iterdir()]
+            return sorted(size for name in names if _SIZE.fullmatch(name) and (size := int(name)) > above)
         except FileNotFoundError:
             return []
         except OSError as error:

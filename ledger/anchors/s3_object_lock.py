@@ -139,11 +139,13 @@ class S3ObjectLockAnchor:
         """See `Anchor.get`. Signatures vouch for the bytes, locked or not; `put` alone asks for the lock."""
         return self._read(self._key(log_id, size))[0]
 
-    def sizes(self, log_id: str) -> list[int]:
+    def sizes(self, log_id: str, *, above: int = -1) -> list[int]:
         """See `Anchor.sizes`."""
         prefix = f"{self._prefix}{log_id}/checkpoint/"
+        after = self._key(log_id, above) if above >= 0 else prefix
         with _translated("list checkpoints"):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            paginator = self._client.get_paginator("list_objects_v2")
+            pages = paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=after)
             names = [item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ())]
         return sorted(int(name) for name in names if _SIZE.fullmatch(name))
 

@@ -40,6 +40,13 @@ def test_sizes_are_in_the_order_of_numbers_and_not_of_texts_or_of_writing(anchor
     assert anchor.sizes(LOG_ID) == [1, 9, 10, 100, 2**62]
 
 
+@pytest.mark.parametrize(("above", "sizes"), [(-1, [0, 9, 10]), (0, [9, 10]), (9, [10]), (10, []), (2**62, [])])
+def test_only_sizes_beyond_one_are_listed_if_so_asked(anchor, above, sizes):
+    for size in (9, 10, 0):
+        anchor.put(LOG_ID, size, make_checkpoint(size))
+    assert anchor.sizes(LOG_ID, above=above) == sizes
+
+
 def test_every_size_that_was_anchored_stays_readable(anchor):
     sizes = (1, 5, 256, 70_000)
     for size in sizes:

@@ -80,6 +80,7 @@ def test_sizes_are_in_their_own_order_and_nothing_else_is_taken_for_one(server, 
     anchor.put(LOG_ID, 2, second)
     anchor.put(LOG_ID, 1, first)
     assert anchor.sizes(LOG_ID) == [1, 2]
+    assert [anchor.sizes(LOG_ID, above=size) for size in (-1, 0, 1, 2)] == [[1, 2], [1, 2], [2], []]
 
 
 def test_a_checkpoint_that_was_never_anchored_is_not_found(server):

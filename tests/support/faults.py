@@ -141,5 +141,5 @@ class FaultyAnchor:
     def get(self, log_id: str, size: int) -> bytes:
         return self.inner.get(log_id, size)
 
-    def sizes(self, log_id: str) -> list[int]:
-        return self.inner.sizes(log_id)
+    def sizes(self, log_id: str, *, above: int = -1) -> list[int]:
+        return self.inner.sizes(log_id, above=above)

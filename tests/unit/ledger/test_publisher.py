@@ -446,10 +446,10 @@ class Silent:
         self.silent_calls = silent_calls
 
     def __getattr__(self, name: str) -> Any:
-        def call(*args: object) -> object:
+        def call(*args: object, **options: object) -> object:
             if name in self.silent_calls:
                 raise AnchorError("the bucket does not answer")
-            return getattr(self._inner, name)(*args)
+            return getattr(self._inner, name)(*args, **options)
 
         return call
 
