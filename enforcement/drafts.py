@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from enforcement.config import ServerSettings
-from enforcement.facts import UNKNOWN, Pseudonyms, public_facts
+from enforcement.facts import UNKNOWN, Pseudonyms
 from enforcement.identity import Identity
 from enforcement.mcp import Message, Refusal
 from enforcement.state import Change
@@ -23,7 +23,7 @@ from ledger.commitments import SALT_BYTES
 from ledger.ports import Draft, Opening, commit
 from policies.bundles import Bundle
 from policies.evaluate import Evaluation
-from policies.model import DecisionRequest, Environment, encode_request
+from policies.model import DecisionRequest, Environment, encode_request, public_facts
 
 __all__ = ["Case", "Ruling", "decision_draft", "minimal_draft", "outcome_draft", "outcome_of"]
 

@@ -17,7 +17,6 @@ from typing import Final, TypeAlias
 from enforcement.config import NetworkSettings, ServerSettings
 from enforcement.identity import Identity
 from enforcement.mcp import Message
-from ledger import records
 from ledger.canonical import sha256
 from ledger.commitments import fingerprint, pseudonym, pseudonym_key_id
 from policies.model import REQUEST_VERSION, DecisionRequest, Environment, Principal, Resource, SessionState, Time
@@ -28,7 +27,6 @@ __all__ = [
     "Pseudonyms",
     "build_request",
     "local_time",
-    "public_facts",
     "tags_of",
 ]
 
@@ -112,21 +110,6 @@ def build_request(
         environment=place,
         state=state,
         arguments=message.arguments if message.arguments is not None else "{}",
-    )
-
-
-def public_facts(request: DecisionRequest) -> records.Facts:
-    """Return the facts of a request that may stand in the open."""
-    return records.Facts(
-        authn=request.principal.authn,
-        mfa=request.principal.mfa,
-        roles=request.principal.roles,
-        zone=request.time.zone,
-        local_hour=request.time.hour,
-        local_minute=request.time.minute,
-        weekday=request.time.weekday,
-        network=request.environment.network,
-        session_calls=request.state.calls,
     )
 
 

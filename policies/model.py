@@ -16,6 +16,7 @@ import msgspec
 
 from ledger.canonical import JSONValue, canonical_bytes, parse_json
 from ledger.errors import MalformedError
+from ledger.records import Facts
 
 __all__ = [
     "REQUEST_VERSION",
@@ -30,6 +31,7 @@ __all__ = [
     "Time",
     "decode_request",
     "encode_request",
+    "public_facts",
 ]
 
 REQUEST_VERSION: Final = 1
@@ -222,3 +224,18 @@ def decode_request(data: bytes) -> DecisionRequest:
     if encode_request(request) != data:
         raise MalformedError("a decision request is not in canonical form")
     return request
+
+
+def public_facts(request: DecisionRequest) -> Facts:
+    """Return the facts of a request that stand in the open, in the leaf."""
+    return Facts(
+        authn=request.principal.authn,
+        mfa=request.principal.mfa,
+        roles=request.principal.roles,
+        zone=request.time.zone,
+        local_hour=request.time.hour,
+        local_minute=request.time.minute,
+        weekday=request.time.weekday,
+        network=request.environment.network,
+        session_calls=request.state.calls,
+    )

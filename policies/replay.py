@@ -22,7 +22,7 @@ from ledger.errors import MalformedError
 from ledger.records import Decision as DecisionBody
 from policies.bundles import Bundle
 from policies.evaluate import Evaluator, Reason
-from policies.model import Decision, DecisionRequest, decode_request
+from policies.model import Decision, DecisionRequest, decode_request, public_facts
 
 __all__ = [
     "COMPARED_FIELDS",
@@ -171,17 +171,8 @@ def _contradictions(body: DecisionBody, request: DecisionRequest) -> tuple[str, 
     if body.tool is not None:
         said.append(("tool", body.tool, request.resource.name))
     if body.facts is not None:
-        said += [
-            ("authn", body.facts.authn, request.principal.authn),
-            ("mfa", body.facts.mfa, request.principal.mfa),
-            ("roles", body.facts.roles, request.principal.roles),
-            ("zone", body.facts.zone, request.time.zone),
-            ("local_hour", body.facts.local_hour, request.time.hour),
-            ("local_minute", body.facts.local_minute, request.time.minute),
-            ("weekday", body.facts.weekday, request.time.weekday),
-            ("network", body.facts.network, request.environment.network),
-            ("session_calls", body.facts.session_calls, request.state.calls),
-        ]
+        facts = public_facts(request)
+        said += [(name, getattr(body.facts, name), getattr(facts, name)) for name in facts.__struct_fields__]
     return tuple(name for name, recorded, evaluated in said if recorded != evaluated)
 
 

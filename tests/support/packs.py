@@ -36,7 +36,6 @@ from ledger.records import (
     BundleEvent,
     BundleReference,
     Decision,
-    Facts,
     Heartbeat,
     KeyEvent,
     Outcome,
@@ -51,7 +50,7 @@ from ledger.trust import TrustPolicy
 from policies.bundles import Bundle
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator
-from policies.model import DecisionRequest, encode_request
+from policies.model import encode_request, public_facts
 from tests.support.ledger import NOW_MS, ORIGIN, Enforcer, make_key
 from tests.support.policies import cedar_bundle, make_request
 
@@ -270,20 +269,6 @@ class PackLog:
     def _salt(self, name: str) -> bytes:
         return hashlib.sha256(f"{len(self.entries)} {name}".encode()).digest()[:16]
 
-    def _facts(self, request: DecisionRequest) -> Facts:
-        time, principal = request.time, request.principal
-        return Facts(
-            authn=principal.authn,
-            zone=time.zone,
-            local_hour=time.hour,
-            local_minute=time.minute,
-            weekday=time.weekday,
-            network=request.environment.network,
-            session_calls=request.state.calls,
-            mfa=principal.mfa,
-            roles=principal.roles,
-        )
-
     def call(self, *, at_ms: int | None = None, outcome: str | None = "auto", **options: Any) -> int:
         """Write a call as a gateway would: judged by Cedar, enforced, and closed; return the decision's leaf.
 
@@ -325,7 +310,7 @@ class PackLog:
                 "rules": answer.rules,
                 "failed_condition": answer.failed_condition,
                 "obligations": answer.obligations,
-                "facts": self._facts(request),
+                "facts": public_facts(request),
                 "tool_digest": hashlib.sha256(str(request.resource.name).encode()).hexdigest(),
                 **changes,
             }

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from enforcement.config import NetworkSettings, PrincipalSettings, ServerSettings
-from enforcement.facts import UNKNOWN, Networks, Pseudonyms, build_request, local_time, public_facts, tags_of
+from enforcement.facts import UNKNOWN, Networks, Pseudonyms, build_request, local_time, tags_of
 from enforcement.identity import Identity, Principals
 from enforcement.mcp import Message, parse_message
 from ledger.commitments import pseudonym, pseudonym_key_id
-from policies.model import SessionState, decode_request, encode_request
+from policies.model import SessionState, decode_request, encode_request, public_facts
 from tests.support.mcp_messages import body_of, headers_of
 
 NETWORKS = Networks(

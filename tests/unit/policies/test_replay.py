@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from ledger.records import BundleReference, Commitment, Facts
+from ledger.records import BundleReference, Commitment
 from ledger.records import Decision as DecisionBody
 from policies.bundles import Bundle
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator, LoadedBundle
-from policies.model import Decision, DecisionRequest, encode_request
+from policies.model import Decision, DecisionRequest, encode_request, public_facts
 from policies.replay import COMPARED_FIELDS, RecordedDecision, ReplayClass, ReplayResult, replay, replay_many
 from tests.support.policies import cedar_bundle, make_request
 
@@ -46,17 +46,7 @@ def as_record(decision: Decision, request: DecisionRequest) -> RecordedDecision:
         method=request.action,
         tool=request.resource.name,
         tags=request.resource.tags,
-        facts=Facts(
-            authn=request.principal.authn,
-            mfa=request.principal.mfa,
-            roles=request.principal.roles,
-            zone=request.time.zone,
-            local_hour=request.time.hour,
-            local_minute=request.time.minute,
-            weekday=request.time.weekday,
-            network=request.environment.network,
-            session_calls=request.state.calls,
-        ),
+        facts=public_facts(request),
         bundle=BundleReference(
             name="test",
             revision=decision.bundle_revision,
