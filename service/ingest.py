@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from evidence.population import MAX_PERIOD_MS
 from ledger.canonical import canonical_bytes, parse_json
 from ledger.errors import MalformedError, SignatureInvalidError
 from ledger.merkle import hash_leaf
@@ -45,8 +46,6 @@ ENFORCER_BODIES: Final = (Decision, Outcome, Heartbeat, Dropped, Approval, Acces
 
 _CLOCK_AHEAD_MS: Final = 300_000
 """From here on an enforcer's clock is wrong, and not merely another clock."""
-_CALENDAR_END_MS: Final = 253_402_300_800_000
-"""The end of the year 9999 of UTC, POSIX milliseconds: behind it no report could say when."""
 
 
 class _Opening(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -221,7 +220,7 @@ class Admission:
             raise ForbiddenError(f"record {record.record_id} is {kind}, the log is not")
         if not isinstance(record.body, ENFORCER_BODIES):
             raise ForbiddenError(f"record {record.record_id} is of a type that enforcers do not write")
-        if record.time_ms >= _CALENDAR_END_MS:
+        if record.time_ms >= MAX_PERIOD_MS:
             raise MalformedError(f"record {record.record_id} is of a time that no calendar has")
         for key in keys:
             try:

@@ -75,8 +75,8 @@ def verify(
     _require_pack(pack, is_proof=entry is not None)
     policy = read_trust(trust) if trust else None
     if entry is not None:
-        if known is not None or log is not None:
-            raise ConfigError("--known and --log are for packs: a proof file says nothing of other checkpoints")
+        if known is not None or log is not None or accepted:
+            raise ConfigError("--known, --log and --accept-mapping are for packs, and mean nothing for a proof file")
         if policy is None:
             raise ConfigError("--entry needs --trust: trust never comes from the proof itself")
         data = entry.read_bytes()

@@ -80,6 +80,12 @@ def test_a_proposed_bundle_is_not_published_by_it(running, responder, decision_i
         assert admin.post(f"/v1/bundles/{shop_bundle(ORACLE).revision}/activation", json={}).status_code == 404
 
 
+def test_what_was_kept_of_a_proposal_is_no_way_round_the_purpose(running, responder, decision_id):
+    responder.post("/v1/replays", json=proposed([decision_id])).raise_for_status()
+    kept = {"decision_ids": [decision_id], "bundle": shop_bundle(ORACLE).revision}
+    assert responder.post("/v1/replays", json=kept).status_code == 404
+
+
 def test_a_replay_under_rules_of_the_log_is_one_access_and_no_opening(running, responder, decision_id):
     openings = len(running.access_events("open_payload"))
     replays = len(running.access_events("replay"))

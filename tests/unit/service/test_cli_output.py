@@ -218,6 +218,7 @@ def test_an_unknown_option_is_an_error_of_usage(monkeypatch, capsys, path):
         ["verify", "pyproject.toml", "--entry", "pyproject.toml"],
         ["verify", "pyproject.toml", "--entry", "pyproject.toml", "--known", "pyproject.toml"],
         ["verify", "pyproject.toml", "--entry", "pyproject.toml", "--log", "docs"],
+        ["verify", "pyproject.toml", "--entry", "pyproject.toml", "--accept-mapping", "0" * 64],
         ["session"],
         ["replay"],
         ["find", "--limit", "0"],
