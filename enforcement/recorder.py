@@ -292,9 +292,8 @@ async def _end(task: asyncio.Task[None] | None) -> None:
 
 def _settle(owed: Sequence[_Owed], results: Sequence[list[Record] | Exception]) -> None:
     for debt, result in zip(owed, results, strict=False):
-        if isinstance(
-            result, Exception
-        ):  # most of all a conflict: the write had persisted, although it was called lost
+        if isinstance(result, Exception):
+            # Most of all a conflict: the write had persisted, although it was called lost.
             _LOG.warning("owed_record_refused", error=type(result).__name__)
         else:
             debt.stored()
