@@ -11,7 +11,7 @@ import cedarpy
 
 from benchmarks.measure import BenchmarkError, Plan, Section, Table, figure, percentile, ratios, spread, timed
 from benchmarks.records import decision
-from ledger.records import BundleReference, Decision
+from ledger.bodies import BundleReference, Decision
 from policies.bundles import Bundle
 from policies.directories import read_library_bundle
 from policies.engines.cedar import CedarEngine

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import BenchmarkError, Stopwatch, timed
 from benchmarks.records import LOG_ID, Kind, Signed, Writer
+from ledger.bodies import KeyEvent
 from ledger.envelopes import ED25519, EnvelopeKey
 from ledger.errors import ConflictError
 from ledger.integrator import Integrator
@@ -17,7 +18,7 @@ from ledger.merkle import hash_leaf
 from ledger.notes import encode_base64
 from ledger.ports import PendingEntry
 from ledger.publisher import Publisher
-from ledger.records import KeyEvent, encode_record
+from ledger.records import encode_record
 from tests.support.ledger import EmbeddedLedger
 
 __all__ = ["GrowingLog", "growing_log"]

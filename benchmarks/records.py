@@ -15,19 +15,11 @@ import nacl.signing
 
 from enforcement.batches import QueuedRecord
 from enforcement.ledger_client import encode_submission
+from ledger.bodies import Body, BundleReference, Decision, Outcome
 from ledger.clock import SystemClock
 from ledger.commitments import SALT_BYTES
 from ledger.ports import Opening, commit
-from ledger.records import (
-    Body,
-    BundleReference,
-    Decision,
-    Outcome,
-    Record,
-    encode_record,
-    new_record_id,
-    sign_record,
-)
+from ledger.records import Record, encode_record, new_record_id, sign_record
 
 __all__ = [
     "ENVIRONMENT",

@@ -20,7 +20,7 @@ from enforcement.mcp_headers import RawHeaders, single_header
 from enforcement.offload import off_loop
 from enforcement.sessions import Sessions
 from enforcement.verdicts import Inbound, Permitted
-from ledger import records
+from ledger import bodies
 from ledger.clock import Clock
 
 __all__ = ["Admission", "refusing"]
@@ -28,7 +28,7 @@ __all__ = ["Admission", "refusing"]
 _TOOL_METHOD: Final = "tools/call"
 
 
-def refusing(decision: records.Effect, reason: str) -> Ruling:
+def refusing(decision: bodies.Effect, reason: str) -> Ruling:
     """Return the ruling on a message that is refused without asking a policy."""
     return Ruling(decision=decision, enforcement="deny", reason=reason)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from enforcement.state import Change
+from ledger.bodies import Body, Decision
 from ledger.ports import Draft, Opening
-from ledger.records import Body, Decision
 
 __all__ = ["Batch", "Depth", "Item", "OpenCall", "QueuedRecord", "RecordIdentity", "Room", "opens_call"]
 

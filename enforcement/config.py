@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from ledger import records
+from ledger import bodies
 
 __all__ = [
     "BundleSettings",
@@ -41,14 +41,14 @@ _T = TypeVar("_T")
 def _as_record_name(value: str) -> str:
     """Accept what a record's public name may be, and nothing else: one definition for both."""
     try:
-        return msgspec.convert(value, records.Name)
+        return msgspec.convert(value, bodies.Name)
     except msgspec.ValidationError:
         raise ValueError("is not a name: letters, digits and _ . : / @ + -, at most 128, no space") from None
 
 
 def _as_log_id(value: str) -> str:
     try:
-        return msgspec.convert(value, records.LogId)
+        return msgspec.convert(value, bodies.LogId)
     except msgspec.ValidationError:
         raise ValueError("is not a log id: lower-case letters, digits and -, at most 63") from None
 
@@ -56,7 +56,7 @@ def _as_log_id(value: str) -> str:
 def _as_zone(value: str) -> str:
     try:
         zoneinfo.ZoneInfo(value)
-        return msgspec.convert(value, records.Zone)
+        return msgspec.convert(value, bodies.Zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, msgspec.ValidationError):
         raise ValueError("is not a time zone of the IANA database, such as Europe/Berlin") from None
 

@@ -1,7 +1,7 @@
 """From what is known of a message to the records that tell of it.
 
 What is decided is `enforcement.pep`'s part; here it is only put into words, with commitments where the words would be
-personal (`ledger.records` declares the classes). Salts are made here.
+personal (`ledger.bodies` declares the classes). Salts are made here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from enforcement.identity import Identity
 from enforcement.mcp import Message, Refusal
 from enforcement.state import Change
 from enforcement.verdicts import Completion, Inbound, Permitted
-from ledger import records
+from ledger import bodies
 from ledger.commitments import SALT_BYTES
 from ledger.ports import Draft, Opening, commit
 from policies.bundles import Bundle
@@ -87,20 +87,20 @@ class Ruling:
         observed: The decision was not enforced.
     """
 
-    decision: records.Effect
-    enforcement: records.Enforcement
+    decision: bodies.Effect
+    enforcement: bodies.Enforcement
     reason: str
     observed: bool = False
 
 
-def _commit(name: str, payload: bytes) -> tuple[records.Commitment, Opening]:
+def _commit(name: str, payload: bytes) -> tuple[bodies.Commitment, Opening]:
     return commit(name, secrets.token_bytes(SALT_BYTES), payload)
 
 
 def _name(text: str | None) -> str | None:
     """Return what may stand in the open: a name; anything else stays in the vaulted message."""
     try:
-        return None if text is None else msgspec.convert(text, records.Name)
+        return None if text is None else msgspec.convert(text, bodies.Name)
     except msgspec.ValidationError:
         return None
 
@@ -118,7 +118,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         openings.append(opening)
     arguments = None if case.message is None else case.message.arguments
     answer = None if case.evaluation is None else case.evaluation.decision
-    body = records.Decision(
+    body = bodies.Decision(
         agent=_agent(case),
         server=_server(case),
         decision=ruling.decision,
@@ -150,7 +150,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
 def minimal_draft(case: Case, pseudonyms: Pseudonyms) -> Draft:
     """Return the decision record of a message that the gateway failed on; it holds nothing that could fail again."""
     message, opening = _commit("message", case.inbound.body)
-    body = records.Decision(
+    body = bodies.Decision(
         agent=_agent(case),
         server=_server(case),
         decision="INDETERMINATE",
@@ -166,12 +166,12 @@ def minimal_draft(case: Case, pseudonyms: Pseudonyms) -> Draft:
 
 def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseudonyms) -> Draft:
     """Return the outcome record of a permitted call."""
-    result: records.Commitment | None = None
+    result: bodies.Commitment | None = None
     openings: tuple[Opening, ...] = ()
     if completion.answer is not None:
         result, opening = _commit("result", completion.answer)
         openings = (opening,)
-    body = records.Outcome(
+    body = bodies.Outcome(
         decision_id=permitted.decision_id,
         status=completion.status,
         session=permitted.session,
@@ -189,7 +189,7 @@ def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseu
 
 def outcome_of(case: Case, pseudonyms: Pseudonyms, reason: str) -> Draft:
     """Return the outcome record of a permitted call that does not go upstream."""
-    body = records.Outcome(
+    body = bodies.Outcome(
         decision_id=case.decision_id,
         status="not_forwarded",
         session=pseudonyms.session(case.session_name),
@@ -207,12 +207,12 @@ def _server(case: Case) -> str:
     return UNKNOWN if case.server is None else case.server.name
 
 
-def _bundle(case: Case) -> records.BundleReference | None:
+def _bundle(case: Case) -> bodies.BundleReference | None:
     bundle = case.bundle
     if bundle is None:
         return None
     answer = None if case.evaluation is None else case.evaluation.decision
-    return records.BundleReference(
+    return bodies.BundleReference(
         name=bundle.manifest.name,
         revision=bundle.revision if answer is None else answer.bundle_revision,
         engine=bundle.manifest.engine if answer is None else answer.engine,

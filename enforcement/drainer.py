@@ -25,7 +25,7 @@ from enforcement.batches import QueuedRecord
 from enforcement.config import RecordingSettings
 from enforcement.ports import LedgerClient, Posted, Refused, Unavailable
 from enforcement.spool import Spool
-from ledger.records import Heartbeat
+from ledger.bodies import Heartbeat
 
 __all__ = ["Drainer", "InThread"]
 

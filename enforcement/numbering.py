@@ -11,17 +11,10 @@ import msgspec
 import nacl.signing
 
 from enforcement.batches import Item, RecordIdentity
+from ledger.bodies import Decision
 from ledger.clock import Clock
 from ledger.errors import MalformedError
-from ledger.records import (
-    SCHEMA_VERSION,
-    Decision,
-    Record,
-    commitments,
-    decode_entry,
-    encode_record,
-    sign_record,
-)
+from ledger.records import SCHEMA_VERSION, Record, commitments, decode_entry, encode_record, sign_record
 
 __all__ = ["RecordMaker"]
 

@@ -40,7 +40,7 @@ from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.recorder import Recorder
 from enforcement.sessions import Sessions
 from enforcement.verdicts import Completion, Denial, Denied, Inbound, Permitted, Verdict, denial_reply
-from ledger import records
+from ledger import bodies
 from ledger.errors import ConflictError, LedgerError, OverloadedError, StorageError, UpstreamError
 from ledger.ports import Draft
 from policies.bundles import Bundle
@@ -50,7 +50,7 @@ from policies.model import Decision, DecisionRequest, Effect, Obligation
 __all__ = ["EnforcementPoint", "PolicyEvaluator", "enforcement_of"]
 
 _LOG: Final = structlog.get_logger(__name__)
-_EFFECTS: Final[Mapping[Effect, records.Effect]] = {
+_EFFECTS: Final[Mapping[Effect, bodies.Effect]] = {
     Effect.PERMIT: "PERMIT",
     Effect.DENY: "DENY",
     Effect.INDETERMINATE: "INDETERMINATE",
@@ -70,7 +70,7 @@ class _NoAnswerError(Exception):
     """No policy answered; the text is the reason that is recorded."""
 
 
-def enforcement_of(decision: Decision) -> tuple[records.Enforcement, str]:
+def enforcement_of(decision: Decision) -> tuple[bodies.Enforcement, str]:
     """Return what must be done about a policy's answer, and the reason that is recorded.
 
     An obligation that this enforcement point cannot fulfil turns a permit into a denial.

@@ -30,9 +30,10 @@ from enforcement.config import RecordingSettings
 from enforcement.drainer import Drainer
 from enforcement.ports import LedgerClient
 from enforcement.spool import Spool
+from ledger.bodies import Heartbeat, Outcome
 from ledger.errors import LedgerError, StorageError, TallystickError, UpstreamError
 from ledger.ports import Draft
-from ledger.records import Heartbeat, Outcome, Record
+from ledger.records import Record
 
 __all__ = ["Recorder"]
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from enforcement.batches import Batch, Item
 from enforcement.facts import Pseudonyms
 from enforcement.sessions import Sessions
+from ledger.bodies import AccessEvent
 from ledger.commitments import SALT_BYTES, pseudonym
 from ledger.ports import Draft, commit
-from ledger.records import AccessEvent
 
 __all__ = ["release_batch"]
 

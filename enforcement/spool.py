@@ -28,11 +28,12 @@ from enforcement.batches import Batch, Depth, Item, OpenCall, QueuedRecord, Reco
 from enforcement.numbering import RecordMaker
 from enforcement.sealing import PayloadBox
 from enforcement.state import StateDatabase
+from ledger.bodies import Body, Decision, Dropped, Heartbeat, Outcome
 from ledger.clock import Clock
 from ledger.errors import ConfigError, ConflictError, LedgerError, MalformedError, OverloadedError, StorageError
 from ledger.files import replace_durably
 from ledger.ports import Draft
-from ledger.records import Body, Decision, Dropped, Heartbeat, Outcome, Record, decode_entry, new_record_id
+from ledger.records import Record, decode_entry, new_record_id
 
 __all__ = ["Spool"]
 

@@ -16,8 +16,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from ledger.bodies import Heartbeat
 from ledger.enrolments import Enrolment
-from ledger.records import Heartbeat, Record
+from ledger.records import Record
 
 __all__ = ["Closing", "close"]
 

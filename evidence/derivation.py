@@ -43,10 +43,11 @@ from evidence.summary import (
     Population,
     Reperformance,
 )
+from ledger.bodies import Decision, KeyEvent
 from ledger.canonical import canonical_bytes
 from ledger.completeness import EnforcerStream, Verdict
 from ledger.errors import MalformedError, RootMismatchError
-from ledger.records import Decision, KeyEvent, Record, decode_entry, record_type
+from ledger.records import Record, decode_entry, record_type
 
 __all__ = ["Derivation", "derive", "derived_files"]
 

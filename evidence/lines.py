@@ -6,8 +6,9 @@ Pure. Which records are listed is `population`'s part.
 from __future__ import annotations
 
 from evidence.summary import AccessLine, DeniedCall, PolicyChange, StreamLine
+from ledger.bodies import AccessEvent, BundleEvent, Decision
 from ledger.completeness import EnforcerStream
-from ledger.records import AccessEvent, BundleEvent, Decision, Record
+from ledger.records import Record
 
 __all__ = ["access_line", "denied_call", "policy_change", "proof_path", "stream_line"]
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Final, NamedTuple
 
-from ledger.records import Approval, BundleEvent, Decision, Outcome, Record
+from ledger.bodies import Approval, BundleEvent, Decision, Outcome
+from ledger.records import Record
 
 __all__ = ["Links"]
 

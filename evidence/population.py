@@ -31,22 +31,13 @@ from evidence.lines import access_line, denied_call, policy_change, proof_path
 from evidence.links import Links
 from evidence.start_range import StartRange
 from evidence.summary import AccessLine, BundleLine, DeniedCall, PolicyChange, Population
+from ledger.bodies import AccessEvent, BundleEvent, BundleReference, Decision, Dropped, Heartbeat
 from ledger.completeness import EnforcerStream, assess, worst
 from ledger.enrolments import Enrolments
 from ledger.errors import EvidenceError, MalformedError, VerificationError
 from ledger.keyring import Keyring
 from ledger.merkle import CompactRange, LeafHash, RootHash, hash_leaf
-from ledger.records import (
-    AccessEvent,
-    BundleEvent,
-    BundleReference,
-    Decision,
-    Dropped,
-    Heartbeat,
-    Record,
-    decode_entry,
-    record_type,
-)
+from ledger.records import Record, decode_entry, record_type
 
 __all__ = ["MAX_PERIOD_MS", "MAX_PROOFS", "Period", "Survey"]
 

@@ -14,8 +14,9 @@ from itertools import islice
 from typing import Final
 
 from evidence.replays import ReplayLine
+from ledger.bodies import Decision
 from ledger.errors import ErasedError, NotFoundError
-from ledger.records import Decision, Record
+from ledger.records import Record
 from policies.bundles import Bundle
 from policies.evaluate import Evaluator
 from policies.replay import RecordedDecision, ReplayClass, ReplayResult, replay_many

@@ -20,9 +20,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from evidence.summary import HeldBundle, Reperformance
+from ledger.bodies import Decision
 from ledger.canonical import canonical_bytes, parse_canonical
 from ledger.errors import MalformedError
-from ledger.records import Decision
 
 __all__ = ["ReplayLine", "check_replay", "encode_replays", "parse_replays", "reperformance"]
 

@@ -26,13 +26,14 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from ledger.bodies import BundleEvent, KeyEvent
 from ledger.canonical import canonical_bytes, parse_canonical
 from ledger.errors import MalformedError, RootMismatchError
 from ledger.merkle import HASH_BYTES, CompactRange, hash_leaf
 from ledger.notes import decode_base64, encode_base64
 from ledger.proofs import TreeHead, verify_inclusion
 from ledger.prover import Prover
-from ledger.records import BundleEvent, KeyEvent, Record, decode_entry
+from ledger.records import Record, decode_entry
 
 __all__ = ["PriorRecord", "StartRange", "collect_start_range", "encode_start_range", "parse_start_range"]
 

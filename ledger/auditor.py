@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ledger.bodies import Tombstone
 from ledger.catalog import Catalog
 from ledger.completeness import EnforcerStream, assess
 from ledger.enrolments import Enrolments
@@ -37,7 +38,7 @@ from ledger.ports import TileStore
 from ledger.projection import PROJECTED_TABLES, Row, project
 from ledger.proofs import TreeHead
 from ledger.prover import Prover
-from ledger.records import Record, Tombstone, commitments, decode_entry
+from ledger.records import Record, commitments, decode_entry
 from ledger.tiles import BUNDLE_LEVEL, TILE_WIDTH, Edge, TileCoordinate, unpack_bundle, unpack_tile
 from ledger.trust import TrustPolicy, VerifiedCheckpoint
 from ledger.vault import Vault, subject_of

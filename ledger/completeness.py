@@ -29,8 +29,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from ledger.bodies import Decision, Dropped, Heartbeat
 from ledger.enrolments import Enrolment
-from ledger.records import Decision, Dropped, Heartbeat, Record
+from ledger.records import Record
 
 __all__ = ["EnforcerStream", "Verdict", "assess", "worst"]
 

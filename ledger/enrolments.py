@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from ledger.records import KeyEvent, Record
+from ledger.bodies import KeyEvent
+from ledger.records import Record
 
 __all__ = ["Enrolment", "Enrolments"]
 

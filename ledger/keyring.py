@@ -24,10 +24,11 @@ from array import array
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from ledger.bodies import KeyEvent
 from ledger.envelopes import EnvelopeKey
 from ledger.errors import MalformedError, SignatureInvalidError, TrustPolicyError, VerificationError
 from ledger.notes import KeyId, decode_base64
-from ledger.records import KeyEvent, Record, verify_record_signature
+from ledger.records import Record, verify_record_signature
 from ledger.trust import KeyValidity
 
 __all__ = ["Compromise", "IntroducedKey", "Keyring"]

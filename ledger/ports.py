@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ledger.bodies import Body, Commitment
 from ledger.checkpoints import Checkpoint
 from ledger.commitments import commitment_digest
 from ledger.errors import ConflictError
 from ledger.merkle import LeafHash
 from ledger.notes import NoteSignature, VerifierKey
-from ledger.records import Body, Commitment, Record
+from ledger.records import Record
 
 __all__ = [
     "Acknowledgement",

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ledger.bodies import Decision, Outcome
 from ledger.merkle import LeafHash
-from ledger.records import Decision, Outcome, Record, record_type
+from ledger.records import Record, record_type
 
 __all__ = ["PROJECTED_TABLES", "Row", "project"]
 

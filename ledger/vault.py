@@ -17,22 +17,14 @@ from typing import Final, Protocol
 import nacl.exceptions
 import nacl.secret
 
+from ledger.bodies import AccessEvent, Approval, BundleEvent, Decision, Outcome, Tombstone
 from ledger.commitments import SALT_BYTES, open_commitment
 from ledger.errors import (
     CommitmentError,
     MalformedError,
 )
 from ledger.ports import Opening, SealedPayload
-from ledger.records import (
-    AccessEvent,
-    Approval,
-    BundleEvent,
-    Decision,
-    Outcome,
-    Record,
-    Tombstone,
-    commitments,
-)
+from ledger.records import Record, commitments
 
 __all__ = ["MAX_PAYLOAD_BYTES", "PayloadStore", "SubjectKeys", "Vault", "check_openings", "subject_of"]
 

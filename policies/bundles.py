@@ -33,10 +33,10 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from ledger.bodies import Name
 from ledger.canonical import JSONValue, canonical_bytes, parse_json, sha256
 from ledger.errors import MalformedError, PolicySyntaxError
 from ledger.notes import decode_base64, encode_base64
-from ledger.records import Name
 
 __all__ = [
     "BUNDLE_FORMAT",

@@ -14,9 +14,9 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from ledger.bodies import Facts
 from ledger.canonical import JSONValue, canonical_bytes, parse_json
 from ledger.errors import MalformedError
-from ledger.records import Facts
 
 __all__ = [
     "REQUEST_VERSION",

@@ -32,9 +32,9 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
+from ledger.bodies import Name
 from ledger.canonical import JSONValue, parse_json
 from ledger.errors import MalformedError, PolicyError, PolicySyntaxError
-from ledger.records import Name
 from policies.argument_paths import compile_path, find
 
 __all__ = [

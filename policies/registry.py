@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+from ledger.bodies import BundleEvent, Commitment
 from ledger.commitments import SALT_BYTES
 from ledger.errors import ConflictError, PolicySyntaxError, StorageError, UnknownBundleError
 from ledger.ports import Draft, Opening, RecordSink, commit
-from ledger.records import BundleEvent, Commitment
 from policies.bundles import Bundle, parse_archive
 from policies.evaluate import Evaluator
 

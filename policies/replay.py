@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from ledger.bodies import Decision as DecisionBody
 from ledger.errors import MalformedError
-from ledger.records import Decision as DecisionBody
 from policies.bundles import Bundle
 from policies.evaluate import Evaluator, Reason
 from policies.model import Decision, DecisionRequest, decode_request, public_facts

@@ -16,12 +16,13 @@ from typing import Final
 import nacl.signing
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
+from ledger.bodies import Heartbeat
 from ledger.checkpoints import Checkpoint, mldsa44_message
 from ledger.commitments import commitment_digest, fingerprint, pseudonym, pseudonym_key_id
 from ledger.merkle import CompactRange, hash_leaf
 from ledger.notes import NoteSignature, SignatureType, SignedNote, VerifierKey
 from ledger.proof_files import ProofFile
-from ledger.records import Heartbeat, Record, encode_record, sign_record, signing_bytes
+from ledger.records import Record, encode_record, sign_record, signing_bytes
 from ledger.tiles import BUNDLE_LEVEL, TileCoordinate, pack_bundle
 
 __all__ = ["DOCUMENT", "EXAMPLES", "with_examples"]

@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
+from ledger.bodies import AccessEvent, Commitment
 from ledger.commitments import SALT_BYTES, pseudonym
 from ledger.ports import Acknowledgement, Draft, Opening, RecordSink, commit
-from ledger.records import AccessEvent, Commitment
 from service.auth import Caller
 
 __all__ = ["AccessRecorder"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ledger.bodies import BundleEvent
 from ledger.catalog import Catalog
 from ledger.reader import EntryReader
-from ledger.records import BundleEvent
 from policies.registry import RecordedEvent
 
 __all__ = ["LogBundleHistory"]

@@ -18,23 +18,13 @@ from typing import Final, TypeVar
 import msgspec
 
 from evidence.population import MAX_PERIOD_MS
+from ledger.bodies import AccessEvent, Approval, Decision, Dropped, Heartbeat, Outcome
 from ledger.canonical import canonical_bytes, parse_json
 from ledger.errors import MalformedError, SignatureInvalidError
 from ledger.merkle import hash_leaf
 from ledger.notes import decode_base64
 from ledger.ports import Opening, PendingEntry
-from ledger.records import (
-    AccessEvent,
-    Approval,
-    Decision,
-    Dropped,
-    Heartbeat,
-    Outcome,
-    Record,
-    decode_entry,
-    encode_record,
-    verify_record_signature,
-)
+from ledger.records import Record, decode_entry, encode_record, verify_record_signature
 from ledger.vault import Vault
 from service.problems import ForbiddenError
 

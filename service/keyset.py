@@ -14,13 +14,13 @@ from typing import Final
 
 import msgspec
 
+from ledger.bodies import KeyEvent, Name
 from ledger.commitments import pseudonym_key_id
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.errors import ConfigError
 from ledger.files import create_durably
 from ledger.keys import LocalKey, generate_key, load_key, save_key
 from ledger.notes import encode_base64
-from ledger.records import KeyEvent, Name
 from ledger.trust import TrustPolicy
 
 __all__ = [

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ledger.bodies import Decision
 from ledger.errors import ErasedError, NotFoundError
-from ledger.records import Decision, Record
+from ledger.records import Record
 from ledger.vault import Vault
 from policies.replay import RecordedDecision
 

@@ -19,6 +19,7 @@ from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
 from ledger.anchors.directory import DirectoryAnchor
 from ledger.anchors.s3_object_lock import open_anchor
+from ledger.bodies import Heartbeat, KeyEvent
 from ledger.catalog import Catalog
 from ledger.clock import Clock, SystemClock
 from ledger.database import open_engine
@@ -31,7 +32,7 @@ from ledger.prover import Prover
 from ledger.publisher import Publisher
 from ledger.publishing import PublishingLoop
 from ledger.reader import EntryReader
-from ledger.records import Heartbeat, KeyEvent, Record
+from ledger.records import Record
 from ledger.sequencer import Sequencer
 from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 from ledger.stores.directory import DirectoryTileStore

@@ -9,12 +9,12 @@ from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
 from pydantic import Field
 
+from ledger.bodies import KeyEvent
 from ledger.envelopes import ED25519, EnvelopeKey
 from ledger.errors import ConflictError, MalformedError, NotFoundError
 from ledger.keyring import IntroducedKey, Keyring
 from ledger.notes import decode_base64
 from ledger.ports import Draft
-from ledger.records import KeyEvent
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission, Role, new_token, token_digest

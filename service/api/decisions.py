@@ -12,13 +12,14 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from ledger.bodies import Decision, Outcome
 from ledger.canonical import MAX_SAFE_INTEGER
 from ledger.catalog import MAX_PAGE, DecisionQuery
 from ledger.commitments import fingerprint, pseudonym
 from ledger.errors import MalformedError, NotFoundError
 from ledger.notes import encode_base64
 from ledger.ports import Acknowledgement
-from ledger.records import Decision, Outcome, Record, decode_entry, record_type
+from ledger.records import Record, decode_entry, record_type
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission

@@ -16,8 +16,9 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 
+from ledger.bodies import Decision, Outcome
 from ledger.errors import NotFoundError
-from ledger.records import Decision, Outcome, Record
+from ledger.records import Record
 from service.api.decisions import find_decision, get_proof
 from service.api.sessions import stream_gaps
 from service.auth import Caller, Permission, require, roles_holding

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ledger.records import Decision, Outcome, Record
+from ledger.bodies import Decision, Outcome
+from ledger.records import Record
 from service.web.views import OutcomeView, Row, decision_row, outcome_view
 
 __all__ = ["STORY_ROWS", "Step", "Story", "Stream", "tell"]

@@ -1,6 +1,6 @@
 """What the pages show of records: rows of the live table, and every field of one decision.
 
-Pure: records in, plain values out. Fields are shown by their declared class (`ledger.records`): public ones as they
+Pure: records in, plain values out. Fields are shown by their declared class (`ledger.bodies`): public ones as they
 are, pseudonyms marked as such, vaulted ones as the commitment that stands in the leaf. Nothing is opened here.
 """
 
@@ -10,15 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ledger.records import (
-    BundleReference,
-    Commitment,
-    Decision,
-    Facts,
-    Outcome,
-    Record,
-    leaf_hash,
-)
+from ledger.bodies import BundleReference, Commitment, Decision, Facts, Outcome
+from ledger.records import Record, leaf_hash
 from service.web.wording import WEEKDAYS, number, size
 
 __all__ = [

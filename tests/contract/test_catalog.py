@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from ledger.bodies import BundleReference, Decision, Outcome
 from ledger.catalog import MAX_PAGE, MINUTE_MS, Catalog, DecisionQuery, StreamPosition
 from ledger.errors import NotFoundError, StorageError
 from ledger.projection import PROJECTED_TABLES, project
-from ledger.records import BundleReference, Decision, Outcome, Record, leaf_hash
+from ledger.records import Record, leaf_hash
 from ledger.stores.sql_catalog import SQLCatalog
 from tests.support.ledger import LOG_ID, EmbeddedLedger, Enforcer, make_decision, pending
 

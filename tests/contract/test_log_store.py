@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ledger.bodies import Heartbeat
 from ledger.database import open_engine
 from ledger.errors import ConflictError, NotFoundError
 from ledger.merkle import hash_leaf
 from ledger.ports import LogStore, PendingEntry, SealedPayload
-from ledger.records import Heartbeat, Record, sign_record
+from ledger.records import Record, sign_record
 from ledger.stores.memory import MemoryLogStore
 from ledger.stores.sql import SQLLogStore
 from ledger.stores.sql_objects import SQLPayloadStore

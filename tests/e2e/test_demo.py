@@ -19,9 +19,10 @@ import pypdf
 import pytest
 
 from evidence.container import read_container
+from ledger.bodies import Decision, Outcome
 from ledger.errors import ConfigError
 from ledger.prover import Prover
-from ledger.records import Decision, Outcome, decode_entry
+from ledger.records import decode_entry
 from ledger.trust import parse_trust_policy
 from policies.directories import read_library_bundle
 from service.demo.stage import fresh

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ledger.bodies import KeyEvent
 from ledger.envelopes import MLDSA44
 from ledger.errors import StorageError
 from ledger.ports import PendingEntry
-from ledger.records import KeyEvent
 from ledger.stores.subject_keys import DirectorySubjectKeys
 from tests.support.disks import SmallDisk, small_disk
 from tests.support.ledger import LOG_ID, EmbeddedLedger, make_key, pending

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.records import Decision, Outcome, decode_entry
+from ledger.bodies import Decision, Outcome
+from ledger.records import decode_entry
 from tests.support.repository import ROOT
 from tests.support.spools import open_spool
 

@@ -13,11 +13,12 @@ import pytest
 from mcp.shared.exceptions import MCPError
 
 from enforcement.refusals import ErrorCode
+from ledger.bodies import Heartbeat
 from ledger.canonical import canonical_bytes, sha256
 from ledger.commitments import fingerprint
 from ledger.completeness import Verdict
 from ledger.errors import NotFoundError
-from ledger.records import Heartbeat, encode_record
+from ledger.records import encode_record
 from policies.model import Effect, Obligation, decode_request
 from tests.support.gateway import Surroundings, deny_tool, surroundings
 from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY

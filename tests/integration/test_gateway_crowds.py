@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from aiohttp import web
 
-from ledger.records import Heartbeat, Outcome
+from ledger.bodies import Heartbeat, Outcome
 from tests.support.gateway import Surroundings, surroundings
 from tests.support.mcp_messages import body_of, headers_of
 

@@ -11,7 +11,7 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-from ledger.records import Decision
+from ledger.bodies import Decision
 from policies.bundles import Bundle, bundle_from_files
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator

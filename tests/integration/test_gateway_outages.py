@@ -15,9 +15,10 @@ from aiohttp import web
 from mcp.shared.exceptions import MCPError
 
 from enforcement.refusals import ErrorCode
+from ledger.bodies import Decision, Dropped, Heartbeat
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError
-from ledger.records import Decision, Dropped, Heartbeat, Record
+from ledger.records import Record
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator
 from policies.model import Effect

@@ -14,7 +14,7 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from enforcement.refusals import ErrorCode
-from ledger.records import Decision
+from ledger.bodies import Decision
 from tests.support.gateway import Surroundings, deny_tool, surroundings
 from tests.support.mcp_messages import META, body_of, headers_of
 

@@ -15,8 +15,8 @@ from enforcement.facts import Pseudonyms
 from enforcement.identity import Identity
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
+from ledger.bodies import KeyEvent
 from ledger.keys import load_key
-from ledger.records import KeyEvent
 from service.auth import Role
 from service.cli.main import cli
 from tests.support.ledger import LOG_ID, NOW_MS

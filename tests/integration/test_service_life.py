@@ -18,11 +18,11 @@ from sqlalchemy import select
 
 from evidence.verification import Status
 from evidence.verify import verify_pack
+from ledger.bodies import Heartbeat, KeyEvent
 from ledger.clock import SystemClock
 from ledger.errors import AnchorError, ConfigError, ConflictError, StorageError
 from ledger.keys import generate_key, save_key
 from ledger.notes import encode_base64
-from ledger.records import Heartbeat, KeyEvent
 from policies.bundles import Bundle
 from service.auth import Role
 from service.keyset import trust_policy

@@ -17,13 +17,14 @@ import pytest
 from sqlalchemy import text, update
 from structlog.testing import capture_logs
 
+from ledger.bodies import AccessEvent, Outcome
 from ledger.commitments import fingerprint, pseudonym
 from ledger.database import writing
 from ledger.errors import StorageError, VerificationError
 from ledger.notes import encode_base64
 from ledger.ports import Opening, commit
 from ledger.proof_files import parse_proof_file, verify_entry
-from ledger.records import AccessEvent, Outcome, Record, encode_record, sign_record
+from ledger.records import Record, encode_record, sign_record
 from ledger.stores import tables
 from ledger.trust import TrustPolicy
 from service.auth import Role

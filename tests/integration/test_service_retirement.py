@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ledger.auditor import Auditor
+from ledger.bodies import Decision, KeyEvent
 from ledger.errors import StorageError
 from ledger.notes import encode_base64
-from ledger.records import Decision, KeyEvent
 from service.auth import Role
 from service.cli.main import cli
 from service.keyset import trust_policy

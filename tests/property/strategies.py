@@ -11,11 +11,12 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from ledger.bodies import Name, Uuid
 from ledger.canonical import MAX_SAFE_INTEGER
 from ledger.checkpoints import Checkpoint
 from ledger.merkle import EMPTY_ROOT, RootHash
 from ledger.notes import PUBLIC_KEY_BYTES, KeyId, NoteSignature, SignatureType, SignedNote, VerifierKey, encode_base64
-from ledger.records import Name, Record, Uuid
+from ledger.records import Record
 from ledger.trust import TrustPolicy, Witness, WitnessGroup
 from policies.model import DecisionRequest
 

@@ -9,8 +9,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledger.bodies import Decision, Dropped, Heartbeat
 from ledger.completeness import Verdict, assess, worst
-from ledger.records import Decision, Dropped, Heartbeat, Record
+from ledger.records import Record
 from tests.support.streams import StreamWriter
 
 _KINDS = ("decision", "outcome", "periodic", "loss", "silent loss")

@@ -24,12 +24,13 @@ from mcp.server.mcpserver import Context, MCPServer
 
 from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
+from ledger.bodies import Decision as DecisionRecord
+from ledger.bodies import Outcome
 from ledger.clock import Clock, SimulatedClock
 from ledger.commitments import open_commitment
 from ledger.completeness import EnforcerStream, assess
 from ledger.notes import decode_base64
-from ledger.records import Decision as DecisionRecord
-from ledger.records import Outcome, Record, commitments, decode_entry, verify_record_signature
+from ledger.records import Record, commitments, decode_entry, verify_record_signature
 from policies.bundles import Bundle, bundle_from_files
 from policies.evaluate import Evaluation
 from policies.model import Decision, DecisionRequest, Effect

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from ledger.anchors.directory import DirectoryAnchor
 from ledger.auditor import Auditor, AuditReport
+from ledger.bodies import Body, Decision, Heartbeat, KeyEvent
 from ledger.clock import SimulatedClock
 from ledger.commitments import SALT_BYTES
 from ledger.database import open_engine
@@ -24,17 +25,7 @@ from ledger.ports import Opening, PendingEntry, commit
 from ledger.prover import Prover
 from ledger.publisher import Publisher
 from ledger.reader import EntryReader
-from ledger.records import (
-    Body,
-    Decision,
-    Heartbeat,
-    KeyEvent,
-    Record,
-    encode_record,
-    leaf_hash,
-    new_record_id,
-    sign_record,
-)
+from ledger.records import Record, encode_record, leaf_hash, new_record_id, sign_record
 from ledger.signers.local import LocalSigner
 from ledger.stores import tables
 from ledger.stores.directory import DirectoryTileStore

@@ -22,6 +22,7 @@ from evidence.container import digest_content, read_container, write_container
 from evidence.entry_files import EntryFileWriter
 from evidence.scope import parse_scope
 from evidence.summary import PackSummary
+from ledger.bodies import AccessEvent, Body, BundleEvent, BundleReference, Decision, Heartbeat, KeyEvent, Outcome
 from ledger.checkpoints import Checkpoint
 from ledger.clock import SimulatedClock
 from ledger.envelopes import ED25519, MLDSA44, EnvelopeSigner, seal_envelope
@@ -30,20 +31,7 @@ from ledger.integrator import Integrator
 from ledger.notes import SignedNote, encode_base64
 from ledger.ports import AnchorReceipt, commit
 from ledger.prover import Prover
-from ledger.records import (
-    AccessEvent,
-    Body,
-    BundleEvent,
-    BundleReference,
-    Decision,
-    Heartbeat,
-    KeyEvent,
-    Outcome,
-    Record,
-    encode_record,
-    new_record_id,
-    sign_record,
-)
+from ledger.records import Record, encode_record, new_record_id, sign_record
 from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 from ledger.stores.memory import MemoryTileStore
 from ledger.trust import TrustPolicy

@@ -18,11 +18,12 @@ import httpx
 import msgspec
 import uvicorn
 
+from ledger.bodies import AccessEvent, Body, BundleReference, Decision, Outcome
 from ledger.clock import Clock, SystemClock
 from ledger.commitments import SALT_BYTES
 from ledger.notes import encode_base64
 from ledger.ports import Opening, commit
-from ledger.records import AccessEvent, Body, BundleReference, Decision, Outcome, Record, encode_record
+from ledger.records import Record, encode_record
 from policies.bundles import Bundle
 from policies.engines.cedar import CedarEngine
 from policies.model import encode_request

@@ -11,9 +11,10 @@ from enforcement.batches import Batch, Item, QueuedRecord, RecordIdentity
 from enforcement.ports import Posted, PostResult
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase
+from ledger.bodies import Decision, Heartbeat, Outcome
 from ledger.clock import Clock, SimulatedClock
 from ledger.ports import Draft, commit
-from ledger.records import Decision, Heartbeat, Outcome, decode_entry
+from ledger.records import decode_entry
 from tests.support.gateway_keys import NOON_MS, SIGNING_KEY, SPOOL_KEY
 
 IDENTITY = RecordIdentity(

@@ -14,7 +14,8 @@ from enforcement.config import RecordingSettings
 from enforcement.drainer import Drainer
 from enforcement.ports import Posted, PostResult, Refused, Unavailable
 from enforcement.spool import Spool
-from ledger.records import Decision, Dropped, Heartbeat, decode_entry
+from ledger.bodies import Decision, Dropped, Heartbeat
+from ledger.records import decode_entry
 from tests.support.spools import MemoryLedger, batch, decision, denial, heartbeat, open_spool, outcome, record_id
 
 SETTINGS = RecordingSettings(batch_records=8, retry_min_seconds=0.1, retry_max_seconds=1)

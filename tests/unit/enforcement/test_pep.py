@@ -26,9 +26,10 @@ from enforcement.releases import release_batch
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
+from ledger.bodies import Decision, Outcome
 from ledger.clock import SimulatedClock
 from ledger.errors import ConflictError, StorageError
-from ledger.records import Decision, Outcome, Record, decode_entry
+from ledger.records import Record, decode_entry
 from policies.bundles import Bundle
 from policies.model import Decision as PolicyDecision
 from policies.model import Effect

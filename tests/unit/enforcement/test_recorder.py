@@ -14,8 +14,9 @@ from enforcement.ports import Refused, Unavailable
 from enforcement.recorder import Recorder
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase
+from ledger.bodies import Heartbeat, Outcome
 from ledger.errors import ConflictError, LedgerError, MalformedError, OverloadedError, StorageError, UpstreamError
-from ledger.records import Heartbeat, Outcome, decode_entry
+from ledger.records import decode_entry
 from tests.support.spools import MemoryLedger, batch, decision, denial, open_spool, outcome, record_id
 
 ALL = {"max_records": 1000, "max_bytes": 1 << 30}

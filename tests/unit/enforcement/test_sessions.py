@@ -14,8 +14,8 @@ from enforcement.releases import release_batch
 from enforcement.sessions import Sessions
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase
+from ledger.bodies import AccessEvent
 from ledger.errors import NotFoundError
-from ledger.records import AccessEvent
 from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY
 from tests.support.spools import open_spool, record_id
 

@@ -11,6 +11,7 @@ import pytest
 
 from enforcement.batches import Depth, Room
 from enforcement.state import StateDatabase, lock_directory
+from ledger.bodies import Dropped, Heartbeat
 from ledger.clock import SimulatedClock
 from ledger.errors import (
     ConfigError,
@@ -20,7 +21,7 @@ from ledger.errors import (
     StorageError,
 )
 from ledger.ports import Draft
-from ledger.records import Dropped, Heartbeat, Record, decode_entry, verify_record_signature
+from ledger.records import Record, decode_entry, verify_record_signature
 from tests.support.gateway_keys import NOON_MS, SIGNING_KEY
 from tests.support.spools import (
     IDENTITY,

@@ -18,6 +18,7 @@ from evidence.scope import NotApplicable
 from evidence.summary import ControlStatus, PackSummary
 from evidence.verification import Status
 from evidence.verify import verify_pack
+from ledger.bodies import Heartbeat, KeyEvent
 from ledger.canonical import sha256
 from ledger.errors import (
     CommitmentError,
@@ -27,7 +28,6 @@ from ledger.errors import (
     TrustPolicyError,
 )
 from ledger.ports import AnchorReceipt
-from ledger.records import Heartbeat, KeyEvent
 from ledger.signers.local import LocalEnvelopeSigner
 from ledger.trust import TrustPolicy
 from policies.bundles import bundle_from_files

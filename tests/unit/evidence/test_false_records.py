@@ -12,7 +12,8 @@ from evidence.assemble import AssembledPack
 from evidence.summary import ControlStatus
 from evidence.verification import Status
 from evidence.verify import verify_pack
-from ledger.records import Approval, BundleReference, Commitment, Outcome, decode_entry
+from ledger.bodies import Approval, BundleReference, Commitment, Outcome
+from ledger.records import decode_entry
 from tests.support.ledger import Enforcer
 from tests.support.packs import FROM_MS, PackLog
 

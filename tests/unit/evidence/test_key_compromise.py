@@ -13,9 +13,10 @@ from evidence.assemble import AssembledPack
 from evidence.summary import ControlSheet, ControlStatus
 from evidence.verification import Status, VerificationReport
 from evidence.verify import verify_pack
+from ledger.bodies import KeyEvent
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.notes import SignatureType
-from ledger.records import KeyEvent, decode_entry
+from ledger.records import decode_entry
 from ledger.signers.local import LocalSigner
 from ledger.trust import TrustPolicy
 from tests.support.ledger import Enforcer, make_key

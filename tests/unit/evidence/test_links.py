@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from evidence.links import Links
-from ledger.records import Approval, Commitment, Outcome, decode_entry
+from ledger.bodies import Approval, Commitment, Outcome
+from ledger.records import decode_entry
 from tests.support.ledger import Enforcer
 from tests.support.packs import ACTOR, PackLog
 

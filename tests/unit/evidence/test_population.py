@@ -10,9 +10,10 @@ import pytest
 from evidence.lines import proof_path
 from evidence.population import MAX_PERIOD_MS, Period, Survey
 from evidence.summary import Population
+from ledger.bodies import Dropped, Heartbeat, KeyEvent
 from ledger.errors import EvidenceError, MalformedError, VerificationError
 from ledger.merkle import hash_leaf, root_of_leaves
-from ledger.records import Dropped, Heartbeat, KeyEvent, decode_entry, encode_record, sign_record
+from ledger.records import decode_entry, encode_record, sign_record
 from tests.support.ledger import Enforcer
 from tests.support.packs import FROM_MS, TO_MS, PackLog, late_day
 

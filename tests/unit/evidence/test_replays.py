@@ -18,9 +18,10 @@ from evidence.replays import ReplayLine, check_replay, encode_replays, parse_rep
 from evidence.summary import HeldBundle
 from evidence.verification import Status
 from evidence.verify import verify_pack
+from ledger.bodies import Decision
 from ledger.canonical import canonical_bytes
 from ledger.errors import CommitmentError, MalformedError
-from ledger.records import Decision, Record, decode_entry
+from ledger.records import Record, decode_entry
 from policies.bundles import Bundle, bundle_from_files
 from policies.replay import ReplayClass
 from tests.support.packs import POLICY, PackLog, seal, shop_bundle

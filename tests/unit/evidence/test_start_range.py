@@ -12,12 +12,13 @@ import pytest
 from evidence.population import Period, Survey
 from evidence.start_range import StartRange, collect_start_range, encode_start_range, parse_start_range
 from evidence.statements import not_proved
+from ledger.bodies import BundleEvent, Heartbeat, KeyEvent
 from ledger.canonical import canonical_bytes
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.completeness import Verdict
 from ledger.errors import MalformedError, ProofError, RootMismatchError, VerificationError
 from ledger.proofs import TreeHead
-from ledger.records import BundleEvent, Heartbeat, KeyEvent, decode_entry
+from ledger.records import decode_entry
 from tests.support.packs import FROM_MS, TO_MS, PackLog
 
 

@@ -19,11 +19,12 @@ from evidence.controls import Framework, framework_value, parse_framework
 from evidence.scope import framework_bytes, parse_scope
 from evidence.verification import Status, VerificationReport
 from evidence.verify import verify_pack
+from ledger.bodies import Outcome
 from ledger.canonical import canonical_bytes, sha256
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.errors import MalformedError
 from ledger.notes import SignedNote, parse_note
-from ledger.records import Outcome, decode_entry, encode_record, sign_record
+from ledger.records import decode_entry, encode_record, sign_record
 from ledger.signers.local import LocalEnvelopeSigner
 from tests.support.ledger import make_key
 from tests.support.packs import (

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import LargeBinary, String, text
 
 from ledger.auditor import Auditor, AuditReport, Finding
+from ledger.bodies import BundleReference, Decision, Facts, KeyEvent, Outcome, Tombstone
 from ledger.canonical import canonical_bytes
 from ledger.completeness import Verdict
 from ledger.database import writing
@@ -23,18 +24,7 @@ from ledger.envelopes import ED25519, MLDSA44
 from ledger.errors import StorageError
 from ledger.notes import SignatureType
 from ledger.projection import PROJECTED_TABLES
-from ledger.records import (
-    BundleReference,
-    Decision,
-    Facts,
-    KeyEvent,
-    Outcome,
-    Tombstone,
-    decode_entry,
-    encode_record,
-    field_classes,
-    sign_record,
-)
+from ledger.records import decode_entry, encode_record, field_classes, sign_record
 from ledger.signers.local import LocalSigner
 from ledger.stores import tables
 from ledger.stores.directory import DirectoryTileStore

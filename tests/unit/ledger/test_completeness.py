@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from ledger.bodies import Body, Decision, Dropped, Heartbeat
 from ledger.completeness import EnforcerStream, Verdict, assess, worst
 from ledger.enrolments import Enrolment
-from ledger.records import Body, Decision, Dropped, Heartbeat, Record
+from ledger.records import Record
 from tests.support.streams import StreamWriter
 
 _END = 2_000

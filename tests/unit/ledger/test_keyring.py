@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from ledger.bodies import KeyEvent
 from ledger.envelopes import ED25519, MLDSA44, EnvelopeKey
 from ledger.errors import MalformedError, SignatureInvalidError, TrustPolicyError
 from ledger.keyring import Keyring
 from ledger.notes import encode_base64
-from ledger.records import KeyEvent, Record, sign_record
+from ledger.records import Record, sign_record
 from ledger.trust import KeyValidity
 from tests.support.ledger import Enforcer, make_key
 

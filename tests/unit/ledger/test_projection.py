@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import String
 
-from ledger.ports import commit
-from ledger.projection import PROJECTED_TABLES, project
-from ledger.records import (
+from ledger.bodies import (
     AccessEvent,
     Approval,
     BundleEvent,
@@ -16,12 +14,11 @@ from ledger.records import (
     Heartbeat,
     KeyEvent,
     Outcome,
-    Record,
     Tombstone,
-    field_classes,
-    leaf_hash,
-    record_type,
 )
+from ledger.ports import commit
+from ledger.projection import PROJECTED_TABLES, project
+from ledger.records import Record, field_classes, leaf_hash, record_type
 from ledger.stores import tables
 from tests.support.ledger import LOG_ID, Enforcer, make_decision
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ledger.bodies import KeyEvent
 from ledger.errors import MalformedError, NotFoundError, StorageError
 from ledger.reader import EntryReader
-from ledger.records import KeyEvent, encode_record
+from ledger.records import encode_record
 from ledger.stores.memory import MemoryLogStore, MemoryTileStore
 from tests.support.ledger import LOG_ID, NOW_MS, EmbeddedLedger, Enforcer, pending
 

@@ -15,13 +15,11 @@ import nacl.signing
 import pytest
 import rfc8785
 
+from ledger.bodies import AccessEvent, Commitment, Heartbeat
 from ledger.errors import ConfigError, MalformedError, SignatureInvalidError
 from ledger.merkle import hash_leaf
 from ledger.notes import encode_base64
 from ledger.records import (
-    AccessEvent,
-    Commitment,
-    Heartbeat,
     Record,
     commitments,
     decode_entry,

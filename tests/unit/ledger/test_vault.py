@@ -10,10 +10,11 @@ import msgspec
 import nacl.secret
 import pytest
 
+from ledger.bodies import AccessEvent, Approval, BundleEvent, Heartbeat, Outcome, Tombstone
 from ledger.commitments import SALT_BYTES
 from ledger.errors import CommitmentError, ErasedError, MalformedError, NotFoundError
 from ledger.ports import Opening, SealedPayload, commit
-from ledger.records import AccessEvent, Approval, BundleEvent, Heartbeat, Outcome, Record, Tombstone
+from ledger.records import Record
 from ledger.stores.subject_keys import DirectorySubjectKeys
 from ledger.vault import MAX_PAYLOAD_BYTES, Vault, check_openings, subject_of
 from tests.support.ledger import LOG_ID, Enforcer, make_decision, make_key

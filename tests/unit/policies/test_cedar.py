@@ -7,8 +7,8 @@ import importlib.metadata
 
 import pytest
 
+from ledger.bodies import Names
 from ledger.errors import PolicyError, PolicySyntaxError
-from ledger.records import Names
 from policies.engines.cedar import MAX_RULES_NAMED, CedarEngine, _failed_rules
 from policies.engines.cedar_policies import CedarRule
 from policies.evaluate import LoadedBundle, Reason

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from ledger.bodies import BundleEvent
 from ledger.commitments import open_commitment
 from ledger.errors import ConflictError, PolicySyntaxError, StorageError, UnknownBundleError
 from ledger.ports import Acknowledgement, Draft
-from ledger.records import BundleEvent
 from policies.bundles import Bundle
 from policies.evaluate import Evaluator
 from policies.registry import Actor, RecordedEvent, Registry, derive_state

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from ledger.records import BundleReference, Commitment
-from ledger.records import Decision as DecisionBody
+from ledger.bodies import BundleReference, Commitment
+from ledger.bodies import Decision as DecisionBody
 from policies.bundles import Bundle
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator, LoadedBundle

@@ -10,22 +10,11 @@ import msgspec
 import nacl.signing
 import pytest
 
+from ledger.bodies import AccessEvent, Approval, BundleEvent, Dropped, Heartbeat, Outcome, Tombstone
 from ledger.errors import CommitmentError, MalformedError, NotFoundError, SignatureInvalidError
 from ledger.merkle import hash_leaf
 from ledger.ports import Opening, SealedPayload, commit
-from ledger.records import (
-    AccessEvent,
-    Approval,
-    BundleEvent,
-    Dropped,
-    Heartbeat,
-    Outcome,
-    Record,
-    Tombstone,
-    encode_record,
-    sign_record,
-    verify_record_signature,
-)
+from ledger.records import Record, encode_record, sign_record, verify_record_signature
 from ledger.vault import Vault
 from service.ingest import Admission, LogIdentity, Submission, count_ahead, decode_submissions
 from service.problems import ForbiddenError

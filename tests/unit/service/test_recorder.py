@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from ledger.bodies import AccessEvent, Heartbeat
 from ledger.commitments import pseudonym
 from ledger.errors import CommitmentError, ConflictError, MalformedError, OverloadedError, StateError, StorageError
 from ledger.ports import Draft, Opening, commit
-from ledger.records import AccessEvent, Heartbeat, Record, verify_record_signature
+from ledger.records import Record, verify_record_signature
 from ledger.sequencer import Sequencer
 from service.access import AccessRecorder
 from service.auth import Caller, Role

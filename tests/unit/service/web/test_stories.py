@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from ledger.records import Outcome, Record
+from ledger.bodies import Outcome
+from ledger.records import Record
 from service.web import stories
 from service.web.stories import tell
 from tests.support.ledger import Enforcer, make_decision

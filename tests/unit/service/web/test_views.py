@@ -5,16 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ledger.records import (
-    BundleReference,
-    Commitment,
-    Decision,
-    Facts,
-    Outcome,
-    Record,
-    field_classes,
-    leaf_hash,
-)
+from ledger.bodies import BundleReference, Commitment, Decision, Facts, Outcome
+from ledger.records import Record, field_classes, leaf_hash
 from service.web.views import DecisionView, Field, decision_row, decision_view, local_time
 from tests.support.ledger import Enforcer, make_decision
 

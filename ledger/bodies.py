@@ -1,0 +1,397 @@
+"""What records say: the body of each type, and the field types that bodies and envelope are made of.
+
+Pure. The envelope, its codec and its signature are in `records`. Version 1 of a type is frozen with its first release;
+a type that comes later is a new tag beside the others, and a reader that does not know the tag refuses the entry.
+
+Each field is declared *public*, *pseudonymous* or *vaulted* (architecture.md, invariant 6). Vaulted fields appear as a
+`Commitment`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "PUBLIC",
+    "AccessEvent",
+    "Approval",
+    "Base64",
+    "Body",
+    "BundleEvent",
+    "BundleReference",
+    "Commitment",
+    "Count",
+    "Decision",
+    "Dropped",
+    "Effect",
+    "Enforcement",
+    "Facts",
+    "FieldClass",
+    "Flag",
+    "Heartbeat",
+    "Hex8",
+    "Hex16",
+    "Hex32",
+    "Hour",
+    "KeyEvent",
+    "LogId",
+    "Minute",
+    "Mode",
+    "Name",
+    "Names",
+    "Ordinal",
+    "Outcome",
+    "OutcomeStatus",
+    "Pseudonym",
+    "SignedCount",
+    "Struct",
+    "Tombstone",
+    "Uuid",
+    "Weekday",
+    "Zone",
+]
+
+PUBLIC: Final = {"field_class": "public"}
+_PSEUDONYMOUS: Final = {"field_class": "pseudonymous"}
+_VAULTED: Final = {"field_class": "vaulted"}
+
+FieldClass: TypeAlias = Literal["public", "pseudonymous", "vaulted"]
+
+# Patterns end in \Z, for $ would let a trailing line feed pass.
+Name: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}\Z", extra=PUBLIC)]
+LogId: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z", extra=PUBLIC)]
+Uuid: TypeAlias = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z", extra=PUBLIC)
+]
+Hex32: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z", extra=PUBLIC)]
+Hex16: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z", extra=PUBLIC)]
+Hex8: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z", extra=PUBLIC)]
+Base64: TypeAlias = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]*={0,2}\Z", min_length=4, max_length=8192, extra=PUBLIC)
+]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1, extra=PUBLIC)]
+Ordinal: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1, extra=PUBLIC)]
+SignedCount: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**53 - 1), le=2**53 - 1, extra=PUBLIC)]
+Flag: TypeAlias = Annotated[bool, msgspec.Meta(extra=PUBLIC)]
+Hour: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=23, extra=PUBLIC)]
+Minute: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=59, extra=PUBLIC)]
+Weekday: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=7, extra=PUBLIC)]
+Zone: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_+/-]{1,64}\Z", extra=PUBLIC)]
+Names: TypeAlias = Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
+Pseudonym: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z", extra=_PSEUDONYMOUS)]
+
+Effect: TypeAlias = Annotated[Literal["PERMIT", "DENY", "INDETERMINATE", "NOT_APPLICABLE"], msgspec.Meta(extra=PUBLIC)]
+Enforcement: TypeAlias = Annotated[Literal["allow", "deny", "ask", "kill"], msgspec.Meta(extra=PUBLIC)]
+Mode: TypeAlias = Annotated[Literal["enforce", "observe"], msgspec.Meta(extra=PUBLIC)]
+OutcomeStatus: TypeAlias = Annotated[
+    Literal["completed", "failed", "cancelled", "not_forwarded", "unknown"], msgspec.Meta(extra=PUBLIC)
+]
+
+
+class Struct(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False, cache_hash=True
+):
+    """Common rules: immutable, keyword only, unknown members refused, defaults left out.
+
+    INVARIANT: a default is None, False, 0 or (). msgspec tells a default by identity, so that any other would be
+    written out or left out depending on where the value came from: two spellings of one record.
+    """
+
+
+class Commitment(Struct, frozen=True):
+    """A salted commitment to vaulted bytes; see `ledger.commitments`.
+
+    Attributes:
+        digest: 32 bytes in hexadecimal.
+        size_bytes: Length of the payload.
+    """
+
+    digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z", extra=_VAULTED)]
+    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1, extra=PUBLIC)]
+
+
+class BundleReference(Struct, frozen=True):
+    """The policy bundle and engine that made a decision.
+
+    Attributes:
+        name: The bundle's name.
+        revision: Its digest, 32 bytes in hexadecimal.
+        engine: Engine name, such as ``cedar``.
+        engine_version: Exact version of the engine's package.
+    """
+
+    name: Name
+    revision: Hex32
+    engine: Name
+    engine_version: Name
+
+
+class Facts(Struct, frozen=True):
+    """The facts of a decision that may stand in the open; all facts, these included, are in the vaulted request.
+
+    Attributes:
+        authn: How the principal proved who it is, such as ``api_token``; ``none`` if it did not.
+        mfa: Whether a second factor was part of it.
+        roles: The principal's roles.
+        zone: IANA time zone in which the hour is meant.
+        local_hour: 0 to 23 in that zone.
+        local_minute: 0 to 59.
+        weekday: 1 (Monday) to 7, ISO 8601.
+        network: Label of the network that the client's address belongs to.
+        session_calls: Calls of this session before this one.
+    """
+
+    authn: Name
+    zone: Zone
+    local_hour: Hour
+    local_minute: Minute
+    weekday: Weekday
+    network: Name
+    session_calls: Count
+    mfa: Flag = False
+    roles: Names = ()
+
+
+class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
+    """What the policy said about one MCP message, and what the enforcement point did.
+
+    Attributes:
+        agent: The calling agent; ``unauthenticated`` if it could not prove who it is.
+        server: Name of the MCP server behind the gateway.
+        method: MCP method; absent if the message could not be read or the method is not a name.
+        tool: Tool or prompt name, if the message names one and it is a name.
+        tool_digest: SHA-256 over the canonical definition of the tool, as the gateway last saw it listed.
+        protocol_version: MCP revision of the message, such as ``2026-07-28``.
+        decision: The policy's answer.
+        enforcement: What was done: allow, deny, ask (a person must agree), kill (deny and end the session).
+        mode: ``observe``: the decision was made and recorded but not enforced.
+        reason: Machine-readable cause: ``policy``, ``no_permit``, ``malformed``, ``header_mismatch``, …
+        bundle: Absent if no bundle could be consulted.
+        rules: Names of the determining rules, sorted.
+        failed_condition: Name of the first rule or condition that stood against the call.
+        obligations: What the enforcement point had to fulfil, sorted.
+        evaluation_us: Time the evaluation took, in microseconds.
+        facts: Absent if the message was refused before facts were gathered.
+        session: The gateway's own session.
+        user: The person on whose behalf the agent acts.
+        address: The client's network address.
+        message: The message's bytes as received.
+        request: The `DecisionRequest`, canonical JSON; what replay evaluates. Absent if none could be built.
+        arguments_fingerprint: Keyed fingerprint of the arguments as received.
+        tags: Tags of the server and tool, sorted.
+        trace_id: W3C trace id of the request.
+    """
+
+    agent: Name
+    server: Name
+    decision: Effect
+    enforcement: Enforcement
+    mode: Mode
+    reason: Name
+    evaluation_us: Count
+    session: Pseudonym
+    message: Commitment
+    method: Name | None = None
+    tool: Name | None = None
+    tool_digest: Hex32 | None = None
+    protocol_version: Name | None = None
+    bundle: BundleReference | None = None
+    rules: Names = ()
+    failed_condition: Name | None = None
+    obligations: Names = ()
+    facts: Facts | None = None
+    user: Pseudonym | None = None
+    address: Pseudonym | None = None
+    request: Commitment | None = None
+    arguments_fingerprint: Pseudonym | None = None
+    tags: Names = ()
+    trace_id: Hex16 | None = None
+
+
+class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
+    """What became of a permitted call; exactly one for each permitted decision.
+
+    Attributes:
+        decision_id: Record id of the decision.
+        status: completed, failed, cancelled, not_forwarded (it never went upstream), unknown (found at restart).
+        reason: Why it was not forwarded, failed or was cancelled.
+        latency_us: From forwarding to the last byte of the answer, in microseconds.
+        http_status: The upstream's HTTP status.
+        error_code: JSON-RPC error code of the answer.
+        tool_error: The tool itself reported an error (``isError``).
+        session: As in the decision.
+        user: As in the decision.
+        result: The answer's bytes as received.
+        result_fingerprint: Keyed fingerprint of the answer's ``result`` member.
+    """
+
+    decision_id: Uuid
+    status: OutcomeStatus
+    session: Pseudonym
+    reason: Name | None = None
+    latency_us: Count = 0
+    http_status: Count | None = None
+    error_code: SignedCount | None = None
+    tool_error: Flag = False
+    user: Pseudonym | None = None
+    result: Commitment | None = None
+    result_fingerprint: Pseudonym | None = None
+
+
+class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
+    """A step in the life of a policy bundle.
+
+    Attributes:
+        action: The step.
+        name: Bundle name.
+        revision: Bundle digest.
+        engine: Engine that the bundle is written for.
+        actor: Who did it.
+        actor_role: Role under which it was done.
+        previous_revision: What was active before, for an activation or rollback.
+        comment: Free text of the actor.
+    """
+
+    action: Annotated[
+        Literal["published", "tested", "reviewed", "activated", "rolled_back", "retired"], msgspec.Meta(extra=PUBLIC)
+    ]
+    name: Name
+    revision: Hex32
+    engine: Name
+    actor: Pseudonym
+    actor_role: Name
+    previous_revision: Hex32 | None = None
+    comment: Commitment | None = None
+
+
+class KeyEvent(Struct, frozen=True, tag_field="type", tag="key"):
+    """A step in the life of a key.
+
+    Attributes:
+        action: created, retired, or compromised.
+        purpose: What the key is for.
+        algorithm: ``ed25519``, ``ml-dsa-44``, ``hmac-sha256`` or ``xchacha20-poly1305``.
+        subject: Who holds it: the log's origin, the pack signer's name, an enforcer id.
+        key_id: Public id of the key.
+        public_key: Raw public key, base64; absent for a symmetric key.
+        first_size: The key is valid from this tree size on.
+        last_size: The key is valid up to this tree size.
+    """
+
+    action: Annotated[Literal["created", "retired", "compromised"], msgspec.Meta(extra=PUBLIC)]
+    purpose: Annotated[Literal["log", "pack", "enforcer", "vault", "pseudonym"], msgspec.Meta(extra=PUBLIC)]
+    algorithm: Name
+    subject: Name
+    key_id: Name
+    public_key: Base64 | None = None
+    first_size: Count = 0
+    last_size: Count | None = None
+
+
+class Heartbeat(Struct, frozen=True, tag_field="type", tag="heartbeat"):
+    """An enforcer says that it lives, and up to when its stream is known to be complete: the envelope's time.
+
+    Attributes:
+        kind: ``start`` opens an epoch or a process, ``stop`` closes it in order.
+        version: The enforcer's software version.
+        spool_depth: Records not yet acknowledged by the ledger.
+        previous_epoch: For the first heartbeat of an epoch, the one before, if known.
+        bundle_revision: The bundle in force at the enforcer.
+        clock_offset_ms: Measured offset to the ledger's clock, positive if the enforcer is ahead.
+    """
+
+    kind: Annotated[Literal["start", "periodic", "stop"], msgspec.Meta(extra=PUBLIC)]
+    version: Name
+    spool_depth: Count
+    previous_epoch: Hex16 | None = None
+    bundle_revision: Hex32 | None = None
+    clock_offset_ms: SignedCount | None = None
+
+
+class Dropped(Struct, frozen=True, tag_field="type", tag="dropped"):
+    """An enforcer declares that records were lost; loss is itself a record.
+
+    Attributes:
+        first_seq: First sequence number lost.
+        last_seq: Last sequence number lost.
+        decisions: Decisions among them.
+        reason: Why.
+    """
+
+    first_seq: Ordinal
+    last_seq: Ordinal
+    decisions: Count
+    reason: Name
+
+
+class Approval(Struct, frozen=True, tag_field="type", tag="approval"):
+    """A step in the approval of a held call.
+
+    Attributes:
+        approval_id: One id for the steps of one approval.
+        decision_id: The held decision.
+        action: The step.
+        actor: The approver; absent for an expiry.
+        binding: Commitment to the canonical arguments, tool and bundle that were shown.
+        expires_ms: POSIX milliseconds after which it counts no more.
+        comment: Free text of the approver.
+    """
+
+    approval_id: Uuid
+    decision_id: Uuid
+    action: Annotated[
+        Literal["requested", "approved", "denied", "expired", "used", "cancelled"], msgspec.Meta(extra=PUBLIC)
+    ]
+    binding: Commitment
+    expires_ms: Count
+    actor: Pseudonym | None = None
+    comment: Commitment | None = None
+
+
+class Tombstone(Struct, frozen=True, tag_field="type", tag="tombstone"):
+    """Keys and salts of a subject were destroyed; the leaves stay, their payloads are gone.
+
+    Attributes:
+        subject: Whose payloads.
+        payloads: How many were made unreadable.
+        reason: ``erasure``, ``expiry`` or another cause.
+        actor: Who ordered it.
+        basis: Free text: the request or rule.
+    """
+
+    subject: Pseudonym
+    payloads: Count
+    reason: Name
+    actor: Pseudonym
+    basis: Commitment | None = None
+
+
+class AccessEvent(Struct, frozen=True, tag_field="type", tag="access"):
+    """Somebody read, exported, replayed or changed something of the service.
+
+    Attributes:
+        action: What was done, such as ``open_payload``, ``query``, ``replay``, ``export_pack``, ``login``.
+        actor: Who.
+        actor_role: Under which role.
+        target_kind: ``record``, ``session``, ``bundle``, ``pack``, ``log`` or another kind of thing.
+        target_id: Its public id, if it has one.
+        digest: SHA-256 of what was handed out, for an export.
+        result: ``ok`` or a machine-readable refusal.
+        items: How many items were handed out.
+        purpose: Free text: why.
+    """
+
+    action: Name
+    actor: Pseudonym
+    actor_role: Name
+    target_kind: Name
+    result: Name
+    target_id: Name | None = None
+    digest: Hex32 | None = None
+    items: Count = 0
+    purpose: Commitment | None = None
+
+
+Body: TypeAlias = Decision | Outcome | BundleEvent | KeyEvent | Heartbeat | Dropped | Approval | Tombstone | AccessEvent
