@@ -42,7 +42,9 @@ __all__ = [
     "encode_key",
     "generate_key",
     "load_key",
+    "read_key_document",
     "save_key",
+    "save_key_file",
 ]
 
 KEY_FORMAT: Final = "tallystick.key/1"
@@ -242,7 +244,15 @@ def save_key(key: LocalKey, path: Path, passphrase: str | None = None) -> None:
     Raises:
         ConfigError: A file stands there (keys are never overwritten), or it cannot be written.
     """
-    data = encode_key(key, passphrase)
+    save_key_file(encode_key(key, passphrase), path)
+
+
+def save_key_file(data: bytes, path: Path) -> None:
+    """Write the bytes of a new key file; see `save_key`.
+
+    Raises:
+        ConfigError: A file stands there (keys are never overwritten), or it cannot be written.
+    """
     try:
         if path.exists() or not path.parent.is_dir():
             reason = "the file exists" if path.exists() else "there is no such directory"
@@ -269,6 +279,27 @@ def _read_key_file(path: Path) -> bytes:
     return data
 
 
+def read_key_document(uri: str) -> bytes:
+    """Return the bytes of a key file by URI; `decode_key` reads them.
+
+    Args:
+        uri: ``file:PATH`` or ``env:NAME``.
+
+    Raises:
+        ConfigError: The URI cannot be used, or the file is readable by others.
+        MalformedError: The file is longer than a key file may be.
+    """
+    scheme, _, place = uri.partition(":")
+    if scheme == "env":
+        text = os.environ.get(place)
+        if text is None:
+            raise ConfigError(f"the environment has no key {place}")
+        return text.encode(errors="surrogateescape")
+    if scheme != "file" or not place:
+        raise ConfigError(f"a key URI starts with file: or env:, not {scheme}:")
+    return _read_key_file(Path(place))
+
+
 def load_key(uri: str, passphrase: str | None = None) -> LocalKey:
     """Read a key by URI.
 
@@ -280,12 +311,4 @@ def load_key(uri: str, passphrase: str | None = None) -> LocalKey:
         ConfigError: The URI cannot be used, the file is readable by others, or the passphrase is missing or wrong.
         MalformedError: Not a key file.
     """
-    scheme, _, place = uri.partition(":")
-    if scheme == "env":
-        text = os.environ.get(place)
-        if text is None:
-            raise ConfigError(f"the environment has no key {place}")
-        return decode_key(text.encode(errors="surrogateescape"), passphrase)
-    if scheme != "file" or not place:
-        raise ConfigError(f"a key URI starts with file: or env:, not {scheme}:")
-    return decode_key(_read_key_file(Path(place)), passphrase)
+    return decode_key(read_key_document(uri), passphrase)

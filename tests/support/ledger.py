@@ -239,6 +239,10 @@ class EmbeddedLedger:
         body, openings = make_decision(**changes)
         return self.append(pending(self.service.record(body), self.vault, openings))[0]
 
+    def append_heartbeat(self) -> int:
+        """Append one record that decides nothing."""
+        return self.append(pending(self.service.record(self.service.heartbeat())))[0]
+
     def publish(self) -> bytes:
         self.clock.advance(1000)
         published = self.publisher.publish()
