@@ -45,8 +45,10 @@ __all__ = [
     "Outcome",
     "OutcomeStatus",
     "Pseudonym",
+    "SessionEnd",
     "SignedCount",
     "Struct",
+    "Succession",
     "Tombstone",
     "Uuid",
     "Weekday",
@@ -326,6 +328,29 @@ class Dropped(Struct, frozen=True, tag_field="type", tag="dropped"):
     reason: Name
 
 
+class SessionEnd(Struct, frozen=True, tag_field="type", tag="session_end"):
+    """A session is over, and so many calls it had: with it, what the log holds of the session can be counted.
+
+    Attributes:
+        session: As in its decisions.
+        calls: Calls that the enforcer counted in it; each has one decision.
+        denied: Calls among them that were not let through.
+        reason: ``client`` (it said so), ``idle`` (it was silent for too long), ``killed`` (a decision ended it), or
+            ``shutdown`` (the enforcer ended, and the session with it).
+        agent: The calling agent.
+        started_ms: The enforcer's clock at the first call, POSIX milliseconds.
+        user: As in its decisions.
+    """
+
+    session: Pseudonym
+    calls: Count
+    denied: Count
+    reason: Annotated[Literal["client", "idle", "killed", "shutdown"], msgspec.Meta(extra=PUBLIC)]
+    agent: Name
+    started_ms: Count
+    user: Pseudonym | None = None
+
+
 class Approval(Struct, frozen=True, tag_field="type", tag="approval"):
     """A step in the approval of a held call.
 
@@ -368,6 +393,24 @@ class Tombstone(Struct, frozen=True, tag_field="type", tag="tombstone"):
     basis: Commitment | None = None
 
 
+class Succession(Struct, frozen=True, tag_field="type", tag="succession"):
+    """This log succeeds another whose keys are lost, and commits to the last checkpoint of that one.
+
+    Attributes:
+        origin: The other log's origin.
+        size: Its last tree size.
+        root: The root of that tree, 32 bytes in hexadecimal.
+        checkpoint_sha256: SHA-256 of the whole last checkpoint, signatures included.
+        reason: Why, such as ``key_lost``.
+    """
+
+    origin: Name
+    size: Ordinal
+    root: Hex32
+    checkpoint_sha256: Hex32
+    reason: Name
+
+
 class AccessEvent(Struct, frozen=True, tag_field="type", tag="access"):
     """Somebody read, exported, replayed or changed something of the service.
 
@@ -394,4 +437,16 @@ class AccessEvent(Struct, frozen=True, tag_field="type", tag="access"):
     purpose: Commitment | None = None
 
 
-Body: TypeAlias = Decision | Outcome | BundleEvent | KeyEvent | Heartbeat | Dropped | Approval | Tombstone | AccessEvent
+Body: TypeAlias = (
+    Decision
+    | Outcome
+    | BundleEvent
+    | KeyEvent
+    | Heartbeat
+    | Dropped
+    | SessionEnd
+    | Approval
+    | Tombstone
+    | Succession
+    | AccessEvent
+)

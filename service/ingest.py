@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from evidence.population import MAX_PERIOD_MS
-from ledger.bodies import AccessEvent, Approval, Decision, Dropped, Heartbeat, Outcome
+from ledger.bodies import AccessEvent, Approval, Decision, Dropped, Heartbeat, Outcome, SessionEnd
 from ledger.canonical import canonical_bytes, parse_json
 from ledger.errors import MalformedError, SignatureInvalidError
 from ledger.merkle import hash_leaf
@@ -30,7 +30,7 @@ from service.problems import ForbiddenError
 
 __all__ = ["Admission", "LogIdentity", "Submission", "count_ahead", "decode_submissions"]
 
-ENFORCER_BODIES: Final = (Decision, Outcome, Heartbeat, Dropped, Approval, AccessEvent)
+ENFORCER_BODIES: Final = (Decision, Outcome, Heartbeat, Dropped, SessionEnd, Approval, AccessEvent)
 """What an enforcer may write; keys, bundles and tombstones are the service's own."""
 
 

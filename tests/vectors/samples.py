@@ -171,6 +171,25 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
         "minimal": {"first_seq": 1, "last_seq": 1, "decisions": 0, "reason": "spool_full"},
         "full": {"first_seq": 5, "last_seq": 2**53 - 1, "decisions": 3, "reason": "spool_damaged"},
     },
+    "session_end": {
+        "minimal": {
+            "session": "5e" * 16,
+            "calls": 1,
+            "denied": 0,
+            "reason": "idle",
+            "agent": "finance-bot",
+            "started_ms": 1_763_546_300_000,
+        },
+        "full": {
+            "session": "5e" * 16,
+            "calls": 2**53 - 1,
+            "denied": 7,
+            "reason": "killed",
+            "agent": "finance-bot",
+            "started_ms": 0,
+            "user": "0a" * 16,
+        },
+    },
     "approval": {
         "minimal": {
             "approval_id": "019a9c14-7000-7000-8000-00000000000a",
@@ -197,6 +216,22 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "reason": "erasure",
             "actor": "0e" * 16,
             "basis": COMMITMENT,
+        },
+    },
+    "succession": {
+        "minimal": {
+            "origin": "log.example/acme",
+            "size": 1,
+            "root": "a0" * 32,
+            "checkpoint_sha256": "a1" * 32,
+            "reason": "key_lost",
+        },
+        "full": {
+            "origin": "log.example/acme@2",
+            "size": 2**53 - 1,
+            "root": "a0" * 32,
+            "checkpoint_sha256": "a1" * 32,
+            "reason": "moved",
         },
     },
     "access": {

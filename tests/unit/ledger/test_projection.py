@@ -14,6 +14,8 @@ from ledger.bodies import (
     Heartbeat,
     KeyEvent,
     Outcome,
+    SessionEnd,
+    Succession,
     Tombstone,
 )
 from ledger.ports import commit
@@ -31,6 +33,8 @@ OTHER_BODIES = [
     KeyEvent(action="created", purpose="vault", algorithm="a", subject="s", key_id="k"),
     Heartbeat(kind="start", version="1", spool_depth=0),
     Dropped(first_seq=1, last_seq=2, decisions=1, reason="spool_lost"),
+    SessionEnd(session=PSEUDONYM, calls=3, denied=1, reason="idle", agent="bot", started_ms=1),
+    Succession(origin="o", size=1, root="0" * 64, checkpoint_sha256="1" * 64, reason="key_lost"),
     Approval(approval_id=SOME_ID, decision_id=SOME_ID, action="requested", binding=COMMITMENT, expires_ms=1),
     Tombstone(subject=PSEUDONYM, payloads=1, reason="erasure", actor=PSEUDONYM),
     AccessEvent(action="query", actor=PSEUDONYM, actor_role="auditor", target_kind="log", result="ok"),

@@ -38,7 +38,20 @@ from tests.vectors.samples import BODIES, FORMS, JSONObject, unsigned
 
 _KEY = nacl.signing.SigningKey(b"\x07" * 32)
 _NO_SIGNATURE = "A" * 86 + "=="
-_WORDS = ("allow", "enforce", "observe", "PERMIT", "DENY", "completed", "tested", "pack", "created", "stop", "used")
+_WORDS = (
+    "allow",
+    "enforce",
+    "observe",
+    "PERMIT",
+    "DENY",
+    "completed",
+    "tested",
+    "pack",
+    "created",
+    "stop",
+    "used",
+    "idle",
+)
 
 
 def entry_of(value: JSONObject) -> bytes:
@@ -176,6 +189,8 @@ class TestEveryField:
             "body.outcome.user",
             "body.outcome.result_fingerprint",
             "body.bundle.actor",
+            "body.session_end.session",
+            "body.session_end.user",
             "body.approval.actor",
             "body.tombstone.subject",
             "body.tombstone.actor",
