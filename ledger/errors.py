@@ -23,7 +23,8 @@ Two distinctions carry the design:
     │  │  ├─ TrustPolicyError
     │  │  └─ CommitmentError
     │  ├─ StateError ── ConflictError, NotFoundError, OverloadedError, ErasedError
-    │  └─ DependencyError ── StorageError, AnchorError, WitnessError, UpstreamError
+    │  └─ DependencyError ── StorageError, AnchorError, TimestampError, UpstreamError
+    │     └─ WitnessError ── WitnessSizeError
     ├─ PolicyError ── PolicySyntaxError, UnknownBundleError
     ├─ EvidenceError ── IncompletePopulationError
     └─ ConfigError
@@ -56,11 +57,13 @@ __all__ = [
     "StateError",
     "StorageError",
     "TallystickError",
+    "TimestampError",
     "TrustPolicyError",
     "UnknownBundleError",
     "UpstreamError",
     "VerificationError",
     "WitnessError",
+    "WitnessSizeError",
 ]
 
 
@@ -160,6 +163,22 @@ class AnchorError(DependencyError):
 
 class WitnessError(DependencyError):
     """A witness failed or refused."""
+
+
+class WitnessSizeError(WitnessError):
+    """A witness has cosigned another tree size than the request said.
+
+    Attributes:
+        size: The tree size that it has cosigned last, as it says.
+    """
+
+    def __init__(self, message: str, *, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
+class TimestampError(DependencyError):
+    """A time-stamping authority failed, refused, or answered something else than was asked."""
 
 
 class UpstreamError(DependencyError):

@@ -10,7 +10,7 @@ event loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,7 +26,9 @@ __all__ = [
     "Acknowledgement",
     "Anchor",
     "AnchorReceipt",
+    "CosignatureStore",
     "Draft",
+    "KeptTimestamp",
     "LogStore",
     "Opening",
     "PendingEntry",
@@ -34,6 +36,9 @@ __all__ = [
     "SealedPayload",
     "Signer",
     "TileStore",
+    "TimestampAuthority",
+    "TimestampStore",
+    "Witness",
     "commit",
 ]
 
@@ -285,6 +290,124 @@ class Signer(Protocol):
 
         Raises:
             DependencyError: The key could not be used.
+        """
+        ...
+
+
+class Witness(Protocol):
+    """Somebody else who cosigns our checkpoints if they extend what it cosigned before; safe for any thread."""
+
+    @property
+    def name(self) -> str:
+        """The name by which the witness policy calls it."""
+        ...
+
+    @property
+    def verifier_key(self) -> VerifierKey:
+        """The key that its cosignatures must be of."""
+        ...
+
+    def add_checkpoint(self, checkpoint: bytes, *, old_size: int, proof: Sequence[bytes]) -> NoteSignature:
+        """Have a checkpoint cosigned.
+
+        Returns in a bounded time. Idempotent: a witness cosigns the same checkpoint again, at another time.
+
+        Args:
+            checkpoint: With the log's own signatures alone.
+            old_size: The tree size that the witness cosigned last, or 0.
+            proof: Consistency proof from there.
+
+        Returns:
+            The witness's signature line, which has been verified.
+
+        Raises:
+            WitnessSizeError: The witness cosigned another size last; the error says which.
+            WitnessError: It failed, refused, or answered something that is not its cosignature.
+        """
+        ...
+
+
+class CosignatureStore(Protocol):
+    """Where cosignatures are kept, so that a restart exposes what was exposed. Safe for any thread and process."""
+
+    def keep(self, log_id: str, size: int, cosigned: Mapping[VerifierKey, NoteSignature], *, now_ms: int) -> None:
+        """Keep cosignatures of the published checkpoint of ``size`` leaves; the first of each key stays.
+
+        Durability: synced when the call returns.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        ...
+
+    def kept(self, log_id: str, size: int, keys: Sequence[VerifierKey]) -> dict[VerifierKey, NoteSignature]:
+        """Return the cosignatures of one size by these keys, as they were kept.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        ...
+
+    def last_size(self, log_id: str, key: VerifierKey) -> int:
+        """Return the largest size that a key has cosigned, or 0.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptTimestamp:
+    """A trusted timestamp, with what it dates.
+
+    Attributes:
+        size: Tree size of the checkpoint.
+        checkpoint: The very bytes whose digest the token holds.
+        token: The authority's whole answer (RFC 3161 TimeStampResp, DER).
+        time_ms: The time that the authority vouches for, POSIX milliseconds.
+        kept_ms: When it was kept, by our clock; what lies between the two is the skew and the way there and back.
+    """
+
+    size: int
+    checkpoint: bytes
+    token: bytes
+    time_ms: int
+    kept_ms: int
+
+
+class TimestampAuthority(Protocol):
+    """Somebody else who says when he saw something; safe for any thread."""
+
+    def stamp(self, size: int, checkpoint: bytes) -> KeptTimestamp:
+        """Have a checkpoint dated, and verify the token.
+
+        Returns in a bounded time.
+
+        Raises:
+            TimestampError: The authority failed, refused, or answered something else than was asked.
+        """
+        ...
+
+
+class TimestampStore(Protocol):
+    """Where timestamps are kept. Safe for any thread and process."""
+
+    def keep(self, log_id: str, timestamp: KeptTimestamp) -> None:
+        """Keep a timestamp; the first of each tree size stays.
+
+        Durability: synced when the call returns.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        ...
+
+    def newest(self, log_id: str) -> KeptTimestamp | None:
+        """Return the timestamp of the largest tree, or None before the first.
+
+        Raises:
+            StorageError: The store failed.
         """
         ...
 

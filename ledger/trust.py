@@ -21,7 +21,7 @@ Source: C2SP tlog-policy (editor's copy of 2026-06), tlog-checkpoint v1.0.0, tlo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -152,7 +152,8 @@ class TrustPolicy:
         lines.append(f"quorum {self.quorum or 'none'}")
         return "".join(line + "\n" for line in lines)
 
-    def _has_quorum(self, cosigned: set[str]) -> bool:
+    def has_quorum(self, cosigned: Collection[str]) -> bool:
+        """Whether these witnesses, by their policy names, are enough; their cosignatures must have been verified."""
         met = set(cosigned)
         # A group speaks only of names defined above it, so that one pass in the file's order settles any nesting.
         for group in self.groups.values():
@@ -208,7 +209,7 @@ class TrustPolicy:
         # INVARIANT: all that a `VerifiedCheckpoint` says is signed. An ML-DSA signature does not cover extension lines.
         if claim.extensions and not any(key.signature_type == SignatureType.ED25519 for key in signers):
             raise TrustPolicyError(f"no signature of {claim.origin} covers the checkpoint's extension lines")
-        if not self._has_quorum(cosigned):
+        if not self.has_quorum(cosigned):
             raise TrustPolicyError(
                 f"checkpoint {claim.size} of {claim.origin} lacks the witness quorum {self.quorum}; "
                 f"cosigned by: {', '.join(sorted(cosigned)) or 'nobody'}"

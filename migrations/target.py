@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData
 
+from ledger.stores import cosignatures, timestamps  # noqa: F401  # their tables join those of the log
 from ledger.stores import tables as log_tables
 from service import tables as service_tables
 

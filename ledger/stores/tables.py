@@ -171,5 +171,14 @@ bundles = Table(
 )
 """Policy bundles by digest; which one is active is derived from the log."""
 
-APPEND_ONLY_TABLES: Final = ("records", "decisions", "decision_rules", "outcomes", "checkpoints", "bundles")
+APPEND_ONLY_TABLES: Final = (
+    "records",
+    "decisions",
+    "decision_rules",
+    "outcomes",
+    "checkpoints",
+    "bundles",
+    "cosignatures",
+    "timestamps",
+)
 """Tables whose rows a trigger protects from update and delete."""

@@ -46,6 +46,7 @@ _PARTIAL = "C2SP tlog-tiles v0.1.0, Partial Tiles"
 _BUNDLES = "C2SP tlog-tiles v0.1.0, Log entries"
 _PROOF = "C2SP tlog-proof, Format"
 _POLICY = "C2SP tlog-policy, Policy file syntax and structure"
+_WITNESS = "C2SP tlog-witness v1.0.0, add-checkpoint"
 
 _ALL: list[Requirement] = [
     *_family(
@@ -201,6 +202,15 @@ _ALL: list[Requirement] = [
         ("Signing is hedged: equal messages have unequal signatures, and each holds.", "FIPS 204 section 3.4"),
         ("OpenSSL and PQClean hold each other's signatures to be right.", "architecture.md, Formats"),
         ("One changed bit of key, message or signature is refused.", "FIPS 204 section 5.3"),
+    ),
+    *_family(
+        "witness",
+        ("A request is an old size, a consistency proof, an empty line and a checkpoint.", _WITNESS),
+        ("A proof line is one hash in base64; there are at most 63.", _WITNESS),
+        ("A cosignature counts after it has been verified with the witness's key.", _WITNESS),
+        ("Cosignatures of unknown keys are ignored.", _WITNESS),
+        ("A conflict says the tree size that the witness cosigned last, and is asked once more from there.", _WITNESS),
+        ("404 is an unknown log, 403 no trusted signature, 400 a malformed request, 422 a proof that fails.", _WITNESS),
     ),
     *_family(
         "ed25519",

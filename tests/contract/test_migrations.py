@@ -15,8 +15,12 @@ from ledger.bodies import Outcome
 from ledger.clock import SimulatedClock
 from ledger.database import open_engine, writing
 from ledger.errors import ConfigError, StorageError
+from ledger.notes import NoteSignature
+from ledger.ports import KeptTimestamp
+from ledger.stores.cosignatures import SQLCosignatures
 from ledger.stores.sql_objects import SQLBundleStore
 from ledger.stores.tables import APPEND_ONLY_TABLES
+from ledger.stores.timestamps import SQLTimestamps
 from migrations.schema import _config, check_models, require_current, upgrade
 from migrations.target import target_metadata
 from tests.support.ledger import LOG_ID, NOW_MS, EmbeddedLedger, pending
@@ -145,6 +149,11 @@ def filled(database_url: str, root: Path) -> EmbeddedLedger:
     ledger.append(pending(ledger.service.record(outcome)))
     ledger.publish()
     SQLBundleStore(ledger.engine, SimulatedClock(NOW_MS)).put(LOG_ID, "a" * 64, b"archive")
+    key = ledger.signers[0].verifier_key
+    SQLCosignatures(ledger.engine).keep(LOG_ID, 3, {key: NoteSignature(key.name, key.key_id, b"s")}, now_ms=NOW_MS)
+    SQLTimestamps(ledger.engine).keep(
+        LOG_ID, KeptTimestamp(size=3, checkpoint=b"c", token=b"t", time_ms=NOW_MS, kept_ms=NOW_MS)
+    )
     return ledger
 
 

@@ -1,0 +1,1 @@
+"""Implementations of the `ledger.ports.Witness` port, named by `service.wiring` alone."""
