@@ -22,7 +22,8 @@ Two distinctions carry the design:
     │  │  ├─ SignatureError ── SignatureInvalidError, SignatureUncheckedError
     │  │  ├─ TrustPolicyError
     │  │  └─ CommitmentError
-    │  ├─ StateError ── ConflictError, NotFoundError, OverloadedError, ErasedError
+    │  ├─ StateError ── NotFoundError, OverloadedError, ErasedError
+    │  │  └─ ConflictError ── SwapLostError
     │  └─ DependencyError ── StorageError, AnchorError, TimestampError, UpstreamError
     │     └─ WitnessError ── WitnessSizeError
     ├─ PolicyError ── PolicySyntaxError, UnknownBundleError
@@ -56,6 +57,7 @@ __all__ = [
     "SplitViewError",
     "StateError",
     "StorageError",
+    "SwapLostError",
     "TallystickError",
     "TimestampError",
     "TrustPolicyError",
@@ -135,6 +137,10 @@ class StateError(LedgerError):
 
 class ConflictError(StateError):
     """A compare-and-swap was lost, or the same id arrived with other content: stop, do not retry blindly."""
+
+
+class SwapLostError(ConflictError):
+    """Somebody else has published this log meanwhile: take up what is published, and go on from there."""
 
 
 class NotFoundError(StateError):

@@ -29,6 +29,8 @@ __all__ = [
     "CosignatureStore",
     "Draft",
     "KeptTimestamp",
+    "Lease",
+    "LeaseState",
     "LogStore",
     "Opening",
     "PendingEntry",
@@ -179,6 +181,58 @@ class LogStore(Protocol):
         Raises:
             ConflictError: Another checkpoint is published, or a larger one: the caller lost and must stop.
             StorageError: It may or may not have happened; reload before doing anything else.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseState:
+    """What a lease's row says.
+
+    Attributes:
+        live: Whether somebody holds it now.
+        report: What its last holder said of the work, for all the others; empty if nothing.
+    """
+
+    live: bool
+    report: str
+
+
+class Lease(Protocol):
+    """One piece of work of a log that one process at a time is to do; made for one holder.
+
+    INVARIANT: a lease saves work and protects nothing. Whoever holds one may be paused until long after its end and
+    go on as if nothing had been; what must not happen twice is guarded where it happens, as by
+    `LogStore.swap_checkpoint`.
+    """
+
+    def take(self, report: str | None = None) -> bool:
+        """Take the lease, or hold it for its full time again; return whether it is this holder's now.
+
+        Durability: none is needed. Atomicity: of several holders that ask at once one gets it. Time is the store's
+        own, so that the holders' clocks need not agree.
+
+        Args:
+            report: What to tell the others of the work, replacing what was told before; None leaves that as it is.
+
+        Raises:
+            StorageError: The store failed; whether it was taken is unknown.
+        """
+        ...
+
+    def look(self) -> LeaseState:
+        """Return what is known of the lease, without asking for it.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        ...
+
+    def give_up(self) -> None:
+        """Let the next one have it at once, if it is this holder's; idempotent. The report stays.
+
+        Raises:
+            StorageError: The store failed; the lease ends by itself.
         """
         ...
 

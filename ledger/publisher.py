@@ -12,7 +12,8 @@ One publication, and what a crash at each point leaves behind:
 6. anchor: keep an independent copy. *`load` and every later publication anchor what is newest; a failure here never
    stops ingestion, it shows as lag.*
 
-A lost swap means that somebody else publishes: the loser raises `ConflictError` and must not go on.
+A lost swap means that somebody else publishes: the loser raises `SwapLostError`, shows nothing, and goes on only from
+what is published (`load`, `follow`). Which of several processes is to publish is `ledger.publishing_turns`' part.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ from ledger.checkpoints import Checkpoint
 from ledger.clock import Clock
 from ledger.errors import (
     AnchorError,
+    ConflictError,
     MalformedError,
     NotFoundError,
     RollbackError,
+    SplitViewError,
     StateError,
+    SwapLostError,
     VerificationError,
 )
 from ledger.integrator import Integrator
 from ledger.notes import SignedNote
 from ledger.ports import Anchor, AnchorReceipt, LogStore, Signer, TileStore
-from ledger.proofs import TreeHead
+from ledger.proofs import TreeHead, verify_consistency
+from ledger.prover import Prover
 from ledger.tiles import CHECKPOINT_PATH, TILE_WIDTH
 from ledger.trust import TrustPolicy, VerifiedCheckpoint
 
@@ -94,6 +99,7 @@ class Publisher:
         self._clock = clock
         self._own_policy = TrustPolicy(logs=tuple(signer.verifier_key for signer in signers))
         self._published: Published | None = None
+        self._followed = False
         self._signed_seconds = 0
         self._anchor_status = AnchorStatus()
         self._anchor_silence: str | None = "not asked"
@@ -108,11 +114,32 @@ class Publisher:
         """How far the anchor has come."""
         return self._anchor_status
 
+    @property
+    def followed(self) -> bool:
+        """Whether the present checkpoint is another's, whose tree `load` has to take up before publishing."""
+        return self._followed
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the anchor holds the present checkpoint, as far as this publisher knows; True before the first."""
+        receipt = self._anchor_status.receipt
+        size = self._published.head.size if self._published else None
+        return size is None or (self._anchor_status.failure is None and receipt is not None and receipt.size == size)
+
+    def waiting(self) -> bool:
+        """Return whether something is sequenced that the present checkpoint does not cover.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        return self._store.sequenced_size(self._log_id) != (self._published.head.size if self._published else 0)
+
     def load(self) -> None:
         """Take up the log as the store has it: verify, expose and anchor its checkpoint.
 
         Raises:
-            VerificationError: The checkpoint is not signed by our keys, or the tiles do not lead to its root.
+            VerificationError: The checkpoint is not signed by our keys, does not extend what we published or followed
+                before, or the tiles do not lead to its root.
             RollbackError: A larger checkpoint of ours was exposed or anchored than the store knows: the store was put
                 back to an earlier state, and what it would publish next is another tree. An anchor that does not
                 answer cannot say so: then nothing is signed until it did.
@@ -131,11 +158,57 @@ class Publisher:
         if shown > size:
             raise RollbackError(f"the log was shown with {shown} leaves, its store has published {size}")
         if checkpoint is None or verified is None:
+            self._require_extended(None)
             return
+        self._require_extended(verified.head)
         self._integrator.load(verified.head)
         self._tiles.expose(self._log_id, checkpoint)
         self._remember(checkpoint, verified)
+        self._followed = False
         self.anchor_newest()
+
+    def follow(self) -> bool:
+        """Take up what somebody else has published since; nothing is written.
+
+        Returns:
+            Whether there was anything.
+
+        Raises:
+            VerificationError: The checkpoint is not signed by our keys, or does not extend what we published or
+                followed before: the log is damaged, or forked.
+            NotFoundError: A tile that would show it is missing.
+            MalformedError: The checkpoint or a tile is damaged.
+            StorageError: A store failed.
+        """
+        checkpoint = self._store.checkpoint(self._log_id)
+        if checkpoint == (self._published.checkpoint if self._published else None):
+            return False
+        if self._published is None:
+            self.load()
+            return True
+        verified = None if checkpoint is None else self._own_policy.verify(checkpoint)
+        self._require_extended(None if verified is None else verified.head)
+        assert checkpoint is not None
+        assert verified is not None
+        self._remember(checkpoint, verified)
+        self._followed = True
+        return True
+
+    def _require_extended(self, head: TreeHead | None) -> None:
+        """Refuse a tree that does not extend the one we know.
+
+        INVARIANT 2: each of many processes sees for itself that no two checkpoints are inconsistent.
+        """
+        known = None if self._published is None else self._published.head
+        if known is None or head == known:
+            return
+        size = 0 if head is None else head.size
+        if head is None or size < known.size:
+            raise RollbackError(f"the store has published {known.size} leaves before, and {size} now")
+        if size == known.size:
+            raise SplitViewError(f"two trees of {size} leaves were published")
+        proof = Prover(self._tiles, self._log_id).consistency(known.size, size)
+        verify_consistency(known, head, proof)
 
     def _exposed_size(self) -> int:
         try:
@@ -192,8 +265,10 @@ class Publisher:
             The new checkpoint, or None if nothing was new.
 
         Raises:
-            ConflictError: Somebody else publishes this log: stop.
-            StateError: The clock is behind the last signed timestamp, or the anchor has not answered since `load`.
+            SwapLostError: Somebody else has published this log meanwhile.
+            ConflictError: There are two trees of this log.
+            StateError: The present checkpoint is another's, and was not loaded; the clock is behind the last signed
+                timestamp; or the anchor has not answered since `load`.
             SignatureInvalidError: A signature that we made does not verify.
             StorageError: A store failed; reload before doing anything else.
         """
@@ -201,6 +276,8 @@ class Publisher:
         expected = self._published
         if size == (expected.head.size if expected else 0):
             return None
+        if self._followed:
+            raise StateError("another publisher's checkpoint was followed: load it before publishing")
         # INVARIANT 2: only the anchor knows of a store that was put back together with what it had shown.
         if self._anchor_silence is not None:
             raise StateError(f"nothing is signed until the anchor was asked what it holds: {self._anchor_silence}")
@@ -208,18 +285,21 @@ class Publisher:
         root = self._integrator.integrate(size)
         claim = Checkpoint(origin=self._origin, size=size, root=root)
         checkpoint, verified = self._sign(claim, timestamp)
-        self._store.swap_checkpoint(
-            self._log_id,
-            expected=expected.checkpoint if expected else None,
-            new=checkpoint,
-            size=size,
-            published_ms=self._clock.now_ms(),
-        )
+        self._swap(checkpoint, size)
         # INVARIANT 2: only what has won the swap is exposed or anchored.
         self._remember(checkpoint, verified)
         self._tiles.expose(self._log_id, checkpoint)
         self._store.release(self._log_id, size // TILE_WIDTH * TILE_WIDTH)
         return self._published
+
+    def _swap(self, checkpoint: bytes, size: int) -> None:
+        expected = self._published.checkpoint if self._published else None
+        try:
+            self._store.swap_checkpoint(
+                self._log_id, expected=expected, new=checkpoint, size=size, published_ms=self._clock.now_ms()
+            )
+        except ConflictError as error:
+            raise SwapLostError(str(error)) from error
 
     def anchor_newest(self) -> None:
         """Keep an independent copy of the present checkpoint; a failure is remembered, not raised.

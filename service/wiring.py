@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from ledger.ports import Anchor, Draft
 from ledger.prover import Prover
 from ledger.publisher import Publisher
 from ledger.publishing import PublishingLoop
+from ledger.publishing_turns import LEASE_SECONDS, PUBLISHER_LEASE
 from ledger.reader import EntryReader
 from ledger.records import Record
 from ledger.sequencer import Sequencer
@@ -38,6 +40,7 @@ from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 from ledger.stores.directory import DirectoryTileStore
 from ledger.stores.sql import SQLLogStore
 from ledger.stores.sql_catalog import SQLCatalog
+from ledger.stores.sql_leases import SQLLease
 from ledger.stores.sql_objects import SQLBundleStore, SQLPayloadStore
 from ledger.stores.subject_keys import DirectorySubjectKeys
 from ledger.vault import Vault
@@ -366,7 +369,8 @@ def _assemble(
         anchor=anchor,
         clock=clock,
     )
-    publishing = PublishingLoop(publisher, interval_seconds=settings.checkpoint_interval_seconds)
+    lease = SQLLease(database, log_id, PUBLISHER_LEASE, holder=secrets.token_hex(16), seconds=LEASE_SECONDS)
+    publishing = PublishingLoop(publisher, interval_seconds=settings.checkpoint_interval_seconds, lease=lease)
     sequencer = Sequencer(
         store,
         log_id,

@@ -2,7 +2,7 @@
 
 `log_id` stands first in every key: one log per tenant, from the first migration on. Rows of the log are inserted and
 read, never updated or deleted: triggers of the first migration refuse both. Rows of `pending_entries` alone may be
-deleted: they go once the tile store holds the entries under a published checkpoint.
+deleted: they go once the tile store holds the entries under a published checkpoint. `leases` are no part of the log.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "checkpoints",
     "decision_rules",
     "decisions",
+    "leases",
     "logs",
     "metadata",
     "outcomes",
@@ -160,6 +162,17 @@ checkpoints = Table(
     Column("published_ms", BigInt, nullable=False),
 )
 """Every published checkpoint; the largest is the present one, and a swap inserts the next."""
+
+leases = Table(
+    "leases",
+    metadata,
+    _log_id(),
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("expires_ms", BigInt, nullable=False),
+    Column("report", Text, nullable=False),
+)
+"""Who does which work now, by the database's clock. They save work; nothing relies on them."""
 
 bundles = Table(
     "bundles",

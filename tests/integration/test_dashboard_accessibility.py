@@ -242,7 +242,7 @@ def test_a_bar_with_troubles_is_sound(stage, chromium, look):
     page.goto(service.login_url())
     page.get_by_role("button", name="Log in").click()
     page.wait_for_url(service.url + "/")
-    publisher = service.services.publishing._publisher
+    publisher = service.services.publishing._turns._publisher
     kept, publisher._anchor = publisher._anchor, BrokenAnchor()
     try:
         service.run(service.services.heartbeat)

@@ -22,6 +22,7 @@ from ledger.errors import (
     SignatureInvalidError,
     StateError,
     StorageError,
+    SwapLostError,
     TrustPolicyError,
 )
 from ledger.notes import NoteSignature, SignatureType, SignedNote, VerifierKey
@@ -154,7 +155,7 @@ def test_who_lost_the_swap_exposes_anchors_and_releases_nothing(ledger):
     beat(ledger, 299)
     winner_checkpoint = ledger.publish()
     ledger.faults.writes.clear()
-    with pytest.raises(ConflictError):
+    with pytest.raises(SwapLostError):
         loser.publish()
     loser.anchor_newest()
     written = ledger.faults.writes

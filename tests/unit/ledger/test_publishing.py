@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ledger.errors import ConflictError, RollbackError, StateError
+from ledger.errors import ConflictError, RollbackError, StateError, VerificationError
+from ledger.ports import Lease
+from ledger.publisher import Published
 from ledger.publishing import PublishingLoop
-from tests.support.checkpoints import make_checkpoint
+from ledger.publishing_turns import PUBLISHER_LEASE
+from ledger.stores.memory_leases import LeaseTable, MemoryLease
+from tests.support.checkpoints import make_checkpoint, sign_tree
 from tests.support.faults import Effect, Write
 from tests.support.ledger import LOG_ID, EmbeddedLedger, pending
 
@@ -34,11 +38,13 @@ def beat(ledger: EmbeddedLedger) -> int:
     return ledger.append(pending(ledger.service.record(ledger.service.heartbeat())))[0] + 1
 
 
-def run(ledger: EmbeddedLedger, test: Callable[[PublishingLoop], Awaitable[None]]) -> PublishingLoop:
+def run(
+    ledger: EmbeddedLedger, test: Callable[[PublishingLoop], Awaitable[None]], *, lease: Lease | None = None
+) -> PublishingLoop:
     """Run a test with a started loop, and stop it whatever happens."""
 
     async def main() -> PublishingLoop:
-        loop = PublishingLoop(ledger.publisher, interval_seconds=0.0)
+        loop = PublishingLoop(ledger.publisher, interval_seconds=0.0, lease=lease)
         await loop.start()
         try:
             async with asyncio.timeout(WAIT_SECONDS):
@@ -153,21 +159,105 @@ def test_an_anchor_failure_stops_nothing_and_is_repaired(ledger):
     assert run(ledger, test).failure is None
 
 
-def test_a_lost_swap_ends_the_loop_for_good(ledger):
+def test_a_lost_swap_is_followed_and_the_log_goes_on_from_what_won(ledger):
     async def test(loop: PublishingLoop) -> None:
         await loop.wait_for(1, WAIT_SECONDS)
+        other = ledger.make_publisher()
+        won: list[Published | None] = []
+
+        def overtake(write: Write) -> None:
+            if write is Write.SWAP and not won:
+                won.append(None)
+                other.load()
+                won.append(other.publish())
+
+        ledger.faults.on_write = overtake
         size = beat(ledger)
+        loop.notify(size)
+        assert (await loop.wait_for(size, WAIT_SECONDS)).checkpoint == won[1].checkpoint
+        size = beat(ledger)
+        loop.notify(size)
+        assert (await loop.wait_for(size, WAIT_SECONDS)).head.size == size
+        assert loop.trouble is None
+
+    loop = run(ledger, test)
+    assert loop.failure is None
+    assert len(ledger.published_checkpoints()) == 3
+    assert ledger.audit().clean
+
+
+def test_a_second_tree_that_somebody_published_ends_the_loop_for_good(ledger, monkeypatch):
+    async def test(loop: PublishingLoop) -> None:
+        await loop.wait_for(1, WAIT_SECONDS)
+        forged = sign_tree(ledger, 1)
+        monkeypatch.setattr(ledger.store, "checkpoint", lambda _: forged)
+        with pytest.raises(StateError, match="ended"):
+            await loop.wait_for(2, WAIT_SECONDS)
+        assert isinstance(loop.failure, VerificationError)
+
+    run(ledger, test)
+    assert len(ledger.published_checkpoints()) == 1, "not even the stop published anything"
+
+
+def test_what_another_process_published_is_waited_for_here(ledger):
+    async def test(loop: PublishingLoop) -> None:
+        await loop.wait_for(1, WAIT_SECONDS)
+        await asyncio.sleep(0.05)
+        waiting = asyncio.create_task(loop.wait_for(2, WAIT_SECONDS))
+        await asyncio.sleep(0)
+        assert table.look().live
+        beat(ledger)
         other = ledger.make_publisher()
         other.load()
         other.publish()
-        loop.notify(size + 1)
-        beat(ledger)
-        with pytest.raises(StateError, match="ended"):
-            await loop.wait_for(size + 1, WAIT_SECONDS)
-        assert isinstance(loop.failure, ConflictError)
+        assert (await waiting).checkpoint == other.published.checkpoint
+        assert not loop.leads
 
-    run(ledger, test)
-    assert len(ledger.published_checkpoints()) == 2, "not even the stop published anything"
+    table = MemoryLease(LeaseTable(ledger.clock), LOG_ID, PUBLISHER_LEASE, holder="another", seconds=60)
+    ledger.publish()
+    assert table.take()
+    mine = MemoryLease(table._table, LOG_ID, PUBLISHER_LEASE, holder="this", seconds=60)
+    loop = run(ledger, test, lease=mine)
+    assert loop.published.head.size == 2
+    assert [write for write in ledger.faults.writes if write is Write.SWAP] == [Write.SWAP] * 2, "it only followed"
+
+
+def test_who_has_not_the_lease_publishes_nothing_even_when_it_stops(ledger):
+    table = LeaseTable(ledger.clock)
+    MemoryLease(table, LOG_ID, PUBLISHER_LEASE, holder="another", seconds=60).take()
+    run(
+        ledger,
+        lambda _: asyncio.sleep(0.2),
+        lease=MemoryLease(table, LOG_ID, PUBLISHER_LEASE, holder="this", seconds=60),
+    )
+    assert ledger.published_checkpoints() == []
+
+
+def test_who_stops_in_order_lets_another_lead_at_once(ledger):
+    table = LeaseTable(ledger.clock)
+
+    async def test(loop: PublishingLoop) -> None:
+        await loop.wait_for(1, WAIT_SECONDS)
+        assert loop.leads
+
+    run(ledger, test, lease=MemoryLease(table, LOG_ID, PUBLISHER_LEASE, holder="this", seconds=60))
+    assert MemoryLease(table, LOG_ID, PUBLISHER_LEASE, holder="another", seconds=60).take()
+
+
+def test_who_cannot_publish_lets_another_try(ledger):
+    table = LeaseTable(ledger.clock)
+    other = MemoryLease(table, LOG_ID, PUBLISHER_LEASE, holder="another", seconds=60)
+
+    async def test(loop: PublishingLoop) -> None:
+        await loop.wait_for(1, WAIT_SECONDS)
+        assert not other.take()
+        ledger.faults.arm(Write.PUT_TILE, Effect.LOST, times=100_000)
+        loop.notify(beat(ledger))
+        await until(lambda: loop.trouble is not None)
+        await until(other.take)
+        ledger.faults.arm(Write.PUT_TILE, Effect.LOST, times=0)
+
+    run(ledger, test, lease=MemoryLease(table, LOG_ID, PUBLISHER_LEASE, holder="this", seconds=60))
 
 
 def test_two_trees_in_the_anchor_end_the_loop_for_good(ledger):
