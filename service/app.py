@@ -1,4 +1,4 @@
-"""The FastAPI application over a set of services."""
+"""The FastAPI application over the logs that a process serves."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from ledger.errors import TallystickError
 from service import failures, problems
 from service.api import access, bundles, decisions, health, logs, packs, replays, sessions
 from service.api.description import describe
+from service.health import Metrics
+from service.hosting import Hosting, alone
 from service.version import VERSION
 from service.web import routes as web
 from service.wiring import Services
@@ -53,9 +55,9 @@ class _Outermost:
     An unexpected error ends here: the server, to which it would go next, prints its message (see `failures`).
     """
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    def __init__(self, app: ASGIApp, hosting: Hosting) -> None:
         self._app = app
-        self._metrics = services.metrics
+        self._hosting = hosting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,20 +90,27 @@ class _Outermost:
             # make ever new time series.
             route = getattr(scope.get("route"), "path", "unmatched")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.requests.labels(method, route, str(status or 500)).inc()
-            self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
+            metrics = self._metrics(scope)
+            metrics.requests.labels(method, route, str(status or 500)).inc()
+            metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
+
+    def _metrics(self, scope: Scope) -> Metrics:
+        """Return the metrics of the log that a request turned out to be for, or of the process."""
+        services: Services | None = scope.get("state", {}).get("services")
+        return self._hosting.metrics if services is None else services.metrics
 
 
-def create_app(services: Services) -> FastAPI:
-    """Return the application; its lifespan starts and stops the services."""
+def create_app(served: Services | Hosting) -> FastAPI:
+    """Return the application; its lifespan starts and stops what it serves: one log's parts, or a hosting of logs."""
+    hosting = served if isinstance(served, Hosting) else alone(served)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        await services.start()
+        await hosting.start()
         try:
             yield
         finally:
-            await services.stop()
+            await hosting.stop()
 
     app = FastAPI(
         title="Tallystick",
@@ -113,12 +122,12 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    app.state.services = services
+    app.state.hosting = hosting
     problems.install(app)
     routers = [module.router for module in (decisions, sessions, replays, bundles, packs, logs, access, health)]
     for router in routers:
         app.include_router(router)
     describe(app, routers)
-    web.install(app, services)
-    app.add_middleware(_Outermost, services=services)
+    web.install(app, hosting)
+    app.add_middleware(_Outermost, hosting=hosting)
     return app

@@ -22,7 +22,17 @@ from service import tables
 from service.problems import ForbiddenError, UnauthenticatedError
 from service.roles import Role
 
-__all__ = ["Caller", "Permission", "Role", "TokenStore", "new_token", "require", "roles_holding", "token_digest"]
+__all__ = [
+    "Caller",
+    "Permission",
+    "Role",
+    "TokenStore",
+    "log_of_token",
+    "new_token",
+    "require",
+    "roles_holding",
+    "token_digest",
+]
 
 _PREFIX: Final = "ts1"
 _SECRET_BYTES: Final = 32
@@ -100,6 +110,12 @@ def new_token(log_id: str) -> str:
 def token_digest(token: str) -> str:
     """Return what a token is known by where it must not be told: its SHA-256 in hexadecimal."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def log_of_token(token: str) -> str | None:
+    """Return the log that a token names, true or made up; None for what is spelt like no token."""
+    spelt = _TOKEN.fullmatch(token)
+    return None if spelt is None else spelt[1]
 
 
 class TokenStore:
@@ -188,10 +204,10 @@ class TokenStore:
             UnauthenticatedError: It is unknown, expired or revoked.
             StorageError: The database failed.
         """
-        spelt = _TOKEN.fullmatch(token)
-        if spelt is None:
+        log_id = log_of_token(token)
+        if log_id is None:
             raise UnauthenticatedError("the token is unknown, expired or revoked")
-        return self.caller(spelt[1], token_digest(token))
+        return self.caller(log_id, token_digest(token))
 
     def caller(self, log_id: str, token_sha256: str) -> Caller:
         """Return whom the token with this digest speaks for; see `authenticate`."""

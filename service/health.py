@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from ledger.errors import LedgerError
 from service.settings import Settings
@@ -19,7 +22,7 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.wiring import Services
 
-__all__ = ["Check", "Metrics", "ReadinessProbe", "late_after_seconds", "readiness"]
+__all__ = ["Check", "Metrics", "ReadinessProbe", "exposition", "late_after_seconds", "readiness"]
 
 _LOOK_SECONDS: Final = 1.0
 _LATE_CHECKPOINT_FACTOR: Final = 30
@@ -77,6 +80,11 @@ class Metrics:
 
     def render(self, services: Services) -> bytes:
         """Return the exposition text, with the gauges brought up to date."""
+        self.refresh(services)
+        return generate_latest(self.registry)
+
+    def refresh(self, services: Services) -> None:
+        """Bring the gauges up to date."""
         published = services.publishing.published
         receipt = services.publishing.anchor_status.receipt
         # Without its database a service still tells the rest; readiness says what is wrong.
@@ -88,7 +96,36 @@ class Metrics:
         self.anchored.set(receipt.size if receipt else 0)
         self.anchor_ok.set(0 if services.publishing.anchor_status.failure else 1)
         self.waiting.set(services.sequencer.waiting_records)
-        return generate_latest(self.registry)
+
+
+class _Labelled(Collector):
+    """The samples of several registries as one, each with the name of its log."""
+
+    def __init__(self, parts: Sequence[tuple[str, Metrics]], logs_open: Mapping[str, bool]) -> None:
+        self._parts = parts
+        self._logs_open = logs_open
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for log_id, metrics in self._parts:
+            for found in metrics.registry.collect():
+                family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
+                family.samples += [sample._replace(labels={"log": log_id, **sample.labels}) for sample in found.samples]
+        yield from families.values()
+        up = GaugeMetricFamily("tallystick_log_open", "1 if the log is open", labels=["log"])
+        for log_id, is_open in self._logs_open.items():
+            up.add_metric([log_id], float(is_open))
+        yield up
+
+
+def exposition(parts: Sequence[tuple[str, Metrics]], *, logs_open: Mapping[str, bool]) -> bytes:
+    """Return one exposition text of several logs; each sample has a label ``log``.
+
+    Args:
+        parts: Log ids with their metrics, brought up to date; the empty id is for what belongs to no log.
+        logs_open: Whether each log that there should be is open.
+    """
+    return generate_latest(_Labelled(parts, logs_open))
 
 
 def late_after_seconds(settings: Settings) -> float:

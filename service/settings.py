@@ -7,6 +7,7 @@ URI, ``file:`` or ``env:``, and never stand in a setting.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,12 +15,28 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger.errors import ConfigError
+from service.logs_file import LogEntry, read_logs_file
+from service.separation import require_apart
 
-__all__ = ["MAX_PORT", "Settings", "load_settings", "passphrase"]
+__all__ = ["MAX_PORT", "PROCESS_WIDE", "Installation", "Settings", "load_installation", "load_settings", "passphrase"]
 
 _PREFIX: Final = "TALLYSTICK_"
 MAX_PORT: Final = 65_535
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+PROCESS_WIDE: Final = frozenset(
+    {
+        "database_url",
+        "external_url",
+        "insecure_cookies",
+        "listen",
+        "logs",
+        "max_body_seconds",
+        "operator_token",
+        "session_seconds",
+    }
+)
+"""Settings of the process, which no entry of a logs file can have for its log alone."""
 
 
 class Settings(BaseSettings):
@@ -49,6 +66,9 @@ class Settings(BaseSettings):
         proof_timeout_seconds: Longest wait for a checkpoint that covers a record.
         session_seconds: Lifetime of a dashboard login.
         insecure_cookies: Send the login cookie over plain HTTP, for a loopback address only.
+        max_requests: Most requests with a token that one log has in hand at once.
+        logs: A file that names several logs, each with what differs from these settings.
+        operator_token: Where several logs are served: URI of the secret that opens health and metrics of all of them.
     """
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
@@ -76,6 +96,14 @@ class Settings(BaseSettings):
     proof_timeout_seconds: Annotated[float, Field(ge=0.1, le=300)] = 30.0
     session_seconds: Annotated[int, Field(ge=60, le=7 * 86_400)] = 8 * 3600
     insecure_cookies: bool = False
+    max_requests: Annotated[int, Field(ge=1, le=100_000)] = 1_024
+    logs: Path | None = None
+    operator_token: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""
+
+    @field_validator("logs", mode="before")
+    @classmethod
+    def _no_file(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("listen")
     @classmethod
@@ -116,6 +144,18 @@ class Settings(BaseSettings):
         """Port to listen on."""
         return int(self.listen.rpartition(":")[2])
 
+    def require_database(self) -> None:
+        """Refuse to look into an SQLite file that nobody has made.
+
+        Raises:
+            ConfigError: It is not there; opening it would make it.
+        """
+        _, is_sqlite, name = self.effective_database_url.partition("sqlite:///")
+        if is_sqlite and name and not Path(name).is_file():
+            raise ConfigError(
+                f"there is no database yet at {name}: run `tallystick migrate` or `tallystick serve` first"
+            )
+
     def warnings(self) -> list[str]:
         """Return what is weaker than production should be, one sentence each."""
         found = []
@@ -130,24 +170,96 @@ class Settings(BaseSettings):
         return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """What one process may work on.
+
+    Attributes:
+        settings: Those of the process; with a logs file, no log's own.
+        logs: Those of each log.
+    """
+
+    settings: Settings
+    logs: tuple[Settings, ...]
+
+    def one(self) -> Settings:
+        """Return the settings of the only log.
+
+        Raises:
+            ConfigError: There are several.
+        """
+        if len(self.logs) > 1:
+            names = ", ".join(log.log_id for log in self.logs)
+            raise ConfigError(f"several logs are here; name one, by --log-id or {_PREFIX}LOG_ID: {names}")
+        return self.logs[0]
+
+
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings from the environment.
+    """Read the settings of one log from the environment.
 
     Args:
         overrides: Settings given on the command line.
 
     Raises:
-        ConfigError: A setting is missing or wrong; its name and the reason, not its value.
+        ConfigError: A setting is missing or wrong; its name and the reason, not its value. Or there are several logs,
+            and none is named.
+    """
+    return load_installation(**overrides).one()
+
+
+def load_installation(**overrides: object) -> Installation:
+    """Read the settings of a process and of every log that it may serve.
+
+    Args:
+        overrides: Settings given on the command line.
+
+    Raises:
+        ConfigError: A setting is missing or wrong; its name and the reason, not its value. Or two logs share what each
+            must have for itself.
     """
     try:
         settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = _PREFIX + str(first["loc"][0] if first["loc"] else "").upper()
-        raise ConfigError(f"{name}: {first['msg']}") from None
+        name, reason = _first(error)
+        raise ConfigError(f"{_PREFIX}{name.upper()}: {reason}") from None
     if settings.insecure_cookies and settings.host not in _LOOPBACK:
         raise ConfigError(f"{_PREFIX}INSECURE_COOKIES is for a loopback address only")
-    return settings
+    if settings.logs is None:
+        return Installation(settings=settings, logs=(settings,))
+    return Installation(settings=settings, logs=_chosen(settings, _logs(settings, settings.logs)))
+
+
+def _first(error: ValidationError) -> tuple[str, str]:
+    first = error.errors(include_input=False, include_url=False)[0]
+    return str(first["loc"][0] if first["loc"] else ""), first["msg"]
+
+
+def _logs(settings: Settings, file: Path) -> tuple[Settings, ...]:
+    entries = read_logs_file(file, known=frozenset(Settings.model_fields) - PROCESS_WIDE)
+    logs = tuple(_log(settings, entry) for entry in entries)
+    require_apart(logs)
+    return logs
+
+
+def _log(settings: Settings, entry: LogEntry) -> Settings:
+    """Return the settings of one entry: its own, then those of the process, but places of its own in any case."""
+    own = {"data_dir": settings.data_dir / entry.log_id, "keys_dir": settings.keys_dir / entry.log_id}
+    common = {"database_url": settings.effective_database_url, "logs": None}
+    try:
+        return Settings(**{**settings.model_dump(), **own, **entry.values, **common})
+    except ValidationError as error:
+        name, reason = _first(error)
+        raise ConfigError(f"{entry.place}.{name}: {reason}") from None
+
+
+def _chosen(settings: Settings, logs: tuple[Settings, ...]) -> tuple[Settings, ...]:
+    """Return the log that the environment or command line names, or all."""
+    if "log_id" not in settings.model_fields_set:
+        return logs
+    chosen = tuple(log for log in logs if log.log_id == settings.log_id)
+    if not chosen:
+        raise ConfigError(f"{_PREFIX}LOG_ID: the file of {_PREFIX}LOGS has no log {settings.log_id}")
+    return chosen
 
 
 def passphrase() -> str | None:

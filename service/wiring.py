@@ -24,7 +24,7 @@ from ledger.bodies import Heartbeat, KeyEvent
 from ledger.catalog import Catalog
 from ledger.clock import Clock, SystemClock
 from ledger.database import open_engine
-from ledger.errors import ConfigError, LedgerError
+from ledger.errors import ConfigError, LedgerError, NotFoundError
 from ledger.integrator import Integrator
 from ledger.keyring import Keyring
 from ledger.keys import load_key
@@ -51,6 +51,7 @@ from policies.registry import Registry
 from service.access import AccessRecorder
 from service.auth import TokenStore
 from service.bundles import LogBundleHistory
+from service.fairness import Places
 from service.health import Metrics, ReadinessProbe
 from service.ingest import Admission, LogIdentity
 from service.keyset import KeySet, introductions, load_key_set
@@ -64,12 +65,16 @@ from service.web.sessions import LoginLinks
 __all__ = [
     "AuditParts",
     "Services",
+    "LogSummary",
+    "SharedParts",
     "build_services",
     "directory_tiles",
     "make_anchor",
     "make_evaluator",
     "make_gateway",
     "open_for_audit",
+    "open_shared",
+    "summarise_logs",
 ]
 
 _log = structlog.get_logger()
@@ -177,6 +182,90 @@ def open_for_audit(settings: Settings, secret: str | None) -> AuditParts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSummary:
+    """How far one log is.
+
+    Attributes:
+        sequenced: Records that have an index; None if the log was never opened.
+        checkpoint: The newest published checkpoint, or None.
+    """
+
+    sequenced: int | None
+    checkpoint: bytes | None
+
+
+def summarise_logs(settings: Settings, log_ids: Sequence[str]) -> dict[str, LogSummary]:
+    """Read how far logs are; the service may be running.
+
+    Args:
+        settings: Which database.
+        log_ids: Which logs.
+
+    Raises:
+        ConfigError: The database or its schema cannot be used.
+        StorageError: The database failed.
+    """
+    database = open_engine(settings.effective_database_url)
+    try:
+        require_current(database)
+        store = SQLLogStore(database)
+        return {log_id: _summarise(store, log_id) for log_id in log_ids}
+    finally:
+        database.dispose()
+
+
+def _summarise(store: SQLLogStore, log_id: str) -> LogSummary:
+    try:
+        return LogSummary(sequenced=store.sequenced_size(log_id), checkpoint=store.checkpoint(log_id))
+    except NotFoundError:
+        return LogSummary(sequenced=None, checkpoint=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedParts:
+    """What all logs of one process have in common. Made by `open_shared` alone; whoever made it closes it."""
+
+    clock: Clock
+    database: Engine
+    evaluator: Evaluator
+
+    def close(self) -> None:
+        """Let threads and connections go."""
+        self.evaluator.close()
+        self.database.dispose()
+
+
+def open_shared(
+    settings: Settings, *, clock: Clock | None = None, migrate: bool = False, connections: int = 5
+) -> SharedParts:
+    """Open what the logs of one process share.
+
+    Args:
+        settings: Which database, and where an SQLite file is.
+        clock: The system's clock if None.
+        migrate: Bring the database to the newest schema; an SQLite database is brought there in any case.
+        connections: Database connections that are kept open.
+
+    Raises:
+        ConfigError: A setting or the database's schema cannot be used.
+        StorageError: The database failed.
+    """
+    _make_data_dir(settings)
+    database = open_engine(settings.effective_database_url, pool_size=connections)
+    if migrate or database.dialect.name == "sqlite":
+        upgrade(database)
+    require_current(database)
+    return SharedParts(clock=clock or SystemClock(), database=database, evaluator=make_evaluator())
+
+
+def _make_data_dir(settings: Settings) -> None:
+    try:
+        settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the data directory cannot be made: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Every part of one running service. Made by `build_services` alone."""
 
@@ -206,6 +295,9 @@ class Services:
     bundle_archives: SQLBundleStore
     pack_signers: Sequence[LocalEnvelopeSigner]
     packs: PackJobs
+    places: Places
+    shared: SharedParts
+    owns_shared: bool
     readiness: ReadinessProbe = field(default_factory=ReadinessProbe)
     enrolment: asyncio.Lock = field(default_factory=asyncio.Lock)
     retirements: Retirements = field(default_factory=Retirements)
@@ -264,8 +356,8 @@ class Services:
     async def _let_go(self) -> None:
         await self.sequencer.stop()
         await self.publishing.stop()
-        await asyncio.to_thread(self.evaluator.close)
-        self.database.dispose()
+        if self.owns_shared:
+            await asyncio.to_thread(self.shared.close)
 
     def _load_keyring(self) -> None:
         for index in self.catalog.of_type(self.identity.log_id, "key"):
@@ -293,40 +385,41 @@ class Services:
 
 
 def build_services(
-    settings: Settings, *, clock: Clock | None = None, allow_simulated: bool = False, migrate: bool = False
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    allow_simulated: bool = False,
+    migrate: bool = False,
+    shared: SharedParts | None = None,
 ) -> Services:
-    """Make every part of a service.
+    """Make every part of a service for one log.
 
     Args:
         settings: What to make.
         clock: The system's clock if None.
         allow_simulated: Accept demonstration keys and simulated clocks; everything then says SIMULATED.
         migrate: Bring the database to the newest schema; an SQLite database is brought there in any case.
+        shared: What other logs of the process use as well; ``clock`` and ``migrate`` are then settled. If None, the
+            service has its own and closes it.
 
     Raises:
         ConfigError: A setting, key or the database's schema cannot be used.
         StorageError: The database failed.
     """
-    clock = clock or SystemClock()
+    clock = shared.clock if shared else clock or SystemClock()
     keys = load_key_set(settings.keys_dir, passphrase())
     if (keys.simulated or clock.simulated) and not allow_simulated:
         raise ConfigError("demonstration keys or clocks: this service writes no real log with them")
     _require_same_names(settings, keys)
-    try:
-        settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"the data directory cannot be made: {error.strerror}") from error
-    database = open_engine(settings.effective_database_url)
-    if migrate or database.dialect.name == "sqlite":
-        upgrade(database)
-    require_current(database)
+    _make_data_dir(settings)
     identity = LogIdentity(
         log_id=settings.log_id,
         tenant=settings.tenant,
         environment=settings.environment,
         simulated=keys.simulated or clock.simulated,
     )
-    store = SQLLogStore(database)
+    parts = shared or open_shared(settings, clock=clock, migrate=migrate)
+    store = SQLLogStore(parts.database)
     store.create_log(
         settings.log_id,
         tenant=settings.tenant,
@@ -335,7 +428,7 @@ def build_services(
         simulated=identity.simulated,
         created_ms=clock.now_ms(),
     )
-    return _assemble(settings, identity, clock, keys, database, store)
+    return _assemble(settings, identity, keys, store, parts, owns_shared=shared is None)
 
 
 def _require_same_names(settings: Settings, keys: KeySet) -> None:
@@ -352,9 +445,15 @@ def _require_same_names(settings: Settings, keys: KeySet) -> None:
 
 
 def _assemble(
-    settings: Settings, identity: LogIdentity, clock: Clock, keys: KeySet, database: Engine, store: SQLLogStore
+    settings: Settings,
+    identity: LogIdentity,
+    keys: KeySet,
+    store: SQLLogStore,
+    shared: SharedParts,
+    *,
+    owns_shared: bool,
 ) -> Services:
-    log_id = identity.log_id
+    log_id, clock, database, evaluator = identity.log_id, shared.clock, shared.database, shared.evaluator
     tiles = DirectoryTileStore(settings.data_dir / "logs")
     catalog = SQLCatalog(database)
     reader = EntryReader(store, tiles, log_id)
@@ -398,7 +497,6 @@ def _assemble(
         on_record=take_key,
     )
     tokens = TokenStore(database, clock)
-    evaluator = make_evaluator()
     archives = SQLBundleStore(database, clock)
     registry = Registry(
         log_id=log_id,
@@ -434,4 +532,7 @@ def _assemble(
         bundle_archives=archives,
         packs=PackJobs(PackStore(database, settings.data_dir / "packs", log_id), clock),
         pack_signers=[LocalEnvelopeSigner(key) for key in keys.pack],
+        places=Places(settings.max_requests),
+        shared=shared,
+        owns_shared=owns_shared,
     )

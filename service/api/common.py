@@ -1,4 +1,8 @@
-"""What the routes share: the services, the caller, bounded bodies, JSON answers."""
+"""What the routes share: the caller and his log, bounded bodies, JSON answers.
+
+Which log a request is for is decided here, once: by its token (`authenticated`), or by its path (`log_of_path`). The
+routes are given that log's `Services` and know of no other.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,25 @@ from starlette.requests import ClientDisconnect
 
 from ledger.errors import NotFoundError
 from service.auth import Caller, Permission, require
+from service.fairness import current_log
+from service.hosting import Hosting
 from service.problems import Problem, UnauthenticatedError
 from service.wiring import Services
 
 __all__ = [
     "PROBLEMS",
+    "HostingDep",
     "RequestBody",
     "ServicesDep",
     "authenticated",
+    "bearer_of",
+    "hosting_of",
     "json_response",
+    "log_of_path",
     "permitted",
     "read_body",
     "services_of",
+    "work_for",
 ]
 
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
@@ -55,13 +66,25 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def services_of(request: Request) -> Services:
-    """Return the services that the application was made with."""
-    services: Services = request.app.state.services
-    return services
+def hosting_of(request: Request) -> Hosting:
+    """Return the hosting that the application was made with."""
+    hosting: Hosting = request.app.state.hosting
+    return hosting
 
 
-ServicesDep = Annotated[Services, Depends(services_of)]
+HostingDep = Annotated[Hosting, Depends(hosting_of)]
+
+
+def bearer_of(request: Request) -> str | None:
+    """Return the bearer token that a request carries, or None."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def work_for(request: Request, services: Services) -> None:
+    """Note which log a request is for: its metrics count the request, its share of the threads bears it."""
+    request.state.services = services
+    current_log.set(services.identity.log_id)
 
 
 async def authenticated(request: Request) -> Caller:
@@ -70,20 +93,62 @@ async def authenticated(request: Request) -> Caller:
     Raises:
         UnauthenticatedError: There is none, or it is not valid.
         NotFoundError: It is for a log that this service does not have.
+        StateError: Its log is not open.
     """
     known: Caller | None = getattr(request.state, "caller", None)
     if known is not None:
         return known
-    header = request.headers.get("authorization", "")
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not token:
+    token = bearer_of(request)
+    if token is None:
         raise UnauthenticatedError("a token is needed: Authorization: Bearer ts1.…")
-    services = services_of(request)
-    caller = await asyncio.to_thread(services.tokens.authenticate, token.strip())
-    if caller.log_id != services.identity.log_id:
-        raise NotFoundError("this service has no such log")
+    hosting = hosting_of(request)
+    caller = await asyncio.to_thread(hosting.tokens.authenticate, token)
+    # INVARIANT 12: the token names the log; nothing else of a request can lead to another one.
+    work_for(request, hosting.find(caller.log_id))
     request.state.caller = caller
     return caller
+
+
+async def services_of(request: Request) -> Services:
+    """Return the parts of the caller's log.
+
+    Raises:
+        UnauthenticatedError: There is no valid token.
+    """
+    await authenticated(request)
+    services: Services = request.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+
+
+async def log_of_path(request: Request, log_id: str, permission: Permission, *, public: bool) -> Services:
+    """Return the parts of the log that a path names, for whoever may see it.
+
+    Args:
+        request: Who asks.
+        log_id: As the path has it.
+        permission: What a caller needs, where the log is not public.
+        public: Whether this is something that a public log shows to everybody.
+
+    Raises:
+        NotFoundError: The caller has no such log, whether there is one or not.
+        UnauthenticatedError: A token is needed, whether there is such a log or not.
+        ForbiddenError: The caller's role does not hold the permission.
+    """
+    hosting = hosting_of(request)
+    if hosting.only is not None:
+        hosting.find(log_id)
+    if public and hosting.is_open(log_id) and hosting.find(log_id).settings.public_log:
+        work_for(request, hosting.find(log_id))
+        return hosting.find(log_id)
+    caller = await authenticated(request)
+    # INVARIANT 12: a stranger's token does not learn which other logs there are.
+    if caller.log_id != log_id:
+        raise NotFoundError("this service has no such log")
+    require(caller, permission)
+    return hosting.find(log_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +179,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     Raises:
         Problem: It is larger (413), took too long (408), or broke off (400).
     """
-    seconds = services_of(request).settings.max_body_seconds
+    seconds = hosting_of(request).settings.max_body_seconds
     try:
         async with asyncio.timeout(seconds):
             return await _read(request, limit_bytes)

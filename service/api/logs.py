@@ -11,10 +11,10 @@ from fastapi.responses import Response
 
 from ledger.errors import MalformedError, NotFoundError
 from ledger.tiles import BUNDLE_LEVEL, CHECKPOINT_PATH, TileCoordinate, parse_tile_path
-from service.api.common import PROBLEMS, ServicesDep, authenticated
+from service.api.common import PROBLEMS, authenticated, log_of_path
 from service.api.description import asks
 from service.api.routing import ServiceRoute
-from service.auth import Caller, Permission, require
+from service.auth import Caller, Permission
 from service.wiring import Services
 
 __all__ = ["router"]
@@ -22,15 +22,6 @@ __all__ = ["router"]
 router = APIRouter(tags=["log"], responses=PROBLEMS, route_class=ServiceRoute)
 
 _LogId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-
-
-async def _check(request: Request, services: Services, log_id: str, permission: Permission) -> None:
-    if log_id != services.identity.log_id:
-        raise NotFoundError("this service has no such log")
-    # INVARIANT 12: log endpoints need a token unless the operator makes the log public; entries always do.
-    if services.settings.public_log and permission is Permission.READ_LOG:
-        return
-    require(await authenticated(request), permission)
 
 
 def _cache(services: Services, directives: str) -> str:
@@ -43,9 +34,9 @@ def _cache(services: Services, directives: str) -> str:
     response_description="The checkpoint, a signed note.",
     openapi_extra=asks(Permission.READ_LOG),
 )
-async def get_checkpoint(request: Request, services: ServicesDep, log_id: _LogId) -> Response:
+async def get_checkpoint(request: Request, log_id: _LogId) -> Response:
     """Return the exposed checkpoint, a signed note."""
-    await _check(request, services, log_id, Permission.READ_LOG)
+    services = await log_of_path(request, log_id, Permission.READ_LOG, public=True)
     data = await asyncio.to_thread(services.tiles.get, log_id, CHECKPOINT_PATH)
     headers = {"Cache-Control": _cache(services, "max-age=1")}
     return Response(data, media_type="text/plain; charset=utf-8", headers=headers)
@@ -57,7 +48,7 @@ async def get_checkpoint(request: Request, services: ServicesDep, log_id: _LogId
     response_description="The tile's or entry bundle's bytes.",
     openapi_extra=asks(Permission.READ_LOG),
 )
-async def get_tile(request: Request, services: ServicesDep, log_id: _LogId, path: str) -> Response:
+async def get_tile(request: Request, log_id: _LogId, path: str) -> Response:
     """Return a tile's or bundle's bytes; they never change. Bundles are for whole-log auditors; that is recorded."""
     try:
         coordinate = parse_tile_path(f"tile/{path}")
@@ -65,7 +56,8 @@ async def get_tile(request: Request, services: ServicesDep, log_id: _LogId, path
         raise NotFoundError("no such tile") from None
     is_bundle = coordinate.level == BUNDLE_LEVEL
     permission = Permission.READ_ENTRIES if is_bundle else Permission.READ_LOG
-    await _check(request, services, log_id, permission)
+    # INVARIANT 12: log endpoints need a token unless the operator makes the log public; entries always do.
+    services = await log_of_path(request, log_id, permission, public=not is_bundle)
     data = await asyncio.to_thread(services.tiles.get, log_id, coordinate.path)
     if is_bundle:
         await _record_export(services, await authenticated(request), coordinate, data)

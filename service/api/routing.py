@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 from fastapi import Request
@@ -70,6 +71,10 @@ class ServiceRoute(APIRoute):
                 await check(request)
             if len(request.query_params.multi_items()) != len(request.query_params):
                 raise MalformedError("a parameter is given twice")
-            return await handler(_BoundedRequest(request.scope, request.receive, self.max_json_bytes))
+            bounded = _BoundedRequest(request.scope, request.receive, self.max_json_bytes)
+            services = getattr(request.state, "services", None)
+            # A log that fills its places is refused before a body is read; other logs have places of their own.
+            with services.places.take() if services is not None else nullcontext():
+                return await handler(bounded)
 
         return handle

@@ -14,6 +14,7 @@ from ledger.auditor import Auditor, AuditReport, Finding
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError
 from ledger.trust import TrustPolicy, parse_trust_policy
+from service.cli.options import log_id_option
 from service.cli.output import ExitCode, counted, echo_json, json_option, say, with_exit_codes
 from service.settings import load_settings, passphrase
 
@@ -51,12 +52,12 @@ def _progress(*, show: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def _installation_auditor(
-    trust: TrustPolicy | None, known: list[bytes], progress: Callable[[int, int], None]
+    log_id: str | None, trust: TrustPolicy | None, known: list[bytes], progress: Callable[[int, int], None]
 ) -> tuple[Auditor, Callable[[], None]]:
     """Return an auditor over the installation that the settings name, and what closes it."""
     from service.wiring import open_for_audit
 
-    settings = load_settings()
+    settings = load_settings(log_id=log_id)
     parts = open_for_audit(settings, passphrase())
     policy = trust or read_trust(settings.keys_dir / "trust.policy")
     # Every copy: of a log that was put back and published anew, only those from before contradict it.
@@ -91,9 +92,10 @@ def _directory_auditor(
 )
 @click.option("--trust", type=_FILE, help="Trust policy; without it, the one beside the installation's keys.")
 @click.option("--known", type=_FILE, multiple=True, help="A checkpoint that you kept; may be repeated.")
+@log_id_option
 @json_option
 @with_exit_codes
-def audit(log: Path | None, trust: Path | None, known: tuple[Path, ...], *, as_json: bool) -> None:
+def audit(log: Path | None, trust: Path | None, known: tuple[Path, ...], log_id: str | None, *, as_json: bool) -> None:
     """Audit a log: entries, tiles, root, signatures, projection, vault, anchor, completeness.
 
     Nothing is repaired. Exit status 1 if anything is found, 4 if nothing could be audited.
@@ -104,7 +106,7 @@ def audit(log: Path | None, trust: Path | None, known: tuple[Path, ...], *, as_j
         if log is not None:
             report = _directory_auditor(log.resolve(), policy, kept, progress).audit()
         else:
-            auditor, close = _installation_auditor(policy, kept, progress)
+            auditor, close = _installation_auditor(log_id, policy, kept, progress)
             try:
                 report = auditor.audit()
             finally:

@@ -17,6 +17,7 @@ from ledger.clock import SystemClock
 from ledger.errors import ConfigError, MalformedError
 from ledger.files import create_durably
 from ledger.notes import decode_base64, encode_base64
+from service.cli.options import log_id_option
 from service.cli.output import echo_json, json_option, say, with_exit_codes
 from service.keyset import (
     KEY_FILES,
@@ -215,9 +216,10 @@ def restore(file: Path, directory: Path, backup_passphrase: str, *, as_json: boo
 @click.option(
     "--lifetime-days", type=click.IntRange(1, 3650), default=None, help="How long it counts; for ever if left out."
 )
+@log_id_option
 @json_option
 @with_exit_codes
-def token(role: str, name: str, lifetime_days: int | None, *, as_json: bool) -> None:
+def token(role: str, name: str, lifetime_days: int | None, log_id: str | None, *, as_json: bool) -> None:
     """Issue a token on the service's own machine, for a first administrator.
 
     Reads the service's settings (TALLYSTICK_DATA_DIR, …). Afterwards issue tokens through the API, which records it.
@@ -226,8 +228,8 @@ def token(role: str, name: str, lifetime_days: int | None, *, as_json: bool) -> 
     from migrations.schema import require_current
     from service.auth import TokenStore
 
-    settings = load_settings()
-    _require_database(settings)
+    settings = load_settings(log_id=log_id)
+    settings.require_database()
     engine = open_engine(settings.effective_database_url)
     require_current(engine)
     issued = TokenStore(engine, SystemClock()).issue(settings.log_id, Role(role), name, lifetime_days=lifetime_days)
@@ -236,10 +238,3 @@ def token(role: str, name: str, lifetime_days: int | None, *, as_json: bool) -> 
         echo_json({"name": name, "role": role, "token": issued})
     else:
         say(issued)
-
-
-def _require_database(settings: Settings) -> None:
-    """Refuse to look for tokens in an SQLite file that nobody has made."""
-    _, is_sqlite, name = settings.effective_database_url.partition("sqlite:///")
-    if is_sqlite and name and not Path(name).is_file():
-        raise ConfigError(f"there is no database yet at {name}: run `tallystick migrate` or `tallystick serve` first")

@@ -9,6 +9,7 @@ from service.cli.demo import demo
 from service.cli.evidence import evidence, verify
 from service.cli.gateway import gateway
 from service.cli.keys import keys
+from service.cli.logs import logs
 from service.cli.output import ExitCode
 from service.cli.policy import policy
 from service.cli.records import find, open_payload, replay, session
@@ -34,6 +35,7 @@ for command in (
     keys,
     serve,
     migrate,
+    logs,
     find,
     session,
     replay,

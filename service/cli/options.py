@@ -8,7 +8,12 @@ from typing import Final
 
 import click
 
-__all__ = ["DECISION_ID", "REVISION", "SESSION_ID", "Spelt", "milliseconds", "utc"]
+__all__ = ["DECISION_ID", "REVISION", "SESSION_ID", "Spelt", "log_id_option", "milliseconds", "utc"]
+
+log_id_option = click.option(
+    "--log-id", default=None, help="Which log, where TALLYSTICK_LOGS names several; or TALLYSTICK_LOG_ID."
+)
+"""For commands that work on an installation; `service.settings.load_settings` takes it."""
 
 
 def utc(time_ms: int) -> str:

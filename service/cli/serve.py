@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 
 import click
 import structlog
 
 from service.cli.output import echo_json, json_option, say, with_exit_codes
 from service.failures import LibraryHandler
-from service.settings import load_settings
+from service.settings import Installation, Settings, load_installation
 
 __all__ = ["configure_logging", "migrate", "serve"]
 
@@ -51,21 +52,20 @@ def serve(place: str | None, *, with_migration: bool) -> None:
 
     from service.app import create_app
     from service.cli.serving import STOP_SECONDS, listen, serve_until_stopped
-    from service.keyset import unprotected_keys
-    from service.wiring import build_services
+    from service.hosting import open_hosting
 
     configure_logging()
     log = structlog.get_logger()
-    settings = load_settings(listen=place)
-    for warning in settings.warnings():
-        log.warning("weaker_than_production", detail=warning)
-    services = build_services(settings, migrate=with_migration)
-    if unprotected_keys(settings.keys_dir):
-        log.warning("weaker_than_production", detail=_UNPROTECTED)
+    installation = load_installation(listen=place)
+    settings = installation.settings
+    hosting = open_hosting(installation, migrate=with_migration)
+    for one in installation.logs:
+        for warning in _warnings(one):
+            log.warning("weaker_than_production", log_id=one.log_id, detail=warning)
     listening = listen(settings.host, settings.port)
     host, port = listening.getsockname()[:2]
     config = uvicorn.Config(
-        create_app(services),
+        create_app(hosting),
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -79,13 +79,28 @@ def serve(place: str | None, *, with_migration: bool) -> None:
         serve_until_stopped(
             config,
             listening,
-            start=services.start,
-            stop=services.stop,
-            ready=lambda: log.info(
-                "serving", origin=settings.origin, log_id=settings.log_id, listen=f"{host}:{port}", host=host, port=port
-            ),
+            start=hosting.start,
+            stop=hosting.stop,
+            ready=lambda: log.info("serving", **_names(installation), listen=f"{host}:{port}", host=host, port=port),
         )
     )
+
+
+def _warnings(settings: Settings) -> list[str]:
+    from service.keyset import unprotected_keys
+
+    found = settings.warnings()
+    # Keys that cannot be read are told of when their log opens.
+    with suppress(OSError):
+        if unprotected_keys(settings.keys_dir):
+            found.append(_UNPROTECTED)
+    return found
+
+
+def _names(installation: Installation) -> dict[str, object]:
+    if len(installation.logs) > 1:
+        return {"logs": [log.log_id for log in installation.logs]}
+    return {"origin": installation.one().origin, "log_id": installation.one().log_id}
 
 
 @click.command()
@@ -96,7 +111,7 @@ def migrate(*, as_json: bool) -> None:
     from ledger.database import open_engine
     from migrations.schema import upgrade
 
-    settings = load_settings()
+    settings = load_installation().settings
     if not settings.database_url:
         settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     engine = open_engine(settings.effective_database_url)

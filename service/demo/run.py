@@ -104,6 +104,7 @@ class Demo:
         listening = listen(_PORT)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         settings = load_settings(
+            logs="",
             data_dir=self.folder / "data",
             keys_dir=self.folder / "keys",
             database_url="",

@@ -15,7 +15,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from service.web.guard import DashboardDep, PageRoute, visitor
+from service.web.guard import LobbyDep, PageRoute, seat_of
 
 __all__ = ["Answer", "Body", "Group", "Operation", "Parameter", "groups_of", "router"]
 
@@ -271,8 +271,10 @@ def groups_of(document: _Schema, base_url: str) -> tuple[Group, ...]:
 
 
 @router.get("/docs/api")
-async def show_api(request: Request, dashboard: DashboardDep) -> Response:
+async def show_api(request: Request, lobby: LobbyDep) -> Response:
     """Describe the API; like the OpenAPI document itself, to everybody."""
-    groups = groups_of(request.app.openapi(), dashboard.services.settings.external_url)
-    session = await visitor(request)
-    return dashboard.pages.page("api.html", session=session, path=request.url.path, groups=groups)
+    groups = groups_of(request.app.openapi(), lobby.hosting.settings.external_url)
+    seat = await seat_of(request)
+    pages = seat.dashboard.pages if seat else lobby.strangers
+    session = seat.session if seat else None
+    return pages.page("api.html", session=session, path=request.url.path, groups=groups)

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 from urllib.parse import urlencode
 
 from fastapi import Depends, Request
@@ -20,27 +20,32 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from ledger.errors import TallystickError
+from service.api.common import work_for
 from service.auth import Permission, require
+from service.hosting import Hosting
 from service.problems import Problem, UnauthenticatedError, kind_of
 from service.web.assets import Assets
 from service.web.cookies import Cookies
 from service.web.counts import RecentCounts
 from service.web.records import RecordCache
 from service.web.rendering import PAGE_HEADERS, Pages
-from service.web.sessions import LoginLinks, WebSession, WebSessions
+from service.web.sessions import LoginLinks, WebSession, WebSessions, log_of_secret
 from service.web.throttle import LoginThrottle
 from service.wiring import Services
 
 __all__ = [
     "Dashboard",
     "DashboardDep",
+    "Lobby",
+    "LobbyDep",
     "LoginNeededError",
     "PageRoute",
     "ReaderDep",
-    "dashboard_of",
+    "Seat",
+    "lobby_of",
     "redirect",
     "safe_next",
-    "visitor",
+    "seat_of",
 ]
 
 # Pages that a visitor may be sent to after logging in: ours, spelt as we spell them, nothing else.
@@ -52,54 +57,106 @@ _MAX_NEXT_CHARS: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dashboard:
-    """The parts of the dashboard beside the services. Made by `routes.install` alone."""
+    """The parts of one log's dashboard beside its services. Made by `service.web.lobby` alone."""
 
     services: Services
-    assets: Assets
     pages: Pages
-    cookies: Cookies
     sessions: WebSessions
     links: LoginLinks
-    throttle: LoginThrottle
     counts: RecentCounts
     records: RecordCache
 
 
-def dashboard_of(request: Request) -> Dashboard:
-    """Return the dashboard that the application was made with."""
-    dashboard: Dashboard = request.app.state.dashboard
-    return dashboard
+class Lobby(Protocol):
+    """What the dashboard has for whoever has not said yet which log he is for; see `service.web.lobby`.
+
+    Attributes:
+        hosting: The logs.
+        assets: Static files.
+        cookies: Their names and flags.
+        throttle: Of failed logins.
+    """
+
+    hosting: Hosting
+    assets: Assets
+    cookies: Cookies
+    throttle: LoginThrottle
+
+    @property
+    def strangers(self) -> Pages:
+        """Pages for visitors without a login."""
+        ...
+
+    def dashboard(self, log_id: str | None) -> Dashboard | None:
+        """Return the dashboard of a log, or None if there is no such log, or it is not open.
+
+        Args:
+            log_id: As a token, link or cookie names it; whatever it is, the only log's dashboard where there is one.
+        """
+        ...
 
 
-DashboardDep = Annotated[Dashboard, Depends(dashboard_of)]
+def lobby_of(request: Request) -> Lobby:
+    """Return the lobby that the application was made with."""
+    lobby: Lobby = request.app.state.lobby
+    return lobby
+
+
+LobbyDep = Annotated[Lobby, Depends(lobby_of)]
 
 
 class LoginNeededError(TallystickError):
     """The page is for those who are logged in."""
 
 
-async def visitor(request: Request) -> WebSession | None:
-    """Return the visitor's session, or None if there is none (any more)."""
-    dashboard = dashboard_of(request)
-    session_id = dashboard.cookies.session(request.cookies)
-    if session_id is None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A visitor who is logged in, at the dashboard of his log."""
+
+    dashboard: Dashboard
+    session: WebSession
+
+
+async def seat_of(request: Request) -> Seat | None:
+    """Return where a visitor is logged in, or None if he is not (any more)."""
+    lobby = lobby_of(request)
+    session_id = lobby.cookies.session(request.cookies)
+    # INVARIANT 12: the session names the log, and its row is sought among that log's alone.
+    dashboard = None if session_id is None else lobby.dashboard(log_of_secret(session_id))
+    if session_id is None or dashboard is None:
         return None
     try:
-        return await asyncio.to_thread(dashboard.sessions.find, session_id)
+        session = await asyncio.to_thread(dashboard.sessions.find, session_id)
     except UnauthenticatedError:
         return None
+    work_for(request, dashboard.services)
+    return Seat(dashboard=dashboard, session=session)
 
 
-async def _reader(request: Request) -> WebSession:
-    session = await visitor(request)
-    if session is None:
+async def _seated(request: Request) -> Seat:
+    seat = await seat_of(request)
+    if seat is None:
         raise LoginNeededError("log in to see this page")
-    require(session.caller, Permission.READ_DECISIONS)
-    return session
+    require(seat.session.caller, Permission.READ_DECISIONS)
+    return seat
+
+
+_SeatDep = Annotated[Seat, Depends(_seated)]
+
+
+def _reader(seat: _SeatDep) -> WebSession:
+    return seat.session
+
+
+def _dashboard(seat: _SeatDep) -> Dashboard:
+    return seat.dashboard
 
 
 ReaderDep = Annotated[WebSession, Depends(_reader)]
 """The session of a visitor who may read decisions."""
+
+DashboardDep = Annotated[Dashboard, Depends(_dashboard)]
+"""The dashboard of the log that such a visitor is logged in to."""
 
 
 def safe_next(path: str) -> str:
@@ -146,8 +203,9 @@ class PageRoute(APIRoute):
                 if described is None:
                     raise
                 status, title, detail = described
-                pages = dashboard_of(request).pages
-                session = await visitor(request)
+                seat = await seat_of(request)
+                pages = seat.dashboard.pages if seat else lobby_of(request).strangers
+                session = seat.session if seat else None
                 values = {"title": title, "detail": detail, "code": status}
                 return pages.page("error.html", session=session, path=request.url.path, status=status, **values)
 

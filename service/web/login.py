@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import structlog
@@ -11,11 +12,13 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from ledger.errors import LedgerError
-from service.auth import Caller
+from service.api.common import work_for
+from service.auth import Caller, log_of_token
 from service.problems import ForbiddenError, UnauthenticatedError
 from service.web.forms import CSRF_FIELD, check_secret, read_form, require_same_origin
-from service.web.guard import Dashboard, DashboardDep, PageRoute, redirect, safe_next, visitor
-from service.web.sessions import may_log_in
+from service.web.guard import Dashboard, Lobby, LobbyDep, PageRoute, redirect, safe_next, seat_of
+from service.web.sessions import log_of_secret, may_log_in
+from service.wiring import Services
 
 __all__ = ["router"]
 
@@ -24,7 +27,7 @@ _log = structlog.get_logger()
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _TARGET: Final = "dashboard"
-_Code = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{43}$")]
+_Code = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\.[A-Za-z0-9_-]{43}$")]
 _Next = Annotated[str, Query(max_length=1024)]
 
 
@@ -33,21 +36,19 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-def _form_page(
-    request: Request, dashboard: Dashboard, template: str, *, status: int = 200, **values: object
-) -> Response:
+def _form_page(request: Request, lobby: Lobby, template: str, *, status: int = 200, **values: object) -> Response:
     """Return a page with a form for visitors without a session; cookie and form carry the same secret."""
-    secret = dashboard.cookies.form_secret(request.cookies) or secrets.token_urlsafe(32)
-    response = dashboard.pages.page(template, session=None, path=request.url.path, status=status, csrf=secret, **values)
-    dashboard.cookies.set_form_secret(response, secret)
+    secret = lobby.cookies.form_secret(request.cookies) or secrets.token_urlsafe(32)
+    response = lobby.strangers.page(template, session=None, path=request.url.path, status=status, csrf=secret, **values)
+    lobby.cookies.set_form_secret(response, secret)
     return response
 
 
-async def _checked_form(request: Request, dashboard: Dashboard) -> dict[str, str]:
+async def _checked_form(request: Request, lobby: Lobby) -> dict[str, str]:
     """Return the fields of a form that our own page sent, for a visitor without a session."""
-    require_same_origin(request.headers, dashboard.services.settings.external_url)
+    require_same_origin(request.headers, lobby.hosting.settings.external_url)
     form = await read_form(request)
-    secret = dashboard.cookies.form_secret(request.cookies)
+    secret = lobby.cookies.form_secret(request.cookies)
     if secret is None:
         raise ForbiddenError(
             "the browser sent no cookie with the form; it must take cookies, and reach this page by HTTPS unless the "
@@ -59,125 +60,171 @@ async def _checked_form(request: Request, dashboard: Dashboard) -> dict[str, str
 
 def _login_page(
     request: Request,
-    dashboard: Dashboard,
+    lobby: Lobby,
     *,
     wanted: str = "/",
     status: int = 200,
     error: str = "",
     notice: str = "",
 ) -> Response:
-    return _form_page(
-        request, dashboard, "login.html", status=status, wanted=safe_next(wanted), error=error, notice=notice
-    )
+    return _form_page(request, lobby, "login.html", status=status, wanted=safe_next(wanted), error=error, notice=notice)
 
 
 @router.get("/login")
 async def show_login(
-    request: Request, dashboard: DashboardDep, wanted: Annotated[str, Query(alias="next")] = "/", said: str = ""
+    request: Request, lobby: LobbyDep, wanted: Annotated[str, Query(alias="next")] = "/", said: str = ""
 ) -> Response:
     """Show the login form, or go on where there is a login already."""
-    if await visitor(request) is not None:
+    if await seat_of(request) is not None:
         return redirect(safe_next(wanted))
     notice = "You are logged out." if said == "logged-out" else ""
-    return _login_page(request, dashboard, wanted=wanted, notice=notice)
+    return _login_page(request, lobby, wanted=wanted, notice=notice)
 
 
-async def _refused(
-    request: Request, dashboard: Dashboard, result: str, error: str, *, wanted: str = "/", caller: Caller | None = None
-) -> Response:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    """A failed login.
+
+    Attributes:
+        log_id: The log that was named, true or made up.
+        result: What its record says.
+        error: What the visitor reads.
+        wanted: Where he wanted to go.
+        caller: Whose token it was, if it was anybody's.
+    """
+
+    log_id: str | None
+    result: str
+    error: str
+    wanted: str = "/"
+    caller: Caller | None = None
+
+
+async def _refused(request: Request, lobby: Lobby, refusal: _Refusal) -> Response:
     """Answer a failed login: counted and recorded, or told to wait where so many failed that the log has to be spared.
 
-    Only failures wait. Behind a proxy all people share an address, and nobody's failures may shut the others out.
+    Only failures wait. Behind a proxy all people share an address, and nobody's failures may shut the others out. A
+    failure is recorded in the log that was named; what named none of ours is recorded nowhere, and looks the same.
     """
-    services = dashboard.services
-    address, now_ms = _address(request), services.clock.now_ms()
-    if seconds := dashboard.throttle.wait_seconds(address, now_ms):
-        patience = f"{error} Too many logins have failed from your address: wait {seconds} seconds between attempts."
-        response = _login_page(request, dashboard, wanted=wanted, status=429, error=patience)
+    address, now_ms = _address(request), lobby.hosting.clock.now_ms()
+    if seconds := lobby.throttle.wait_seconds(address, now_ms):
+        patience = (
+            f"{refusal.error} Too many logins have failed from your address: wait {seconds} seconds between attempts."
+        )
+        response = _login_page(request, lobby, wanted=refusal.wanted, status=429, error=patience)
         response.headers["Retry-After"] = str(seconds)
         return response
-    if not dashboard.throttle.failed(address, now_ms):
-        _log.warning("failed_login_not_recorded", result=result)
-    elif caller is None:
-        await services.access.record([services.access.stranger_draft(address, "login", _TARGET, result=result)])
+    dashboard = lobby.dashboard(refusal.log_id)
+    named = "" if dashboard is None else dashboard.services.identity.log_id
+    if not lobby.throttle.failed(address, now_ms, log_id=named) or dashboard is None:
+        _log.warning("failed_login_not_recorded", result=refusal.result)
     else:
-        await services.access.record([services.access.draft(caller, "login", _TARGET, result=result)])
-    return _login_page(request, dashboard, wanted=wanted, status=403, error=error)
+        await _record_refusal(dashboard.services, address, refusal)
+    return _login_page(request, lobby, wanted=refusal.wanted, status=403, error=refusal.error)
 
 
-async def _begin(request: Request, dashboard: Dashboard, caller: Caller, wanted: str) -> Response:
+async def _record_refusal(services: Services, address: str, refusal: _Refusal) -> None:
+    access = services.access
+    if refusal.caller is None:
+        draft = access.stranger_draft(address, "login", _TARGET, result=refusal.result)
+    else:
+        draft = access.draft(refusal.caller, "login", _TARGET, result=refusal.result)
+    await access.record([draft])
+
+
+async def _begin(request: Request, lobby: Lobby, dashboard: Dashboard, caller: Caller, wanted: str) -> Response:
     """Log a caller in: record first, then a new session; a session that the browser had before ends."""
     services = dashboard.services
+    work_for(request, services)
     await services.access.record([services.access.draft(caller, "login", _TARGET)])
-    before = dashboard.cookies.session(request.cookies)
-    if before is not None:
-        await asyncio.to_thread(dashboard.sessions.end, before)
+    before = lobby.cookies.session(request.cookies)
+    earlier = None if before is None else lobby.dashboard(log_of_secret(before))
+    if before is not None and earlier is not None:
+        await asyncio.to_thread(earlier.sessions.end, before)
     session_id = await asyncio.to_thread(dashboard.sessions.begin, caller)
     response = redirect(safe_next(wanted))
-    dashboard.cookies.set_session(response, session_id)
+    lobby.cookies.set_session(response, session_id)
     return response
 
 
-def _authenticate(dashboard: Dashboard, token: str) -> Caller:
-    return dashboard.services.tokens.authenticate(token)
+def _dashboard_of(lobby: Lobby, caller: Caller) -> Dashboard:
+    """Return the dashboard of a caller's log.
+
+    Raises:
+        ForbiddenError: The caller is an enforcer.
+        UnauthenticatedError: The log is none of this process, or not open.
+    """
+    dashboard = lobby.dashboard(caller.log_id)
+    if dashboard is None:
+        raise UnauthenticatedError("the token is unknown, expired or revoked")
+    may_log_in(caller, dashboard.services.identity.log_id)
+    return dashboard
 
 
 @router.post("/login")
-async def log_in(request: Request, dashboard: DashboardDep) -> Response:
+async def log_in(request: Request, lobby: LobbyDep) -> Response:
     """Log in with a token."""
-    form = await _checked_form(request, dashboard)
-    wanted = form.get("next", "/")
-    caller: Caller | None = None
+    form = await _checked_form(request, lobby)
+    wanted, token = form.get("next", "/"), form.get("token", "").strip()
+    log_id, known = log_of_token(token), None
     try:
-        caller = await asyncio.to_thread(_authenticate, dashboard, form.get("token", "").strip())
-        may_log_in(caller, dashboard.services.identity.log_id)
+        known = caller = await asyncio.to_thread(lobby.hosting.tokens.authenticate, token)
+        dashboard = _dashboard_of(lobby, caller)
     except UnauthenticatedError:
         error = "This token is unknown, expired or revoked. Check that you copied all of it."
-        return await _refused(request, dashboard, "unknown_token", error, wanted=wanted)
+        refusal = _Refusal(log_id=log_id, result="unknown_token", error=error, wanted=wanted)
+        return await _refused(request, lobby, refusal)
     except ForbiddenError:
         error = "This is an enforcer's token: it writes records and opens no dashboard."
-        return await _refused(request, dashboard, "role_refused", error, wanted=wanted, caller=caller)
-    return await _begin(request, dashboard, caller, wanted)
+        refusal = _Refusal(log_id=log_id, result="role_refused", error=error, wanted=wanted, caller=known)
+        return await _refused(request, lobby, refusal)
+    return await _begin(request, lobby, dashboard, caller, wanted)
 
 
 _DEAD_LINK: Final = "This login link was used before or has expired. Log in with a token, or ask for another link."
 
 
 @router.get("/login/link/{code}")
-async def show_link(request: Request, dashboard: DashboardDep, code: _Code) -> Response:
+async def show_link(request: Request, lobby: LobbyDep, code: _Code) -> Response:
     """Ask whether to log in; looking at the page, as a link preview does, does not spend the link."""
-    if not await asyncio.to_thread(dashboard.links.is_open, code):
-        return _login_page(request, dashboard, status=403, error=_DEAD_LINK)
-    return _form_page(request, dashboard, "link.html", code=code)
+    dashboard = lobby.dashboard(log_of_secret(code))
+    if dashboard is None or not await asyncio.to_thread(dashboard.links.is_open, code):
+        return _login_page(request, lobby, status=403, error=_DEAD_LINK)
+    return _form_page(request, lobby, "link.html", code=code)
 
 
 @router.post("/login/link/{code}")
-async def follow_link(request: Request, dashboard: DashboardDep, code: _Code) -> Response:
+async def follow_link(request: Request, lobby: LobbyDep, code: _Code) -> Response:
     """Log in with a link, once."""
-    await _checked_form(request, dashboard)
+    await _checked_form(request, lobby)
+    log_id = log_of_secret(code)
+    dead = _Refusal(log_id=log_id, result="dead_link", error=_DEAD_LINK)
+    dashboard = lobby.dashboard(log_id)
+    if dashboard is None:
+        return await _refused(request, lobby, dead)
     try:
         caller = await asyncio.to_thread(dashboard.links.spend, code)
     except UnauthenticatedError:
-        return await _refused(request, dashboard, "dead_link", _DEAD_LINK)
-    return await _begin(request, dashboard, caller, "/")
+        return await _refused(request, lobby, dead)
+    return await _begin(request, lobby, dashboard, caller, "/")
 
 
 @router.post("/logout")
-async def log_out(request: Request, dashboard: DashboardDep) -> Response:
+async def log_out(request: Request, lobby: LobbyDep) -> Response:
     """End the session."""
-    require_same_origin(request.headers, dashboard.services.settings.external_url)
-    session = await visitor(request)
-    if session is not None:
+    require_same_origin(request.headers, lobby.hosting.settings.external_url)
+    seat = await seat_of(request)
+    if seat is not None:
         form = await read_form(request)
-        check_secret(session.csrf, form.get(CSRF_FIELD))
-        session_id = dashboard.cookies.session(request.cookies) or ""
-        await asyncio.to_thread(dashboard.sessions.end, session_id)
-        services = dashboard.services
+        check_secret(seat.session.csrf, form.get(CSRF_FIELD))
+        session_id = lobby.cookies.session(request.cookies) or ""
+        await asyncio.to_thread(seat.dashboard.sessions.end, session_id)
+        services = seat.dashboard.services
         try:
-            await services.access.record([services.access.draft(session.caller, "logout", _TARGET)])
+            await services.access.record([services.access.draft(seat.session.caller, "logout", _TARGET)])
         except LedgerError as error:
             # Whoever wants to leave must be able to, also while nothing can be recorded.
             _log.error("logout_not_recorded", error=type(error).__name__)
     response = redirect("/login?said=logged-out")
-    dashboard.cookies.clear_session(response)
+    lobby.cookies.clear_session(response)
     return response

@@ -25,7 +25,7 @@ from service.auth import Caller, Permission, require, roles_holding
 from service.problems import ForbiddenError
 from service.web.counts import Counts
 from service.web.filters import ENFORCEMENT_CHOICES, PAGE_ROWS, Filters, filters_of
-from service.web.guard import Dashboard, DashboardDep, PageRoute, ReaderDep, visitor
+from service.web.guard import Dashboard, DashboardDep, PageRoute, ReaderDep, seat_of
 from service.web.integrity import Integrity, look
 from service.web.rendering import PAGE_HEADERS
 from service.web.sessions import WebSession
@@ -137,15 +137,15 @@ async def show_home(
 @router.get("/live")
 async def refresh(
     request: Request,
-    dashboard: DashboardDep,
     filters: _FiltersDep,
     view: Annotated[str | None, Query(max_length=64)] = None,
     if_none_match: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
     """Return what changes on an open page: the integrity bar, and the newest decisions of a recorded view."""
-    session = await visitor(request)
-    if session is None:
+    seat = await seat_of(request)
+    if seat is None:
         return Response(status_code=401, headers=dict(PAGE_HEADERS))
+    dashboard, session = seat.dashboard, seat.session
     require(session.caller, Permission.READ_DECISIONS)
     if view is None:
         integrity = await asyncio.to_thread(look, dashboard.services)

@@ -80,19 +80,21 @@ def _navigation(session: WebSession | None) -> list[tuple[str, str]]:
 
 
 class Pages:
-    """Renders the pages of one service."""
+    """Renders the pages of one log, or those that are of none."""
 
-    def __init__(self, services: Services, assets: Assets) -> None:
-        """Say on each page what log this is, and SIMULATED if it is."""
+    def __init__(self, services: Services | None, assets: Assets) -> None:
+        """Say on each page what log this is, and SIMULATED if it is; if there is none, name none."""
         self._environment = make_environment(assets)
-        settings = services.settings
-        self._common = {
-            "environment": settings.environment,
-            "log_id": services.identity.log_id,
-            "origin": settings.origin,
-            "simulated": services.identity.simulated,
-            "tenant": settings.tenant,
-        }
+        self._common: dict[str, object] = {"simulated": False}
+        if services is not None:
+            settings = services.settings
+            self._common |= {
+                "environment": settings.environment,
+                "log_id": services.identity.log_id,
+                "origin": settings.origin,
+                "simulated": services.identity.simulated,
+                "tenant": settings.tenant,
+            }
 
     def html(self, template: str, **values: object) -> str:
         """Return a template's text."""

@@ -3,6 +3,8 @@
 A session is 32 random bytes in a cookie; the database keeps their SHA-256 under a label, the CSRF secret, and the
 digest of the token that was used. The token itself is asked again at every request, so that a session ends with it.
 
+Both are written ``<log id>.<secret>``: where a process serves several logs, that says whose table rows to look among.
+
 A login link carries 32 random bytes too. Its row is spent by deleting it, which one process of all that share the
 database can do once. The labels differ, so that a link's code is no session and a session's id is no code.
 """
@@ -10,6 +12,7 @@ database can do once. The labels differ, so that a link's code is no session and
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Final
@@ -23,7 +26,7 @@ from service import tables
 from service.auth import Caller, Role, TokenStore
 from service.problems import ForbiddenError, UnauthenticatedError
 
-__all__ = ["LINK_SECONDS", "LoginLinks", "WebSession", "WebSessions", "may_log_in"]
+__all__ = ["LINK_SECONDS", "LoginLinks", "WebSession", "WebSessions", "log_of_secret", "may_log_in"]
 
 LINK_SECONDS: Final = 15 * 60
 """Longest life of a login link."""
@@ -32,6 +35,7 @@ _SECRET_BYTES: Final = 32
 _SESSION_LABEL: Final = b"tallystick/web-session/v1\n"
 _LINK_LABEL: Final = b"tallystick/login-link/v1\n"
 _NO_CSRF: Final = ""
+_SECRET: Final = re.compile(r"([a-z0-9][a-z0-9-]{0,62})\.[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,12 @@ def may_log_in(caller: Caller, log_id: str) -> None:
         raise ForbiddenError("an enforcer's token writes records; it opens no dashboard")
 
 
+def log_of_secret(secret: str) -> str | None:
+    """Return the log that a session's id or a link's code names, true or made up; None for what is spelt like none."""
+    spelt = _SECRET.fullmatch(secret)
+    return None if spelt is None else spelt[1]
+
+
 def _digest(label: bytes, secret: str) -> str:
     return hashlib.sha256(label + secret.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -77,7 +87,7 @@ class _Rows:
 
     def _add(self, token_sha256: str, csrf: str, seconds: int) -> str:
         """Store a new secret and return it; rows that have expired go."""
-        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        secret = f"{self._log_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
         now = self._clock.now_ms()
         columns = tables.web_sessions.c
         row = {

@@ -1,7 +1,8 @@
 """Failed logins, counted in bounded memory.
 
 A token has 256 random bits, so that guessing is hopeless; the throttle keeps whoever tries anyway from filling the log,
-for each failed login is a record. Two bounds: attempts for each address, and records for all addresses together.
+for each failed login is a record. Two bounds: attempts for each address, whichever logs they name, and records for all
+addresses together, in each log.
 
 An address is what the socket says. An IPv6 client owns a whole /64, so that counts as one.
 """
@@ -64,7 +65,7 @@ class LoginThrottle:
         self._limits = limits
         self._window_ms = limits.window_seconds * 1000
         self._windows: OrderedDict[str, _Window] = OrderedDict()
-        self._recorded = _Window(0)
+        self._recorded: dict[str, _Window] = {}
 
     def wait_seconds(self, address: str, now_ms: int) -> int:
         """Return how long an address has to wait before it may try again; 0 if it need not."""
@@ -74,17 +75,23 @@ class LoginThrottle:
         left_ms = window.start_ms + self._window_ms - now_ms
         return max(0, -(-left_ms // 1000))
 
-    def failed(self, address: str, now_ms: int) -> bool:
-        """Count a failed login; returns whether it is still to be recorded in the log."""
+    def failed(self, address: str, now_ms: int, *, log_id: str = "") -> bool:
+        """Count a failed login; returns whether it is still to be recorded.
+
+        Args:
+            address: Where it came from.
+            now_ms: When.
+            log_id: In which log; only logs that there are, for each is remembered.
+        """
         key = network_of(address)
         window = self._current(self._windows.pop(key, None), now_ms)
         window.count += 1
         self._windows[key] = window
         while len(self._windows) > self._limits.addresses:
             self._windows.popitem(last=False)
-        self._recorded = self._current(self._recorded, now_ms)
-        self._recorded.count += 1
-        return self._recorded.count <= self._limits.records
+        recorded = self._recorded[log_id] = self._current(self._recorded.get(log_id), now_ms)
+        recorded.count += 1
+        return recorded.count <= self._limits.records
 
     def _current(self, window: _Window | None, now_ms: int) -> _Window:
         if window is None or now_ms >= window.start_ms + self._window_ms:

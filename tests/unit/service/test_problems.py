@@ -87,7 +87,7 @@ def application(error: Exception | None = None) -> FastAPI:
 
         return StreamingResponse(body())
 
-    app.add_middleware(_Outermost, services=SimpleNamespace(metrics=Metrics()))
+    app.add_middleware(_Outermost, hosting=SimpleNamespace(metrics=Metrics()))
     return app
 
 
@@ -256,7 +256,7 @@ def test_requests_are_counted_by_pattern_so_that_no_caller_makes_new_series():
     app = application()
     metrics = Metrics()
     app.user_middleware.clear()
-    app.add_middleware(_Outermost, services=SimpleNamespace(metrics=metrics))
+    app.add_middleware(_Outermost, hosting=SimpleNamespace(metrics=metrics))
     for path in ("/things/a", "/things/b", "/nowhere/1", "/nowhere/2"):
         ask(app, path)
     ask(app, "/things/a", "BREW")

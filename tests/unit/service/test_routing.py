@@ -12,9 +12,11 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import BaseModel, Field
 
+from ledger.errors import NotFoundError
 from service.api.common import permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission, Role
+from service.fairness import Places
 from service.problems import UnauthenticatedError, install
 from tests.support.ledger import LOG_ID
 
@@ -43,6 +45,22 @@ class Tokens:
         return Caller(log_id=log_id, name=token, role=role, enforcer_id=None, token_sha256="0" * 64)
 
 
+class Hosting:
+    """Has one log."""
+
+    only = None
+
+    def __init__(self, max_body_seconds: float) -> None:
+        self.settings = SimpleNamespace(max_body_seconds=max_body_seconds)
+        self.tokens = Tokens()
+        self.places = Places(1)
+
+    def find(self, log_id: str) -> SimpleNamespace:
+        if log_id != LOG_ID:
+            raise NotFoundError("no such log")
+        return SimpleNamespace(identity=SimpleNamespace(log_id=LOG_ID), places=self.places)
+
+
 def application(*, max_body_seconds: float = 5.0) -> FastAPI:
     router = APIRouter(route_class=ServiceRoute)
 
@@ -61,11 +79,7 @@ def application(*, max_body_seconds: float = 5.0) -> FastAPI:
     app = FastAPI()
     install(app)
     app.include_router(router)
-    app.state.services = SimpleNamespace(
-        settings=SimpleNamespace(max_body_seconds=max_body_seconds),
-        tokens=Tokens(),
-        identity=SimpleNamespace(log_id=LOG_ID),
-    )
+    app.state.hosting = Hosting(max_body_seconds)
     return app
 
 
@@ -137,7 +151,7 @@ def test_who_may_is_answered_and_his_token_looked_up_once():
     sender = Sender([b'{"name":', b'"x"}'])
     assert ask(app, "/things", sender) == "admin x"
     assert sender.status == 200
-    assert app.state.services.tokens.asked == 1
+    assert app.state.hosting.tokens.asked == 1
 
 
 @pytest.mark.parametrize(
@@ -172,6 +186,24 @@ def test_the_scheme_is_read_without_regard_to_case(header):
     sender = Sender([b'{"name":"x"}'])
     ask(application(), "/things", sender, authorization=header)
     assert sender.status == 200
+
+
+def test_a_log_that_has_all_its_places_taken_is_refused_before_a_byte_is_read():
+    app = application()
+    sender = Sender([b'{"name":"x"}'])
+    with app.state.hosting.places.take():
+        problem = ask(app, "/things", sender)
+    assert (sender.status, slug(problem), sender.read) == (429, "overloaded", 0)
+
+
+@pytest.mark.parametrize("body", [b'{"name":"x"}', b"{}", b"not JSON"])
+def test_a_place_is_given_back_however_a_request_ends(body):
+    app = application()
+    for _ in range(3):
+        sender = Sender([body])
+        ask(app, "/things", sender)
+        assert sender.status != 429
+    assert app.state.hosting.places.taken == 0
 
 
 # --- what is sent ----------------------------------------------------------------------------------------------------

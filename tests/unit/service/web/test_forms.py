@@ -77,8 +77,8 @@ def form(body: bytes, content_type: str = "application/x-www-form-urlencoded", *
         (b"content-type", content_type.encode()),
         *((name.encode(), value.encode()) for name, value in headers.items()),
     ]
-    services = SimpleNamespace(settings=SimpleNamespace(max_body_seconds=5.0))
-    app = SimpleNamespace(state=SimpleNamespace(services=services))
+    hosting = SimpleNamespace(settings=SimpleNamespace(max_body_seconds=5.0))
+    app = SimpleNamespace(state=SimpleNamespace(hosting=hosting))
     scope = {"type": "http", "method": "POST", "headers": raw, "app": app}
     return asyncio.run(read_form(Request(scope, receive)))
 

@@ -1,0 +1,140 @@
+"""Turns: what one log's flood may take of what all logs of a process share.
+
+Three bounds stand behind each other. Requests in hand are counted for each log (`Places`). Work for threads waits in
+one queue for each log, and the queues take turns (`FairExecutor`). Records that wait to be sequenced are bounded by each
+log's own sequencer. What a log takes beyond its bounds is its own loss.
+
+Where one log has the process to itself, asyncio's own threads do.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, ParamSpec, TypeVar
+
+from ledger.errors import OverloadedError
+
+__all__ = ["FairExecutor", "Places", "current_log"]
+
+current_log: ContextVar[str] = ContextVar("current_log", default="")
+"""The log that the running task works for; empty where that is not known, as before a token was looked up."""
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_THREADS: Final = 16
+_SHARE: Final = 12
+
+
+class Places:
+    """Counts the requests of one log that are in hand. One event loop owns it."""
+
+    def __init__(self, limit: int) -> None:
+        """Have ``limit`` places."""
+        self._limit = limit
+        self.taken = 0
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Hold a place for the block.
+
+        Raises:
+            OverloadedError: All are taken.
+        """
+        if self.taken >= self._limit:
+            raise OverloadedError(f"{self._limit} requests are in hand; ask again")
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    future: Future[Any]
+    call: Callable[[], Any]
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self.call()
+        except BaseException as error:  # noqa: BLE001  # the waiting task's to judge, as in any executor
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+
+
+class FairExecutor(ThreadPoolExecutor):
+    """Threads that serve the logs in turn; made to be an event loop's default executor.
+
+    INVARIANT: however much work of one log waits, the next work of another waits for no more than one turn of each log
+    before it; and a log whose calls all hang leaves threads for the others.
+    """
+
+    def __init__(self, threads: int = _THREADS, share: int = _SHARE) -> None:
+        """Have ``threads`` threads, of which one log has ``share`` at most."""
+        if not 1 <= share <= threads:
+            raise ValueError("a share is at least 1 thread and at most all")
+        super().__init__(max_workers=threads, thread_name_prefix="turn")
+        self._total = threads
+        self._share = share
+        self._turns = threading.Lock()
+        # Guarded by _turns: work by log, the log whose turn is next first; threads in use by log.
+        self._queues: OrderedDict[str, deque[_Work]] = OrderedDict()
+        self._used: Counter[str] = Counter()
+        self._ending = False
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Queue a call for the log that the calling task works for."""
+        future: Future[_T] = Future()
+        work = _Work(future, lambda: fn(*args, **kwargs))
+        with self._turns:
+            if self._ending:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._queues.setdefault(current_log.get(), deque()).append(work)
+            self._give_turns()
+        return future
+
+    def _give_turns(self) -> None:
+        """Start what may start; the lock is held."""
+        while self._used.total() < self._total:
+            log_id = next((name for name in self._queues if self._used[name] < self._share), None)
+            if log_id is None:
+                return
+            queue = self._queues.pop(log_id)
+            work = queue.popleft()
+            if queue:
+                self._queues[log_id] = queue  # behind all others
+            self._used[log_id] += 1
+            super().submit(self._take_turn, log_id, work)
+
+    def _take_turn(self, log_id: str, work: _Work) -> None:
+        try:
+            work.run()
+        finally:
+            with self._turns:
+                self._used[log_id] -= 1
+                if not self._used[log_id]:
+                    del self._used[log_id]
+                if not self._ending:
+                    self._give_turns()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # the executor's signature
+        """Take no more work, and end what waits or cancel it."""
+        with self._turns:
+            self._ending = True
+            left = [work for queue in self._queues.values() for work in queue]
+            self._queues.clear()
+            for work in left:
+                if cancel_futures:
+                    work.future.cancel()
+                else:
+                    super().submit(work.run)
+        super().shutdown(wait=wait, cancel_futures=cancel_futures)
