@@ -1,8 +1,8 @@
 """Turns: what one log's flood may take of what all logs of a process share.
 
 Three bounds stand behind each other. Requests in hand are counted for each log (`Places`). Work for threads waits in
-one queue for each log, and the queues take turns (`FairExecutor`). Records that wait to be sequenced are bounded by each
-log's own sequencer. What a log takes beyond its bounds is its own loss.
+one queue for each log, and the queues take turns (`FairExecutor`). Records that wait to be sequenced are bounded by
+each log's own sequencer. What a log takes beyond its bounds is its own loss.
 
 Where one log has the process to itself, asyncio's own threads do.
 """

@@ -64,8 +64,8 @@ from service.web.sessions import LoginLinks
 
 __all__ = [
     "AuditParts",
-    "Services",
     "LogSummary",
+    "Services",
     "SharedParts",
     "build_services",
     "directory_tiles",

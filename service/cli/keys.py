@@ -29,7 +29,7 @@ from service.keyset import (
     write_public_files,
 )
 from service.roles import Role
-from service.settings import Settings, load_settings, passphrase
+from service.settings import load_settings, passphrase
 
 __all__ = ["keys"]
 
