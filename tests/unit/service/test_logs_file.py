@@ -76,7 +76,7 @@ def test_every_setting_is_the_processs_or_may_stand_in_an_entry(machine):
 
 def test_a_command_for_one_log_asks_which_where_there_are_several(machine):
     write(machine, ACME, GLOBEX)
-    with pytest.raises(ConfigError, match="several logs are here; name one, by --log-id .*: acme, globex"):
+    with pytest.raises(ConfigError, match=r"several logs are here; name one, by --log-id .*: acme, globex"):
         load_settings()
 
 
