@@ -1,11 +1,12 @@
 """What a control test can be about, and which paths each of these subjects has.
 
-Pure. Eleven subjects are the record types; three more are values that the evidence itself makes:
+Pure. Fourteen subjects are the record types; three more are values that the evidence itself makes:
 
 * ``decision``, ``outcome``, ``bundle``, ``key``, ``heartbeat``, ``dropped``, ``session_end``, ``approval``,
-  ``tombstone``, ``succession``, ``access``: the records of that type whose time lies in the period; of ``key`` all that
-  are in the pack, since what is said of a key later, or was said earlier, bears on the period. Their fields stand under
-  the type's name (``decision.bundle.revision``), the record's envelope under ``envelope`` (``envelope.enforcer_id``).
+  ``tombstone``, ``succession``, ``access``, ``erasure``, ``hold``, ``retention``: the records of that type whose time
+  lies in the period; of ``key`` all that are in the pack, since what is said of a key later, or was said earlier, bears
+  on the period. Their fields stand under the type's name (``decision.bundle.revision``), the record's envelope under
+  ``envelope`` (``envelope.enforcer_id``).
   Decisions in observe mode are no items: they were not enforced, so they satisfy nothing; they are counted apart.
 * ``stream``: one item for each enforcer and epoch, with its completeness.
 * ``population``: one item for the whole range of the pack.
@@ -59,6 +60,9 @@ RECORD_SUBJECTS: Final = (
     "tombstone",
     "succession",
     "access",
+    "erasure",
+    "hold",
+    "retention",
 )
 STREAM: Final = "stream"
 POPULATION: Final = "population"

@@ -41,7 +41,7 @@ from ledger.prover import Prover
 from ledger.records import Record, commitments, decode_entry
 from ledger.tiles import BUNDLE_LEVEL, TILE_WIDTH, Edge, TileCoordinate, unpack_bundle, unpack_tile
 from ledger.trust import TrustPolicy, VerifiedCheckpoint
-from ledger.vault import Vault, subject_of
+from ledger.vault import Vault
 
 __all__ = ["AuditReport", "Auditor", "Finding"]
 
@@ -132,7 +132,7 @@ class Auditor:
         self._enrolments = Enrolments()
         self._records: list[Record] = []
         self._leaf_of_id: dict[str, int] = {}
-        self._erased: list[tuple[int, str, str]] = []
+        self._erased: list[tuple[int, str, frozenset[str]]] = []
         self._wanted_roots: dict[int, list[VerifiedCheckpoint]] = defaultdict(list)
         self._published_by_checkpoint: dict[bytes, bool] = {}
 
@@ -326,19 +326,25 @@ class Auditor:
         for name in commitments(record):
             try:
                 vault.open(record, name)
-            except ErasedError:
+            except ErasedError as error:
                 self._report.checked["erased payloads"] += 1
-                self._erased.append((index, name, subject_of(record)))
+                self._erased.append((index, name, error.subjects))
             except (NotFoundError, VerificationError) as error:
                 self._find("vault", error, leaf=index, place=name)
             else:
                 self._report.checked["payloads"] += 1
 
     def _check_erasures(self) -> None:
-        """A destroyed key without a tombstone is no erasure: somebody has made evidence unreadable unseen."""
-        buried = {record.body.subject for record in self._records if isinstance(record.body, Tombstone)}
-        for index, name, subject in self._erased:
-            if subject not in buried:
+        """A destroyed key without a tombstone is no erasure: somebody has made evidence unreadable unseen.
+
+        A tombstone speaks of what stands before it: whoever was erased has a new key afterwards, and that is not gone.
+        """
+        buried: dict[str, int] = {}
+        for record in self._records:
+            if isinstance(record.body, Tombstone):
+                buried[record.body.subject] = self._leaf_of_id[record.record_id]
+        for index, name, subjects in self._erased:
+            if not any(buried.get(subject, -1) > index for subject in subjects):
                 self._find("vault", "the payload's key is gone and no tombstone says so", leaf=index, place=name)
 
     def _check_log_keys(self) -> None:

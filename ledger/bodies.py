@@ -27,6 +27,7 @@ __all__ = [
     "Dropped",
     "Effect",
     "Enforcement",
+    "ErasureEvent",
     "Facts",
     "FieldClass",
     "Flag",
@@ -34,6 +35,7 @@ __all__ = [
     "Hex8",
     "Hex16",
     "Hex32",
+    "HoldEvent",
     "Hour",
     "KeyEvent",
     "LogId",
@@ -45,6 +47,7 @@ __all__ = [
     "Outcome",
     "OutcomeStatus",
     "Pseudonym",
+    "RetentionEvent",
     "SessionEnd",
     "SignedCount",
     "Struct",
@@ -437,6 +440,83 @@ class AccessEvent(Struct, frozen=True, tag_field="type", tag="access"):
     purpose: Commitment | None = None
 
 
+class ErasureEvent(Struct, frozen=True, tag_field="type", tag="erasure"):
+    """Somebody ordered that a subject's payloads be made unreadable; the tombstone that follows says that they are.
+
+    Recorded before a key is destroyed: whatever interrupts an erasure, the log says what was to be destroyed, and it is
+    destroyed again from any backup of the keys.
+
+    Attributes:
+        subject: Whose payloads.
+        key_ids: Ids of the subject's keys that are to be destroyed; none if the subject had none.
+        actor: Who ordered it.
+        actor_role: Under which role.
+        basis: Free text: the request or rule. It outlives the subject's keys, and must not name the subject.
+    """
+
+    subject: Pseudonym
+    actor: Pseudonym
+    actor_role: Name
+    basis: Commitment
+    key_ids: Annotated[tuple[Hex8, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class HoldEvent(Struct, frozen=True, tag_field="type", tag="hold"):
+    """A step in the life of a legal hold: what it covers is neither erased nor expires.
+
+    Attributes:
+        action: placed; release_requested by one person; released by another.
+        hold_id: One id for the steps of one hold.
+        actor: Who did it.
+        actor_role: Under which role.
+        subject: Payloads that concern this subject.
+        session: Payloads of this session.
+        from_ms: Payloads of records from this time on, POSIX milliseconds.
+        to_ms: And before this one.
+        reason: Free text: the matter.
+    """
+
+    action: Annotated[Literal["placed", "release_requested", "released"], msgspec.Meta(extra=PUBLIC)]
+    hold_id: Uuid
+    actor: Pseudonym
+    actor_role: Name
+    subject: Pseudonym | None = None
+    session: Pseudonym | None = None
+    from_ms: Count | None = None
+    to_ms: Count | None = None
+    reason: Commitment | None = None
+
+
+class RetentionEvent(Struct, frozen=True, tag_field="type", tag="retention"):
+    """A step in how long things are kept.
+
+    Attributes:
+        action: policy (it is in force from here on), expired (payloads of one type and day), pruned (the log's front).
+        actor: Who did it; for what happens by itself, the service.
+        actor_role: Under which role.
+        policy: SHA-256 over the policy's canonical JSON.
+        classes: The policy, one class a name: ``vault:decision:90d``.
+        record_type: Whose payloads expired.
+        day: UTC day of their records, such as ``2026-10-05``.
+        held: Those that a legal hold had kept beyond their time.
+        key_ids: Ids of the keys that are to be destroyed.
+        payloads: How many became unreadable.
+        below: Entries under this leaf index are no longer served.
+    """
+
+    action: Annotated[Literal["policy", "expired", "pruned"], msgspec.Meta(extra=PUBLIC)]
+    actor: Pseudonym
+    actor_role: Name
+    policy: Hex32 | None = None
+    classes: Names = ()
+    record_type: Name | None = None
+    day: Name | None = None
+    held: Flag = False
+    key_ids: Annotated[tuple[Hex8, ...], msgspec.Meta(max_length=64)] = ()
+    payloads: Count = 0
+    below: Count | None = None
+
+
 Body: TypeAlias = (
     Decision
     | Outcome
@@ -449,4 +529,7 @@ Body: TypeAlias = (
     | Tombstone
     | Succession
     | AccessEvent
+    | ErasureEvent
+    | HoldEvent
+    | RetentionEvent
 )

@@ -22,7 +22,7 @@ Two distinctions carry the design:
     │  │  ├─ SignatureError ── SignatureInvalidError, SignatureUncheckedError
     │  │  ├─ TrustPolicyError
     │  │  └─ CommitmentError
-    │  ├─ StateError ── NotFoundError, OverloadedError, ErasedError
+    │  ├─ StateError ── NotFoundError, OverloadedError, ErasedError, HeldError
     │  │  └─ ConflictError ── SwapLostError
     │  └─ DependencyError ── StorageError, AnchorError, TimestampError, UpstreamError
     │     └─ WitnessError ── WitnessSizeError
@@ -33,6 +33,8 @@ Two distinctions carry the design:
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 __all__ = [
     "AnchorError",
     "CommitmentError",
@@ -41,6 +43,7 @@ __all__ = [
     "DependencyError",
     "ErasedError",
     "EvidenceError",
+    "HeldError",
     "IncompletePopulationError",
     "LedgerError",
     "MalformedError",
@@ -152,7 +155,27 @@ class OverloadedError(StateError):
 
 
 class ErasedError(StateError):
-    """The payload's key was destroyed; the leaf stays, what it commits to is gone."""
+    """The payload's key was destroyed; the leaf stays, what it commits to is gone.
+
+    Attributes:
+        subjects: Whose keys are gone, as tombstones name them.
+    """
+
+    def __init__(self, message: str, subjects: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.subjects = frozenset(subjects)
+
+
+class HeldError(StateError):
+    """A legal hold forbids it.
+
+    Attributes:
+        holds: Ids of the holds.
+    """
+
+    def __init__(self, message: str, holds: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.holds = tuple(holds)
 
 
 class DependencyError(LedgerError):

@@ -1,53 +1,157 @@
 """The vault: payloads apart from leaves, with their salts and under keys of their own.
 
-A leaf holds a salted commitment; salt and payload stand here, encrypted (XChaCha20-Poly1305, libsodium) under a key of
-the subject whom they are about. Subject keys live outside the database and its backups, each wrapped by the
-installation's vault key. Destroying a subject's key makes every payload and salt of that subject unreadable for ever;
-the leaves stay and every proof over them still verifies.
+A leaf holds a salted commitment; salt and payload stand here, encrypted (XChaCha20-Poly1305, libsodium) under a key
+that is derived from the keys of everybody whom the record names, and of the bucket that it expires with (`subjects`).
+Those keys live outside the database and its backups, each wrapped by the installation's vault key. Destroying any one
+of them makes payload and salt unreadable for ever; the leaf stays and every proof over it still verifies.
 
-Invariant 6 of architecture.md. Destroying keys on demand, with its tombstone, arrives in a later version; reading a
-payload whose key is gone already says so (`ErasedError`).
+A ciphertext, 0x02 being its version::
+
+    "tsvault" 0x02 | u8 held | u8 n | n times 8 bytes key id | 8 bytes check
+    | 24 bytes nonce | XChaCha20-Poly1305(salt || payload)
+
+The payload's key is HKDF-SHA256 (RFC 5869) over the n keys, one after another; what stands before the nonce is
+authenticated with log, record and field. The check, of SHA-256 over the same, tells damage from erasure where there
+is no key left. Version 0.1 had nonce and ciphertext alone, under the first subject's key; it
+is still read, and is written no more.
+
+Invariant 6 of architecture.md. Who orders an erasure and in which order things are done is in `erasure`, expiry in
+`expiry`, the keys themselves in `stores.subject_keys`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import nacl.exceptions
 import nacl.secret
 
-from ledger.bodies import AccessEvent, Approval, BundleEvent, Decision, Outcome, Tombstone
 from ledger.commitments import SALT_BYTES, open_commitment
 from ledger.errors import (
     CommitmentError,
+    ErasedError,
     MalformedError,
 )
 from ledger.ports import Opening, SealedPayload
 from ledger.records import Record, commitments
+from ledger.subjects import Bucket, bucket_of, first_subject_of, subjects_of
 
-__all__ = ["MAX_PAYLOAD_BYTES", "PayloadStore", "SubjectKeys", "Vault", "check_openings", "subject_of"]
+__all__ = [
+    "MAX_PAYLOAD_BYTES",
+    "ErasableKeys",
+    "PayloadArchive",
+    "PayloadStore",
+    "SubjectKey",
+    "SubjectKeys",
+    "Vault",
+    "check_openings",
+    "key_id_of",
+]
 
 MAX_PAYLOAD_BYTES: Final = 16 * 1024 * 1024
 """Largest payload that one commitment may stand for."""
 
+KEY_BYTES: Final = nacl.secret.Aead.KEY_SIZE
+_MAGIC: Final = b"tsvault\x02"
+"""What a ciphertext begins with; a nonce of version 0.1, 24 random bytes, does so once in 2**64."""
+_KEY_ID_BYTES: Final = 8
+_CHECK_BYTES: Final = 8
+_FIRST_BYTES: Final = nacl.secret.Aead.NONCE_SIZE + SALT_BYTES + nacl.secret.Aead.MACBYTES
+"""Fewest bytes of a ciphertext of version 0.1."""
+_KEY_ID_LABEL: Final = b"tallystick/subject-key-id/v1\n"
+_KEY_LABEL: Final = b"tallystick/payload-key/v2"
+
+
+def key_id_of(key: bytes) -> str:
+    """Return a key's public id, 16 hexadecimal digits; it says nothing about the key."""
+    return hashlib.sha256(_KEY_ID_LABEL + key).hexdigest()[: 2 * _KEY_ID_BYTES]
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectKey:
+    """A subject's present key. A subject that was erased gets another one with its next payload.
+
+    Attributes:
+        value: 32 bytes.
+        key_id: See `key_id_of`.
+        first: Made by version 0.1: it may have sealed payloads of that version.
+    """
+
+    value: bytes
+    key_id: str
+    first: bool = False
+
+    def __repr__(self) -> str:
+        """Name the key, and do not tell it."""
+        return f"SubjectKey({self.key_id})"
+
 
 class SubjectKeys(Protocol):
-    """Where subject keys are kept."""
+    """Where subject keys are kept; a bucket's key is one of them, under its name."""
 
-    def get_or_create(self, log_id: str, subject: str) -> bytes:
-        """Return a subject's key, 32 bytes, making it first if there is none; durable when the call returns.
+    def get_or_create(self, log_id: str, subject: str) -> SubjectKey:
+        """Return a subject's key, making it first if there is none; durable when the call returns.
 
         Raises:
             StorageError: The key store failed.
         """
         ...
 
-    def get(self, log_id: str, subject: str) -> bytes:
+    def get(self, log_id: str, subject: str) -> SubjectKey:
         """Return a subject's key.
+
+        No key is returned whose destruction, by whatever process, had ended before the call.
 
         Raises:
             ErasedError: There is none: it was destroyed.
+            StorageError: The key store failed.
+        """
+        ...
+
+
+class ErasableKeys(SubjectKeys, Protocol):
+    """Subject keys that can be destroyed."""
+
+    def destroy(self, log_id: str, doomed: Mapping[str, frozenset[str]]) -> None:
+        """Destroy the keys of subjects, each if its id is among those given; gone for every process afterwards.
+
+        Idempotent, and also the end of a destruction that was interrupted.
+
+        Raises:
+            StorageError: The key store failed; the keys may or may not be there.
+        """
+        ...
+
+    def buckets(self, log_id: str) -> list[Bucket]:
+        """Return the buckets that have keys, in order.
+
+        Raises:
+            StorageError: The key store failed.
+        """
+        ...
+
+    def made_ms(self, log_id: str, bucket: Bucket) -> int:
+        """Return when a bucket's key was made, POSIX milliseconds.
+
+        Raises:
+            ErasedError: There is none.
+            StorageError: The key store failed.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Drop keys from memory that were destroyed; those that nobody asks for any more would stay in it."""
+        ...
+
+    def exclusive(self, log_id: str) -> AbstractContextManager[None]:
+        """Hold the log's lock: between a look at the holds and what they allow, no other process may place one.
+
+        Raises:
             StorageError: The key store failed.
         """
         ...
@@ -66,18 +170,30 @@ class PayloadStore(Protocol):
         ...
 
 
-def subject_of(record: Record) -> str:
-    """Return whose key encrypts a record's payloads: the user, the actor, else the session; else the enforcer."""
-    body = record.body
-    if isinstance(body, Decision | Outcome):
-        return body.user or body.session
-    if isinstance(body, BundleEvent | AccessEvent):
-        return body.actor
-    if isinstance(body, Tombstone):
-        return body.subject
-    if isinstance(body, Approval) and body.actor:
-        return body.actor
-    return f"enforcer-{record.enforcer_id}"[:64]
+class PayloadArchive(PayloadStore, Protocol):
+    """Encrypted payloads that can be found, exchanged and shredded. Every method raises `StorageError`."""
+
+    def of_subject(self, log_id: str, subject: str) -> list[int]:
+        """Return the leaf indexes of records that may have payloads about a subject and not yet shredded, in order.
+
+        A convenience: it may name records that are about somebody else. What a record is about, its leaf says.
+        """
+        ...
+
+    def of_bucket(self, log_id: str, bucket: Bucket) -> list[int]:
+        """Return the leaf indexes of records of a type and day that have payloads not yet shredded, in order."""
+        ...
+
+    def replace(self, log_id: str, payloads: tuple[SealedPayload, ...]) -> None:
+        """Exchange ciphertexts, all or none; durable when the call returns."""
+        ...
+
+    def shred(self, log_id: str, indexes: list[int]) -> int:
+        """Empty the ciphertexts of these leaves' records; returns how many there were.
+
+        What makes them unreadable is that their keys are gone; this is done in addition.
+        """
+        ...
 
 
 def check_openings(record: Record, openings: Mapping[str, Opening]) -> None:
@@ -102,6 +218,51 @@ def check_openings(record: Record, openings: Mapping[str, Opening]) -> None:
         open_commitment(field, bytes.fromhex(commitment.digest), opening.salt, opening.payload)
 
 
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What stands before the nonce.
+
+    Attributes:
+        held: Sealed anew because of a legal hold.
+        key_ids: Of the keys of the record's subjects, in order, and of its bucket.
+    """
+
+    held: bool
+    key_ids: tuple[str, ...]
+
+    def encode(self, label: bytes) -> bytes:
+        told = bytes([self.held, len(self.key_ids)]) + bytes.fromhex("".join(self.key_ids))
+        return _MAGIC + told + _check(told, label)
+
+    @classmethod
+    def split(cls, ciphertext: bytes, label: bytes) -> tuple[_Header, bytes]:
+        """Return header and the rest; whether it begins as it must has been looked at.
+
+        Raises:
+            CommitmentError: It is damaged, or of another record or field.
+        """
+        start = len(_MAGIC)
+        number = ciphertext[start + 1] if len(ciphertext) > start + 1 else 0
+        end = start + 2 + number * _KEY_ID_BYTES
+        told, check = ciphertext[start:end], ciphertext[end : end + _CHECK_BYTES]
+        if not number or check != _check(told, label):
+            raise CommitmentError("a payload of the vault is damaged")
+        ids, width = told[2:].hex(), 2 * _KEY_ID_BYTES
+        found = tuple(ids[at : at + width] for at in range(0, len(ids), width))
+        return cls(bool(told[0]), found), ciphertext[end + _CHECK_BYTES :]
+
+
+def _check(told: bytes, label: bytes) -> bytes:
+    return hashlib.sha256(label + told).digest()[:_CHECK_BYTES]
+
+
+def _payload_key(keys: tuple[SubjectKey, ...], label: bytes) -> bytes:
+    # Each key has 32 bytes, so that they are told apart without lengths. All are needed: HKDF's extraction is a PRF in
+    # each of them.
+    extracted = hmac.digest(_KEY_LABEL, b"".join(key.value for key in keys), "sha256")
+    return hmac.digest(extracted, label + b"\x01", "sha256")
+
+
 class Vault:
     """Seals and opens the payloads of one log; safe for any thread."""
 
@@ -111,12 +272,17 @@ class Vault:
         self._keys = keys
         self._store = store
 
-    def _label(self, record_id: str, field: str) -> bytes:
+    def _label(self, record_id: str, field: str, version: int = 2) -> bytes:
         # Bound into the ciphertext, so that a payload moved to another record or field does not decrypt.
-        return f"tallystick/payload/v1\n{self._log_id}\n{record_id}\n{field}".encode()
+        return f"tallystick/payload/v{version}\n{self._log_id}\n{record_id}\n{field}".encode()
 
-    def seal(self, record: Record, openings: Mapping[str, Opening]) -> tuple[SealedPayload, ...]:
+    def seal(self, record: Record, openings: Mapping[str, Opening], *, held: bool = False) -> tuple[SealedPayload, ...]:
         """Encrypt a record's openings.
+
+        Args:
+            record: The record.
+            openings: One for each of its commitments.
+            held: For the bucket of what a legal hold keeps.
 
         Raises:
             MalformedError: The openings are not the record's; see `check_openings`.
@@ -126,17 +292,18 @@ class Vault:
         check_openings(record, openings)
         if not openings:
             return ()
-        subject = subject_of(record)
-        box = nacl.secret.Aead(self._keys.get_or_create(self._log_id, subject))
-        return tuple(
-            SealedPayload(
-                record.record_id,
-                field,
-                subject,
-                bytes(box.encrypt(opening.salt + opening.payload, self._label(record.record_id, field))),
-            )
-            for field, opening in sorted(openings.items())
-        )
+        subjects = subjects_of(record)
+        names = (*subjects, bucket_of(record, held=held).name)
+        keys = tuple(self._keys.get_or_create(self._log_id, name) for name in names)
+        told = _Header(held, tuple(key.key_id for key in keys))
+        sealed = []
+        for field, opening in sorted(openings.items()):
+            label = self._label(record.record_id, field)
+            header = told.encode(label)
+            box = nacl.secret.Aead(_payload_key(keys, label))
+            ciphertext = header + bytes(box.encrypt(opening.salt + opening.payload, header + label))
+            sealed.append(SealedPayload(record.record_id, field, subjects[0], ciphertext))
+        return tuple(sealed)
 
     def open(self, record: Record, field: str) -> Opening:
         """Decrypt a payload and check it against the leaf.
@@ -148,7 +315,7 @@ class Vault:
         Raises:
             MalformedError: The record has no such commitment.
             NotFoundError: The vault has no payload for it.
-            ErasedError: The subject's key was destroyed.
+            ErasedError: A key was destroyed that it was sealed under; the error says whose.
             CommitmentError: What the vault holds is not what the leaf commits to.
             StorageError: A store failed.
         """
@@ -156,12 +323,8 @@ class Vault:
         if commitment is None:
             raise MalformedError(f"record {record.record_id} commits to no field {field}")
         sealed = self._store.payload(self._log_id, record.record_id, field)
-        # The leaf says whose payload it is. Were the store believed, a made-up subject would pass for an erased one.
-        if sealed.subject != subject_of(record):
-            raise CommitmentError(f"the vault keeps the payload for the field {field} under another subject")
-        key = self._keys.get(self._log_id, sealed.subject)
         try:
-            content = nacl.secret.Aead(key).decrypt(sealed.ciphertext, self._label(record.record_id, field))
+            content = self._decrypt(record, field, sealed)
         except (nacl.exceptions.CryptoError, ValueError) as error:
             raise CommitmentError(f"the vault's payload for the field {field} is damaged") from error
         opening = Opening(field, content[:SALT_BYTES], content[SALT_BYTES:])
@@ -169,3 +332,68 @@ class Vault:
             raise CommitmentError(f"the vault's payload for the field {field} is damaged")
         open_commitment(field, bytes.fromhex(commitment.digest), opening.salt, opening.payload)
         return opening
+
+    def is_held(self, record: Record, field: str) -> bool:
+        """Whether a payload is sealed for the bucket of what a legal hold keeps; see `open` for the errors."""
+        ciphertext = self._store.payload(self._log_id, record.record_id, field).ciphertext
+        label = self._label(record.record_id, field)
+        return ciphertext.startswith(_MAGIC) and _Header.split(ciphertext, label)[0].held
+
+    def is_first(self, record: Record) -> bool:
+        """Whether version 0.1 sealed a record's payloads, and they were not emptied; see `open` for the errors."""
+        held = [self._store.payload(self._log_id, record.record_id, field) for field in commitments(record)]
+        return any(sealed.ciphertext and not sealed.ciphertext.startswith(_MAGIC) for sealed in held)
+
+    def _decrypt(self, record: Record, field: str, sealed: SealedPayload) -> bytes:
+        first = sealed.ciphertext.startswith(_MAGIC) or not sealed.ciphertext
+        expected = subjects_of(record)[0] if first else first_subject_of(record)
+        # The leaf says whose payload it is. Were the store believed, a made-up subject would pass for an erased one.
+        if sealed.subject != expected:
+            raise CommitmentError(f"the vault keeps the payload for the field {field} under another subject")
+        if not sealed.ciphertext:
+            everybody = (*subjects_of(record), *(bucket_of(record, held=held).subject for held in (False, True)))
+            raise ErasedError("the payload was shredded", everybody)
+        if not sealed.ciphertext.startswith(_MAGIC):
+            return self._decrypt_first(record, field, sealed)
+        label = self._label(record.record_id, field)
+        header, box = _Header.split(sealed.ciphertext, label)
+        keys = self._keys_of(record, header)
+        return nacl.secret.Aead(_payload_key(keys, label)).decrypt(box, header.encode(label) + label)
+
+    def _decrypt_first(self, record: Record, field: str, sealed: SealedPayload) -> bytes:
+        """Decrypt what version 0.1 sealed."""
+        # What is damaged must not pass for what was sealed under a key that is gone.
+        with suppress(CommitmentError):
+            _Header.split(sealed.ciphertext, self._label(record.record_id, field))
+            raise ValueError("its first bytes are damaged")
+        if len(sealed.ciphertext) < _FIRST_BYTES:
+            raise ValueError("it is cut short")
+        try:
+            key = self._keys.get(self._log_id, sealed.subject)
+        except ErasedError as error:
+            raise ErasedError(str(error), (sealed.subject,)) from None
+        if not key.first:
+            raise ErasedError("the subject's first key was destroyed", (sealed.subject,))
+        return nacl.secret.Aead(key.value).decrypt(sealed.ciphertext, self._label(record.record_id, field, 1))
+
+    def _keys_of(self, record: Record, header: _Header) -> tuple[SubjectKey, ...]:
+        subjects, bucket = subjects_of(record), bucket_of(record, held=header.held)
+        if len(header.key_ids) != len(subjects) + 1:
+            raise CommitmentError("the vault keeps a payload under another number of keys than its leaf names")
+        found: list[SubjectKey] = []
+        gone: list[str] = []
+        # INVARIANT: each of the keys is looked for, so that the audit hears of every one that is gone.
+        names = [(subject, subject) for subject in subjects] + [(bucket.name, bucket.subject)]
+        for (name, subject), key_id in zip(names, header.key_ids, strict=True):
+            try:
+                key = self._keys.get(self._log_id, name)
+            except ErasedError:
+                gone.append(subject)
+                continue
+            # Another id is the key of a later time: the one that sealed this was destroyed.
+            if key.key_id != key_id:
+                gone.append(subject)
+            found.append(key)
+        if gone:
+            raise ErasedError("a key of the payload was destroyed", gone)
+        return tuple(found)

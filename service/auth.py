@@ -54,6 +54,7 @@ class Permission(StrEnum):
     ACTIVATE_BUNDLES = "activate bundles"
     MAKE_PACKS = "make evidence packs"
     ADMINISTER = "introduce enforcers and issue tokens"
+    ERASE = "erase, expire and hold payloads"
 
 
 _READERS: Final = {Permission.READ_LOG, Permission.READ_DECISIONS, Permission.READ_BUNDLES}

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
         anchor: ``directory:PATH``, or ``s3://BUCKET/PREFIX``.
         anchor_retention_days: For S3: how long each checkpoint is locked; no default, locking needs a decision.
         anchor_endpoint: For S3: another endpoint than AWS.
+        retention: File with the retention policy; without it everything is kept for ever.
+        expiry_interval_seconds: How often payloads are looked for that are past their time.
         log_id: The log that this service writes.
         tenant: Whose it is.
         origin: The log's name on its checkpoints.
@@ -79,6 +81,8 @@ class Settings(BaseSettings):
     anchor: str = ""
     anchor_retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
     anchor_endpoint: str | None = None
+    retention: Path | None = None
+    expiry_interval_seconds: Annotated[float, Field(ge=1, le=86_400)] = 3600.0
     log_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "main"
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "main"
     origin: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@-]{0,121}$")] = "tallystick.invalid/main"

@@ -254,6 +254,51 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "purpose": COMMITMENT,
         },
     },
+    "erasure": {
+        "minimal": {"subject": "0a" * 16, "actor": "0e" * 16, "actor_role": "admin", "basis": COMMITMENT},
+        "full": {
+            "subject": "0a" * 16,
+            "actor": "0e" * 16,
+            "actor_role": "admin",
+            "basis": COMMITMENT,
+            "key_ids": ["1f" * 8, "2f" * 8],
+        },
+    },
+    "hold": {
+        "minimal": {
+            "action": "released",
+            "hold_id": "019a9c14-7000-7000-8000-00000000000b",
+            "actor": "0e" * 16,
+            "actor_role": "admin",
+        },
+        "full": {
+            "action": "placed",
+            "hold_id": "019a9c14-7000-7000-8000-00000000000b",
+            "actor": "0e" * 16,
+            "actor_role": "admin",
+            "subject": "0a" * 16,
+            "session": "0b" * 16,
+            "from_ms": 1_763_500_000_000,
+            "to_ms": 1_763_600_000_000,
+            "reason": COMMITMENT,
+        },
+    },
+    "retention": {
+        "minimal": {"action": "pruned", "actor": "0e" * 16, "actor_role": "service"},
+        "full": {
+            "action": "expired",
+            "actor": "0e" * 16,
+            "actor_role": "service",
+            "policy": "d0" * 32,
+            "classes": ["vault:decision:90d", "vault:default:365d"],
+            "record_type": "decision",
+            "day": "2025-11-19",
+            "held": True,
+            "key_ids": ["1f" * 8],
+            "payloads": 17,
+            "below": 512,
+        },
+    },
 }
 
 

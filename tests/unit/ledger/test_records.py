@@ -51,6 +51,8 @@ _WORDS = (
     "stop",
     "used",
     "idle",
+    "released",
+    "policy",
 )
 
 
@@ -195,6 +197,12 @@ class TestEveryField:
             "body.tombstone.subject",
             "body.tombstone.actor",
             "body.access.actor",
+            "body.erasure.subject",
+            "body.erasure.actor",
+            "body.hold.actor",
+            "body.hold.subject",
+            "body.hold.session",
+            "body.retention.actor",
         }
         assert {path.removesuffix(".digest") for path in vaulted} == {
             "body.decision.message",
@@ -205,6 +213,8 @@ class TestEveryField:
             "body.approval.comment",
             "body.tombstone.basis",
             "body.access.purpose",
+            "body.erasure.basis",
+            "body.hold.reason",
         }
 
     def test_an_undeclared_field_is_refused_by_its_path(self) -> None:

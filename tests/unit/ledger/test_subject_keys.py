@@ -43,7 +43,7 @@ def key_files(root: Path) -> list[Path]:
 
 def test_a_subject_keeps_its_key(keys, root):
     key = keys.get_or_create(LOG_ID, SUBJECT)
-    assert len(key) == 32
+    assert len(key.value) == 32
     assert keys.get_or_create(LOG_ID, SUBJECT) == keys.get(LOG_ID, SUBJECT) == key
     assert again(root).get(LOG_ID, SUBJECT) == again(root).get_or_create(LOG_ID, SUBJECT) == key
 
@@ -59,7 +59,7 @@ def test_files_are_for_their_owner_alone_and_say_neither_subject_nor_key(keys, r
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in (root, path.parent, path.parent.parent)} == {0o700}
     assert SUBJECT not in str(path)
-    assert key not in path.read_bytes()
+    assert key.value not in path.read_bytes()
 
 
 def test_directories_above_the_keys_keep_the_usual_permissions(keys, root, tmp_path):

@@ -34,6 +34,7 @@ publish bundles                        no       no      no        no       yes
 activate bundles                       no       no      no        yes      yes
 make evidence packs                    no       yes     no        no       yes
 introduce enforcers and issue tokens   no       no      no        no       yes
+erase, expire and hold payloads        no       no      no        no       yes
 """
 
 

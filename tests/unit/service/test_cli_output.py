@@ -41,6 +41,7 @@ ConflictError             4
 NotFoundError             4
 OverloadedError           4
 ErasedError               4
+HeldError                 4
 DependencyError           4
 StorageError              4
 AnchorError               4

@@ -15,7 +15,7 @@ from ledger.errors import CommitmentError, MalformedError, NotFoundError, Signat
 from ledger.merkle import hash_leaf
 from ledger.ports import Opening, SealedPayload, commit
 from ledger.records import Record, encode_record, sign_record, verify_record_signature
-from ledger.vault import Vault
+from ledger.vault import SubjectKey, Vault, key_id_of
 from service.ingest import Admission, LogIdentity, Submission, count_ahead, decode_submissions
 from service.problems import ForbiddenError
 from tests.support.ledger import LOG_ID, NOW_MS, Enforcer, make_decision
@@ -32,12 +32,12 @@ class SubjectKeys:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def get_or_create(self, _log_id: str, subject: str) -> bytes:
+    def get_or_create(self, _log_id: str, subject: str) -> SubjectKey:
         self.asked.append(subject)
-        return b"k" * 32
+        return self.get(_log_id, subject)
 
-    def get(self, _log_id: str, _subject: str) -> bytes:
-        return b"k" * 32
+    def get(self, _log_id: str, _subject: str) -> SubjectKey:
+        return SubjectKey(b"k" * 32, key_id_of(b"k" * 32))
 
 
 class Payloads:

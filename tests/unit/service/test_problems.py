@@ -44,6 +44,7 @@ ConflictError             409  conflict
 NotFoundError             404  not-found
 OverloadedError           429  overloaded
 ErasedError               410  erased
+HeldError                 409  held
 DependencyError           503  unavailable
 StorageError              503  unavailable
 AnchorError               503  unavailable

@@ -1,0 +1,115 @@
+"""Encrypted payloads in the SQL database: found by subject and by day, exchanged, emptied.
+
+They are written by `SQLLogStore.sequence`, with their record. What makes a payload unreadable is that a key is gone;
+emptying its ciphertext is done in addition, and does nothing to backups, write-ahead logs and freed pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sqlalchemy import Engine, Select, and_, func, or_, select, union, update
+
+from ledger.database import translated, writing
+from ledger.errors import StorageError
+from ledger.ports import SealedPayload
+from ledger.stores import tables
+from ledger.stores.sql_objects import SQLPayloadStore
+from ledger.subjects import Bucket
+
+__all__ = ["SQLPayloadArchive"]
+
+_CHUNK: Final = 400
+"""Leaves in one statement; SQLite accepts 999 variables at least."""
+
+
+class SQLPayloadArchive(SQLPayloadStore):
+    """`ledger.vault.PayloadArchive` over SQL; safe for any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Use a database whose schema is up to date."""
+        super().__init__(engine)
+        self._database = engine
+
+    def of_subject(self, log_id: str, subject: str) -> list[int]:
+        """See `PayloadArchive.of_subject`."""
+        decisions, outcomes = tables.decisions.c, tables.outcomes.c
+        named = union(
+            select(decisions.leaf_index).where(
+                decisions.log_id == log_id, or_(decisions.user == subject, decisions.session == subject)
+            ),
+            select(outcomes.leaf_index).where(outcomes.log_id == log_id, outcomes.session == subject),
+        )
+        # A hold names up to three subjects, and there are few of them: who reads their leaves sees whom they are about.
+        return self._indexes(
+            _live(log_id).where(
+                or_(
+                    tables.vault_payloads.c.subject == subject,
+                    tables.records.c.leaf_index.in_(named),
+                    tables.records.c.record_type == "hold",
+                )
+            )
+        )
+
+    def of_bucket(self, log_id: str, bucket: Bucket) -> list[int]:
+        """See `PayloadArchive.of_bucket`."""
+        records = tables.records.c
+        return self._indexes(
+            _live(log_id).where(
+                records.record_type == bucket.record_type,
+                records.time_ms >= bucket.start_ms,
+                records.time_ms < bucket.end_ms,
+            )
+        )
+
+    def _indexes(self, query: Select[int]) -> list[int]:
+        with translated("look payloads up"), self._database.connect() as connection:
+            return sorted({int(index) for (index,) in connection.execute(query)})
+
+    def replace(self, log_id: str, payloads: tuple[SealedPayload, ...]) -> None:
+        """See `PayloadArchive.replace`."""
+        columns = tables.vault_payloads.c
+        with translated("exchange payloads"), writing(self._database) as connection:
+            for payload in payloads:
+                statement = (
+                    update(tables.vault_payloads)
+                    .where(
+                        columns.log_id == log_id,
+                        columns.record_id == payload.record_id,
+                        columns.field == payload.field,
+                    )
+                    .values(subject=payload.subject, ciphertext=payload.ciphertext)
+                )
+                if connection.execute(statement).rowcount != 1:
+                    raise StorageError(f"the payload {payload.field} of record {payload.record_id} is not there")
+
+    def shred(self, log_id: str, indexes: list[int]) -> int:
+        """See `PayloadArchive.shred`."""
+        return sum(self._shred(log_id, chunk) for chunk in _chunks(indexes))
+
+    def _shred(self, log_id: str, indexes: list[int]) -> int:
+        records, columns = tables.records.c, tables.vault_payloads.c
+        named = select(records.record_id).where(records.log_id == log_id, records.leaf_index.in_(indexes))
+        statement = (
+            update(tables.vault_payloads)
+            .where(columns.log_id == log_id, columns.record_id.in_(named), func.length(columns.ciphertext) > 0)
+            .values(ciphertext=b"")
+        )
+        with translated("empty payloads"), writing(self._database) as connection:
+            return connection.execute(statement).rowcount
+
+
+def _chunks(indexes: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(indexes), _CHUNK):
+        yield indexes[start : start + _CHUNK]
+
+
+def _live(log_id: str) -> Select[int]:
+    """Return a query of the leaves that have payloads which were not emptied."""
+    records, payloads = tables.records, tables.vault_payloads
+    joined = records.join(
+        payloads, and_(payloads.c.log_id == records.c.log_id, payloads.c.record_id == records.c.record_id)
+    )
+    query = select(records.c.leaf_index).select_from(joined)
+    return query.where(records.c.log_id == log_id, func.length(payloads.c.ciphertext) > 0)
