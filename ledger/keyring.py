@@ -91,12 +91,14 @@ class Keyring:
         keys: Every key introduced, in order.
         log_validity: Tree sizes for which log keys count, by key id, where key records limit them.
         compromises: Every compromise declared, in order.
+        taken: How many key records were taken in; whoever derived something from the keyring can see that it is old.
     """
 
     registrar: str | None = None
     keys: list[IntroducedKey] = field(default_factory=list)
     log_validity: dict[KeyId, KeyValidity] = field(default_factory=dict)
     compromises: list[Compromise] = field(default_factory=list)
+    taken: int = 0
     _enforcers: dict[str, list[IntroducedKey]] = field(default_factory=dict)
     _signed: dict[bytes, array[int]] = field(default_factory=dict)
 
@@ -137,6 +139,7 @@ class Keyring:
         verify_record_signature(record, key.public_key)
         self.registrar = record.enforcer_id
         self._add(key)
+        self.taken += 1
         self._note_signature(leaf, key)
 
     def _add(self, key: IntroducedKey) -> None:
@@ -153,6 +156,7 @@ class Keyring:
             self._add(_introduced(leaf, body))
         else:
             self._end(leaf, body)
+        self.taken += 1
 
     def _end(self, leaf: int, body: KeyEvent) -> None:
         """End a key. One with a last tree size counts for the leaves of that tree: leaf ``last_size`` is beyond it."""

@@ -35,12 +35,13 @@ from ledger.errors import (
     VerificationError,
 )
 from ledger.integrator import Integrator
+from ledger.log_keys import CheckpointKeys, FixedKeys
 from ledger.notes import SignedNote
 from ledger.ports import Anchor, AnchorReceipt, LogStore, Signer, TileStore
 from ledger.proofs import TreeHead, verify_consistency
 from ledger.prover import Prover
 from ledger.tiles import CHECKPOINT_PATH, TILE_WIDTH
-from ledger.trust import TrustPolicy, VerifiedCheckpoint
+from ledger.trust import VerifiedCheckpoint
 
 __all__ = ["AnchorStatus", "Published", "Publisher"]
 
@@ -84,20 +85,22 @@ class Publisher:
         store: LogStore,
         tiles: TileStore,
         integrator: Integrator,
-        signers: Sequence[Signer],
+        signers: Sequence[Signer] | CheckpointKeys,
         anchor: Anchor,
         clock: Clock,
     ) -> None:
-        """Publish with these parts; call `load` before anything else."""
+        """Publish with these parts; call `load` before anything else.
+
+        ``signers`` are all that ever sign, or what says who signs which tree.
+        """
         self._log_id = log_id
         self._origin = origin
         self._store = store
         self._tiles = tiles
         self._integrator = integrator
-        self._signers = tuple(signers)
+        self._keys = FixedKeys(signers) if isinstance(signers, Sequence) else signers
         self._anchor = anchor
         self._clock = clock
-        self._own_policy = TrustPolicy(logs=tuple(signer.verifier_key for signer in signers))
         self._published: Published | None = None
         self._followed = False
         self._signed_seconds = 0
@@ -151,7 +154,7 @@ class Publisher:
         exposed = self._exposed_size()
         anchored = self._anchored_sizes(above=exposed)
         checkpoint = self._store.checkpoint(self._log_id)
-        verified = None if checkpoint is None else self._own_policy.verify(checkpoint)
+        verified = None if checkpoint is None else self._keys.verify(checkpoint)
         size = 0 if verified is None else verified.head.size
         # INVARIANT 2: a store that was put back publishes nothing.
         shown = max(exposed, self._largest_of_ours(anchored, above=size))
@@ -186,7 +189,7 @@ class Publisher:
         if self._published is None:
             self.load()
             return True
-        verified = None if checkpoint is None else self._own_policy.verify(checkpoint)
+        verified = None if checkpoint is None else self._keys.verify(checkpoint)
         self._require_extended(None if verified is None else verified.head)
         assert checkpoint is not None
         assert verified is not None
@@ -212,7 +215,7 @@ class Publisher:
 
     def _exposed_size(self) -> int:
         try:
-            return self._own_policy.verify(self._tiles.get(self._log_id, CHECKPOINT_PATH)).head.size
+            return self._keys.recognise(self._tiles.get(self._log_id, CHECKPOINT_PATH)).head.size
         except NotFoundError:
             return 0
 
@@ -230,7 +233,7 @@ class Publisher:
             if size <= above:
                 break
             try:
-                return self._own_policy.verify(self._anchor.get(self._log_id, size)).head.size
+                return self._keys.recognise(self._anchor.get(self._log_id, size)).head.size
             except AnchorError as failure:
                 self._anchor_silence = str(failure)
             except (NotFoundError, MalformedError, VerificationError):
@@ -253,10 +256,10 @@ class Publisher:
     def _sign(self, claim: Checkpoint, timestamp_seconds: int) -> tuple[bytes, VerifiedCheckpoint]:
         # Also of what is never published: a swap that was reported lost may have persisted.
         self._signed_seconds = timestamp_seconds
-        lines = tuple(signer.sign(claim, timestamp_seconds) for signer in self._signers)
+        lines = tuple(signer.sign(claim, timestamp_seconds) for signer in self._keys.signers(claim.size))
         checkpoint = SignedNote(claim.body(), lines).encode()
         # Two implementations must agree before anything is published: the policy verifies with the other one.
-        return checkpoint, self._own_policy.verify(checkpoint)
+        return checkpoint, self._keys.verify(checkpoint)
 
     def publish(self) -> Published | None:
         """Publish everything that is sequenced; see the module's text for the order of the steps.
@@ -268,7 +271,7 @@ class Publisher:
             SwapLostError: Somebody else has published this log meanwhile.
             ConflictError: There are two trees of this log.
             StateError: The present checkpoint is another's, and was not loaded; the clock is behind the last signed
-                timestamp; or the anchor has not answered since `load`.
+                timestamp; the anchor has not answered since `load`; or a key that must sign is not at hand.
             SignatureInvalidError: A signature that we made does not verify.
             StorageError: A store failed; reload before doing anything else.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ledger.bodies import AccessEvent, Commitment
@@ -19,14 +19,14 @@ _NOBODY: Final = "unauthenticated"
 class AccessRecorder:
     """Writes access events through the service's recorder."""
 
-    def __init__(self, sink: RecordSink, pseudonym_key: bytes) -> None:
-        """Record through ``sink``; callers' names become pseudonyms."""
+    def __init__(self, sink: RecordSink, pseudonym_key: Callable[[], bytes]) -> None:
+        """Record through ``sink``; callers' names become pseudonyms, by the key that counts when they are made."""
         self._sink = sink
         self._pseudonym_key = pseudonym_key
 
     def actor(self, caller: Caller) -> str:
         """Return the pseudonym under which a caller's deeds are recorded."""
-        return pseudonym(self._pseudonym_key, "actor", caller.name)
+        return pseudonym(self._pseudonym_key(), "actor", caller.name)
 
     def draft(
         self,
@@ -81,7 +81,7 @@ class AccessRecorder:
         """
         body = AccessEvent(
             action=action,
-            actor=pseudonym(self._pseudonym_key, "address", address),
+            actor=pseudonym(self._pseudonym_key(), "address", address),
             actor_role=_NOBODY,
             target_kind=target_kind,
             result=result,

@@ -7,7 +7,7 @@ policy that auditors need, and fingerprints to compare by voice or on paper.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,18 +19,25 @@ from ledger.commitments import pseudonym_key_id
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.errors import ConfigError
 from ledger.files import create_durably
-from ledger.keys import LocalKey, generate_key, load_key, save_key
+from ledger.keyring import Keyring
+from ledger.keys import LocalKey, generate_key, save_key
 from ledger.notes import encode_base64
+from ledger.remote_keys import SigningKey, load_signing_key
 from ledger.trust import TrustPolicy
 
 __all__ = [
     "KEY_FILES",
     "KeySet",
+    "choose_keys",
+    "counts",
     "fingerprints",
     "introduction",
     "introductions",
+    "key_files",
     "load_key_set",
     "make_key_set",
+    "next_key_file",
+    "read_key_files",
     "require_empty",
     "trust_policy",
     "unprotected_keys",
@@ -48,31 +55,47 @@ KEY_FILES: Final = {
 }
 """File names with purpose and algorithm."""
 
+_FIRST_SUCCESSOR: Final = 2
 _TRUST_FILE: Final = "trust.policy"
 _FINGERPRINTS_FILE: Final = "fingerprints.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySet:
-    """The keys of one service.
+    """The keys of one service: those that it uses, and those that it still or already has.
 
     Attributes:
-        log: Sign checkpoints: Ed25519 and ML-DSA-44.
-        pack: Sign evidence packs: Ed25519 and ML-DSA-44.
+        log: Sign checkpoints: Ed25519 and ML-DSA-44, more than one of each while keys are replaced.
+        pack: Sign evidence packs: likewise.
         service: Signs the service's own records.
         vault: Wraps subject keys.
         pseudonym: Makes pseudonyms and fingerprints.
+        further: Keys that were replaced, and keys that the log does not know yet.
     """
 
-    log: tuple[LocalKey, ...]
+    log: tuple[SigningKey, ...]
     pack: tuple[LocalKey, ...]
     service: LocalKey
     vault: LocalKey
     pseudonym: LocalKey
+    further: tuple[SigningKey, ...] = ()
 
-    def __iter__(self) -> Iterator[LocalKey]:
-        """Yield every key."""
+    def __iter__(self) -> Iterator[SigningKey]:
+        """Yield every key that is used."""
         yield from (self.service, *self.log, *self.pack, self.vault, self.pseudonym)
+
+    def all(self) -> tuple[SigningKey, ...]:
+        """Return every key that is here."""
+        return (*self, *self.further)
+
+    def of(self, purpose: str) -> tuple[SigningKey, ...]:
+        """Return every key for a purpose; those that are used stand first."""
+        return tuple(key for key in self.all() if key.purpose == purpose)
+
+    @property
+    def pseudonym_seeds(self) -> tuple[bytes, ...]:
+        """Every key that made pseudonyms: what was recorded under an old one is sought with the old one."""
+        return tuple(key.seed for key in self.of("pseudonym") if isinstance(key, LocalKey))
 
     @property
     def simulated(self) -> bool:
@@ -155,26 +178,138 @@ def write_public_files(directory: Path, keys: KeySet) -> None:
     create_durably(directory / _FINGERPRINTS_FILE, fingerprints(keys).encode())
 
 
-def load_key_set(directory: Path, passphrase: str | None = None) -> KeySet:
-    """Read the keys of an installation.
+def key_files(directory: Path) -> dict[str, tuple[str, str]]:
+    """Return the key files of an installation, oldest first, with purpose and algorithm: `KEY_FILES` and successors.
+
+    The successor of ``log-ed25519.json`` is ``log-ed25519.2.json``, then ``log-ed25519.3.json``.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for name, kind in KEY_FILES.items():
+        found[name] = kind
+        generation = _FIRST_SUCCESSOR
+        while (directory / (successor := _generation(name, generation))).exists():
+            found[successor] = kind
+            generation += 1
+    return found
+
+
+def _generation(name: str, generation: int) -> str:
+    return f"{name.removesuffix('.json')}.{generation}.json"
+
+
+def next_key_file(directory: Path, purpose: str, algorithm: str) -> str:
+    """Return the name of the file that a new key for a purpose goes to.
+
+    Raises:
+        ConfigError: An installation has no such key.
+    """
+    base = next((name for name, kind in KEY_FILES.items() if kind == (purpose, algorithm)), None)
+    if base is None:
+        raise ConfigError(f"an installation has no {purpose} key with {algorithm}")
+    generation = _FIRST_SUCCESSOR
+    while (directory / _generation(base, generation)).exists():
+        generation += 1
+    return _generation(base, generation)
+
+
+def read_key_files(
+    directory: Path, passphrase: str | None = None, known: Mapping[str, SigningKey] | None = None
+) -> dict[str, SigningKey]:
+    """Read the key files of an installation, oldest first.
+
+    Args:
+        directory: Where they are.
+        passphrase: Opens protected ones.
+        known: Files that were read before, which are not read again: a key file never changes.
 
     Raises:
         ConfigError: A file is missing, readable by others, or its passphrase is wrong; or two keys are one.
         MalformedError: A file is not a key file.
     """
-    found = {name: load_key(f"file:{directory / name}", passphrase) for name in KEY_FILES}
-    for name, (purpose, algorithm) in KEY_FILES.items():
+    known = known or {}
+    files = key_files(directory)
+    found = {name: known.get(name) or load_signing_key(f"file:{directory / name}", passphrase) for name in files}
+    for name, (purpose, algorithm) in files.items():
         if (found[name].purpose, found[name].algorithm) != (purpose, algorithm):
             raise ConfigError(f"the key file {name} is for {found[name].purpose} with {found[name].algorithm}")
     # INVARIANT 10: log, pack, enforcer and vault keys are different keys.
-    if len({key.seed for key in found.values()}) != len(found):
+    if len({_identity(key) for key in found.values()}) != len(found):
         raise ConfigError("two key files hold the same key")
+    return found
+
+
+def load_key_set(directory: Path, passphrase: str | None = None) -> KeySet:
+    """Read the keys of an installation without asking its log: every log and pack key, the newest of the others.
+
+    Raises:
+        ConfigError: See `read_key_files`.
+        MalformedError: A file is not a key file.
+    """
+    return choose_keys(read_key_files(directory, passphrase).values())
+
+
+def choose_keys(keys: Iterable[SigningKey], keyring: Keyring | None = None) -> KeySet:
+    """Return which of the keys at hand are used.
+
+    Args:
+        keys: All of them, the older ones of each kind first.
+        keyring: What the log says of its keys. Without it, every log and pack key is used and the newest of the others.
+
+    Raises:
+        ConfigError: The log wants a key of some kind, and none that it wants is here.
+    """
+    held = tuple(keys)
+    kinds = {kind: [key for key in held if (key.purpose, key.algorithm) == kind] for kind in KEY_FILES.values()}
+    if keyring is not None:
+        kinds = {kind: _counting(keyring, kind, alike) for kind, alike in kinds.items()}
+    log = tuple(key for (purpose, _), alike in kinds.items() if purpose == "log" for key in alike)
+    # A pack is made at one moment, with the keys that count then: the newest of each algorithm is enough.
+    packs = [alike if keyring is None else alike[-1:] for (purpose, _), alike in kinds.items() if purpose == "pack"]
+    pack = tuple(key for alike in packs for key in alike if isinstance(key, LocalKey))
+    service, vault, pseudonym = (
+        _newest(next(alike for (found, _), alike in kinds.items() if found == purpose))
+        for purpose in ("enforcer", "vault", "pseudonym")
+    )
+    used = {_identity(key) for key in (*log, *pack, service, vault, pseudonym)}
     return KeySet(
-        log=(found["log-ed25519.json"], found["log-ml-dsa-44.json"]),
-        pack=(found["pack-ed25519.json"], found["pack-ml-dsa-44.json"]),
-        service=found["service-ed25519.json"],
-        vault=found["vault.json"],
-        pseudonym=found["pseudonym.json"],
+        log=log,
+        pack=pack,
+        service=service,
+        vault=vault,
+        pseudonym=pseudonym,
+        further=tuple(key for key in held if _identity(key) not in used),
+    )
+
+
+def _identity(key: SigningKey) -> bytes:
+    return key.seed if isinstance(key, LocalKey) else key.public_key
+
+
+def _newest(alike: Sequence[SigningKey]) -> LocalKey:
+    key = alike[-1]
+    assert isinstance(key, LocalKey)  # a key elsewhere is a log key
+    return key
+
+
+def _counting(keyring: Keyring, kind: tuple[str, str], alike: Sequence[SigningKey]) -> list[SigningKey]:
+    """Return the keys of one kind that count by the log; the log may have given up an algorithm for checkpoints."""
+    counting = [key for key in alike if counts(keyring, key)]
+    names = {key.name for key in alike}
+    wanted = any(
+        (known.purpose, known.algorithm) == kind and known.subject in names and known.last_leaf is None
+        for known in keyring.keys
+    )
+    if not counting and (wanted or kind[0] != "log"):
+        raise ConfigError(f"the log was opened with another {kind[0]} key than the {kind[1]} one here")
+    return counting
+
+
+def counts(keyring: Keyring, key: SigningKey) -> bool:
+    """Tell whether the log introduced a key and has not ended it."""
+    return any(
+        (known.purpose, known.algorithm, known.key_id) == (key.purpose, key.algorithm, key.key_id)
+        and known.last_leaf is None
+        for known in keyring.keys
     )
 
 
@@ -184,13 +319,19 @@ def unprotected_keys(directory: Path) -> list[str]:
     Raises:
         OSError: A file cannot be read.
     """
-    documents = {name: json.loads((directory / name).read_bytes()) for name in KEY_FILES}
+    documents = {name: json.loads((directory / name).read_bytes()) for name in key_files(directory)}
     return [name for name, document in documents.items() if document["secret"]["protection"] == "none"]
 
 
 def trust_policy(keys: KeySet) -> TrustPolicy:
-    """Return the trust policy that demands both of the log's signatures."""
-    return TrustPolicy(logs=tuple(key.verifier_key for key in keys.log))
+    """Return the trust policy that demands every algorithm with which the log signs.
+
+    Keys that were replaced by others of their algorithm stand in it too, for the checkpoints that they signed; for how
+    long each of them counted, the log's own key records say.
+    """
+    algorithms = {key.algorithm for key in keys.log}
+    former = [key for key in keys.further if key.purpose == "log" and key.algorithm in algorithms]
+    return TrustPolicy(logs=tuple(key.verifier_key for key in (*keys.log, *former)))
 
 
 def fingerprints(keys: KeySet) -> str:
@@ -205,7 +346,7 @@ def introductions(keys: KeySet) -> list[KeyEvent]:
     return [introduction(key) for key in keys]
 
 
-def introduction(key: LocalKey) -> KeyEvent:
+def introduction(key: SigningKey) -> KeyEvent:
     """Return the key record that introduces one key."""
     return KeyEvent(
         action="created",

@@ -35,8 +35,8 @@ class ServiceRecorder:
         identity: LogIdentity,
         enforcer_id: str,
         *,
-        key: nacl.signing.SigningKey,
-        pseudonym_key_id: str,
+        key: Callable[[], nacl.signing.SigningKey],
+        pseudonym_key_id: Callable[[], str],
         sequencer: Sequencer,
         catalog: Catalog,
         vault: Vault,
@@ -48,8 +48,8 @@ class ServiceRecorder:
         Args:
             identity: What every record of the log says of itself.
             enforcer_id: The service's own enforcer id.
-            key: Its Ed25519 key.
-            pseudonym_key_id: Id of the key that makes the service's pseudonyms.
+            key: Returns its Ed25519 key; asked anew for each batch, since keys are replaced.
+            pseudonym_key_id: Returns the id of the key that makes the service's pseudonyms.
             sequencer: Where records are sequenced.
             catalog: Where the position is read.
             vault: Where openings are sealed.
@@ -78,7 +78,9 @@ class ServiceRecorder:
             self._epoch, self._seq = position.epoch, position.seq
         return self._epoch
 
-    def _record(self, draft: Draft, epoch: str, seq: int, now_ms: int) -> Record:
+    def _record(
+        self, draft: Draft, epoch: str, seq: int, now_ms: int, key: nacl.signing.SigningKey, pseudonym_key_id: str
+    ) -> Record:
         unsigned = Record(
             schema_version=1,
             record_id=new_record_id(now_ms, secrets.token_bytes(10)),
@@ -94,14 +96,17 @@ class ServiceRecorder:
             body=draft.body,
             signature=_NO_SIGNATURE,
             simulated=self._identity.simulated,
-            pseudonym_key_id=self._pseudonym_key_id,
+            pseudonym_key_id=pseudonym_key_id,
         )
-        return sign_record(unsigned, self._key)
+        return sign_record(unsigned, key)
 
     def _prepare(self, drafts: Sequence[Draft], epoch: str, first_seq: int, now_ms: int) -> list[PendingEntry]:
         entries = []
+        # INVARIANT: the key is chosen after the position was known. Whoever retired it has written a record of ours
+        # since, so that what is signed with it has a number that is taken, and never stands behind its end.
+        key, pseudonym_key_id = self._key(), self._pseudonym_key_id()
         for seq, draft in enumerate(drafts, first_seq):
-            record = self._record(draft, epoch, seq, now_ms)
+            record = self._record(draft, epoch, seq, now_ms, key, pseudonym_key_id)
             entry = encode_record(record)
             # INVARIANT 1: what is acknowledged stands for ever; nothing is written that could not be read again.
             decode_entry(entry)
@@ -126,7 +131,8 @@ class ServiceRecorder:
                 self._epoch = None
                 raise
             self._seq += len(entries)
-        if self._on_record is not None:
-            for entry, acknowledgement in zip(entries, done, strict=True):
-                self._on_record(acknowledgement.index, entry.record)
+            # Before the next batch is signed: a record may end the key that it would be signed with.
+            if self._on_record is not None:
+                for entry, acknowledgement in zip(entries, done, strict=True):
+                    self._on_record(acknowledgement.index, entry.record)
         return done

@@ -64,9 +64,9 @@ def require_own_keys(log_id: str, keys: KeySet, others: Sequence[tuple[str, KeyS
     Raises:
         ConfigError: Which log, and what kind of key.
     """
-    mine = {key.public_key or key.key_id.encode(): key.purpose for key in keys}
+    mine = {key.public_key or key.key_id.encode(): key.purpose for key in keys.all()}
     for other_id, other in others:
-        for key in other:
+        for key in other.all():
             purpose = mine.get(key.public_key or key.key_id.encode())
             if purpose is not None:
                 raise ConfigError(f"the logs {other_id} and {log_id} share a {purpose} key; make new keys for one")

@@ -28,14 +28,17 @@ from ledger.errors import ConfigError, LedgerError, NotFoundError
 from ledger.integrator import Integrator
 from ledger.keyring import Keyring
 from ledger.keys import load_key
-from ledger.ports import Anchor, Draft
+from ledger.log_keys import LogKeys
+from ledger.ports import Anchor, Draft, Signer
 from ledger.prover import Prover
 from ledger.publisher import Publisher
 from ledger.publishing import PublishingLoop
 from ledger.publishing_turns import LEASE_SECONDS, PUBLISHER_LEASE
 from ledger.reader import EntryReader
 from ledger.records import Record
+from ledger.remote_keys import RemoteKey, SigningKey
 from ledger.sequencer import Sequencer
+from ledger.signers import aws_kms
 from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 from ledger.stores.directory import DirectoryTileStore
 from ledger.stores.sql import SQLLogStore
@@ -51,6 +54,7 @@ from policies.registry import Registry
 from service.access import AccessRecorder
 from service.auth import TokenStore
 from service.bundles import LogBundleHistory
+from service.current_keys import CurrentKeys
 from service.fairness import Places
 from service.health import Metrics, ReadinessProbe
 from service.ingest import Admission, LogIdentity
@@ -74,6 +78,7 @@ __all__ = [
     "make_gateway",
     "open_for_audit",
     "open_shared",
+    "open_signer",
     "summarise_logs",
 ]
 
@@ -272,7 +277,7 @@ class Services:
     settings: Settings
     identity: LogIdentity
     clock: Clock
-    keys: KeySet
+    current_keys: CurrentKeys
     database: Engine
     store: SQLLogStore
     tiles: DirectoryTileStore
@@ -293,7 +298,6 @@ class Services:
     evaluator: Evaluator
     bundles: Registry
     bundle_archives: SQLBundleStore
-    pack_signers: Sequence[LocalEnvelopeSigner]
     packs: PackJobs
     places: Places
     shared: SharedParts
@@ -302,6 +306,16 @@ class Services:
     enrolment: asyncio.Lock = field(default_factory=asyncio.Lock)
     retirements: Retirements = field(default_factory=Retirements)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def keys(self) -> KeySet:
+        """The keys that are used now; a rotation changes them while the service runs."""
+        return self.current_keys.keys
+
+    @property
+    def pack_signers(self) -> Sequence[LocalEnvelopeSigner]:
+        """What signs the packs that are made now."""
+        return [LocalEnvelopeSigner(key) for key in self.keys.pack]
 
     def sequenced_size(self) -> int:
         """Return the number of records that have an index."""
@@ -336,12 +350,8 @@ class Services:
         """Refuse to write with keys that the log does not know: such records and packs would verify for nobody."""
         if self.keyring.registrar != self.settings.service_id:
             raise ConfigError(f"the log belongs to the service {self.keyring.registrar}")
-        known = {(key.purpose, key.algorithm, key.key_id) for key in self.keyring.keys if key.last_leaf is None}
-        for key in self.keys:
-            if (key.purpose, key.algorithm, key.key_id) not in known:
-                raise ConfigError(
-                    f"the log was opened with another {key.purpose} key than the {key.algorithm} one here"
-                )
+        # Made anew now that the log was read; it raises where a kind of key is missing.
+        _ = self.keys
 
     async def stop(self) -> None:
         """Close the service's own stream, publish what is sequenced, and let go of everything."""
@@ -407,7 +417,9 @@ def build_services(
         StorageError: The database failed.
     """
     clock = shared.clock if shared else clock or SystemClock()
-    keys = load_key_set(settings.keys_dir, passphrase())
+    keyring = Keyring()
+    current = CurrentKeys(settings.keys_dir, passphrase(), keyring)
+    keys = current.keys
     if (keys.simulated or clock.simulated) and not allow_simulated:
         raise ConfigError("demonstration keys or clocks: this service writes no real log with them")
     _require_same_names(settings, keys)
@@ -428,7 +440,7 @@ def build_services(
         simulated=identity.simulated,
         created_ms=clock.now_ms(),
     )
-    return _assemble(settings, identity, keys, store, parts, owns_shared=shared is None)
+    return _assemble(settings, identity, current, keyring, store, parts, owns_shared=shared is None)
 
 
 def _require_same_names(settings: Settings, keys: KeySet) -> None:
@@ -444,10 +456,20 @@ def _require_same_names(settings: Settings, keys: KeySet) -> None:
         raise ConfigError(f"the keys were made for another origin or service id: {'; '.join(told)}")
 
 
+def open_signer(key: SigningKey) -> Signer:
+    """Return what signs checkpoints with a key, wherever its private half is.
+
+    Raises:
+        ConfigError: The key does not sign checkpoints, or no client for its keeper can be made.
+    """
+    return aws_kms.open_signer(key) if isinstance(key, RemoteKey) else LocalSigner(key)
+
+
 def _assemble(
     settings: Settings,
     identity: LogIdentity,
-    keys: KeySet,
+    current: CurrentKeys,
+    keyring: Keyring,
     store: SQLLogStore,
     shared: SharedParts,
     *,
@@ -464,7 +486,13 @@ def _assemble(
         store=store,
         tiles=tiles,
         integrator=Integrator(log_id, reader, tiles),
-        signers=[LocalSigner(key) for key in keys.log],
+        signers=LogKeys(
+            settings.origin,
+            key_records=lambda start: (
+                (leaf, reader.record(leaf)) for leaf in catalog.of_type(log_id, "key") if leaf >= start
+            ),
+            held=lambda: [open_signer(key) for key in current.look_again().of("log")],
+        ),
         anchor=anchor,
         clock=clock,
     )
@@ -477,9 +505,8 @@ def _assemble(
         max_waiting_records=settings.max_waiting_records,
         on_sequenced=publishing.notify,
     )
-    subject_keys = DirectorySubjectKeys(settings.keys_dir / "subjects", keys.vault)
+    subject_keys = DirectorySubjectKeys(settings.keys_dir / "subjects", current.keys.vault)
     vault = Vault(log_id, subject_keys, SQLPayloadStore(database))
-    keyring = Keyring()
 
     def take_key(index: int, record: Record) -> None:
         if isinstance(record.body, KeyEvent):
@@ -488,8 +515,8 @@ def _assemble(
     recorder = ServiceRecorder(
         identity,
         settings.service_id,
-        key=keys.service.signing_key(),
-        pseudonym_key_id=keys.pseudonym_key_id,
+        key=current.service_key,
+        pseudonym_key_id=lambda: current.keys.pseudonym_key_id,
         sequencer=sequencer,
         catalog=catalog,
         vault=vault,
@@ -509,7 +536,7 @@ def _assemble(
         settings=settings,
         identity=identity,
         clock=clock,
-        keys=keys,
+        current_keys=current,
         database=database,
         store=store,
         tiles=tiles,
@@ -523,7 +550,7 @@ def _assemble(
         keyring=keyring,
         admission=Admission(identity, vault, keyring.enforcer_keys),
         recorder=recorder,
-        access=AccessRecorder(recorder, keys.pseudonym.seed),
+        access=AccessRecorder(recorder, lambda: current.keys.pseudonym.seed),
         tokens=tokens,
         login_links=LoginLinks(database, clock, log_id, tokens),
         metrics=Metrics(),
@@ -531,7 +558,6 @@ def _assemble(
         bundles=registry,
         bundle_archives=archives,
         packs=PackJobs(PackStore(database, settings.data_dir / "packs", log_id), clock),
-        pack_signers=[LocalEnvelopeSigner(key) for key in keys.pack],
         places=Places(settings.max_requests),
         shared=shared,
         owns_shared=owns_shared,

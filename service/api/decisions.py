@@ -153,13 +153,13 @@ class DecisionFilter(BaseModel):
     cursor: Annotated[int | None, Query(ge=0, le=MAX_SAFE_INTEGER, description="next_cursor of the page before")] = None
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
 
-    def to_query(self, pseudonym_key: bytes) -> DecisionQuery:
-        """Return the search, with names and digests turned into what the log holds."""
+    def to_query(self, pseudonym_keys: Sequence[bytes]) -> DecisionQuery:
+        """Return the search, with names and digests turned into what the log holds under any of its keys."""
         return DecisionQuery(
             from_ms=self.time_from_ms,
             to_ms=self.time_to_ms,
             agent=self.agent,
-            users=None if self.user is None else (pseudonym(pseudonym_key, "user", self.user),),
+            users=None if self.user is None else tuple(pseudonym(key, "user", self.user) for key in pseudonym_keys),
             session=self.session,
             server=self.server,
             tool=self.tool,
@@ -170,7 +170,9 @@ class DecisionFilter(BaseModel):
             reason=self.reason,
             bundle_revision=self.bundle_revision,
             trace_id=self.trace,
-            fingerprints=None if self.digest is None else (fingerprint(pseudonym_key, bytes.fromhex(self.digest)),),
+            fingerprints=None
+            if self.digest is None
+            else tuple(fingerprint(key, bytes.fromhex(self.digest)) for key in pseudonym_keys),
             before=self.cursor,
             limit=self.limit,
         )
@@ -195,7 +197,7 @@ async def search_decisions(
     wanted: Annotated[DecisionFilter, Query()],
 ) -> Response:
     """Search; the answer is read from the log, the index only finds it."""
-    query = wanted.to_query(services.keys.pseudonym.seed)
+    query = wanted.to_query(services.keys.pseudonym_seeds)
     indexes = await asyncio.to_thread(services.catalog.search, caller.log_id, query)
     items = await asyncio.to_thread(_read, services, indexes)
     await services.access.record([services.access.draft(caller, "query", "decisions", items=len(items))])

@@ -141,7 +141,7 @@ class Case:
         self.sink = Sink()
         self.go_on = asyncio.Event()
         self.failure: Exception | None = None
-        self.services = SimpleNamespace(access=AccessRecorder(self.sink, b"p" * 32))
+        self.services = SimpleNamespace(access=AccessRecorder(self.sink, lambda: b"p" * 32))
         self.jobs = PackJobs(store, SimulatedClock(NOW_MS))
         self.running = 0
         self.most = 0

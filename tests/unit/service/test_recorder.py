@@ -45,8 +45,8 @@ class Writing:
         return ServiceRecorder(
             IDENTITY,
             "service",
-            key=self.ledger.service.key,
-            pseudonym_key_id="ab" * 8,
+            key=lambda: self.ledger.service.key,
+            pseudonym_key_id=lambda: "ab" * 8,
             sequencer=sequencer,
             catalog=self.ledger.catalog,
             vault=self.ledger.vault,
@@ -253,7 +253,7 @@ def test_after_the_sequencer_has_stopped_nothing_is_recorded_and_that_is_said(wr
 
 def access(writing: Writing, make: Callable[[AccessRecorder], Draft]) -> Record:
     async def work(recorder: ServiceRecorder) -> None:
-        events = AccessRecorder(recorder, PSEUDONYM_KEY)
+        events = AccessRecorder(recorder, lambda: PSEUDONYM_KEY)
         await events.record([make(events)])
 
     writing.run(work)
@@ -281,7 +281,9 @@ def test_a_purpose_is_in_the_vault_and_not_in_the_leaf(writing):
 
 
 def test_one_purpose_given_twice_looks_different_each_time(writing):
-    drafts = [AccessRecorder(None, PSEUDONYM_KEY).draft(JANE, "x", "record", purpose="the same") for _ in range(2)]
+    drafts = [
+        AccessRecorder(None, lambda: PSEUDONYM_KEY).draft(JANE, "x", "record", purpose="the same") for _ in range(2)
+    ]
     assert drafts[0].body.purpose != drafts[1].body.purpose
 
 
@@ -297,6 +299,6 @@ def test_a_stranger_is_recorded_by_the_pseudonym_of_his_address(writing):
 
 
 def test_a_name_and_an_address_that_are_spelt_alike_have_two_pseudonyms():
-    events = AccessRecorder(None, PSEUDONYM_KEY)
+    events = AccessRecorder(None, lambda: PSEUDONYM_KEY)
     stranger = events.stranger_draft("jane", "login", "dashboard", result="x").body.actor
     assert stranger != events.actor(JANE)
