@@ -21,7 +21,7 @@ Source: C2SP tlog-policy (editor's copy of 2026-06), tlog-checkpoint v1.0.0, tlo
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -33,7 +33,7 @@ from ledger.errors import (
     SplitViewError,
     TrustPolicyError,
 )
-from ledger.notes import KeyId, SignatureType, VerifierKey, parse_vkey
+from ledger.notes import KeyId, SignatureType, SignedNote, VerifierKey, parse_vkey
 from ledger.proofs import TreeHead
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _MAX_LINES: Final = 2_000
+_MAX_NAMED: Final = 4
 _LOG_TYPES: Final = (SignatureType.ED25519, SignatureType.MLDSA44_COSIGNATURE)
 _WITNESS_TYPES: Final = (SignatureType.ED25519_COSIGNATURE, SignatureType.MLDSA44_COSIGNATURE)
 _BLANKS: Final = re.compile(r"[ \t]+")
@@ -205,7 +206,7 @@ class TrustPolicy:
             if timestamp is not None:
                 timestamps[key.name] = timestamp
             signers.append(key)
-        self._check_algorithms(claim, log_keys, signers)
+        self._check_algorithms(claim, log_keys, signers, _unlisted(parsed.note, by_id))
         # INVARIANT: all that a `VerifiedCheckpoint` says is signed. An ML-DSA signature does not cover extension lines.
         if claim.extensions and not any(key.signature_type == SignatureType.ED25519 for key in signers):
             raise TrustPolicyError(f"no signature of {claim.origin} covers the checkpoint's extension lines")
@@ -219,7 +220,11 @@ class TrustPolicy:
         )
 
     def _check_algorithms(
-        self, claim: Checkpoint, log_keys: Iterable[VerifierKey], signers: Iterable[VerifierKey]
+        self,
+        claim: Checkpoint,
+        log_keys: Iterable[VerifierKey],
+        signers: Iterable[VerifierKey],
+        unlisted: Sequence[str],
     ) -> None:
         signed = set(signers)
         for kind in sorted({key.signature_type for key in log_keys}):
@@ -232,8 +237,27 @@ class TrustPolicy:
                 late = " by a key that counts for this tree size" if signed.intersection(keys) else ""
                 raise TrustPolicyError(
                     f"checkpoint {claim.size} of {claim.origin} is not signed with {name}{late}, "
-                    "which the trust policy demands"
+                    f"which the trust policy demands{_renewal(unlisted)}"
                 )
+
+
+def _unlisted(note: SignedNote, listed: Mapping[tuple[str, KeyId], VerifierKey]) -> list[str]:
+    """Return the ids of keys in the log's name, whoever made them, that have signed and that nobody listed."""
+    origin = note.text.partition("\n")[0]
+    return [
+        line.key_id.hex() for line in note.signatures if line.name == origin and (line.name, line.key_id) not in listed
+    ]
+
+
+def _renewal(unlisted: Sequence[str]) -> str:
+    """Say what may be the matter: the log has other keys by now, or somebody else signs in its name."""
+    if not unlisted:
+        return ""
+    names = ", ".join(unlisted[:_MAX_NAMED])
+    return (
+        f"; it is signed by the keys {names} in the log's name, which the trust policy does not list: if the log has "
+        "replaced its keys, a newer trust policy must come from its operator by a way that you trust"
+    )
 
 
 def _parse_lines(data: bytes) -> list[list[str]]:
