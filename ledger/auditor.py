@@ -1,6 +1,6 @@
 """The auditor: re-read everything, re-derive everything, compare, and repair nothing.
 
-`audit` walks a log once, bundle by bundle:
+`Auditor` walks a log once, chunk by chunk of entry bundles, in this process or with several (`audit_workers`):
 
 * every entry is hashed, and its hash compared with the level-0 tile: a difference names the leaf;
 * every tile of the published size is built again from the entries and compared byte by byte;
@@ -15,83 +15,59 @@
 * every other checkpoint at hand (anchored, kept, published before) must be signed, and its root must be the root that
   the same entries had at its size.
 
-What was not looked at is said in the report. Several findings may have one cause. A *notice* is something that a reader
-must know and nobody can put right: what was signed with a key before its compromise was noticed stands in the log for
-good, and is no finding for good.
+How much of it is done is the audit's *depth*. With a memory (`audit_state`) an audit goes on where an earlier one
+stopped. What was not looked at is said in the report. Several findings may have one cause. A *notice* is something that
+a reader must know and nobody can put right: what was signed with a key before its compromise was noticed stands in the
+log for good, and is no finding for good.
+
+What is checked within a chunk is in `audit_chunks`, what is found beforehand in `audit_keys`, the tree above the
+bundles in `audit_tree`, what is said in the end in `audit_report`.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Final
 
-from ledger.bodies import Tombstone
+from ledger.audit_chunks import (
+    BAD,
+    AuditSources,
+    BundleReader,
+    CheckedBundle,
+    CheckedChunk,
+    Chunk,
+    ChunkSetup,
+    compare_tile,
+)
+from ledger.audit_ids import RecordIds
+from ledger.audit_keys import KeyRecords, find_key_records
+from ledger.audit_progress import AuditProgress
+from ledger.audit_report import AuditReport, Depth, Finding
+from ledger.audit_state import AuditMemory, AuditState
+from ledger.audit_workers import AuditWorkers, InProcess
 from ledger.catalog import Catalog
-from ledger.completeness import EnforcerStream, assess
-from ledger.enrolments import Enrolments
-from ledger.errors import ErasedError, MalformedError, NotFoundError, StateError, VerificationError
-from ledger.keyring import Keyring
-from ledger.merkle import CompactRange, LeafHash, RootHash, hash_leaf
+from ledger.completeness import assess_streams
+from ledger.errors import MalformedError, NotFoundError
+from ledger.merkle import RootHash
 from ledger.ports import TileStore
-from ledger.projection import PROJECTED_TABLES, Row, project
-from ledger.proofs import TreeHead
+from ledger.proofs import TreeHead, verify_consistency, verify_inclusion
 from ledger.prover import Prover
-from ledger.records import Record, commitments, decode_entry
-from ledger.tiles import BUNDLE_LEVEL, TILE_WIDTH, Edge, TileCoordinate, unpack_bundle, unpack_tile
+from ledger.tiles import TILE_WIDTH, TileCoordinate
 from ledger.trust import TrustPolicy, VerifiedCheckpoint
 from ledger.vault import Vault
 
-__all__ = ["AuditReport", "Auditor", "Finding"]
+__all__ = ["AuditReport", "Auditor", "Depth", "Finding"]
 
-_BAD: Final = (MalformedError, VerificationError, StateError)
-"""What is wrong with the log. A store that cannot be read is not among it (invariant 9): it ends the audit."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that is not as it must be.
-
-    Attributes:
-        check: Which check failed, such as ``leaf``, ``tile``, ``root``, ``record``, ``projection``, ``vault``.
-        reason: One sentence, without any vaulted value.
-        leaf: The leaf that it is about, or None.
-        place: Path, table or checkpoint that it is about, or None.
-    """
-
-    check: str
-    reason: str
-    leaf: int | None = None
-    place: str | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class AuditReport:
-    """What an audit looked at and what it found.
-
-    Attributes:
-        log_id: Which log.
-        head: The published head that was audited, or None if there is none.
-        checked: Number of things checked, by kind.
-        not_checked: What was not looked at, and why.
-        findings: What is wrong; empty if nothing is.
-        notices: What a reader must know though the log is as it must be.
-        streams: Completeness of each enforcer's records.
-    """
-
-    log_id: str
-    head: TreeHead | None = None
-    checked: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    not_checked: list[str] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    notices: list[Finding] = field(default_factory=list)
-    streams: list[EnforcerStream] = field(default_factory=list)
-
-    @property
-    def clean(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
+_CHUNK_BUNDLES: Final = 16
+"""4,096 leaves: little enough to be joined often, much enough that sending them about costs nothing."""
+_CHUNKS_PER_NOTE: Final = 32
+"""Chunks after which a memory is written: what a killed audit reads again."""
 
 
 class Auditor:
@@ -106,7 +82,12 @@ class Auditor:
         catalog: Catalog | None = None,
         vault: Vault | None = None,
         other_checkpoints: Iterable[bytes] = (),
+        anchored_checkpoints: Callable[[int], Iterable[bytes]] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        depth: Depth = Depth.FULL,
+        workers: AuditWorkers | None = None,
+        memory: AuditMemory | None = None,
+        now_ms: int = 0,
     ) -> None:
         """Prepare an audit.
 
@@ -116,23 +97,29 @@ class Auditor:
             policy: Whose signatures count; from outside the log.
             catalog: Its SQL projection, if that is to be compared.
             vault: Its vault, if payloads are to be opened.
-            other_checkpoints: Checkpoints from anchors, from earlier publications or that somebody kept.
+            other_checkpoints: Checkpoints from earlier publications or that somebody kept.
+            anchored_checkpoints: Returns those of more leaves than a number that an anchor keeps.
             progress: Called with leaves done and leaves in all.
+            depth: How much of each entry is looked at.
+            workers: Who looks at the entries; this process by itself if None. They have stores of their own.
+            memory: Where this audit remembers how far it came, and goes on from; it reads everything if None.
+            now_ms: The time, for the memory; POSIX milliseconds.
         """
         self._log_id = log_id
-        self._tiles = tiles
+        self._sources = AuditSources(tiles=tiles, catalog=catalog, vault=vault)
         self._prover = Prover(tiles, log_id)
         self._policy = policy
-        self._catalog = catalog
-        self._vault = vault
-        self._other = list(other_checkpoints)
-        self._progress = progress
-        self._report = AuditReport(log_id=log_id)
-        self._keyring = Keyring()
-        self._enrolments = Enrolments()
-        self._records: list[Record] = []
-        self._leaf_of_id: dict[str, int] = {}
-        self._erased: list[tuple[int, str, frozenset[str]]] = []
+        self._other = other_checkpoints
+        self._anchored = anchored_checkpoints
+        self._tell = progress
+        self._depth = depth
+        self._workers = workers or InProcess(self._sources)
+        self._memory = memory
+        self._now_ms = now_ms
+        self._report = AuditReport(log_id=log_id, depth=depth)
+        self._progress = AuditProgress()
+        self._keys = KeyRecords()
+        self._erased: list[tuple[int, str]] = []
         self._wanted_roots: dict[int, list[VerifiedCheckpoint]] = defaultdict(list)
         self._published_by_checkpoint: dict[bytes, bool] = {}
 
@@ -140,30 +127,46 @@ class Auditor:
         """Audit the published log.
 
         Raises:
+            ConflictError: Another audit uses the same memory at this moment.
             StorageError: A store could not be read; the audit is not finished and says nothing.
         """
+        with ExitStack() as stack:
+            if self._memory is not None:
+                stack.enter_context(self._memory.held())
+            return self._audit()
+
+    def _audit(self) -> AuditReport:
         report = self._report
-        if self._catalog is None:
+        report.not_checked += self._depth.left_out()
+        if self._sources.catalog is None and self._depth.checks_projection:
             report.not_checked.append("the SQL projection: none was given")
-        if self._vault is None:
+        if self._sources.vault is None and self._depth.opens_payloads:
             report.not_checked.append("vaulted payloads: no vault was given")
         verified = self._published()
-        self._read_other_checkpoints()
+        state = None if verified is None else self._take_up(verified.head)
+        self._read_other_checkpoints(-1 if state is None else state.bundles * TILE_WIDTH)
         if verified is None:
             self._refuse_larger(0)
             return report
         report.head = verified.head
         self._wanted_roots[verified.head.size].append(verified)
-        self._walk(verified.head)
+        self._compare_earlier_roots(verified.head)
+        note = self._walk(verified.head)
         self._check_erasures()
         self._check_log_keys()
         self._note_compromises()
         self._note_simulation()
-        report.streams = assess(self._records, enrolments=self._enrolments.all())
+        if self._depth.checks_records:
+            report.streams = assess_streams(
+                self._progress.streams, enrolments=self._progress.enrolments(dict(self._keys.keys)).all()
+            )
+        self._remember_the_end(note)
         return report
 
     def _find(self, check: str, reason: object, *, leaf: int | None = None, place: str | None = None) -> None:
         self._report.findings.append(Finding(check=check, reason=str(reason), leaf=leaf, place=place))
+
+    # --- checkpoints
 
     def _published(self) -> VerifiedCheckpoint | None:
         try:
@@ -172,180 +175,256 @@ class Auditor:
         except NotFoundError:
             self._report.not_checked.append("the tree: no checkpoint has been published")
             return None
-        except _BAD as error:
+        except BAD as error:
             self._find("checkpoint", error, place="checkpoint")
             return None
         self._published_by_checkpoint[data] = True
         self._report.checked["checkpoints"] += 1
         return verified
 
-    def _read_other_checkpoints(self) -> None:
-        for data in self._other:
-            try:
-                verified = self._policy.verify(data)
-            except _BAD as error:
-                self._find("checkpoint", error, place="a kept checkpoint")
-                continue
-            self._wanted_roots[verified.head.size].append(verified)
-            self._published_by_checkpoint.setdefault(data, False)
-            self._report.checked["checkpoints"] += 1
+    def _read_other_checkpoints(self, above: int) -> None:
+        anchored = () if self._anchored is None else self._anchored(above)
+        for given in (self._other, anchored):
+            for data in given:
+                self._read_other_checkpoint(data)
 
-    def _walk(self, head: TreeHead) -> None:
-        tree, edge = CompactRange(), Edge()
-        self._compare_roots(tree)
-        for number in range(-(-head.size // TILE_WIDTH)):
-            width = min(TILE_WIDTH, head.size - number * TILE_WIDTH)
-            entries = self._bundle(number, width)
-            if entries is None:
-                self._report.not_checked.append(f"leaves from {number * TILE_WIDTH} on: a bundle cannot be read")
-                return
-            leaves = [hash_leaf(entry) for entry in entries]
-            for leaf in leaves:
-                tree.append(leaf)
-                self._compare_roots(tree)
-            self._compare_tiles(tile for tile in edge.extend(leaves) if tile[0].full)
-            self._check_entries(number * TILE_WIDTH, entries, leaves)
-            if self._progress is not None:
-                self._progress(tree.size, head.size)
-        self._compare_tiles(edge.partial_tiles())
-        self._refuse_larger(head.size)
+    def _read_other_checkpoint(self, data: bytes) -> None:
+        try:
+            verified = self._policy.verify(data)
+        except BAD as error:
+            self._find("checkpoint", error, place="a kept checkpoint")
+            return
+        self._wanted_roots[verified.head.size].append(verified)
+        self._published_by_checkpoint.setdefault(data, False)
+        self._report.checked["checkpoints"] += 1
 
     def _refuse_larger(self, size: int) -> None:
         for known in sorted(known for known in self._wanted_roots if known > size):
             self._find("checkpoint", f"a checkpoint of {known} leaves is known, the log shows {size}")
 
-    def _bundle(self, number: int, width: int) -> list[bytes] | None:
-        coordinate = TileCoordinate(BUNDLE_LEVEL, number, width)
-        try:
-            return unpack_bundle(self._tiles.get(self._log_id, coordinate.path), width)
-        except NotFoundError:
-            pass
-        except _BAD as error:
-            self._find("bundle", error, place=coordinate.path)
-            return None
-        try:
-            return self._prover.bundle(number, width)
-        except _BAD as error:
-            self._find("bundle", error, place=coordinate.path)
-            return None
+    def _compare_earlier_roots(self, head: TreeHead) -> None:
+        """Compare the roots of sizes whose entries are not read again: by a consistency proof, which is as good."""
+        below = self._progress.tree.bundles * TILE_WIDTH
+        for size in sorted(size for size in self._wanted_roots if 0 < size <= below):
+            for verified in self._wanted_roots[size]:
+                self._report.checked["roots"] += 1
+                try:
+                    verify_consistency(verified.head, head, self._prover.consistency(size, head.size))
+                except BAD as error:
+                    self._find("root", error, place=f"checkpoint {size}")
 
-    def _compare_roots(self, tree: CompactRange) -> None:
-        for verified in self._wanted_roots.get(tree.size, ()):
-            calculated: RootHash = tree.root()
+    # --- the memory
+
+    def _take_up(self, head: TreeHead) -> AuditState | None:
+        """Take up what is remembered, if it is of a tree that the published one extends."""
+        if self._memory is None:
+            return None
+        try:
+            state = self._memory.load()
+            if state is None:
+                self._memory.forget()
+                return None
+            known = self._known_keys(state, head)
+            progress = AuditProgress.resumed(state)
+            self._check_ids(state)
+        except BAD as error:
+            self._find_or_note_memory(error)
+            self._memory.forget()
+            return None
+        keys = self._find_keys(head, state.bundles, known, state.buried)
+        later = [one for one in keys.keyring.compromises if one.leaf >= state.bundles * TILE_WIDTH]
+        if any(one.purpose == "enforcer" and one.since < state.bundles * TILE_WIDTH for one in later):
+            self._note("a key was declared compromised from before the last audit: everything is read again")
+            self._memory.forget()
+            return None
+        self._keys, self._progress = keys, progress
+        self._report.read_from = state.bundles * TILE_WIDTH
+        if state.bundles:
+            self._report.not_checked.append(_as_audited(state))
+        return state
+
+    def _known_keys(self, state: AuditState, head: TreeHead) -> list[tuple[int, bytes]]:
+        """Return the key records below, after proving that the tree that was audited is part of the published one."""
+        verify_consistency(
+            TreeHead(size=state.size, root=RootHash(state.root)),
+            head,
+            self._prover.consistency(state.size, head.size),
+        )
+        known = []
+        for leaf in state.key_leaves:
+            entry = self._prover.entry(leaf, head.size)
+            path = self._prover.inclusion(leaf, head.size)
+            verify_inclusion(self._prover.leaf(leaf, head.size), leaf, head, path)
+            known.append((leaf, entry))
+        return known
+
+    def _check_ids(self, state: AuditState) -> None:
+        assert self._memory is not None
+        if not self._depth.checks_records:
+            return
+        ids = self._memory.record_ids()
+        try:
+            count = ids.count_below(state.bundles * TILE_WIDTH)
+            if count != state.records:
+                raise MalformedError(f"the audit's notes list {count} record ids of {state.records}")
+            ids.forget_from(state.bundles * TILE_WIDTH)
+        finally:
+            ids.close()
+
+    def _find_or_note_memory(self, error: Exception) -> None:
+        if isinstance(error, MalformedError):
+            self._note(f"{error}: everything is read again")
+        else:
+            self._find("consistency", f"the tree is not the one that was audited before: {error}")
+
+    def _note(self, reason: str) -> None:
+        self._report.notices.append(Finding(check="audit", reason=reason))
+
+    def _snapshot(self, head: TreeHead) -> AuditState:
+        return self._progress.state(
+            log_id=self._log_id,
+            depth=self._depth,
+            now_ms=self._now_ms,
+            head=head,
+            key_leaves=[leaf for leaf, _ in self._keys.keys],
+            buried=self._keys.buried,
+        )
+
+    def _remember(self, state: AuditState) -> None:
+        # INVARIANT: only what is clean is remembered. After a finding the next audit reads everything again.
+        if self._memory is not None and not self._report.findings:
+            self._memory.save(state)
+
+    def _remember_the_end(self, note: AuditState | None) -> None:
+        if self._memory is None:
+            return
+        if self._report.findings or note is None:
+            self._memory.forget()
+            return
+        note.finished = True
+        self._memory.save(note)
+
+    # --- the walk
+
+    def _find_keys(
+        self,
+        head: TreeHead,
+        first: int,
+        known: Iterable[tuple[int, bytes]] = (),
+        buried: Mapping[str, int] = MappingProxyType({}),
+    ) -> KeyRecords:
+        if not self._depth.checks_records:
+            return KeyRecords()
+        reader = BundleReader(self._sources.tiles, self._log_id, head.size)
+        return find_key_records(reader, range(first, -(-head.size // TILE_WIDTH)), known, buried=buried)
+
+    def _walk(self, head: TreeHead) -> AuditState | None:
+        """Read every bundle, and return what is to be remembered, or None if one could not be read."""
+        if self._progress.begun_ms is None:
+            self._progress.begun_ms = self._now_ms
+            self._keys = self._find_keys(head, 0)
+            self._compare_roots(0, 0, ())
+        setup = ChunkSetup(
+            log_id=self._log_id,
+            size=head.size,
+            depth=self._depth,
+            key_records=tuple(self._keys.keys),
+            watched=self._keys.watched(),
+        )
+        self._progress.watched = setup.watched
+        reader = BundleReader(self._sources.tiles, self._log_id, head.size)
+        chunks = self._chunks(head.size)
+        with ExitStack() as stack:
+            ids = RecordIds() if self._memory is None else self._memory.record_ids()
+            stack.callback(ids.close)
+            note = self._snapshot(head)
+            checked = self._workers.check(setup, chunks)
+            stack.callback(_closed, checked)
+            for count, chunk in enumerate(checked, 1):
+                self._join(chunk, head, reader, ids)
+                if chunk.unreadable is not None:
+                    return None
+                whole = self._progress.tree.bundles == head.size // TILE_WIDTH
+                # Not what is behind the last full bundle: it is read again once that is full.
+                if chunk.bundles[-1].root is not None and (whole or count % _CHUNKS_PER_NOTE == 0):
+                    note = self._snapshot(head)
+                    self._remember(note)
+        self._compare_tiles(reader, self._progress.tree.partial_tiles())
+        self._refuse_larger(head.size)
+        return note
+
+    def _chunks(self, size: int) -> Iterator[Chunk]:
+        """Yield the chunks that are to be read; a bundle that is not full is one by itself, for it is read again."""
+        full = size // TILE_WIDTH
+        wanted = sorted(self._wanted_roots)
+        bounds = [*range(self._progress.tree.bundles, full, _CHUNK_BUNDLES), full]
+        if size % TILE_WIDTH:
+            bounds.append(full + 1)
+        for first, last in pairwise(bounds):
+            between = slice(bisect_right(wanted, first * TILE_WIDTH), bisect_right(wanted, last * TILE_WIDTH))
+            yield Chunk(first, last, tuple(wanted[between]))
+
+    def _join(self, chunk: CheckedChunk, head: TreeHead, reader: BundleReader, ids: RecordIds) -> None:
+        """Take in what a chunk came to; chunks come in order."""
+        for name, count in chunk.checked.items():
+            self._report.checked[name] += count
+        for leaf, first in ids.add(chunk.record_ids):
+            place = next(bundle for bundle in chunk.bundles if leaf // TILE_WIDTH == bundle.number)
+            reason = f"the record id stands at leaf {first} already"
+            place.findings.append(Finding(check="record", reason=reason, leaf=leaf))
+        for bundle in chunk.bundles:
+            self._join_bundle(bundle, reader)
+            if self._tell is not None:
+                self._tell(bundle.number * TILE_WIDTH + bundle.width, head.size)
+        self._erased += [(leaf, name) for leaf, name, subjects in chunk.erased if not self._buried(subjects, leaf)]
+        self._progress.join(chunk)
+        if chunk.unreadable is not None:
+            self._report.findings.append(chunk.unreadable)
+            first = self._progress.tree.bundles * TILE_WIDTH
+            self._report.not_checked.append(f"leaves from {first} on: a bundle cannot be read")
+
+    def _join_bundle(self, bundle: CheckedBundle, reader: BundleReader) -> None:
+        start = bundle.number * TILE_WIDTH
+        for size, subtrees in bundle.subtrees.items():
+            self._compare_roots(size, size - start, subtrees)
+        if bundle.root is not None:
+            self._report.findings += bundle.tile_findings
+            self._compare_tiles(reader, self._progress.tree.add(bundle.root))
+        self._report.findings += bundle.findings
+        if bundle.root is None:
+            self._report.findings += bundle.tile_findings
+
+    def _compare_roots(self, size: int, further_leaves: int, subtrees: tuple[bytes, ...]) -> None:
+        wanted = self._wanted_roots.get(size, ())
+        if not wanted:
+            return
+        calculated = self._progress.tree.root(further_leaves, subtrees)
+        for verified in wanted:
             self._report.checked["roots"] += 1
             if calculated != verified.head.root:
                 self._find(
                     "root",
                     f"the entries lead to root {calculated.hex()}, the checkpoint says {verified.head.root.hex()}",
-                    place=f"checkpoint {tree.size}",
+                    place=f"checkpoint {size}",
                 )
 
-    def _compare_tiles(self, expected: Iterable[tuple[TileCoordinate, bytes]]) -> None:
+    def _compare_tiles(self, reader: BundleReader, expected: Iterable[tuple[TileCoordinate, bytes]]) -> None:
         for coordinate, data in expected:
-            try:
-                stored = self._tile(coordinate)
-            except _BAD as error:
-                self._find("tile", error, place=coordinate.path)
-                continue
-            self._report.checked["tiles"] += 1
-            if stored != data:
-                self._find_tile(coordinate, stored, data)
+            self._report.findings += compare_tile(reader, coordinate, data, self._report.checked)
 
-    def _tile(self, coordinate: TileCoordinate) -> bytes:
-        try:
-            return self._tiles.get(self._log_id, coordinate.path)
-        except NotFoundError:
-            row = self._prover.tile_row(coordinate.level, coordinate.number, coordinate.width)
-            return b"".join(row)
+    # --- what is said of the whole
 
-    def _find_tile(self, coordinate: TileCoordinate, stored: bytes, expected: bytes) -> None:
-        try:
-            pairs = zip(unpack_tile(stored, coordinate.width), unpack_tile(expected, coordinate.width), strict=True)
-        except _BAD as error:
-            self._find("tile", error, place=coordinate.path)
-            return
-        for position, (found, wanted) in enumerate(pairs):
-            if found != wanted:
-                index = coordinate.number * TILE_WIDTH + position
-                if coordinate.level == 0:
-                    self._find("leaf", "the entry's hash is not the one in the tile", leaf=index, place=coordinate.path)
-                else:
-                    self._find("tile", f"hash {position} is not the one that the entries make", place=coordinate.path)
+    def _buried(self, subjects: Iterable[str], leaf: int) -> bool:
+        """Whether a tombstone says why a payload of these subjects at a leaf cannot be opened.
 
-    def _check_entries(self, start: int, entries: Sequence[bytes], leaves: Sequence[LeafHash]) -> None:
-        rows: Mapping[int, Mapping[str, Sequence[Row]]] = {}
-        if self._catalog is not None:
-            rows = self._catalog.rows(self._log_id, start, start + len(entries))
-        for index, (entry, leaf) in enumerate(zip(entries, leaves, strict=True), start):
-            self._report.checked["entries"] += 1
-            try:
-                record = decode_entry(entry)
-            except _BAD as error:
-                self._find("record", error, leaf=index)
-                continue
-            self._check_record(index, record)
-            if self._catalog is not None:
-                self._check_projection(index, project(record, index, leaf), rows.get(index))
-            if self._vault is not None:
-                self._check_payloads(index, record, self._vault)
-
-    def _check_record(self, index: int, record: Record) -> None:
-        if record.log_id != self._log_id:
-            self._find("record", f"the record is of the log {record.log_id}", leaf=index)
-        try:
-            self._keyring.check(index, record)
-        except _BAD as error:
-            self._find("record", error, leaf=index)
-        else:
-            self._report.checked["record signatures"] += 1
-            self._enrolments.add(index, record)
-        first = self._leaf_of_id.setdefault(record.record_id, index)
-        if first != index:
-            self._find("record", f"the record id stands at leaf {first} already", leaf=index)
-        self._records.append(record)
-
-    def _check_projection(
-        self, index: int, expected: Mapping[str, Sequence[Row]], stored: Mapping[str, Sequence[Row]] | None
-    ) -> None:
-        if stored is None:
-            self._find("projection", "the projection lacks this leaf", leaf=index, place="records")
-            return
-        for name in PROJECTED_TABLES:
-            self._report.checked["projected rows"] += len(expected[name])
-            if len(expected[name]) != len(stored[name]):
-                reason = f"the projection has {len(stored[name])} rows, the entry makes {len(expected[name])}"
-                self._find("projection", reason, leaf=index, place=name)
-                continue
-            for wanted, found in zip(expected[name], stored[name], strict=True):
-                differing = sorted(column for column, value in wanted.items() if found.get(column) != value)
-                if differing:
-                    reason = f"the projection differs from the entry in {', '.join(differing)}"
-                    self._find("projection", reason, leaf=index, place=name)
-
-    def _check_payloads(self, index: int, record: Record, vault: Vault) -> None:
-        for name in commitments(record):
-            try:
-                vault.open(record, name)
-            except ErasedError as error:
-                self._report.checked["erased payloads"] += 1
-                self._erased.append((index, name, error.subjects))
-            except (NotFoundError, VerificationError) as error:
-                self._find("vault", error, leaf=index, place=name)
-            else:
-                self._report.checked["payloads"] += 1
+        It speaks of what stands before it: whoever was erased has a new key afterwards, and that is not gone.
+        """
+        return any(self._keys.buried.get(subject, -1) > leaf for subject in subjects)
 
     def _check_erasures(self) -> None:
-        """A destroyed key without a tombstone is no erasure: somebody has made evidence unreadable unseen.
-
-        A tombstone speaks of what stands before it: whoever was erased has a new key afterwards, and that is not gone.
-        """
-        buried: dict[str, int] = {}
-        for record in self._records:
-            if isinstance(record.body, Tombstone):
-                buried[record.body.subject] = self._leaf_of_id[record.record_id]
-        for index, name, subjects in self._erased:
-            if not any(buried.get(subject, -1) > index for subject in subjects):
-                self._find("vault", "the payload's key is gone and no tombstone says so", leaf=index, place=name)
+        """A destroyed key without a tombstone is no erasure: somebody has made evidence unreadable unseen."""
+        for index, name in self._erased:
+            self._find("vault", "the payload's key is gone and no tombstone says so", leaf=index, place=name)
 
     def _check_log_keys(self) -> None:
         """Verify every checkpoint once more, with what the log itself says about its keys.
@@ -353,11 +432,11 @@ class Auditor:
         The published one must be signed by keys that count for its size. An older one that is not was signed before the
         end of a key was known; its root has been compared, so it does no harm, and it vouches for nothing any more.
         """
-        narrowed = self._policy.narrowed(self._keyring.log_validity)
+        narrowed = self._policy.narrowed(self._keys.keyring.log_validity)
         for data, published in self._published_by_checkpoint.items():
             try:
                 narrowed.verify(data)
-            except _BAD as error:
+            except BAD as error:
                 if published:
                     self._find("checkpoint", error, place="checkpoint")
                 else:
@@ -366,16 +445,31 @@ class Auditor:
                     )
 
     def _note_compromises(self) -> None:
-        for compromise in self._keyring.compromises:
+        for compromise in self._keys.keyring.compromises:
             told = f"the {compromise.purpose} key {compromise.key_id} is declared compromised"
-            later = self._keyring.leaves_after(compromise)
-            signed = f"; it signed {len(later)} records from leaf {later[0]} on" if later else ""
+            count, first = self._progress.signed.get(compromise.leaf, (0, 0))
+            signed = f"; it signed {count} records from leaf {first} on" if count else ""
             self._report.notices.append(
                 Finding(check="key", reason=f"{told} since {compromise.since} leaves{signed}", leaf=compromise.leaf)
             )
 
     def _note_simulation(self) -> None:
-        simulated = sum(record.simulated for record in self._records)
+        simulated, records = self._progress.simulated, self._progress.records
         if simulated:
-            told = f"SIMULATED: {simulated} of {len(self._records)} records were made with demonstration keys or clocks"
+            told = f"SIMULATED: {simulated} of {records} records were made with demonstration keys or clocks"
             self._report.notices.append(Finding(check="simulated", reason=f"{told}; they are evidence of nothing real"))
+
+
+def _closed(checked: Iterator[CheckedChunk]) -> None:
+    # A generator that is left early ends its processes here, and not when somebody collects it.
+    close = getattr(checked, "close", None)
+    if close is not None:
+        close()
+
+
+def _as_audited(state: AuditState) -> str:
+    day = datetime.fromtimestamp(state.audited_ms / 1000, UTC).isoformat(timespec="seconds")
+    return (
+        f"leaves 0 to {state.bundles * TILE_WIDTH - 1}, their rows and payloads: this installation audited them by "
+        f"{day}, and they are part of the same tree; nothing else was looked at again"
+    )

@@ -1,7 +1,8 @@
 """Completeness: what the sequence numbers of each enforcer prove.
 
-Pure. Within one epoch an enforcer numbers its records from 1 without gaps and counts its decisions along. From the
-records that arrived, in any order, `assess` says for each enforcer and epoch:
+Pure; what is kept of the records for it is in `streams`. Within one epoch an enforcer numbers its records from 1
+without gaps and counts its decisions along. From the records that arrived, in any order, `assess` says for each
+enforcer and epoch:
 
 * ``complete``: every number from 1 to the last is there, the running count agrees, and the stream is known to have
   passed the end of the period, or to have ended;
@@ -23,17 +24,16 @@ neither passes as complete.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from ledger.bodies import Decision, Dropped, Heartbeat
 from ledger.enrolments import Enrolment
 from ledger.records import Record
+from ledger.streams import Streams, StreamSummary
 
-__all__ = ["EnforcerStream", "Verdict", "assess", "worst"]
+__all__ = ["EnforcerStream", "Verdict", "assess", "assess_streams", "worst"]
 
 _NO_EPOCH: Final = ""
 
@@ -77,16 +77,6 @@ class EnforcerStream:
     last_heartbeat_ms: int | None
 
 
-def _ranges(numbers: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    ranges: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1] = (ranges[-1][0], number)
-        else:
-            ranges.append((number, number))
-    return tuple(ranges)
-
-
 def _missing(present: list[tuple[int, int]], first: int) -> tuple[tuple[int, int], ...]:
     """Return the gaps between sorted ranges of numbers, from ``first`` on."""
     gaps: list[tuple[int, int]] = []
@@ -98,22 +88,12 @@ def _missing(present: list[tuple[int, int]], first: int) -> tuple[tuple[int, int
     return tuple(gaps)
 
 
-def _count_mismatch(records: list[Record], losses: list[tuple[int, Dropped]], counted: int) -> int | None:
-    """Return the sequence number of the first record whose running count cannot be right, or None.
-
-    Args:
-        records: By sequence number, without gaps.
-        losses: Declared losses among them.
-        counted: Decisions before the first.
-    """
-    pending = sorted(losses, key=lambda item: item[1].first_seq)
-    for record in records:
-        while pending and pending[0][1].last_seq < record.seq:
-            counted += pending.pop(0)[1].decisions
-        counted += isinstance(record.body, Decision)
-        if record.running_count != counted:
-            return record.seq
-    return None
+def _count_mismatch(summary: StreamSummary) -> int | None:
+    """Return the first sequence number whose running count cannot be right, or None; the numbers are without gaps."""
+    if not summary.runs:
+        return None
+    (run,) = summary.runs
+    return run.first if run.before != summary.counted else run.wrong
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,92 +109,72 @@ class _Period:
         """Whether it was over when the log was signed."""
         return self.end_ms is None or self.signed_ms is None or self.end_ms <= self.signed_ms
 
-    def passed(self, records: list[Record]) -> bool:
-        """Whether records, by sequence number, show that the stream went on beyond the end."""
-        if self.end_ms is None:
-            return False
-        beyond = False
-        for record in records:
-            if record.time_ms < self.end_ms:
-                beyond = False
-            elif isinstance(record.body, Heartbeat):
-                beyond = True
-        return beyond
+    def passed(self, summary: StreamSummary) -> bool:
+        """Whether a heartbeat at or beyond the end shows that the stream went on, and no higher number denies it."""
+        return self.end_ms is not None and summary.last_beat_beyond > summary.last_inside
 
 
-def _stopped(record: Record) -> bool:
-    return isinstance(record.body, Heartbeat) and record.body.kind == "stop"
+def _ending_by_retirement(summary: StreamSummary, from_ms: int, retired_ms: int) -> tuple[Verdict, str]:
+    last = summary.last_seq
+    if summary.stopped:
+        return Verdict.COMPLETE, f"all {last} numbers are accounted for, it stopped and its key was retired"
+    if retired_ms <= from_ms and summary.latest_ms < from_ms:
+        return Verdict.COMPLETE, f"its key was retired after number {last}, before the period began"
+    return Verdict.TAIL_UNKNOWN, f"its key was retired, and nothing shows what came between number {last} and that"
 
 
-def _ending_by_retirement(records: list[Record], from_ms: int, retired_ms: int) -> tuple[Verdict, str]:
-    last = records[-1]
-    if _stopped(last):
-        return Verdict.COMPLETE, f"all {last.seq} numbers are accounted for, it stopped and its key was retired"
-    if retired_ms <= from_ms and all(record.time_ms < from_ms for record in records):
-        return Verdict.COMPLETE, f"its key was retired after number {last.seq}, before the period began"
-    return Verdict.TAIL_UNKNOWN, f"its key was retired, and nothing shows what came between number {last.seq} and that"
-
-
-def _ending(records: list[Record], period: _Period, enrolment: Enrolment | None) -> tuple[Verdict, str]:
+def _ending(summary: StreamSummary, period: _Period, enrolment: Enrolment | None) -> tuple[Verdict, str]:
     """Say what shows that nothing is missing behind the last of a stream's records.
 
     Args:
-        records: By sequence number, without gaps; at least one.
+        summary: The stream, without gaps.
         period: The period.
-        enrolment: The one in which they were written, if that is known.
+        enrolment: The one in which the records were written, if that is known.
     """
-    last = records[-1]
-    if period.passed(records):
-        return Verdict.COMPLETE, f"all {last.seq} numbers are accounted for beyond the end of the period"
+    last = summary.last_seq
+    if period.passed(summary):
+        return Verdict.COMPLETE, f"all {last} numbers are accounted for beyond the end of the period"
     if enrolment is not None and enrolment.retired_ms is not None:
-        return _ending_by_retirement(records, period.from_ms, enrolment.retired_ms)
-    if _stopped(last) and period.end_ms is None:
-        return Verdict.COMPLETE, f"all {last.seq} numbers are accounted for and the stream was closed"
-    if _stopped(last):
-        return Verdict.TAIL_UNKNOWN, f"it stopped at number {last.seq}, and nothing shows that it did not go on"
+        return _ending_by_retirement(summary, period.from_ms, enrolment.retired_ms)
+    if summary.stopped and period.end_ms is None:
+        return Verdict.COMPLETE, f"all {last} numbers are accounted for and the stream was closed"
+    if summary.stopped:
+        return Verdict.TAIL_UNKNOWN, f"it stopped at number {last}, and nothing shows that it did not go on"
     return Verdict.TAIL_UNKNOWN, "no heartbeat shows what came after the last record"
 
 
-def _assess_stream(
-    arrived: list[Record], before: Record | None, period: _Period, enrolment: Enrolment | None
-) -> EnforcerStream:
-    first, counted = (1, 0) if before is None else (before.seq + 1, before.running_count)
-    # What stands at or below the number before the range is an earlier range's to account for.
-    records = sorted((record for record in arrived if record.seq >= first), key=lambda record: record.seq)
-    known = records if before is None else [before, *records]
-    sequence = [record.seq for record in records]
-    losses = [(record.seq, record.body) for record in records if isinstance(record.body, Dropped)]
-    lost = sorted((body.first_seq, body.last_seq) for _, body in losses)
-    missing = _missing(sorted([*_ranges(sequence), *lost]), first)
-    beats = [record.time_ms for record in known if isinstance(record.body, Heartbeat)]
-    last = known[-1]
-    twice = len(set(sequence)) != len(sequence)
-    mismatch = None if missing or twice else _count_mismatch(records, losses, counted)
+def _assess_stream(summary: StreamSummary, period: _Period, enrolment: Enrolment | None) -> EnforcerStream:
+    lost = sorted(summary.lost)
+    missing = _missing(sorted([*((run.first, run.last) for run in summary.runs), *lost]), summary.first)
+    mismatch = None if missing or lost or summary.twice else _count_mismatch(summary)
     if missing:
         verdict = Verdict.GAP
         count = sum(b - a + 1 for a, b in missing)
-        reason = f"{count} of {last.seq} sequence numbers are missing"
+        reason = f"{count} of {summary.last_seq} sequence numbers are missing"
     elif lost:
         count = sum(b - a + 1 for a, b in lost)
-        verdict, reason = Verdict.GAP, f"{count} of {last.seq} records were lost, and declared so by the enforcer"
-    elif twice:
+        verdict, reason = (
+            Verdict.GAP,
+            f"{count} of {summary.last_seq} records were lost, and declared so by the enforcer",
+        )
+    elif summary.twice:
         verdict, reason = Verdict.GAP, "a sequence number occurs twice"
     elif mismatch is not None:
         verdict, reason = Verdict.GAP, f"the running count of decisions is wrong at sequence number {mismatch}"
     else:
-        verdict, reason = _ending(known, period, enrolment)
+        verdict, reason = _ending(summary, period, enrolment)
     return EnforcerStream(
-        enforcer_id=last.enforcer_id,
-        epoch=last.epoch,
+        enforcer_id=summary.enforcer_id,
+        epoch=summary.epoch,
         verdict=verdict,
         reason=reason,
-        records=len(records),
-        decisions=sum(isinstance(record.body, Decision) for record in records),
-        last_seq=last.seq,
+        records=summary.records,
+        decisions=summary.decisions,
+        last_seq=summary.last_seq,
         missing=missing,
         lost=tuple(lost),
-        lost_decisions=sum(body.decisions for _, body in losses),
-        last_heartbeat_ms=max(beats, default=None),
+        lost_decisions=summary.lost_decisions,
+        last_heartbeat_ms=summary.last_heartbeat_ms,
     )
 
 
@@ -248,15 +208,11 @@ def _silent(enrolment: Enrolment, period: _Period) -> EnforcerStream | None:
     return _absent(enrolment.enforcer_id, _NO_EPOCH, Verdict.TAIL_UNKNOWN, reason)
 
 
-def _lost_epochs(records: Iterable[Record], known: Mapping[tuple[str, str], object]) -> list[EnforcerStream]:
+def _lost_epochs(streams: Streams) -> list[EnforcerStream]:
     """Return the epochs that a later one names as the one before it, and of which no record is here."""
-    named = {
-        (record.enforcer_id, record.body.previous_epoch)
-        for record in records
-        if isinstance(record.body, Heartbeat) and record.body.previous_epoch is not None
-    }
     reason = "a later epoch names it as the one before, and no record of it is here"
-    return [_absent(*stream, Verdict.GAP, reason) for stream in sorted(named - known.keys())]
+    unheard = sorted(set(streams.named_epochs) - streams.summaries.keys())
+    return [_absent(*stream, Verdict.GAP, reason) for stream in unheard]
 
 
 def assess(
@@ -282,21 +238,33 @@ def assess(
         One stream for each enforcer and epoch, sorted by enforcer and first arrival; then epochs and enforcers of which
         no record is here.
     """
-    period = _Period(from_ms=from_ms, end_ms=end_ms, signed_ms=signed_ms)
-    streams: defaultdict[tuple[str, str], list[Record]] = defaultdict(list)
-    earlier = {(record.enforcer_id, record.epoch): record for record in before}
-    for key in earlier:
-        streams[key] = []
+    streams = Streams(end_ms=end_ms, before=before)
     for record in records:
-        streams[record.enforcer_id, record.epoch].append(record)
+        streams.add(record)
+    return assess_streams(streams, from_ms=from_ms, signed_ms=signed_ms, enrolments=enrolments)
+
+
+def assess_streams(
+    streams: Streams,
+    *,
+    from_ms: int = 0,
+    signed_ms: int | None = None,
+    enrolments: Iterable[Enrolment] = (),
+) -> list[EnforcerStream]:
+    """Say the same of streams that were summed up as their records were read; see `assess`.
+
+    Args:
+        streams: They know the end of the period.
+        from_ms: Its start, POSIX milliseconds.
+        signed_ms: When the log was signed, by its own clock; None if that is not known.
+        enrolments: Who could write when, by the key records of the log.
+    """
+    period = _Period(from_ms=from_ms, end_ms=streams.end_ms, signed_ms=signed_ms)
     enrolled = list(enrolments)
     # The last one in which an epoch was written in decides what came behind its records.
     written_in = {(one.enforcer_id, epoch): one for one in enrolled for epoch in one.epochs}
-    assessed = [
-        _assess_stream(members, earlier.get(key), period, written_in.get(key)) for key, members in streams.items()
-    ]
-    heard = (record for members in (earlier.values(), *streams.values()) for record in members)
-    assessed += _lost_epochs(heard, streams)
+    assessed = [_assess_stream(summary, period, written_in.get(key)) for key, summary in streams.summaries.items()]
+    assessed += _lost_epochs(streams)
     assessed += [stream for one in enrolled if (stream := _silent(one, period)) is not None]
     if not period.over:
         assessed = [_not_over(stream) for stream in assessed]

@@ -51,9 +51,13 @@ class Enrolments:
         """Take in the record of the next leaf."""
         if isinstance(record.body, KeyEvent) and record.body.purpose == "enforcer":
             self._take(leaf, record.time_ms, record.body)
-        of_writer = self._of.get(record.enforcer_id)
+        self.wrote(record.enforcer_id, record.epoch)
+
+    def wrote(self, enforcer_id: str, epoch: str) -> None:
+        """Take in that an enforcer wrote in an epoch: all that a record which is no key record says here."""
+        of_writer = self._of.get(enforcer_id)
         if of_writer:
-            of_writer[-1].epochs.add(record.epoch)
+            of_writer[-1].epochs.add(epoch)
 
     def _take(self, leaf: int, time_ms: int, body: KeyEvent) -> None:
         if body.action == "created":

@@ -194,17 +194,26 @@ class Keyring:
     def _note_signature(self, leaf: int, key: IntroducedKey) -> None:
         self._signed.setdefault(key.public_key, array("Q")).append(leaf)
 
+    def take_signed(self) -> dict[bytes, array[int]]:
+        """Return the leaves whose records each public key signed, and forget them: a large log has many."""
+        signed, self._signed = self._signed, {}
+        return signed
+
+    def keys_of(self, compromise: Compromise) -> set[bytes]:
+        """Return the public keys that a declared compromise is about."""
+        return {
+            key.public_key
+            for key in self.keys
+            if key.purpose == "enforcer" and (key.purpose, key.key_id) == (compromise.purpose, compromise.key_id)
+        }
+
     def leaves_after(self, compromise: Compromise) -> list[int]:
         """Return the leaves whose records the key signed although it had been compromised by then, in order.
 
         A compromise is mostly declared later than it happened: these are the records checked here that lie between,
         and those of the same key introduced once more. They count, and nobody can say who wrote them.
         """
-        keys = {
-            key.public_key
-            for key in self.keys
-            if key.purpose == "enforcer" and (key.purpose, key.key_id) == (compromise.purpose, compromise.key_id)
-        }
+        keys = self.keys_of(compromise)
         return sorted(leaf for key in keys for leaf in self._signed.get(key, ()) if leaf >= compromise.since)
 
     def leaves_after_compromise(self) -> list[int]:

@@ -261,8 +261,17 @@ class Edge:
         """Return an independent copy."""
         return Edge(self._size, self._rows)
 
+    @property
+    def rows(self) -> list[list[bytes]]:
+        """The hashes of each level's partial tile, from level 0 on, possibly none."""
+        return [list(row) for row in self._rows]
+
     def root(self) -> RootHash:
         """Return the tree's root."""
+        return self.compact_range().root()
+
+    def compact_range(self) -> CompactRange:
+        """Return the perfect subtrees that cover the tree."""
         hashes: list[bytes] = []
         for row in reversed(self._rows):
             position, width = 0, len(row)
@@ -270,7 +279,7 @@ class Edge:
                 if width >> height & 1:
                     hashes.append(subtree_root(row[position : position + (1 << height)]))
                     position += 1 << height
-        return CompactRange(self._size, hashes).root()
+        return CompactRange(self._size, hashes)
 
     def extend(self, leaves: Iterable[LeafHash]) -> list[tuple[TileCoordinate, bytes]]:
         """Add leaves and return the tiles that a tree of the new size has and the old one lacked.

@@ -20,6 +20,7 @@ from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
 from ledger.anchors.directory import DirectoryAnchor
 from ledger.anchors.s3_object_lock import open_anchor
+from ledger.audit_chunks import AuditSources
 from ledger.bodies import Heartbeat, KeyEvent
 from ledger.catalog import Catalog
 from ledger.clock import Clock, SystemClock
@@ -72,10 +73,12 @@ __all__ = [
     "Services",
     "SharedParts",
     "build_services",
+    "directory_sources",
     "directory_tiles",
     "make_anchor",
     "make_evaluator",
     "make_gateway",
+    "open_audit_sources",
     "open_for_audit",
     "open_shared",
     "open_signer",
@@ -152,15 +155,39 @@ def directory_tiles(root: Path) -> DirectoryTileStore:
     return DirectoryTileStore(root)
 
 
+def directory_sources(root: Path) -> AuditSources:
+    """Return what an audit reads of a directory that holds one directory for each log."""
+    return AuditSources(tiles=directory_tiles(root))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditParts:
     """What an audit of an installation reads."""
 
+    sources: AuditSources
     tiles: DirectoryTileStore
     catalog: Catalog
     vault: Vault
     anchor: Anchor
     close: Callable[[], None]
+
+
+def open_audit_sources(settings: Settings, secret: str | None) -> AuditSources:
+    """Open what a process of an audit reads, until the process ends; see `open_for_audit`."""
+    return _audit_sources(settings, secret)[0]
+
+
+def _audit_sources(settings: Settings, secret: str | None) -> tuple[AuditSources, Engine]:
+    keys = load_key_set(settings.keys_dir, secret)
+    database = open_engine(settings.effective_database_url)
+    require_current(database)
+    subject_keys = DirectorySubjectKeys(settings.keys_dir / "subjects", keys.vault)
+    sources = AuditSources(
+        tiles=DirectoryTileStore(settings.data_dir / "logs"),
+        catalog=SQLCatalog(database),
+        vault=Vault(settings.log_id, subject_keys, SQLPayloadStore(database)),
+    )
+    return sources, database
 
 
 def open_for_audit(settings: Settings, secret: str | None) -> AuditParts:
@@ -173,14 +200,15 @@ def open_for_audit(settings: Settings, secret: str | None) -> AuditParts:
     Raises:
         ConfigError: A setting, key or the database's schema cannot be used.
     """
-    keys = load_key_set(settings.keys_dir, secret)
-    database = open_engine(settings.effective_database_url)
-    require_current(database)
-    subject_keys = DirectorySubjectKeys(settings.keys_dir / "subjects", keys.vault)
+    sources, database = _audit_sources(settings, secret)
+    assert isinstance(sources.tiles, DirectoryTileStore)
+    assert sources.catalog is not None
+    assert sources.vault is not None
     return AuditParts(
-        tiles=DirectoryTileStore(settings.data_dir / "logs"),
-        catalog=SQLCatalog(database),
-        vault=Vault(settings.log_id, subject_keys, SQLPayloadStore(database)),
+        sources=sources,
+        tiles=sources.tiles,
+        catalog=sources.catalog,
+        vault=sources.vault,
         anchor=make_anchor(settings, SystemClock()),
         close=database.dispose,
     )

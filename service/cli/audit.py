@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import click
 
-from ledger.auditor import Auditor, AuditReport, Finding
+from ledger.audit_chunks import AuditSources
+from ledger.audit_state import AuditMemory
+from ledger.audit_workers import AuditWorkers, Processes
+from ledger.auditor import Auditor, AuditReport, Depth, Finding
+from ledger.clock import SystemClock
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError
 from ledger.trust import TrustPolicy, parse_trust_policy
@@ -51,37 +57,91 @@ def _progress(*, show: bool) -> Iterator[Callable[[int, int], None]]:
         yield update
 
 
-def _installation_auditor(
-    log_id: str | None, trust: TrustPolicy | None, known: list[bytes], progress: Callable[[int, int], None]
-) -> tuple[Auditor, Callable[[], None]]:
-    """Return an auditor over the installation that the settings name, and what closes it."""
-    from service.wiring import open_for_audit
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What the options ask for, whatever is audited."""
 
-    settings = load_settings(log_id=log_id)
-    parts = open_for_audit(settings, passphrase())
-    policy = trust or read_trust(settings.keys_dir / "trust.policy")
-    # Every copy: of a log that was put back and published anew, only those from before contradict it.
-    known += [parts.anchor.get(settings.log_id, size) for size in parts.anchor.sizes(settings.log_id)]
-    auditor = Auditor(
-        settings.log_id,
-        parts.tiles,
-        policy,
-        catalog=parts.catalog,
-        vault=parts.vault,
-        other_checkpoints=known,
-        progress=progress,
-    )
-    return auditor, parts.close
+    log_id: str | None
+    trust: TrustPolicy | None
+    known: list[bytes]
+    depth: Depth
+    processes: int
+    since_last: bool
+    anew: bool
+    notes: Path | None
+
+    def memory(self, log_id: str, default: Path | None) -> AuditMemory | None:
+        """Return where the audit remembers how far it came, or None."""
+        if not self.since_last:
+            return None
+        directory = self.notes or default
+        if directory is None:
+            raise ConfigError("--since with --log needs --notes: a directory for what is remembered")
+        memory = AuditMemory(directory, log_id, self.depth)
+        if self.anew:
+            with memory.held():
+                memory.forget()
+        return memory
+
+    def workers(self, open_sources: Callable[[], AuditSources], here: AuditSources) -> AuditWorkers | None:
+        """Return who checks the entries."""
+        if self.processes == 1:
+            return None
+        return Processes(count=self.processes, open_sources=open_sources, here=here)
 
 
-def _directory_auditor(
-    log: Path, trust: TrustPolicy | None, known: list[bytes], progress: Callable[[int, int], None]
-) -> Auditor:
-    from service.wiring import directory_tiles
+@contextmanager
+def _installation_auditor(wish: _Wish, progress: Callable[[int, int], None]) -> Iterator[Auditor]:
+    """Yield an auditor over the installation that the settings name."""
+    from service.wiring import open_audit_sources, open_for_audit
 
-    if trust is None:
+    settings, secret = load_settings(log_id=wish.log_id), passphrase()
+    parts = open_for_audit(settings, secret)
+    policy = wish.trust or read_trust(settings.keys_dir / "trust.policy")
+
+    def anchored(above: int) -> Iterator[bytes]:
+        # Every copy: of a log that was put back and published anew, only those from before contradict it.
+        sizes = parts.anchor.sizes(settings.log_id, above=above)
+        return (parts.anchor.get(settings.log_id, size) for size in sizes)
+
+    try:
+        yield Auditor(
+            settings.log_id,
+            parts.tiles,
+            policy,
+            catalog=parts.catalog,
+            vault=parts.vault,
+            other_checkpoints=wish.known,
+            anchored_checkpoints=anchored,
+            progress=progress,
+            depth=wish.depth,
+            workers=wish.workers(partial(open_audit_sources, settings, secret), parts.sources),
+            memory=wish.memory(settings.log_id, settings.data_dir / "audit"),
+            now_ms=SystemClock().now_ms(),
+        )
+    finally:
+        parts.close()
+
+
+@contextmanager
+def _directory_auditor(log: Path, wish: _Wish, progress: Callable[[int, int], None]) -> Iterator[Auditor]:
+    from service.wiring import directory_sources
+
+    if wish.trust is None:
         raise ConfigError("--log needs --trust: trust never comes from the log itself")
-    return Auditor(log.name, directory_tiles(log.parent), trust, other_checkpoints=known, progress=progress)
+    open_sources = partial(directory_sources, log.parent)
+    here = open_sources()
+    yield Auditor(
+        log.name,
+        here.tiles,
+        wish.trust,
+        other_checkpoints=wish.known,
+        progress=progress,
+        depth=wish.depth,
+        workers=wish.workers(open_sources, here),
+        memory=wish.memory(log.name, None),
+        now_ms=SystemClock().now_ms(),
+    )
 
 
 @click.command(short_help="Re-read a log, re-derive everything, compare.")
@@ -92,29 +152,65 @@ def _directory_auditor(
 )
 @click.option("--trust", type=_FILE, help="Trust policy; without it, the one beside the installation's keys.")
 @click.option("--known", type=_FILE, multiple=True, help="A checkpoint that you kept; may be repeated.")
+@click.option(
+    "--depth",
+    type=click.Choice([str(depth) for depth in Depth]),
+    default=str(Depth.FULL),
+    show_default=True,
+    help="hashes: tree alone; projection: and the searchable tables; records: and signatures; full: all, payloads too.",
+)
+@click.option("--processes", type=click.IntRange(1, 256), default=None, help="How many; one for each processor.")
+@click.option(
+    "--since", type=click.Choice(["last"]), help="Go on where the last audit of this depth stopped, and remember."
+)
+@click.option("--full", "anew", is_flag=True, help="With --since: read everything all the same, and remember it.")
+@click.option(
+    "--notes",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where --since remembers; without it, in the installation's data directory.",
+)
 @log_id_option
 @json_option
 @with_exit_codes
-def audit(log: Path | None, trust: Path | None, known: tuple[Path, ...], log_id: str | None, *, as_json: bool) -> None:
+def audit(
+    log: Path | None,
+    trust: Path | None,
+    known: tuple[Path, ...],
+    depth: str,
+    processes: int | None,
+    since: str | None,
+    notes: Path | None,
+    log_id: str | None,
+    *,
+    anew: bool,
+    as_json: bool,
+) -> None:
     """Audit a log: entries, tiles, root, signatures, projection, vault, anchor, completeness.
 
     Nothing is repaired. Exit status 1 if anything is found, 4 if nothing could be audited.
     """
-    policy = read_trust(trust) if trust else None
-    kept = [path.read_bytes() for path in known]
+    if since is None and (anew or notes is not None):
+        raise click.UsageError("--full and --notes are for --since.")
+    wish = _Wish(
+        log_id=log_id,
+        trust=read_trust(trust) if trust else None,
+        known=[path.read_bytes() for path in known],
+        depth=Depth(depth),
+        processes=processes or len(os.sched_getaffinity(0)),
+        since_last=since is not None,
+        anew=anew,
+        notes=notes,
+    )
     with _progress(show=not as_json and sys.stderr.isatty()) as progress:
-        if log is not None:
-            report = _directory_auditor(log.resolve(), policy, kept, progress).audit()
-        else:
-            auditor, close = _installation_auditor(log_id, policy, kept, progress)
-            try:
-                report = auditor.audit()
-            finally:
-                close()
+        opened = (
+            _installation_auditor(wish, progress) if log is None else _directory_auditor(log.resolve(), wish, progress)
+        )
+        with opened as auditor:
+            report = auditor.audit()
     if as_json:
         echo_json(_json(report))
     else:
-        _tell(report, own_trust=policy is None)
+        _tell(report, own_trust=trust is None)
     if report.findings:
         sys.exit(ExitCode.FAILED)
     if report.head is None:
@@ -124,6 +220,8 @@ def audit(log: Path | None, trust: Path | None, known: tuple[Path, ...], log_id:
 def _json(report: AuditReport) -> dict[str, object]:
     return {
         "log_id": report.log_id,
+        "depth": str(report.depth),
+        "read_from": report.read_from,
         "size": report.head.size if report.head else None,
         "root": report.head.root.hex() if report.head else None,
         "checked": dict(report.checked),
