@@ -26,6 +26,8 @@ from ledger.tiles import (
     TILE_WIDTH,
     TileCoordinate,
     hash_coordinate,
+    pack_bundle,
+    pack_tile,
     partial_width,
     unpack_bundle,
     unpack_tile,
@@ -98,6 +100,20 @@ class Prover:
             MalformedError: The tile's bytes have the wrong length.
         """
         return self._read_row(TileCoordinate(level, number, width))
+
+    def file(self, coordinate: TileCoordinate) -> bytes:
+        """Return the bytes of a tile or bundle; of a collected partial, those that stood there.
+
+        Raises:
+            NotFoundError: There is no such file, and no full one that it would be the beginning of.
+            MalformedError: The full one that stands in for it is damaged.
+        """
+        data, width = self._read(coordinate)
+        if width == coordinate.width:
+            return data
+        if coordinate.level == BUNDLE_LEVEL:
+            return pack_bundle(unpack_bundle(data)[: coordinate.width])
+        return pack_tile(unpack_tile(data)[: coordinate.width])
 
     def bundle(self, number: int, width: int = TILE_WIDTH) -> list[bytes]:
         """Return the first ``width`` entries of a bundle.
