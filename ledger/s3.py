@@ -38,7 +38,7 @@ COMPLIANCE: Final = "COMPLIANCE"
 
 _LOST: Final = ("PreconditionFailed", "ConditionalRequestConflict")
 _MISSING: Final = ("NoSuchKey", "NoSuchVersion", "404", "NotFound")
-_NO_LOCK: Final = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError")
+_NO_LOCK: Final = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest")
 _SERVER_ERROR: Final = 500
 _NOT_IMPLEMENTED: Final = 501
 _TIMEOUT_SECONDS: Final = 20
@@ -108,6 +108,10 @@ def _milliseconds(moment: datetime) -> int:
 def _moment(milliseconds: int) -> datetime:
     # Rounded up to S3's whole seconds: a lock is never shorter than was asked for.
     return datetime.fromtimestamp(-(-milliseconds // 1000), tz=UTC)
+
+
+def _lock(mode: str | None, until: datetime | None) -> ObjectLock | None:
+    return None if mode is None or until is None else ObjectLock(mode=mode, until_ms=_milliseconds(until))
 
 
 def _of_version(version: str) -> dict[str, str]:
@@ -299,32 +303,37 @@ class S3Bucket:
             NotFoundError: There is no such version.
             DependencyError: It could not be asked.
         """
-        # Asked of the very version that was read; some servers tell of the lock here and not with the bytes.
+        # Some servers tell of the lock with the head of the latest version alone, and of an older one if asked for it.
+        latest = self._head(key, {})
+        if latest is not None and latest.get("VersionId", "") == version:
+            return _lock(latest.get("ObjectLockMode"), latest.get("ObjectLockRetainUntilDate"))
+        told = self._head(key, _of_version(version))
+        if told is None:
+            raise NotFoundError(f"{self._role} has no such version")
+        lock = _lock(told.get("ObjectLockMode"), told.get("ObjectLockRetainUntilDate"))
+        return lock or self._retention(key, version)
+
+    def _head(self, key: str, version: Mapping[str, str]) -> Mapping[str, Any] | None:
         with self._translated("describe a lock"):
             try:
-                told = self._client.head_object(Bucket=self.name, Key=key, **_of_version(version))
+                told: Mapping[str, Any] = self._client.head_object(Bucket=self.name, Key=key, **version)
             except ClientError as error:
-                if _code(error) in _MISSING:
-                    raise NotFoundError(f"{self._role} has no such version") from error
+                # A head has no body that could say more; 405 is how a delete marker answers.
+                if _code(error) in (*_MISSING, "405", "MethodNotAllowed"):
+                    return None
                 raise
-        mode, until = told.get("ObjectLockMode"), told.get("ObjectLockRetainUntilDate")
-        if mode is None or until is None:
-            return self._retention(key, version)
-        return ObjectLock(mode=mode, until_ms=_milliseconds(until))
+        return told
 
     def _retention(self, key: str, version: str) -> ObjectLock | None:
-        """Ask for the lock itself: of a version that is not the latest, some servers tell nothing with the head."""
         with self._translated("describe a lock"):
             try:
-                told = self._client.get_object_retention(Bucket=self.name, Key=key, **_of_version(version))
+                told = self._client.get_object_retention(Bucket=self.name, Key=key, VersionId=version)
             except ClientError as error:
-                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _SERVER_ERROR) < _SERVER_ERROR:
+                if _code(error) in _NO_LOCK:
                     return None
                 raise
         retention = told.get("Retention", {})
-        if not retention.get("Mode") or not retention.get("RetainUntilDate"):
-            return None
-        return ObjectLock(mode=retention["Mode"], until_ms=_milliseconds(retention["RetainUntilDate"]))
+        return _lock(retention.get("Mode"), retention.get("RetainUntilDate"))
 
     def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
         """Yield the keys under a prefix, in order.

@@ -97,7 +97,10 @@ class S3ObjectLockAnchor:
     def _receipt(self, key: str, size: int, stored: S3Object) -> AnchorReceipt:
         lock = self._bucket.object_lock(key, stored.version)
         if lock is None or lock.mode != COMPLIANCE:
-            raise AnchorError(f"the bucket keeps {key} without a {COMPLIANCE} lock")
+            raise AnchorError(
+                f"the bucket keeps {key} without a {COMPLIANCE} lock, or these credentials may not see it "
+                "(s3:GetObjectRetention)"
+            )
         return AnchorReceipt(
             size=size,
             location=self._location(key, stored.version),

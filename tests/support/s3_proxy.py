@@ -28,12 +28,16 @@ class Fault(Enum):
     CUT = auto()  # The answer's body breaks off in the middle.
     CHANGED = auto()  # One bit of the answer's body is another.
     SLOW = auto()  # No answer comes until the test ends.
+    REFUSED = auto()  # The server never sees it; the answer says that it is invalid.
+    KEPT_REFUSED = auto()  # The server does it; the answer says that it was denied.
     SKEWED = auto()  # It is refused because the clocks differ.
 
 
 _REFUSALS = {
     Fault.LOST: (503, "SlowDown"),
     Fault.KEPT_503: (503, "ServiceUnavailable"),
+    Fault.REFUSED: (400, "InvalidArgument"),
+    Fault.KEPT_REFUSED: (403, "AccessDenied"),
     Fault.SKEWED: (403, "RequestTimeTooSkewed"),
 }
 
@@ -108,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.wire.before is not None:
             self.wire.before(self.command, self.path)
         fault = self.wire.due(self.command, self.path)
-        if fault in (Fault.LOST, Fault.SKEWED):
+        if fault in (Fault.LOST, Fault.REFUSED, Fault.SKEWED):
             self._refuse(*_REFUSALS[fault])
             return
         status, headers, data, length = self._forward(body)
@@ -116,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault is Fault.SLOW:
                 self.wire.ended.wait(30)
             self.close_connection = True
-        elif fault is Fault.KEPT_503:
+        elif fault in (Fault.KEPT_503, Fault.KEPT_REFUSED):
             self._refuse(*_REFUSALS[fault])
         else:
             self._answer(status, headers, self._broken(fault, data), length)
