@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from ledger.checkpoints import parse_unverified_checkpoint
+from ledger.equivocation import PrefixEvidence
 from ledger.errors import MalformedError, NotFoundError, ProofError, RootMismatchError
 from ledger.merkle import HASH_BYTES, CompactRange, LeafHash, hash_leaf, hash_node
 from ledger.ports import TileStore
@@ -182,6 +183,17 @@ class Prover:
         """
         wanted = [self._node(level, index, tree_size or size) for level, index in range_nodes(0, size)]
         return CompactRange(size, wanted)
+
+    def prefix(self, size: int, tree_size: int) -> PrefixEvidence:
+        """Return how a tree begins: the root of its first ``size`` leaves, and that it is their root.
+
+        Raises:
+            ProofError: ``size`` exceeds ``tree_size``.
+            NotFoundError: A tile is missing.
+            MalformedError: A tile is damaged.
+        """
+        path = self.consistency(size, tree_size)
+        return PrefixEvidence(root=self.compact_range(size, tree_size=tree_size).root(), path=path)
 
     def edge_rows(self, size: int) -> list[list[bytes]]:
         """Return the rows from which a `ledger.tiles.Edge` of ``size`` leaves is taken up again."""

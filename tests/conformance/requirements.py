@@ -217,6 +217,16 @@ _ALL: list[Requirement] = [
         ("404 is an unknown log, 403 no trusted signature, 400 a malformed request, 422 a proof that fails.", _WITNESS),
     ),
     *_family(
+        "timestamp",
+        ("A token of a trusted authority says when the digest existed.", "RFC 3161 section 2.4.2"),
+        ("A token is over the SHA-256 of exactly the bytes in hand.", "RFC 3161 section 2.4.2"),
+        ("The nonce that was sent comes back, and no other.", "RFC 3161 sections 2.2 and 2.4.2"),
+        ("The token is made under the policy that is demanded.", "RFC 3161 section 2.2"),
+        ("The certificate leads to a given root and was valid at the token's time.", "RFC 3161 section 2.2"),
+        ("The certificate is for time-stamping alone, and says so critically.", "RFC 3161 section 2.3"),
+        ("Only a status of granted grants. Ours: granted with modifications is refused too.", "RFC 3161 section 2.4.2"),
+    ),
+    *_family(
         "ed25519",
         ("The vectors of RFC 8032 section 7.1 hold.", "RFC 8032 section 7.1"),
         (
