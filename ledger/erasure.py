@@ -188,6 +188,12 @@ class ErasureKeeper:
             if isinstance(item.record.body, RetentionEvent) and bucket_of_event(item.record.body) is not None
         ]
 
+    def policy_digest(self) -> str | None:
+        """Return the digest of the retention policy that was recorded last, or None."""
+        found = (item.record.body for item in self._of_type("retention"))
+        digests = [body.policy for body in found if isinstance(body, RetentionEvent) and body.action == "policy"]
+        return digests[-1] if digests else None
+
     def tombstones(self) -> dict[str, int]:
         """Return the leaf index of each subject's last tombstone."""
         return {
@@ -209,18 +215,18 @@ class ErasureKeeper:
 
     # --- before the service answers ----------------------------------------------------------------------------------
 
-    def apply(self, further: Iterable[Record] = ()) -> int:
+    def apply(self) -> int:
         """Destroy every key again that the log says was destroyed; returns for how many subjects.
-
-        Args:
-            further: Verified records that the log's store does not have, where it was put back to an earlier state.
 
         Raises:
             LedgerError: A store failed, or holds a record that is not signed by who may write it.
         """
-        own = [item.record for item in (*self.orders(), *self.expiries())]
+        return self.apply_records([item.record for item in (*self.orders(), *self.expiries())])
+
+    def apply_records(self, records: Iterable[Record]) -> int:
+        """Destroy the keys that verified records say were destroyed; see `apply`."""
         doomed: dict[str, frozenset[str]] = {}
-        for record in (*own, *further):
+        for record in records:
             body = record.body
             if isinstance(body, ErasureEvent):
                 name = body.subject

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.errors import TallystickError
 from service import failures, problems
-from service.api import access, bundles, decisions, health, logs, packs, replays, sessions
+from service.api import access, bundles, decisions, erasures, health, holds, logs, packs, replays, sessions
 from service.api.description import describe
 from service.health import Metrics
 from service.hosting import Hosting, alone
@@ -124,7 +124,10 @@ def create_app(served: Services | Hosting) -> FastAPI:
     )
     app.state.hosting = hosting
     problems.install(app)
-    routers = [module.router for module in (decisions, sessions, replays, bundles, packs, logs, access, health)]
+    routers = [
+        module.router
+        for module in (decisions, sessions, replays, bundles, packs, erasures, holds, logs, access, health)
+    ]
     for router in routers:
         app.include_router(router)
     describe(app, routers)

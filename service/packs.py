@@ -177,7 +177,11 @@ class PackStore:
         """Return the newest jobs, newest first."""
         return self._select(limit=limit)
 
-    def _select(self, *conditions: object, limit: int = 1) -> list[PackJob]:
+    def made(self) -> list[PackJob]:
+        """Return every job that made a pack, newest first."""
+        return self._select(tables.pack_jobs.c.state == "done", limit=None)
+
+    def _select(self, *conditions: object, limit: int | None = 1) -> list[PackJob]:
         mine = tables.pack_jobs.c
         query = select(tables.pack_jobs).where(mine.log_id == self._log_id, *conditions)  # type: ignore[arg-type]  # column expressions
         ordered = query.order_by(mine.created_ms.desc(), mine.job_id.desc()).limit(limit)

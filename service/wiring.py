@@ -18,21 +18,22 @@ from sqlalchemy import Engine
 
 from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
-from ledger.anchoring import ProbedAnchor, ProbeReport
 from ledger.anchors.directory import DirectoryAnchor
-from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
+from ledger.anchors.s3_object_lock import open_anchor
 from ledger.audit_chunks import AuditSources
 from ledger.bodies import Heartbeat, KeyEvent
 from ledger.catalog import Catalog
 from ledger.clock import Clock, SystemClock
-from ledger.collecting import CollectableStore, CollectingLoop, PartialCollector
+from ledger.commitments import pseudonym
 from ledger.database import open_engine
-from ledger.errors import AnchorError, ConfigError, LedgerError, NotFoundError, StorageError
+from ledger.erasure import ErasureKeeper
+from ledger.errors import ConfigError, LedgerError, NotFoundError
+from ledger.expiry import Expirer
 from ledger.integrator import Integrator
 from ledger.keyring import Keyring
 from ledger.keys import load_key
 from ledger.log_keys import LogKeys
-from ledger.ports import Anchor, Draft, Signer, TileStore
+from ledger.ports import Anchor, Draft, Signer
 from ledger.prover import Prover
 from ledger.publisher import Publisher
 from ledger.publishing import PublishingLoop
@@ -40,16 +41,15 @@ from ledger.publishing_turns import LEASE_SECONDS, PUBLISHER_LEASE
 from ledger.reader import EntryReader
 from ledger.records import Record
 from ledger.remote_keys import RemoteKey, SigningKey
-from ledger.s3 import open_bucket
 from ledger.sequencer import Sequencer
 from ledger.signers import aws_kms
 from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 from ledger.stores.directory import DirectoryTileStore
-from ledger.stores.s3 import S3TileStore
 from ledger.stores.sql import SQLLogStore
 from ledger.stores.sql_catalog import SQLCatalog
 from ledger.stores.sql_leases import SQLLease
 from ledger.stores.sql_objects import SQLBundleStore, SQLPayloadStore
+from ledger.stores.sql_payloads import SQLPayloadArchive
 from ledger.stores.subject_keys import DirectorySubjectKeys
 from ledger.vault import Vault
 from migrations.schema import require_current, upgrade
@@ -64,6 +64,7 @@ from service.fairness import Places
 from service.health import Metrics, ReadinessProbe
 from service.ingest import Admission, LogIdentity
 from service.keyset import KeySet, introductions, load_key_set
+from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_record_check
 from service.packs import PackJobs, PackStore
 from service.recorder import ServiceRecorder
 from service.retirements import Retirements
@@ -82,7 +83,6 @@ __all__ = [
     "make_anchor",
     "make_evaluator",
     "make_gateway",
-    "make_tiles",
     "open_audit_sources",
     "open_for_audit",
     "open_shared",
@@ -93,68 +93,28 @@ __all__ = [
 _log = structlog.get_logger()
 
 
-def _in_bucket(place: str) -> tuple[str, str]:
-    """Return bucket and prefix of ``//BUCKET/PREFIX``."""
-    bucket, _, prefix = place.removeprefix("//").partition("/")
-    return bucket, f"{prefix.rstrip('/')}/" if prefix else ""
-
-
-def make_anchor(settings: Settings, clock: Clock) -> DirectoryAnchor | S3ObjectLockAnchor:
-    """Return the anchor that the settings name; nothing is asked of it yet.
+def make_anchor(settings: Settings, clock: Clock) -> Anchor:
+    """Return the anchor that the settings name.
 
     Raises:
         ConfigError: It cannot be used.
+        AnchorError: The bucket does not answer.
     """
     kind, _, place = settings.effective_anchor.partition(":")
     if kind == "directory":
         return DirectoryAnchor(Path(place))
     if settings.anchor_retention_days is None:
         raise ConfigError("TALLYSTICK_ANCHOR_RETENTION_DAYS: say for how long checkpoints are to be locked")
-    name, prefix = _in_bucket(place)
-    bucket = open_bucket(
-        name,
-        role="the anchor bucket",
-        failure=AnchorError,
+    bucket, _, prefix = place.removeprefix("//").partition("/")
+    anchor = open_anchor(
+        bucket,
+        f"{prefix.rstrip('/')}/" if prefix else "",
         endpoint=settings.anchor_endpoint,
-        credentials=settings.anchor_credentials,
+        retention_days=settings.anchor_retention_days,
+        clock=clock,
     )
-    return S3ObjectLockAnchor(bucket, prefix, retention_days=settings.anchor_retention_days, clock=clock)
-
-
-def _probed(anchor: DirectoryAnchor | S3ObjectLockAnchor, settings: Settings) -> DirectoryAnchor | ProbedAnchor:
-    """Return the anchor behind a trial of its locks, if it has any; see `ProbedAnchor.start`."""
-    if isinstance(anchor, DirectoryAnchor):
-        return anchor
-    probed = ProbedAnchor(anchor, accepted=settings.accepted_weaknesses)
-    probed.start()
-    return probed
-
-
-def make_tiles(settings: Settings, clock: Clock) -> DirectoryTileStore | S3TileStore:
-    """Return the tile store that the settings name.
-
-    Raises:
-        ConfigError: It cannot be used.
-        StorageError: The bucket does not answer.
-    """
-    kind, _, place = settings.effective_tiles.partition(":")
-    if kind == "directory":
-        return DirectoryTileStore(Path(place))
-    if settings.tiles_retention_days is None:
-        raise ConfigError(
-            "TALLYSTICK_TILES_RETENTION_DAYS: say for how long full tiles are to be locked; 0 for no lock"
-        )
-    name, prefix = _in_bucket(place)
-    bucket = open_bucket(
-        name,
-        role="the tile bucket",
-        failure=StorageError,
-        endpoint=settings.tiles_endpoint,
-        credentials=settings.tiles_credentials,
-    )
-    tiles = S3TileStore(bucket, prefix, retention_days=settings.tiles_retention_days, clock=clock)
-    tiles.check()
-    return tiles
+    anchor.check()
+    return anchor
 
 
 def make_evaluator() -> Evaluator:
@@ -195,7 +155,7 @@ def make_gateway(
     )
 
 
-def directory_tiles(root: Path) -> TileStore:
+def directory_tiles(root: Path) -> DirectoryTileStore:
     """Return the tile store over a directory that holds one directory for each log."""
     return DirectoryTileStore(root)
 
@@ -210,7 +170,7 @@ class AuditParts:
     """What an audit of an installation reads."""
 
     sources: AuditSources
-    tiles: TileStore
+    tiles: DirectoryTileStore
     catalog: Catalog
     vault: Vault
     anchor: Anchor
@@ -228,7 +188,7 @@ def _audit_sources(settings: Settings, secret: str | None) -> tuple[AuditSources
     require_current(database)
     subject_keys = DirectorySubjectKeys(settings.keys_dir / "subjects", keys.vault)
     sources = AuditSources(
-        tiles=make_tiles(settings, SystemClock()),
+        tiles=DirectoryTileStore(settings.data_dir / "logs"),
         catalog=SQLCatalog(database),
         vault=Vault(settings.log_id, subject_keys, SQLPayloadStore(database)),
     )
@@ -246,6 +206,7 @@ def open_for_audit(settings: Settings, secret: str | None) -> AuditParts:
         ConfigError: A setting, key or the database's schema cannot be used.
     """
     sources, database = _audit_sources(settings, secret)
+    assert isinstance(sources.tiles, DirectoryTileStore)
     assert sources.catalog is not None
     assert sources.vault is not None
     return AuditParts(
@@ -352,13 +313,12 @@ class Services:
     current_keys: CurrentKeys
     database: Engine
     store: SQLLogStore
-    tiles: CollectableStore
+    tiles: DirectoryTileStore
     catalog: Catalog
     reader: EntryReader
     prover: Prover
     sequencer: Sequencer
     publishing: PublishingLoop
-    collecting: CollectingLoop
     anchor: Anchor
     vault: Vault
     keyring: Keyring
@@ -372,6 +332,7 @@ class Services:
     bundles: Registry
     bundle_archives: SQLBundleStore
     packs: PackJobs
+    lifecycle: Lifecycle
     places: Places
     shared: SharedParts
     owns_shared: bool
@@ -389,11 +350,6 @@ class Services:
     def pack_signers(self) -> Sequence[LocalEnvelopeSigner]:
         """What signs the packs that are made now."""
         return [LocalEnvelopeSigner(key) for key in self.keys.pack]
-
-    @property
-    def anchor_report(self) -> ProbeReport | None:
-        """What was found when the anchor's locks were tried; None if it has none, or could not be tried yet."""
-        return self.anchor.report if isinstance(self.anchor, ProbedAnchor) else None
 
     def sequenced_size(self) -> int:
         """Return the number of records that have an index."""
@@ -413,6 +369,7 @@ class Services:
             raise
 
     async def _start(self) -> None:
+        await self.lifecycle.apply_beyond()
         await self.sequencer.start()
         await self.publishing.start()
         if await asyncio.to_thread(self.sequenced_size) == 0:
@@ -420,10 +377,11 @@ class Services:
         else:
             await asyncio.to_thread(self._load_keyring)
         self._check_keys()
-        self.collecting.start()
+        await self.lifecycle.apply()
         await self.packs.start(self)
         await self._beat("start")
         self._tasks.append(asyncio.create_task(self._heartbeats(), name="heartbeats"))
+        await self.lifecycle.start()
 
     def _check_keys(self) -> None:
         """Refuse to write with keys that the log does not know: such records and packs would verify for nobody."""
@@ -435,6 +393,7 @@ class Services:
     async def stop(self) -> None:
         """Close the service's own stream, publish what is sequenced, and let go of everything."""
         await self.packs.stop()
+        await self.lifecycle.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -444,7 +403,6 @@ class Services:
 
     async def _let_go(self) -> None:
         await self.sequencer.stop()
-        await self.collecting.stop()
         await self.publishing.stop()
         if self.owns_shared:
             await asyncio.to_thread(self.shared.close)
@@ -556,10 +514,10 @@ def _assemble(
     owns_shared: bool,
 ) -> Services:
     log_id, clock, database, evaluator = identity.log_id, shared.clock, shared.database, shared.evaluator
-    tiles = make_tiles(settings, clock)
+    tiles = DirectoryTileStore(settings.data_dir / "logs")
     catalog = SQLCatalog(database)
     reader = EntryReader(store, tiles, log_id)
-    anchor = _probed(make_anchor(settings, clock), settings)
+    anchor = make_anchor(settings, clock)
     publisher = Publisher(
         log_id=log_id,
         origin=settings.origin,
@@ -578,13 +536,6 @@ def _assemble(
     )
     lease = SQLLease(database, log_id, PUBLISHER_LEASE, holder=secrets.token_hex(16), seconds=LEASE_SECONDS)
     publishing = PublishingLoop(publisher, interval_seconds=settings.checkpoint_interval_seconds, lease=lease)
-    metrics = Metrics()
-    collecting = CollectingLoop(
-        PartialCollector(log_id, tiles),
-        lambda: publishing.published.head.size if publishing.published else 0,
-        interval_seconds=max(1.0, settings.checkpoint_interval_seconds),
-        on_collected=metrics.collected.inc,
-    )
     sequencer = Sequencer(
         store,
         log_id,
@@ -610,6 +561,39 @@ def _assemble(
         clock=clock,
         on_record=take_key,
     )
+    archive = SQLPayloadArchive(database)
+    keeper = ErasureKeeper(
+        log_id,
+        keys=subject_keys,
+        archive=archive,
+        vault=vault,
+        catalog=catalog,
+        reader=reader,
+        sink=recorder,
+        check=own_record_check(keyring, settings.service_id),
+    )
+    actor = pseudonym(current.keys.pseudonym.seed, "actor", settings.service_id)
+    expirer = Expirer(
+        log_id,
+        policy=load_retention(settings.retention, settings.tenant),
+        keeper=keeper,
+        keys=subject_keys,
+        archive=archive,
+        vault=vault,
+        sink=recorder,
+        clock=clock,
+        actor=actor,
+    )
+    lifecycle = Lifecycle(
+        log_id,
+        keeper=keeper,
+        expirer=expirer,
+        keys=subject_keys,
+        sink=recorder,
+        actor=actor,
+        beyond=lambda: erasures_beyond(log_id, store, tiles, bytes(current.keys.service.signing_key().verify_key)),
+        interval_seconds=settings.expiry_interval_seconds,
+    )
     tokens = TokenStore(database, clock)
     archives = SQLBundleStore(database, clock)
     registry = Registry(
@@ -632,7 +616,6 @@ def _assemble(
         prover=Prover(tiles, log_id),
         sequencer=sequencer,
         publishing=publishing,
-        collecting=collecting,
         anchor=anchor,
         vault=vault,
         keyring=keyring,
@@ -641,11 +624,12 @@ def _assemble(
         access=AccessRecorder(recorder, lambda: current.keys.pseudonym.seed),
         tokens=tokens,
         login_links=LoginLinks(database, clock, log_id, tokens),
-        metrics=metrics,
+        metrics=Metrics(),
         evaluator=evaluator,
         bundles=registry,
         bundle_archives=archives,
         packs=PackJobs(PackStore(database, settings.data_dir / "packs", log_id), clock),
+        lifecycle=lifecycle,
         places=Places(settings.max_requests),
         shared=shared,
         owns_shared=owns_shared,

@@ -1,0 +1,286 @@
+"""What becomes of payloads in the course of time: erased, held, expired, for one log of one service.
+
+The steps themselves are in `ledger.erasure` and `ledger.expiry`. Here is when they are taken: before the service
+answers, again and again in the background, and when somebody asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+import yaml
+
+from ledger.bodies import HoldEvent, RetentionEvent
+from ledger.checkpoints import parse_unverified_checkpoint
+from ledger.commitments import SALT_BYTES
+from ledger.erasure import ErasureKeeper, locked
+from ledger.errors import (
+    ConfigError,
+    LedgerError,
+    MalformedError,
+    NotFoundError,
+    SignatureError,
+    SignatureInvalidError,
+    TrustPolicyError,
+)
+from ledger.expiry import Expirer
+from ledger.holds import HoldBook, check_hold
+from ledger.keyring import Keyring
+from ledger.ports import Draft, LogStore, RecordSink, TileStore, commit
+from ledger.prover import Prover
+from ledger.records import Record, decode_entry, verify_record_signature
+from ledger.retention import RetentionPolicy, parse_retention
+from ledger.tiles import CHECKPOINT_PATH
+from ledger.vault import ErasableKeys
+
+__all__ = ["Lifecycle", "erasures_beyond", "load_retention", "own_record_check"]
+
+_log = structlog.get_logger()
+
+_FORGET_SECONDS: Final = 5.0
+_ROLE: Final = "service"
+
+
+def load_retention(path: Path | None, tenant: str) -> RetentionPolicy:
+    """Read the retention policy; without a file everything is kept for ever.
+
+    Raises:
+        ConfigError: It cannot be read, or is none.
+    """
+    if path is None:
+        return RetentionPolicy()
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"TALLYSTICK_RETENTION: the file cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("TALLYSTICK_RETENTION: the file is not YAML") from error
+    try:
+        return parse_retention(value, tenant)
+    except ConfigError as error:
+        raise ConfigError(f"TALLYSTICK_RETENTION: {error}") from error
+
+
+def erasures_beyond(log_id: str, store: LogStore, tiles: TileStore, public_key: bytes) -> Iterator[Record]:
+    """Yield what the service recorded of erasures and expiries beyond the end of a store that was put back.
+
+    Args:
+        log_id: Which log.
+        store: The log store.
+        tiles: Its tiles and bundles, which may be newer.
+        public_key: The service's own: nothing is destroyed on the word of a bundle that somebody else wrote.
+
+    Raises:
+        LedgerError: A store failed.
+    """
+    try:
+        shown = parse_unverified_checkpoint(tiles.get(log_id, CHECKPOINT_PATH)).claim.size
+    except (NotFoundError, MalformedError):
+        return
+    known = store.sequenced_size(log_id)
+    if shown <= known:
+        return
+    for entry in Prover(tiles, log_id).entries(known, shown, shown):
+        try:
+            record = decode_entry(entry)
+            verify_record_signature(record, public_key)
+        except (MalformedError, SignatureError):
+            continue
+        if record.log_id == log_id:
+            yield record
+
+
+def own_record_check(keyring: Keyring, service_id: str) -> Callable[[int, Record], None]:
+    """Return a check that a record of the log was written and signed by the service itself.
+
+    Args:
+        keyring: The log's keys; what it notes of records is left alone.
+        service_id: The service's enforcer id.
+    """
+
+    def check(index: int, record: Record) -> None:
+        if record.enforcer_id != service_id:
+            raise TrustPolicyError(f"leaf {index} is for the service to write, and {record.enforcer_id} wrote it")
+        for key in keyring.keys:
+            # A key that was declared compromised later still counts here: to pass over what it signed would lift holds
+            # and bring erased keys back. What it signed since then, the audit names.
+            if (key.purpose, key.subject) == ("enforcer", service_id) and key.first_leaf <= index:
+                with suppress(SignatureInvalidError):
+                    verify_record_signature(record, key.public_key)
+                    return
+        raise SignatureInvalidError(f"leaf {index} is not signed by a key of the service")
+
+    return check
+
+
+class Lifecycle:
+    """Erasure, holds and expiry of one log. Methods belong to one event loop."""
+
+    def __init__(
+        self,
+        log_id: str,
+        *,
+        keeper: ErasureKeeper,
+        expirer: Expirer,
+        keys: ErasableKeys,
+        sink: RecordSink,
+        actor: str,
+        beyond: Callable[[], Iterator[Record]],
+        interval_seconds: float,
+    ) -> None:
+        """Take the parts; `apply` comes before everything else.
+
+        Args:
+            log_id: Which log.
+            keeper: Erases.
+            expirer: Lets payloads expire.
+            keys: Subject keys.
+            sink: Records.
+            actor: The service's own pseudonym.
+            beyond: Reads what tiles say of erasures beyond the store's end.
+            interval_seconds: How often expiry is looked for.
+        """
+        self.keeper = keeper
+        self.expirer = expirer
+        self._log_id = log_id
+        self._keys = keys
+        self._sink = sink
+        self._actor = actor
+        self._beyond = beyond
+        self._interval = interval_seconds
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def apply_beyond(self) -> None:
+        """Destroy again what the tiles say was destroyed, should the store have been put back to before.
+
+        Raises:
+            LedgerError: A store failed.
+        """
+        await asyncio.to_thread(lambda: self.keeper.apply_records(list(self._beyond())))
+
+    async def apply(self) -> None:
+        """Destroy again what the log says was destroyed, and finish what was interrupted.
+
+        INVARIANT 6: this ends before anybody is answered, so that keys that came back from a backup open nothing.
+
+        Raises:
+            LedgerError: A store failed, or holds an order that nobody signed.
+        """
+        await asyncio.to_thread(self.keeper.apply)
+        await self.keeper.finish()
+        await self.expirer.finish()
+        await self._state_policy()
+
+    async def start(self) -> None:
+        """Begin to look for what is past its time."""
+        self._tasks.append(asyncio.create_task(self._forget(), name="forget-keys"))
+        self._tasks.append(asyncio.create_task(self._run(), name="expiry"))
+
+    async def stop(self) -> None:
+        """End it; a bucket in hand is finished, by this process or the next."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def _state_policy(self) -> None:
+        """Record the policy if it is not the one that was recorded last."""
+        policy = self.expirer.policy
+        known = await asyncio.to_thread(self.keeper.policy_digest)
+        if policy.digest == known or (known is None and not policy.classes):
+            return
+        body = RetentionEvent(
+            action="policy", actor=self._actor, actor_role=_ROLE, policy=policy.digest, classes=policy.classes
+        )
+        await self._sink.append([Draft(body=body)])
+
+    async def _forget(self) -> None:
+        while True:
+            await asyncio.sleep(_FORGET_SECONDS)
+            try:
+                await asyncio.to_thread(self._keys.forget)
+            except LedgerError as error:
+                _log.warning("subject_keys_not_looked_at", error=type(error).__name__)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.keeper.sweep()
+                for expiry in await self.expirer.expire():
+                    _log.info("payloads_expired", bucket=expiry.bucket.name, payloads=expiry.payloads, held=expiry.held)
+            except LedgerError as error:
+                # Whatever was begun is finished by the next attempt.
+                _log.warning("expiry_failed", error=type(error).__name__)
+            await asyncio.sleep(self._interval)
+
+    # --- holds -------------------------------------------------------------------------------------------------------
+
+    async def holds(self) -> HoldBook:
+        """Return the holds in force.
+
+        Raises:
+            LedgerError: A store failed.
+        """
+        return await asyncio.to_thread(self.keeper.holds)
+
+    async def place(self, event: HoldEvent, reason: str) -> int:
+        """Place a hold; it stops every erasure and expiry that begins after this returns.
+
+        Args:
+            event: What it covers, and who places it.
+            reason: The matter, for the vault.
+
+        Returns:
+            The leaf index of its record.
+
+        Raises:
+            MalformedError: It covers nothing.
+            LedgerError: A store failed.
+        """
+        check_hold(event)
+        commitment, opening = commit("reason", secrets.token_bytes(SALT_BYTES), reason.encode())
+        placed = HoldEvent(
+            action="placed",
+            hold_id=event.hold_id,
+            actor=event.actor,
+            actor_role=event.actor_role,
+            subject=event.subject,
+            session=event.session,
+            from_ms=event.from_ms,
+            to_ms=event.to_ms,
+            reason=commitment,
+        )
+        return await self._locked_append([Draft(body=placed, openings=(opening,))])
+
+    async def release(self, hold_id: str, actor: str, actor_role: str) -> tuple[str, int]:
+        """Ask for a hold's release, or confirm what somebody else has asked for.
+
+        Returns:
+            What was done, ``release_requested`` or ``released``, and the leaf index of its record.
+
+        Raises:
+            NotFoundError: There is no such hold in force.
+            ConflictError: Who asked cannot confirm.
+            LedgerError: A store failed.
+        """
+        async with locked(self._keys, self._log_id):
+            action = (await self.holds()).next_step(hold_id, actor)
+            body = HoldEvent(
+                action="released" if action == "released" else "release_requested",
+                hold_id=hold_id,
+                actor=actor,
+                actor_role=actor_role,
+            )
+            (done,) = await self._sink.append([Draft(body=body)])
+        return action, done.index
+
+    async def _locked_append(self, drafts: Sequence[Draft]) -> int:
+        async with locked(self._keys, self._log_id):
+            done = await self._sink.append(drafts)
+        return done[0].index
