@@ -8,13 +8,16 @@ from __future__ import annotations
 from typing import Final
 
 from evidence import pack
+from evidence.contradictions import contradiction, evidence_from_entries
 from evidence.entry_files import read_entries
 from evidence.established import Established
 from evidence.population import Period, Survey
 from evidence.scope import Scope
 from evidence.start_range import parse_start_range
 from evidence.verification import Status
+from ledger.equivocation import PrefixEvidence
 from ledger.errors import MalformedError, RootMismatchError, TrustPolicyError, VerificationError
+from ledger.merkle import CompactRange
 from ledger.proofs import verify_consistency
 from ledger.prover import Prover
 from ledger.trust import TrustPolicy, VerifiedCheckpoint, refuse_split_view
@@ -136,8 +139,33 @@ def check_log_keys(found: Established, policy: TrustPolicy, known: bytes | None)
             narrowed.verify(known)
 
 
-def compare_known(found: Established, log: Prover | None) -> None:
-    """Check that the auditor's checkpoint and the pack are of one history."""
+def compare_known(found: Established, log: Prover | None, known: bytes | None) -> None:
+    """Check that the auditor's checkpoint and the pack are of one history; if not, keep the proof of it."""
+    before = len(found.report.failures)
+    _compare_known(found, log)
+    contradicted = any(failure.status is Status.FAILED for failure in found.report.failures[before:])
+    if not contradicted or found.policy is None or found.known is None or known is None:
+        return
+    end = found.read(pack.END_CHECKPOINT)
+    found.report.equivocation = contradiction(
+        known, end, found.policy, evidence=_evidence(found, found.known.head.size), log=log
+    )
+    if found.report.equivocation is not None:
+        found.report.notes.append("that the log's keys signed two histories is proved to anybody: --equivocation FILE")
+
+
+def _evidence(found: Established, size: int) -> PrefixEvidence | None:
+    """Return how the pack's tree begins, if its entries say so."""
+    scope, survey = found.scope, found.survey
+    if scope is None or survey is None or not max(scope.first_leaf, 1) <= size < scope.tree_size:
+        return None
+    view = found.files[pack.entries_path(scope.first_leaf, scope.tree_size)]
+    entries = read_entries(view, scope.tree_size - scope.first_leaf)
+    tree = CompactRange() if found.start is None else found.start.tree()
+    return evidence_from_entries(tree, entries, size, scope.tree_size)
+
+
+def _compare_known(found: Established, log: Prover | None) -> None:
     known, end, survey = found.known, found.end, found.survey
     if known is None or end is None:
         return

@@ -115,6 +115,8 @@ class VerificationReport:
         notes: What else a reader should know.
         self_asserted: No trust policy from outside was given.
         simulated: What was verified says that keys or clocks were simulated, whatever else it proves.
+        judgement: The verdict in words, where the status alone would say too little.
+        equivocation: A file that proves to anybody that the log's keys signed two histories, if one was met.
     """
 
     subject: str
@@ -125,6 +127,8 @@ class VerificationReport:
     notes: list[str] = field(default_factory=list)
     self_asserted: bool = False
     simulated: bool = False
+    judgement: str | None = None
+    equivocation: bytes | None = None
 
     def hold(self, check: str, detail: str) -> None:
         """Note a check that held."""
@@ -154,6 +158,8 @@ class VerificationReport:
     @property
     def verdict(self) -> str:
         """The status in words."""
+        if self.judgement is not None:
+            return self.judgement
         only_self_asserted = self.self_asserted and not any(
             failure.status is not Status.NOT_CHECKED for failure in self.failures
         )

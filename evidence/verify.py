@@ -96,7 +96,7 @@ def _verify(
         log_checks.check_known(found, policy, known)
         log_checks.walk_entries(found, scope)
         log_checks.check_log_keys(found, policy, known)
-        log_checks.compare_known(found, log)
+        log_checks.compare_known(found, log, known)
     else:
         found.skip("checkpoints and entries", "scope or trust policy could not be read")
     pack_checks.check_signatures(found)

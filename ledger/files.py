@@ -12,9 +12,28 @@ from typing import Final
 
 from ledger.errors import ConflictError, MalformedError
 
-__all__ = ["create_durably", "log_directory", "make_directory_durably", "replace_durably", "sync_directory"]
+__all__ = [
+    "check_log_id",
+    "create_durably",
+    "log_directory",
+    "make_directory_durably",
+    "replace_durably",
+    "sync_directory",
+]
 
 _LOG_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def check_log_id(log_id: str) -> str:
+    """Return a log id that may stand in a path or key.
+
+    Raises:
+        MalformedError: Not a log id.
+    """
+    # INVARIANT 12: no log id leads out of its root or into another log's directory, whoever passed it on.
+    if _LOG_ID.fullmatch(log_id) is None:
+        raise MalformedError(f"not a log id: {log_id!r}")
+    return log_id
 
 
 def log_directory(root: Path, log_id: str) -> Path:
@@ -23,10 +42,7 @@ def log_directory(root: Path, log_id: str) -> Path:
     Raises:
         MalformedError: Not a log id.
     """
-    # INVARIANT 12: no log id leads out of its root or into another log's directory, whoever passed it on.
-    if _LOG_ID.fullmatch(log_id) is None:
-        raise MalformedError(f"not a log id: {log_id!r}")
-    return root / log_id
+    return root / check_log_id(log_id)
 
 
 def sync_directory(path: Path) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "LeaseState",
     "LogStore",
     "Opening",
+    "PartialStore",
     "PendingEntry",
     "RecordSink",
     "SealedPayload",
@@ -275,6 +276,51 @@ class TileStore(Protocol):
         Raises:
             MalformedError: Not a checkpoint, or what is exposed is none.
             ConflictError: A checkpoint of the same size with another root is exposed.
+            StorageError: The store failed.
+        """
+        ...
+
+
+class PartialStore(Protocol):
+    """What a tile store offers to `ledger.collecting`: partial tiles and bundles that full ones have replaced.
+
+    All of it is idempotent and may be called by several processes at once. Nothing here judges whether a partial may
+    go: the collector does.
+    """
+
+    def partial_tiles(self, log_id: str, level: int, group: int) -> list[int]:
+        """Return the numbers of the tiles that have partials, ascending, of the thousand from ``1000 * group`` on.
+
+        Args:
+            log_id: Which log.
+            level: 0 to 63, or `ledger.tiles.BUNDLE_LEVEL`.
+            group: A thousand tiles stand together in one directory.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        ...
+
+    def partial_widths(self, log_id: str, level: int, number: int) -> list[int]:
+        """Return the widths of a tile's partials, ascending.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        ...
+
+    def discard_partials(self, log_id: str, level: int, number: int) -> None:
+        """Forget every partial of a tile; the full one is never touched.
+
+        Raises:
+            StorageError: The store failed; some may be gone.
+        """
+        ...
+
+    def discard_superseded(self, log_id: str) -> None:
+        """Forget what the live checkpoint was before, where a store keeps versions; the live one stays.
+
+        Raises:
             StorageError: The store failed.
         """
         ...

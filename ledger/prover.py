@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from ledger.checkpoints import parse_unverified_checkpoint
+from ledger.equivocation import PrefixEvidence
 from ledger.errors import MalformedError, NotFoundError, ProofError, RootMismatchError
 from ledger.merkle import HASH_BYTES, CompactRange, LeafHash, hash_leaf, hash_node
 from ledger.ports import TileStore
@@ -26,6 +27,8 @@ from ledger.tiles import (
     TILE_WIDTH,
     TileCoordinate,
     hash_coordinate,
+    pack_bundle,
+    pack_tile,
     partial_width,
     unpack_bundle,
     unpack_tile,
@@ -99,6 +102,20 @@ class Prover:
         """
         return self._read_row(TileCoordinate(level, number, width))
 
+    def file(self, coordinate: TileCoordinate) -> bytes:
+        """Return the bytes of a tile or bundle; of a collected partial, those that stood there.
+
+        Raises:
+            NotFoundError: There is no such file, and no full one that it would be the beginning of.
+            MalformedError: The full one that stands in for it is damaged.
+        """
+        data, width = self._read(coordinate)
+        if width == coordinate.width:
+            return data
+        if coordinate.level == BUNDLE_LEVEL:
+            return pack_bundle(unpack_bundle(data)[: coordinate.width])
+        return pack_tile(unpack_tile(data)[: coordinate.width])
+
     def bundle(self, number: int, width: int = TILE_WIDTH) -> list[bytes]:
         """Return the first ``width`` entries of a bundle.
 
@@ -166,6 +183,17 @@ class Prover:
         """
         wanted = [self._node(level, index, tree_size or size) for level, index in range_nodes(0, size)]
         return CompactRange(size, wanted)
+
+    def prefix(self, size: int, tree_size: int) -> PrefixEvidence:
+        """Return how a tree begins: the root of its first ``size`` leaves, and that it is their root.
+
+        Raises:
+            ProofError: ``size`` exceeds ``tree_size``.
+            NotFoundError: A tile is missing.
+            MalformedError: A tile is damaged.
+        """
+        path = self.consistency(size, tree_size)
+        return PrefixEvidence(root=self.compact_range(size, tree_size=tree_size).root(), path=path)
 
     def edge_rows(self, size: int) -> list[list[bytes]]:
         """Return the rows from which a `ledger.tiles.Edge` of ``size`` leaves is taken up again."""

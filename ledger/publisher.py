@@ -7,10 +7,14 @@ One publication, and what a crash at each point leaves behind:
 2. sign with every key, and verify each signature with another implementation than the one that made it. *Nothing.*
 3. swap: compare-and-swap the checkpoint in the log store, the only authority. *After this the checkpoint is published,
    whether or not anybody saw it.*
-4. expose: replace the live checkpoint in the tile store. *`load` exposes it at the next start.*
-5. release: forget entry bytes that full bundles hold. *They are released by the next publication.*
-6. anchor: keep an independent copy. *`load` and every later publication anchor what is newest; a failure here never
-   stops ingestion, it shows as lag.*
+4. witness: have it cosigned, if there is a witness policy. *Cosignatures are kept before they are shown; what was not
+   kept is asked for again.*
+5. expose: replace the live checkpoint in the tile store by it, cosignatures included. *`load` exposes it at the next
+   start.* Where the policy is fail-closed and the quorum has not cosigned, nothing is exposed, and what was exposed
+   before stays: the published checkpoint is then not *shown*, and no proof is made under it.
+6. release: forget entry bytes that full bundles hold. *They are released by the next publication.*
+7. anchor: keep an independent copy of what is shown. *`load` and every later publication anchor what is newest; a
+   failure here never stops ingestion, it shows as lag.*
 
 A lost swap means that somebody else publishes: the loser raises `SwapLostError`, shows nothing, and goes on only from
 what is published (`load`, `follow`). Which of several processes is to publish is `ledger.publishing_turns`' part.
@@ -19,7 +23,7 @@ what is published (`load`, `follow`). Which of several processes is to publish i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ledger.checkpoints import Checkpoint
 from ledger.clock import Clock
@@ -42,6 +46,7 @@ from ledger.proofs import TreeHead, verify_consistency
 from ledger.prover import Prover
 from ledger.tiles import CHECKPOINT_PATH, TILE_WIDTH
 from ledger.trust import VerifiedCheckpoint
+from ledger.witnessing import Witnessing, WitnessMode, WitnessStatus
 
 __all__ = ["AnchorStatus", "Published", "Publisher"]
 
@@ -74,6 +79,10 @@ class AnchorStatus:
     failure: str | None = None
 
 
+def _published(checkpoint: bytes, verified: VerifiedCheckpoint) -> Published:
+    return Published(checkpoint, verified.head, max(verified.timestamps.values(), default=0))
+
+
 class Publisher:
     """Publishes one log. One task owns it; it is not safe for concurrent use."""
 
@@ -88,6 +97,7 @@ class Publisher:
         signers: Sequence[Signer] | CheckpointKeys,
         anchor: Anchor,
         clock: Clock,
+        witnessing: Witnessing | None = None,
     ) -> None:
         """Publish with these parts; call `load` before anything else.
 
@@ -101,7 +111,10 @@ class Publisher:
         self._keys = FixedKeys(signers) if isinstance(signers, Sequence) else signers
         self._anchor = anchor
         self._clock = clock
+        self._witnessing = witnessing
+        # What has won its swap, and what of it the world is shown: they differ while witnesses are awaited.
         self._published: Published | None = None
+        self._shown: Published | None = None
         self._followed = False
         self._signed_seconds = 0
         self._anchor_status = AnchorStatus()
@@ -109,8 +122,19 @@ class Publisher:
 
     @property
     def published(self) -> Published | None:
-        """The present checkpoint, or None before the first."""
-        return self._published
+        """The checkpoint that is shown, or None before the first."""
+        return self._shown
+
+    @property
+    def witness_status(self) -> WitnessStatus | None:
+        """How far witnessing has come, or None without a witness policy."""
+        return None if self._witnessing is None else self._witnessing.status
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether the quorum cosigned the present checkpoint, as far as this publisher knows; True without a policy."""
+        status, present = self.witness_status, self._published
+        return status is None or present is None or status.witnessed_size == present.head.size
 
     @property
     def anchor_status(self) -> AnchorStatus:
@@ -124,9 +148,9 @@ class Publisher:
 
     @property
     def anchored(self) -> bool:
-        """Whether the anchor holds the present checkpoint, as far as this publisher knows; True before the first."""
+        """Whether the anchor holds what is shown, as far as this publisher knows; True before the first."""
         receipt = self._anchor_status.receipt
-        size = self._published.head.size if self._published else None
+        size = self._shown.head.size if self._shown else None
         return size is None or (self._anchor_status.failure is None and receipt is not None and receipt.size == size)
 
     def waiting(self) -> bool:
@@ -151,13 +175,14 @@ class Publisher:
         """
         # Looked up before the store's own: what is shown was published first, so that it is never the larger of the
         # two, however many others publish meanwhile.
-        exposed = self._exposed_size()
-        anchored = self._anchored_sizes(above=exposed)
+        exposed = self._exposed()
+        exposed_size = 0 if exposed is None else exposed.head.size
+        anchored = self._anchored_sizes(above=exposed_size)
         checkpoint = self._store.checkpoint(self._log_id)
         verified = None if checkpoint is None else self._keys.verify(checkpoint)
         size = 0 if verified is None else verified.head.size
         # INVARIANT 2: a store that was put back publishes nothing.
-        shown = max(exposed, self._largest_of_ours(anchored, above=size))
+        shown = max(exposed_size, self._largest_of_ours(anchored, above=size))
         if shown > size:
             raise RollbackError(f"the log was shown with {shown} leaves, its store has published {size}")
         if checkpoint is None or verified is None:
@@ -165,9 +190,10 @@ class Publisher:
             return
         self._require_extended(verified.head)
         self._integrator.load(verified.head)
-        self._tiles.expose(self._log_id, checkpoint)
         self._remember(checkpoint, verified)
         self._followed = False
+        self._adopt(exposed)
+        self.witness_newest()
         self.anchor_newest()
 
     def follow(self) -> bool:
@@ -185,6 +211,8 @@ class Publisher:
         """
         checkpoint = self._store.checkpoint(self._log_id)
         if checkpoint == (self._published.checkpoint if self._published else None):
+            if self._followed:
+                self._look()
             return False
         if self._published is None:
             self.load()
@@ -195,7 +223,30 @@ class Publisher:
         assert verified is not None
         self._remember(checkpoint, verified)
         self._followed = True
+        self._look()
         return True
+
+    def _look(self) -> None:
+        """Take up what whoever leads shows of what is published."""
+        if self._witnessing is None:
+            self._shown = self._published
+        elif self._shown is None or self._published is None or self._shown.head != self._published.head:
+            self._adopt(self._exposed())
+
+    def _adopt(self, exposed: Published | None) -> None:
+        """Take for shown what is exposed, if it is of the history that the present checkpoint ends.
+
+        INVARIANT 2: what is exposed is believed only as far as it leads to what has won its swap.
+        """
+        present = self._published
+        if exposed is None or present is None or exposed.head.size > present.head.size:
+            return
+        verified = self._keys.verify(exposed.checkpoint)
+        proof = Prover(self._tiles, self._log_id).consistency(verified.head.size, present.head.size)
+        verify_consistency(verified.head, present.head, proof)
+        self._shown = _published(exposed.checkpoint, verified)
+        if self._witnessing is not None:
+            self._witnessing.observe(exposed.checkpoint)
 
     def _require_extended(self, head: TreeHead | None) -> None:
         """Refuse a tree that does not extend the one we know.
@@ -213,11 +264,12 @@ class Publisher:
         proof = Prover(self._tiles, self._log_id).consistency(known.size, size)
         verify_consistency(known, head, proof)
 
-    def _exposed_size(self) -> int:
+    def _exposed(self) -> Published | None:
         try:
-            return self._keys.recognise(self._tiles.get(self._log_id, CHECKPOINT_PATH)).head.size
+            checkpoint = self._tiles.get(self._log_id, CHECKPOINT_PATH)
         except NotFoundError:
-            return 0
+            return None
+        return _published(checkpoint, self._keys.recognise(checkpoint))
 
     def _anchored_sizes(self, *, above: int) -> list[int]:
         self._anchor_silence = None
@@ -242,8 +294,7 @@ class Publisher:
         return 0
 
     def _remember(self, checkpoint: bytes, verified: VerifiedCheckpoint) -> None:
-        timestamp = max(verified.timestamps.values(), default=0)
-        self._published = Published(checkpoint, verified.head, timestamp)
+        self._published = _published(checkpoint, verified)
 
     def _timestamp(self) -> int:
         now = self._clock.now_ms() // 1000
@@ -265,7 +316,7 @@ class Publisher:
         """Publish everything that is sequenced; see the module's text for the order of the steps.
 
         Returns:
-            The new checkpoint, or None if nothing was new.
+            What is shown now, or None if nothing was new.
 
         Raises:
             SwapLostError: Somebody else has published this log meanwhile.
@@ -289,11 +340,34 @@ class Publisher:
         claim = Checkpoint(origin=self._origin, size=size, root=root)
         checkpoint, verified = self._sign(claim, timestamp)
         self._swap(checkpoint, size)
-        # INVARIANT 2: only what has won the swap is exposed or anchored.
+        # INVARIANT 2: only what has won the swap is witnessed, exposed or anchored.
         self._remember(checkpoint, verified)
-        self._tiles.expose(self._log_id, checkpoint)
+        self.witness_newest()
         self._store.release(self._log_id, size // TILE_WIDTH * TILE_WIDTH)
-        return self._published
+        return self._shown
+
+    def witness_newest(self) -> None:
+        """Have the present checkpoint cosigned by whoever has not done so, and expose it as the witness policy allows.
+
+        Witnesses that fail show in `witness_status`; they raise nothing.
+
+        Raises:
+            ConflictError: Another tree of this size is exposed.
+            StorageError: A store failed.
+        """
+        present = self._published
+        if present is None:
+            return
+        checkpoint = present.checkpoint
+        if self._witnessing is not None:
+            cosigned = self._witnessing.cosign(checkpoint)
+            # INVARIANT: where the policy is fail-closed, nothing is shown that the quorum has not cosigned.
+            if self._witnessing.mode is WitnessMode.CLOSED and not cosigned.quorum_met:
+                return
+            checkpoint = cosigned.checkpoint
+        if self._shown is None or self._shown.checkpoint != checkpoint:
+            self._tiles.expose(self._log_id, checkpoint)
+            self._shown = replace(present, checkpoint=checkpoint)
 
     def _swap(self, checkpoint: bytes, size: int) -> None:
         expected = self._published.checkpoint if self._published else None
@@ -305,15 +379,15 @@ class Publisher:
             raise SwapLostError(str(error)) from error
 
     def anchor_newest(self) -> None:
-        """Keep an independent copy of the present checkpoint; a failure is remembered, not raised.
+        """Keep an independent copy of what is shown; a failure is remembered, not raised.
 
         Raises:
             ConflictError: The anchor holds another checkpoint of this size: two trees of one log.
         """
-        if self._published is None:
+        if self._shown is None:
             return
         try:
-            receipt = self._anchor.put(self._log_id, self._published.head.size, self._published.checkpoint)
+            receipt = self._anchor.put(self._log_id, self._shown.head.size, self._shown.checkpoint)
         except AnchorError as failure:
             self._anchor_status = AnchorStatus(self._anchor_status.receipt, str(failure))
         else:

@@ -31,6 +31,7 @@ from ledger.errors import (
 from ledger.ports import Lease
 from ledger.publisher import AnchorStatus, Published, Publisher
 from ledger.publishing_turns import PublishingTurns, SoleLease, Turn
+from ledger.witnessing import WitnessStatus
 
 __all__ = ["PublishingLoop"]
 
@@ -75,6 +76,11 @@ class PublishingLoop:
     def anchor_status(self) -> AnchorStatus:
         """How far the anchor has come, whichever process anchors."""
         return self._turns.anchor_status
+
+    @property
+    def witness_status(self) -> WitnessStatus | None:
+        """How far witnessing has come in this process, or None without a witness policy."""
+        return self._turns.witness_status
 
     @property
     def leads(self) -> bool:
@@ -180,7 +186,7 @@ class PublishingLoop:
             await self._rest()
 
     async def _rest(self) -> None:
-        if self._trouble is not None or self._turns.anchor_failing:
+        if self._trouble is not None or self._turns.awaits:
             await asyncio.sleep(_RETRY_SECONDS)
             return
         poll = self._poll

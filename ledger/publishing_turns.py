@@ -3,8 +3,8 @@
 Every process runs the same turn, again and again:
 
 1. follow: take up what another has published, verified like one's own.
-2. If something is sequenced that no checkpoint covers, and the lease can be had: publish, anchor, and tell the others
-   how anchoring stands.
+2. If something is sequenced that no checkpoint covers, and the lease can be had: publish, ask the witnesses that have
+   not cosigned yet, anchor, and tell the others how anchoring stands.
 
 The lease spares N processes from doing one work N times. It decides nothing: a process may be paused between any two
 steps, for longer than any lease, and go on as if it still led. INVARIANT 2 is kept by the swap in the log store alone
@@ -24,6 +24,7 @@ import msgspec
 from ledger.errors import LedgerError, StateError, SwapLostError
 from ledger.ports import Lease, LeaseState
 from ledger.publisher import AnchorStatus, Published, Publisher
+from ledger.witnessing import WitnessStatus
 
 __all__ = ["LEASE_SECONDS", "PUBLISHER_LEASE", "PublishingTurns", "SoleLease", "Turn"]
 
@@ -92,6 +93,16 @@ class PublishingTurns:
         """Whether it is this process that has to anchor, and its last attempt failed."""
         return not self._publisher.followed and self._publisher.anchor_status.failure is not None
 
+    @property
+    def witness_status(self) -> WitnessStatus | None:
+        """How far witnessing has come here, or None without a witness policy."""
+        return self._publisher.witness_status
+
+    @property
+    def awaits(self) -> bool:
+        """Whether it is this process that has to go on asking the anchor or the witnesses, which failed."""
+        return self.anchor_failing or not (self._publisher.followed or self._publisher.witnessed)
+
     def load(self) -> None:
         """Take up the log as the store has it; see `Publisher.load`."""
         self._publisher.load()
@@ -112,6 +123,8 @@ class PublishingTurns:
         if self._publisher.follow():
             self._leads = False
         refused = due and self._publisher.waiting() and not self._lead()
+        if not self._publisher.followed and not self._publisher.witnessed:
+            self._publisher.witness_newest()
         if not self._publisher.followed and not self._publisher.anchored:
             self._anchor()
         if self._publisher.followed:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -101,6 +102,18 @@ class _Standing:
     failure: str | None = None
 
 
+def _verified(
+    parsed: UnverifiedCheckpoint, lines: Mapping[VerifierKey, NoteSignature]
+) -> dict[VerifierKey, NoteSignature]:
+    """Return the cosignatures that hold: what a database or a file says is believed no more than a witness's answer."""
+    held: dict[VerifierKey, NoteSignature] = {}
+    for key, line in lines.items():
+        with suppress(SignatureError):
+            verify_cosignature(key, parsed, line)
+            held[key] = line
+    return held
+
+
 class Witnessing:
     """Has the checkpoints of one log cosigned. The publisher's thread owns it."""
 
@@ -146,14 +159,13 @@ class Witnessing:
         """How far witnessing has come."""
         return self._status
 
-    def kept(self, checkpoint: bytes) -> Cosigned:
-        """Return a published checkpoint with the cosignatures that are kept; nobody is asked.
-
-        Raises:
-            StorageError: The store failed.
-        """
+    def observe(self, checkpoint: bytes) -> None:
+        """Take note of an exposed checkpoint and of the cosignatures that it carries; nobody is asked."""
         parsed = parse_unverified_checkpoint(checkpoint)
-        return self._cosigned(parsed, self._kept(parsed))
+        by_id = {(key.name, key.key_id): key for key in (witness.verifier_key for witness in self._witnesses)}
+        found = [(by_id.get((line.name, line.key_id)), line) for line in parsed.note.signatures]
+        lines = _verified(parsed, {key: line for key, line in found if key is not None})
+        self._remember(parsed.claim.size, self._cosigned(parsed, lines))
 
     def cosign(self, checkpoint: bytes) -> Cosigned:
         """Have a published checkpoint cosigned by every witness that has not done so; failures show in `status`.
@@ -175,16 +187,8 @@ class Witnessing:
         return cosigned
 
     def _kept(self, parsed: UnverifiedCheckpoint) -> dict[VerifierKey, NoteSignature]:
-        """Return what is kept and still verifies: what a database says is believed no more than a witness's answer."""
         keys = [witness.verifier_key for witness in self._witnesses]
-        lines: dict[VerifierKey, NoteSignature] = {}
-        for key, line in self._store.kept(self._log_id, parsed.claim.size, keys).items():
-            try:
-                verify_cosignature(key, parsed, line)
-            except SignatureError:
-                continue
-            lines[key] = line
-        return lines
+        return _verified(parsed, self._store.kept(self._log_id, parsed.claim.size, keys))
 
     def _cosigned(self, parsed: UnverifiedCheckpoint, lines: Mapping[VerifierKey, NoteSignature]) -> Cosigned:
         present = [witness for witness in self._witnesses if witness.verifier_key in lines]

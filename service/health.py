@@ -76,6 +76,18 @@ class Metrics:
         )
         self.anchored = Gauge("tallystick_anchored_size", "Tree size of the newest anchor copy", registry=self.registry)
         self.anchor_ok = Gauge("tallystick_anchor_up", "1 if the last anchoring succeeded", registry=self.registry)
+        self.anchor_refuses = Gauge(
+            "tallystick_anchor_refuses",
+            "1 if the anchor's bucket refused this when it was tried",
+            ["attempt"],
+            registry=self.registry,
+        )
+        self.collected = Counter(
+            "tallystick_collected_tiles_total", "Tiles whose partials were collected", registry=self.registry
+        )
+        self.collecting_ok = Gauge(
+            "tallystick_collecting_up", "1 if the last collection of partial tiles succeeded", registry=self.registry
+        )
         self.waiting = Gauge("tallystick_waiting_records", "Records that wait to be sequenced", registry=self.registry)
 
     def render(self, services: Services) -> bytes:
@@ -95,6 +107,10 @@ class Metrics:
             self.checkpoint_age.set(max(0.0, services.clock.now_ms() / 1000 - published.timestamp_seconds))
         self.anchored.set(receipt.size if receipt else 0)
         self.anchor_ok.set(0 if services.publishing.anchor_status.failure else 1)
+        if report := services.anchor_report:
+            for attempt in report.attempts:
+                self.anchor_refuses.labels(attempt.name).set(attempt.held)
+        self.collecting_ok.set(0 if services.collecting.failure else 1)
         self.waiting.set(services.sequencer.waiting_records)
 
 
@@ -135,7 +151,14 @@ def late_after_seconds(settings: Settings) -> float:
 
 def readiness(services: Services) -> list[Check]:
     """Look at every part that an acknowledgement or a proof needs."""
-    return [_database(services), _sequencer(services), _publishing(services), _checkpoint(services), _anchor(services)]
+    return [
+        _database(services),
+        _sequencer(services),
+        _publishing(services),
+        _checkpoint(services),
+        _anchor(services),
+        _collecting(services),
+    ]
 
 
 class ReadinessProbe:
@@ -200,4 +223,17 @@ def _anchor(services: Services) -> Check:
     if status.receipt is None:
         return Check(name="anchor", ok=False, vital=False, detail="nothing has been anchored")
     # Not where it is: anybody may ask.
-    return Check(name="anchor", ok=True, vital=False, detail=f"size {status.receipt.size}")
+    return Check(name="anchor", ok=True, vital=False, detail=f"size {status.receipt.size}{_locks(services)}")
+
+
+def _locks(services: Services) -> str:
+    report = services.anchor_report
+    if report is None:
+        return ""
+    weak = f"gave way to {', '.join(report.weaknesses)}, as was accepted" if report.weaknesses else "held"
+    return f"; its locks were tried and {weak}"
+
+
+def _collecting(services: Services) -> Check:
+    failure = services.collecting.failure
+    return Check(name="collecting", ok=failure is None, vital=False, detail=failure or "partial tiles are collected")

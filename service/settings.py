@@ -22,6 +22,7 @@ __all__ = ["MAX_PORT", "PROCESS_WIDE", "Installation", "Settings", "load_install
 
 _PREFIX: Final = "TALLYSTICK_"
 MAX_PORT: Final = 65_535
+_CREDENTIALS: Final = r"^((profile|file|env):.+)?$"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 PROCESS_WIDE: Final = frozenset(
@@ -49,6 +50,12 @@ class Settings(BaseSettings):
         anchor: ``directory:PATH``, or ``s3://BUCKET/PREFIX``.
         anchor_retention_days: For S3: how long each checkpoint is locked; no default, locking needs a decision.
         anchor_endpoint: For S3: another endpoint than AWS.
+        anchor_credentials: For S3: ``profile:NAME``, ``file:PATH`` or ``env:PREFIX``; what boto3 finds by default.
+        anchor_accept: For S3: weaknesses of the bucket that are accepted, by name, separated by commas.
+        tiles: ``directory:PATH``, or ``s3://BUCKET/PREFIX``.
+        tiles_retention_days: For S3: how long each full tile and bundle is locked; 0 for no lock, no default.
+        tiles_endpoint: For S3: another endpoint than AWS.
+        tiles_credentials: For S3: as for the anchor, and not the same.
         retention: File with the retention policy; without it everything is kept for ever.
         expiry_interval_seconds: How often payloads are looked for that are past their time.
         log_id: The log that this service writes.
@@ -81,6 +88,12 @@ class Settings(BaseSettings):
     anchor: str = ""
     anchor_retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
     anchor_endpoint: str | None = None
+    anchor_credentials: Annotated[str, Field(pattern=_CREDENTIALS)] = ""
+    anchor_accept: str = ""
+    tiles: str = ""
+    tiles_retention_days: Annotated[int, Field(ge=0, le=36_500)] | None = None
+    tiles_endpoint: str | None = None
+    tiles_credentials: Annotated[str, Field(pattern=_CREDENTIALS)] = ""
     retention: Path | None = None
     expiry_interval_seconds: Annotated[float, Field(ge=1, le=86_400)] = 3600.0
     log_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "main"
@@ -116,14 +129,14 @@ class Settings(BaseSettings):
             raise ValueError(f"a port is at most {MAX_PORT}")
         return value
 
-    @field_validator("anchor")
+    @field_validator("anchor", "tiles")
     @classmethod
-    def _known_anchor(cls, value: str) -> str:
+    def _known_place(cls, value: str) -> str:
         if value and not value.startswith(("directory:", "s3://")):
             raise ValueError("must start with directory: or s3://")
         return value
 
-    @field_validator("anchor_endpoint")
+    @field_validator("anchor_endpoint", "tiles_endpoint")
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None  # a variable that is set to nothing, as a compose file does
@@ -137,6 +150,16 @@ class Settings(BaseSettings):
     def effective_anchor(self) -> str:
         """The anchor, with its default."""
         return self.anchor or f"directory:{self.data_dir / 'anchor'}"
+
+    @property
+    def effective_tiles(self) -> str:
+        """The tile store, with its default."""
+        return self.tiles or f"directory:{self.data_dir / 'logs'}"
+
+    @property
+    def accepted_weaknesses(self) -> tuple[str, ...]:
+        """What the anchor's bucket need not refuse."""
+        return tuple(name for name in (part.strip() for part in self.anchor_accept.split(",")) if name)
 
     @property
     def host(self) -> str:
@@ -167,10 +190,23 @@ class Settings(BaseSettings):
             found.append("TALLYSTICK_ORIGIN is the placeholder: checkpoints of this log name nobody.")
         if self.effective_anchor.startswith("directory:"):
             found.append("The anchor is a directory: whoever owns this machine can rewrite it. Use S3 Object Lock.")
+        found += self._weak_storage()
         if self.host not in _LOOPBACK and self.external_url.lower().startswith("http://"):
             found.append("The service listens beyond this machine and its URL is plain HTTP: tokens can be overheard.")
         if self.insecure_cookies:
             found.append("Login cookies are sent over plain HTTP.")
+        return found
+
+    def _weak_storage(self) -> list[str]:
+        found = []
+        if self.effective_anchor.startswith("s3://"):
+            if self.effective_tiles.startswith("s3://") and self.anchor_credentials == self.tiles_credentials:
+                found.append("Tiles and anchor use the same S3 credentials: who takes one has both. Give each its own.")
+            if self.accepted_weaknesses:
+                told = ", ".join(self.accepted_weaknesses)
+                found.append(f"The anchor's bucket is accepted though it may not refuse: {told}.")
+        if self.effective_tiles.startswith("s3://") and self.tiles_retention_days == 0:
+            found.append("Full tiles and bundles are not locked: whoever holds the credentials can delete them.")
         return found
 
 

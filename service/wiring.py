@@ -18,22 +18,24 @@ from sqlalchemy import Engine
 
 from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
+from ledger.anchoring import ProbedAnchor, ProbeReport
 from ledger.anchors.directory import DirectoryAnchor
-from ledger.anchors.s3_object_lock import open_anchor
+from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
 from ledger.audit_chunks import AuditSources
 from ledger.bodies import Heartbeat, KeyEvent
 from ledger.catalog import Catalog
 from ledger.clock import Clock, SystemClock
+from ledger.collecting import CollectableStore, CollectingLoop, PartialCollector
 from ledger.commitments import pseudonym
 from ledger.database import open_engine
 from ledger.erasure import ErasureKeeper
-from ledger.errors import ConfigError, LedgerError, NotFoundError
+from ledger.errors import AnchorError, ConfigError, LedgerError, NotFoundError, StorageError
 from ledger.expiry import Expirer
 from ledger.integrator import Integrator
 from ledger.keyring import Keyring
 from ledger.keys import load_key
 from ledger.log_keys import LogKeys
-from ledger.ports import Anchor, Draft, Signer
+from ledger.ports import Anchor, Draft, Signer, TileStore
 from ledger.prover import Prover
 from ledger.publisher import Publisher
 from ledger.publishing import PublishingLoop
@@ -41,10 +43,12 @@ from ledger.publishing_turns import LEASE_SECONDS, PUBLISHER_LEASE
 from ledger.reader import EntryReader
 from ledger.records import Record
 from ledger.remote_keys import RemoteKey, SigningKey
+from ledger.s3 import open_bucket
 from ledger.sequencer import Sequencer
 from ledger.signers import aws_kms
 from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 from ledger.stores.directory import DirectoryTileStore
+from ledger.stores.s3 import S3TileStore
 from ledger.stores.sql import SQLLogStore
 from ledger.stores.sql_catalog import SQLCatalog
 from ledger.stores.sql_leases import SQLLease
@@ -83,6 +87,7 @@ __all__ = [
     "make_anchor",
     "make_evaluator",
     "make_gateway",
+    "make_tiles",
     "open_audit_sources",
     "open_for_audit",
     "open_shared",
@@ -93,28 +98,68 @@ __all__ = [
 _log = structlog.get_logger()
 
 
-def make_anchor(settings: Settings, clock: Clock) -> Anchor:
-    """Return the anchor that the settings name.
+def _in_bucket(place: str) -> tuple[str, str]:
+    """Return bucket and prefix of ``//BUCKET/PREFIX``."""
+    bucket, _, prefix = place.removeprefix("//").partition("/")
+    return bucket, f"{prefix.rstrip('/')}/" if prefix else ""
+
+
+def make_anchor(settings: Settings, clock: Clock) -> DirectoryAnchor | S3ObjectLockAnchor:
+    """Return the anchor that the settings name; nothing is asked of it yet.
 
     Raises:
         ConfigError: It cannot be used.
-        AnchorError: The bucket does not answer.
     """
     kind, _, place = settings.effective_anchor.partition(":")
     if kind == "directory":
         return DirectoryAnchor(Path(place))
     if settings.anchor_retention_days is None:
         raise ConfigError("TALLYSTICK_ANCHOR_RETENTION_DAYS: say for how long checkpoints are to be locked")
-    bucket, _, prefix = place.removeprefix("//").partition("/")
-    anchor = open_anchor(
-        bucket,
-        f"{prefix.rstrip('/')}/" if prefix else "",
+    name, prefix = _in_bucket(place)
+    bucket = open_bucket(
+        name,
+        role="the anchor bucket",
+        failure=AnchorError,
         endpoint=settings.anchor_endpoint,
-        retention_days=settings.anchor_retention_days,
-        clock=clock,
+        credentials=settings.anchor_credentials,
     )
-    anchor.check()
-    return anchor
+    return S3ObjectLockAnchor(bucket, prefix, retention_days=settings.anchor_retention_days, clock=clock)
+
+
+def _probed(anchor: DirectoryAnchor | S3ObjectLockAnchor, settings: Settings) -> DirectoryAnchor | ProbedAnchor:
+    """Return the anchor behind a trial of its locks, if it has any; see `ProbedAnchor.start`."""
+    if isinstance(anchor, DirectoryAnchor):
+        return anchor
+    probed = ProbedAnchor(anchor, accepted=settings.accepted_weaknesses)
+    probed.start()
+    return probed
+
+
+def make_tiles(settings: Settings, clock: Clock) -> DirectoryTileStore | S3TileStore:
+    """Return the tile store that the settings name.
+
+    Raises:
+        ConfigError: It cannot be used.
+        StorageError: The bucket does not answer.
+    """
+    kind, _, place = settings.effective_tiles.partition(":")
+    if kind == "directory":
+        return DirectoryTileStore(Path(place))
+    if settings.tiles_retention_days is None:
+        raise ConfigError(
+            "TALLYSTICK_TILES_RETENTION_DAYS: say for how long full tiles are to be locked; 0 for no lock"
+        )
+    name, prefix = _in_bucket(place)
+    bucket = open_bucket(
+        name,
+        role="the tile bucket",
+        failure=StorageError,
+        endpoint=settings.tiles_endpoint,
+        credentials=settings.tiles_credentials,
+    )
+    tiles = S3TileStore(bucket, prefix, retention_days=settings.tiles_retention_days, clock=clock)
+    tiles.check()
+    return tiles
 
 
 def make_evaluator() -> Evaluator:
@@ -155,7 +200,7 @@ def make_gateway(
     )
 
 
-def directory_tiles(root: Path) -> DirectoryTileStore:
+def directory_tiles(root: Path) -> TileStore:
     """Return the tile store over a directory that holds one directory for each log."""
     return DirectoryTileStore(root)
 
@@ -170,7 +215,7 @@ class AuditParts:
     """What an audit of an installation reads."""
 
     sources: AuditSources
-    tiles: DirectoryTileStore
+    tiles: TileStore
     catalog: Catalog
     vault: Vault
     anchor: Anchor
@@ -188,7 +233,7 @@ def _audit_sources(settings: Settings, secret: str | None) -> tuple[AuditSources
     require_current(database)
     subject_keys = DirectorySubjectKeys(settings.keys_dir / "subjects", keys.vault)
     sources = AuditSources(
-        tiles=DirectoryTileStore(settings.data_dir / "logs"),
+        tiles=make_tiles(settings, SystemClock()),
         catalog=SQLCatalog(database),
         vault=Vault(settings.log_id, subject_keys, SQLPayloadStore(database)),
     )
@@ -206,7 +251,6 @@ def open_for_audit(settings: Settings, secret: str | None) -> AuditParts:
         ConfigError: A setting, key or the database's schema cannot be used.
     """
     sources, database = _audit_sources(settings, secret)
-    assert isinstance(sources.tiles, DirectoryTileStore)
     assert sources.catalog is not None
     assert sources.vault is not None
     return AuditParts(
@@ -313,12 +357,13 @@ class Services:
     current_keys: CurrentKeys
     database: Engine
     store: SQLLogStore
-    tiles: DirectoryTileStore
+    tiles: CollectableStore
     catalog: Catalog
     reader: EntryReader
     prover: Prover
     sequencer: Sequencer
     publishing: PublishingLoop
+    collecting: CollectingLoop
     anchor: Anchor
     vault: Vault
     keyring: Keyring
@@ -351,6 +396,11 @@ class Services:
         """What signs the packs that are made now."""
         return [LocalEnvelopeSigner(key) for key in self.keys.pack]
 
+    @property
+    def anchor_report(self) -> ProbeReport | None:
+        """What was found when the anchor's locks were tried; None if it has none, or could not be tried yet."""
+        return self.anchor.report if isinstance(self.anchor, ProbedAnchor) else None
+
     def sequenced_size(self) -> int:
         """Return the number of records that have an index."""
         return self.store.sequenced_size(self.identity.log_id)
@@ -378,6 +428,7 @@ class Services:
             await asyncio.to_thread(self._load_keyring)
         self._check_keys()
         await self.lifecycle.apply()
+        self.collecting.start()
         await self.packs.start(self)
         await self._beat("start")
         self._tasks.append(asyncio.create_task(self._heartbeats(), name="heartbeats"))
@@ -403,6 +454,7 @@ class Services:
 
     async def _let_go(self) -> None:
         await self.sequencer.stop()
+        await self.collecting.stop()
         await self.publishing.stop()
         if self.owns_shared:
             await asyncio.to_thread(self.shared.close)
@@ -514,10 +566,10 @@ def _assemble(
     owns_shared: bool,
 ) -> Services:
     log_id, clock, database, evaluator = identity.log_id, shared.clock, shared.database, shared.evaluator
-    tiles = DirectoryTileStore(settings.data_dir / "logs")
+    tiles = make_tiles(settings, clock)
     catalog = SQLCatalog(database)
     reader = EntryReader(store, tiles, log_id)
-    anchor = make_anchor(settings, clock)
+    anchor = _probed(make_anchor(settings, clock), settings)
     publisher = Publisher(
         log_id=log_id,
         origin=settings.origin,
@@ -536,6 +588,13 @@ def _assemble(
     )
     lease = SQLLease(database, log_id, PUBLISHER_LEASE, holder=secrets.token_hex(16), seconds=LEASE_SECONDS)
     publishing = PublishingLoop(publisher, interval_seconds=settings.checkpoint_interval_seconds, lease=lease)
+    metrics = Metrics()
+    collecting = CollectingLoop(
+        PartialCollector(log_id, tiles),
+        lambda: publishing.published.head.size if publishing.published else 0,
+        interval_seconds=max(1.0, settings.checkpoint_interval_seconds),
+        on_collected=metrics.collected.inc,
+    )
     sequencer = Sequencer(
         store,
         log_id,
@@ -616,6 +675,7 @@ def _assemble(
         prover=Prover(tiles, log_id),
         sequencer=sequencer,
         publishing=publishing,
+        collecting=collecting,
         anchor=anchor,
         vault=vault,
         keyring=keyring,
@@ -624,7 +684,7 @@ def _assemble(
         access=AccessRecorder(recorder, lambda: current.keys.pseudonym.seed),
         tokens=tokens,
         login_links=LoginLinks(database, clock, log_id, tokens),
-        metrics=Metrics(),
+        metrics=metrics,
         evaluator=evaluator,
         bundles=registry,
         bundle_archives=archives,

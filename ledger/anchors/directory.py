@@ -7,9 +7,11 @@ directory; it locks nothing, and its receipts say so (`retain_until_ms` is None)
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ledger.anchoring import KeptCopy
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import AnchorError, ConflictError, MalformedError, NotFoundError
 from ledger.files import create_durably, log_directory
@@ -18,6 +20,7 @@ from ledger.ports import AnchorReceipt
 
 __all__ = ["DirectoryAnchor"]
 
+_WRITABLE: Final = 0o222
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -70,6 +73,16 @@ class DirectoryAnchor:
             return []
         except OSError as error:
             raise AnchorError(f"the anchor directory failed: {error.strerror}") from error
+
+    def copies(self, log_id: str, *, above: int = -1) -> Iterator[KeptCopy]:
+        """See `InspectableAnchor.copies`."""
+        for size in self.sizes(log_id, above=above):
+            path = self._path(log_id, size)
+            try:
+                mode = None if path.stat().st_mode & _WRITABLE else "read-only"
+            except OSError as error:
+                raise AnchorError(f"the anchor directory failed: {error.strerror}") from error
+            yield KeptCopy(size=size, location=f"file:{path}", data=self.get(log_id, size), mode=mode)
 
 
 def _anchored_root(path: Path) -> RootHash:

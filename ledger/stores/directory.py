@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import ConflictError, NotFoundError, StorageError
 from ledger.files import create_durably, log_directory, make_directory_durably, replace_durably
-from ledger.tiles import CHECKPOINT_PATH, parse_tile_path
+from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_tile_path
 
 __all__ = ["DirectoryTileStore"]
+
+_PARTIAL_FOLDER: Final = re.compile(r"([0-9]{3})\.p")
+_PARTIAL_OR_ITS_TEMPORARY: Final = re.compile(r"[1-9][0-9]{0,2}|\.[1-9][0-9]{0,2}\.[0-9a-f]{16}\.tmp")
 
 
 @contextmanager
@@ -31,8 +36,15 @@ def _translated(action: str) -> Iterator[None]:
         raise StorageError(f"the log directory failed to {action}: {error.strerror}") from error
 
 
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+
+
 class DirectoryTileStore:
-    """`ledger.ports.TileStore` in a directory; safe for any thread and process on one machine."""
+    """`ledger.ports.TileStore` and `PartialStore` in a directory; safe for any thread and process on one machine."""
 
     def __init__(self, root: Path) -> None:
         """Use a directory, which is created when first needed."""
@@ -85,3 +97,34 @@ class DirectoryTileStore:
                 if present.size == claim.size and present.root != claim.root:
                     raise ConflictError(f"the exposed checkpoint {claim.size} of {log_id} has another root")
             replace_durably(target, checkpoint)
+
+    def _partials(self, log_id: str, level: int, number: int) -> Path:
+        full = self._path(log_id, TileCoordinate(level, number).path)
+        return full.with_name(f"{full.name}.p")
+
+    def partial_tiles(self, log_id: str, level: int, group: int) -> list[int]:
+        """See `PartialStore.partial_tiles`."""
+        folder = self._partials(log_id, level, group * 1000).parent
+        with _translated("list tiles"):
+            matches = (_PARTIAL_FOLDER.fullmatch(name) for name in _names(folder))
+        return sorted(group * 1000 + int(match[1]) for match in matches if match)
+
+    def partial_widths(self, log_id: str, level: int, number: int) -> list[int]:
+        """See `PartialStore.partial_widths`."""
+        with _translated("list partial tiles"):
+            names = _names(self._partials(log_id, level, number))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def discard_partials(self, log_id: str, level: int, number: int) -> None:
+        """See `PartialStore.discard_partials`. What was left half written beside them goes with them."""
+        folder = self._partials(log_id, level, number)
+        with _translated("collect partial tiles"):
+            for name in _names(folder):
+                if _PARTIAL_OR_ITS_TEMPORARY.fullmatch(name):
+                    (folder / name).unlink(missing_ok=True)
+            # Something that is not ours keeps its directory.
+            with suppress(OSError):
+                folder.rmdir()
+
+    def discard_superseded(self, log_id: str) -> None:
+        """See `PartialStore.discard_superseded`; a directory keeps nothing of what a checkpoint was before."""

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import ConflictError, NotFoundError
+from ledger.files import check_log_id
 from ledger.ports import Acknowledgement, PendingEntry, SealedPayload
-from ledger.tiles import CHECKPOINT_PATH, parse_tile_path
+from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_tile_path
 
 __all__ = ["MemoryLogStore", "MemoryTileStore"]
 
@@ -134,7 +135,7 @@ class MemoryLogStore:
 
 
 class MemoryTileStore:
-    """`ledger.ports.TileStore` in memory; nothing is durable."""
+    """`ledger.ports.TileStore` and `PartialStore` in memory; nothing is durable."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -146,13 +147,13 @@ class MemoryTileStore:
         # INVARIANT 2: the checkpoint is exposed, and moves forward only; it is never put.
         parse_tile_path(path)
         with self._lock:
-            if self._files.setdefault((log_id, path), data) != data:
+            if self._files.setdefault((check_log_id(log_id), path), data) != data:
                 raise ConflictError(f"other bytes stand at {path}")
 
     def get(self, log_id: str, path: str) -> bytes:
         """See `TileStore.get`."""
         try:
-            return self._files[log_id, path]
+            return self._files[check_log_id(log_id), path]
         except KeyError:
             raise NotFoundError(f"there is no {path} of {log_id}") from None
 
@@ -160,7 +161,7 @@ class MemoryTileStore:
         """See `TileStore.expose`."""
         claim = parse_unverified_checkpoint(checkpoint).claim
         with self._lock:
-            exposed = self._files.get((log_id, CHECKPOINT_PATH))
+            exposed = self._files.get((check_log_id(log_id), CHECKPOINT_PATH))
             if exposed is not None:
                 present = parse_unverified_checkpoint(exposed).claim
                 if present.size > claim.size:
@@ -169,3 +170,26 @@ class MemoryTileStore:
                 if present.size == claim.size and present.root != claim.root:
                     raise ConflictError(f"the exposed checkpoint {claim.size} of {log_id} has another root")
             self._files[log_id, CHECKPOINT_PATH] = checkpoint
+
+    def _partials(self, log_id: str, level: int) -> list[TileCoordinate]:
+        check_log_id(log_id)
+        with self._lock:
+            paths = [path for owner, path in self._files if owner == log_id and path != CHECKPOINT_PATH]
+        found = [tile for path in paths if not (tile := parse_tile_path(path)).full and tile.level == level]
+        return sorted(found)
+
+    def partial_tiles(self, log_id: str, level: int, group: int) -> list[int]:
+        """See `PartialStore.partial_tiles`."""
+        return sorted({tile.number for tile in self._partials(log_id, level) if tile.number // 1000 == group})
+
+    def partial_widths(self, log_id: str, level: int, number: int) -> list[int]:
+        """See `PartialStore.partial_widths`."""
+        return [tile.width for tile in self._partials(log_id, level) if tile.number == number]
+
+    def discard_partials(self, log_id: str, level: int, number: int) -> None:
+        """See `PartialStore.discard_partials`."""
+        for width in self.partial_widths(log_id, level, number):
+            self._files.pop((log_id, TileCoordinate(level, number, width).path), None)
+
+    def discard_superseded(self, log_id: str) -> None:
+        """See `PartialStore.discard_superseded`; no version is kept here."""

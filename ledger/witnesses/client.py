@@ -8,24 +8,19 @@ Source: C2SP tlog-witness v1.0.0.
 
 from __future__ import annotations
 
-import asyncio
-import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import httpx
 
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.cosignatures import AddCheckpoint, parse_cosignatures, parse_size, verify_cosignature
-from ledger.errors import ConfigError, MalformedError, SignatureError, WitnessError, WitnessSizeError
+from ledger.errors import ConfigError, MalformedError, SignatureError, UpstreamError, WitnessError, WitnessSizeError
+from ledger.exchange import Answer, BoundedExchange
 from ledger.notes import NoteSignature, VerifierKey
 from ledger.trust import Witness
 
 __all__ = ["HTTPWitness"]
-
-_MAX_ANSWER_BYTES: Final = 65_536
-"""A witness may sign with several keys; an ML-DSA-44 line has 3.3 KB."""
 
 _SIZE_TYPE: Final = "text/x.tlog.size"
 _OK: Final = 200
@@ -38,13 +33,6 @@ _REFUSALS: Final[Mapping[int, str]] = {
     429: "it is asked too often",
 }
 _OTHER_ROOT: Final = "it has cosigned another tree of the same size"
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    media_type: str
-    body: bytes
 
 
 class HTTPWitness:
@@ -65,18 +53,16 @@ class HTTPWitness:
         """
         if witness.url is None:
             raise ConfigError(f"the witness policy gives no URL for {witness.name}")
-        try:
-            url = httpx.URL(witness.url)
-        except httpx.InvalidURL as error:
-            raise ConfigError(f"the URL of the witness {witness.name} cannot be used") from error
-        if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
-            raise ConfigError(f"the URL of the witness {witness.name} must be http(s)://HOST/PREFIX")
+        if "?" in witness.url:
+            raise ConfigError(f"the URL of the witness {witness.name} is a prefix, and has no query")
         self._witness = witness
-        self._url = f"{witness.url.rstrip('/')}/add-checkpoint"
-        self._timeout = timeout_seconds
-        self._transport = transport
-        # Made once: reading the system's certificates takes longer than a request.
-        self._tls = ssl.create_default_context() if url.scheme == "https" else True
+        self._exchange = BoundedExchange(
+            f"{witness.url.rstrip('/')}/add-checkpoint",
+            whom=f"the witness {witness.name}",
+            media_type="text/plain; charset=utf-8",
+            timeout_seconds=timeout_seconds,
+            transport=transport,
+        )
 
     @property
     def name(self) -> str:
@@ -91,40 +77,16 @@ class HTTPWitness:
     def add_checkpoint(self, checkpoint: bytes, *, old_size: int, proof: Sequence[bytes]) -> NoteSignature:
         """See `Witness.add_checkpoint`."""
         request = AddCheckpoint(old_size=old_size, proof=tuple(proof), checkpoint=checkpoint)
-        # An event loop for each request: only so does one time-out bound all of it, whatever is sent how slowly.
-        answer = asyncio.run(self._post(request.encode()))
+        try:
+            answer = self._exchange.post(request.encode())
+        except UpstreamError as error:
+            raise WitnessError(str(error)) from error
         if answer.status == _OK:
             return self._cosignature(checkpoint, answer.body)
         if answer.status == _CONFLICT:
             raise self._other_size(checkpoint, old_size, answer)
         told = _REFUSALS.get(answer.status, f"it answers with status {answer.status}")
         raise WitnessError(f"the witness {self.name} refuses: {told}")
-
-    async def _post(self, body: bytes) -> _Answer:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._exchange(body)
-        except TimeoutError:
-            raise WitnessError(f"the witness {self.name} did not answer within {self._timeout:g} s") from None
-        except (httpx.HTTPError, OSError, ValueError) as error:
-            # The cause's own words may quote what a stranger sent; its kind says enough.
-            raise WitnessError(f"the witness {self.name} cannot be asked ({type(error).__name__})") from error
-
-    async def _exchange(self, body: bytes) -> _Answer:
-        # Neither proxies nor credentials of the environment, nor a redirection: whom we ask is in the policy.
-        async with (
-            httpx.AsyncClient(
-                verify=self._tls, trust_env=False, timeout=self._timeout, transport=self._transport
-            ) as client,
-            client.stream("POST", self._url, content=body, headers={"Accept-Encoding": "identity"}) as response,
-        ):
-            received = bytearray()
-            async for chunk in response.aiter_raw():
-                received += chunk
-                if len(received) > _MAX_ANSWER_BYTES:
-                    raise WitnessError(f"the witness {self.name} answers with more than {_MAX_ANSWER_BYTES} bytes")
-            media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-            return _Answer(response.status_code, media_type, bytes(received))
 
     def _cosignature(self, checkpoint: bytes, body: bytes) -> NoteSignature:
         parsed = parse_unverified_checkpoint(checkpoint)
@@ -139,7 +101,7 @@ class HTTPWitness:
             raise WitnessError(f"the witness {self.name} answers with no cosignature of its own: {error}") from error
         raise WitnessError(f"the witness {self.name} answers without a cosignature of the key {key.key_id.hex()}")
 
-    def _other_size(self, checkpoint: bytes, old_size: int, answer: _Answer) -> WitnessError:
+    def _other_size(self, checkpoint: bytes, old_size: int, answer: Answer) -> WitnessError:
         try:
             # One that says no size means the root: versions of the specification differ between 409 and 422 there.
             size = parse_size(answer.body) if answer.media_type == _SIZE_TYPE else old_size

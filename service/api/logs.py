@@ -49,7 +49,10 @@ async def get_checkpoint(request: Request, log_id: _LogId) -> Response:
     openapi_extra=asks(Permission.READ_LOG),
 )
 async def get_tile(request: Request, log_id: _LogId, path: str) -> Response:
-    """Return a tile's or bundle's bytes; they never change. Bundles are for whole-log auditors; that is recorded."""
+    """Return a tile's or bundle's bytes; they never change, also of a partial that was collected meanwhile.
+
+    Bundles are for whole-log auditors; that is recorded.
+    """
     try:
         coordinate = parse_tile_path(f"tile/{path}")
     except MalformedError:
@@ -58,7 +61,7 @@ async def get_tile(request: Request, log_id: _LogId, path: str) -> Response:
     permission = Permission.READ_ENTRIES if is_bundle else Permission.READ_LOG
     # INVARIANT 12: log endpoints need a token unless the operator makes the log public; entries always do.
     services = await log_of_path(request, log_id, permission, public=not is_bundle)
-    data = await asyncio.to_thread(services.tiles.get, log_id, coordinate.path)
+    data = await asyncio.to_thread(services.prover.file, coordinate)
     if is_bundle:
         await _record_export(services, await authenticated(request), coordinate, data)
     cache = "private, no-store" if is_bundle else _cache(services, "max-age=31536000, immutable")

@@ -1,9 +1,7 @@
-"""``tallystick verify``, which needs no service, and ``tallystick evidence``, which asks one for packs."""
+"""``tallystick evidence``: ask a service for packs. Verifying them needs no service, and is in `verify`."""
 
 from __future__ import annotations
 
-import re
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,108 +10,14 @@ from typing import Any
 
 import click
 
-from evidence.verify import verify_pack, verify_record
-from ledger.errors import ConfigError, MalformedError, StateError, UpstreamError
-from ledger.prover import Prover
-from service.cli.audit import read_trust
+from ledger.errors import ConfigError, StateError, UpstreamError
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import milliseconds
 from service.cli.output import echo_json, json_option, say, table, with_exit_codes
 
-__all__ = ["evidence", "verify"]
+__all__ = ["evidence"]
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _POLL_SECONDS = 0.5
-_PDF = b"%PDF-"
-_PROOF = b"c2sp.org/tlog-proof@"
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-
-
-def _digests(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if _SHA256.fullmatch(value) is None:
-            raise click.BadParameter("a SHA-256 is 64 hexadecimal digits")
-    return tuple(value.lower() for value in values)
-
-
-@click.command(short_help="Verify an evidence pack or one record, offline.")
-@click.argument("pack", type=_FILE)
-@click.option("--trust", type=_FILE, help="Trust policy, from outside the pack; without it the pack is self-asserted.")
-@click.option("--known", type=_FILE, help="A checkpoint that you kept: proves that the log only grew since.")
-@click.option(
-    "--log",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A copy of the log's directory, for a --known that lies outside the pack's range.",
-)
-@click.option(
-    "--accept-mapping",
-    "accepted",
-    multiple=True,
-    metavar="SHA256",
-    callback=_digests,
-    help="Digest of a control catalogue that differs from the one shipped under its name, and that you have read; may "
-    "be repeated.",
-)
-@click.option("--entry", type=_FILE, help="PACK is a .tlog-proof; this is the entry that it proves.")
-@json_option
-@with_exit_codes
-def verify(
-    pack: Path,
-    trust: Path | None,
-    known: Path | None,
-    log: Path | None,
-    accepted: tuple[str, ...],
-    entry: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Verify an evidence pack, or one record by its proof file, offline.
-
-    Prints what was checked and what was not. Exit status: 0 all proven, 1 a proof or digest fails, 2 malformed,
-    3 valid but the trust is not met or nothing but the pack vouches for it, 4 something could not be checked.
-    """
-    _require_pack(pack, is_proof=entry is not None)
-    policy = read_trust(trust) if trust else None
-    if entry is not None:
-        if known is not None or log is not None or accepted:
-            raise ConfigError("--known, --log and --accept-mapping are for packs, and mean nothing for a proof file")
-        if policy is None:
-            raise ConfigError("--entry needs --trust: trust never comes from the proof itself")
-        data = entry.read_bytes()
-        report = verify_record(data, pack.read_bytes(), policy)
-        if report.status and data.endswith(b"\n"):
-            report.notes.append("the entry ends with a line feed, which no entry does: cut it off")
-    else:
-        prover = None
-        if log is not None:
-            from service.wiring import directory_tiles
-
-            prover = Prover(directory_tiles(log.resolve().parent), log.resolve().name)
-        report = verify_pack(
-            pack,
-            trust=policy,
-            known=known.read_bytes() if known else None,
-            log=prover,
-            accepted_mappings=accepted,
-        )
-    if as_json:
-        echo_json(report.value())
-    else:
-        for line in report.lines():
-            say(line)
-    sys.exit(int(report.status))
-
-
-def _require_pack(path: Path, *, is_proof: bool) -> None:
-    """Refuse the two files that lie beside packs and are often taken for them."""
-    with path.open("rb") as file:
-        start = file.read(len(_PROOF))
-    if start.startswith(_PDF):
-        raise MalformedError(
-            "this is a report, not a pack: verify the .zip beside it, which vouches for the report too"
-        )
-    if start == _PROOF and not is_proof:
-        raise ConfigError("this proves one record: give the record's exact bytes with --entry FILE")
 
 
 @click.group()

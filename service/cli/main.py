@@ -7,7 +7,7 @@ import click
 from service.cli.audit import audit
 from service.cli.demo import demo
 from service.cli.erasing import erase, expire, hold
-from service.cli.evidence import evidence, verify
+from service.cli.evidence import evidence
 from service.cli.gateway import gateway
 from service.cli.keys import keys
 from service.cli.logs import logs
@@ -15,6 +15,7 @@ from service.cli.output import ExitCode
 from service.cli.policy import policy
 from service.cli.records import find, open_payload, replay, session
 from service.cli.serve import migrate, serve
+from service.cli.verify import verify
 from service.version import VERSION
 
 __all__ = ["cli", "main"]

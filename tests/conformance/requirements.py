@@ -43,6 +43,7 @@ _COSIGNATURE_ED25519 = "C2SP tlog-cosignature v1.1.0-rc.1, Ed25519 signed messag
 _COSIGNATURE_MLDSA = "C2SP tlog-cosignature v1.1.0-rc.1, ML-DSA-44 signed message"
 _TILES = "C2SP tlog-tiles v0.1.0, Merkle Tree"
 _PARTIAL = "C2SP tlog-tiles v0.1.0, Partial Tiles"
+_SERVED = "C2SP tlog-tiles v0.1.0, Checkpoints and Merkle Tree"
 _BUNDLES = "C2SP tlog-tiles v0.1.0, Log entries"
 _PROOF = "C2SP tlog-proof, Format"
 _POLICY = "C2SP tlog-policy, Policy file syntax and structure"
@@ -118,6 +119,9 @@ _ALL: list[Requirement] = [
         ("A bundle is its entries, each behind a big-endian u16 of its length.", _BUNDLES),
         ("An entry has at most 65,535 bytes.", _BUNDLES),
         ("Each entry of a bundle hashes to the hash at its place in the level-0 tile.", _BUNDLES),
+        ("A checkpoint is served as UTF-8 text for seconds, tiles and bundles as bytes that never change.", _SERVED),
+        ("A partial tile may go once its full tile exists; readers then take the full one.", _PARTIAL),
+        ("The partial tiles of the published size are there.", _PARTIAL),
     ),
     *_family(
         "proof",
@@ -211,6 +215,16 @@ _ALL: list[Requirement] = [
         ("Cosignatures of unknown keys are ignored.", _WITNESS),
         ("A conflict says the tree size that the witness cosigned last, and is asked once more from there.", _WITNESS),
         ("404 is an unknown log, 403 no trusted signature, 400 a malformed request, 422 a proof that fails.", _WITNESS),
+    ),
+    *_family(
+        "timestamp",
+        ("A token of a trusted authority says when the digest existed.", "RFC 3161 section 2.4.2"),
+        ("A token is over the SHA-256 of exactly the bytes in hand.", "RFC 3161 section 2.4.2"),
+        ("The nonce that was sent comes back, and no other.", "RFC 3161 sections 2.2 and 2.4.2"),
+        ("The token is made under the policy that is demanded.", "RFC 3161 section 2.2"),
+        ("The certificate leads to a given root and was valid at the token's time.", "RFC 3161 section 2.2"),
+        ("The certificate is for time-stamping alone, and says so critically.", "RFC 3161 section 2.3"),
+        ("Only a status of granted grants. Ours: granted with modifications is refused too.", "RFC 3161 section 2.4.2"),
     ),
     *_family(
         "ed25519",

@@ -1,24 +1,51 @@
-"""What every `Anchor` promises (`ledger.ports`): directory. Durability is in `tests/fault`."""
+"""What every `Anchor` promises (`ledger.ports`): directory, S3 with Object Lock on two servers.
+
+Durability is in `tests/fault`; what is S3's own, in `test_anchor_s3.py`.
+"""
 
 from __future__ import annotations
 
+import secrets
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
+from ledger.anchoring import InspectableAnchor
 from ledger.anchors.directory import DirectoryAnchor
-from ledger.errors import ConflictError, NotFoundError
-from ledger.ports import Anchor
+from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
+from ledger.clock import SystemClock
+from ledger.errors import AnchorError, ConflictError, MalformedError, NotFoundError
 from tests.support.checkpoints import make_checkpoint
 from tests.support.ledger import LOG_ID
+from tests.support.s3 import S3Server, s3_server
 
 
-@pytest.fixture(params=["directory"])
-def anchor(request: pytest.FixtureRequest, tmp_path: Path) -> Anchor:
-    assert request.param == "directory"
-    return DirectoryAnchor(tmp_path / "not" / "made" / "yet")
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """Start each server at its first use: the machine's best, and moto."""
+    with ExitStack() as stack:
+
+        @lru_cache
+        def start(name: str) -> S3Server:
+            folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
+            server = stack.enter_context(s3_server(folder, imitated="moto" in name))
+            server.make_bucket("locked", locks=True)
+            return server
+
+        yield start
+
+
+@pytest.fixture(params=["directory", "s3", "s3 moto"])
+def anchor(request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], S3Server]) -> InspectableAnchor:
+    if request.param == "directory":
+        return DirectoryAnchor(tmp_path / "not" / "made" / "yet")
+    bucket = servers(request.param).bucket("locked", AnchorError)
+    return S3ObjectLockAnchor(bucket, f"{secrets.token_hex(8)}/", retention_days=1, clock=SystemClock())
 
 
 def test_an_empty_anchor_has_no_checkpoints(anchor):
@@ -92,3 +119,26 @@ def test_of_two_trees_anchored_at_once_one_is_kept(anchor):
     with ThreadPoolExecutor(6) as threads:
         (won,) = [tree for tree in threads.map(put, range(6)) if tree is not None]
     assert anchor.get(LOG_ID, 5) == make_checkpoint(5, tree=won)
+
+
+def test_every_copy_can_be_looked_at_with_what_protects_it(anchor):
+    for size in (10, 9, 300):
+        anchor.put(LOG_ID, size, make_checkpoint(size))
+    copies = list(anchor.copies(LOG_ID))
+    assert [(copy.size, copy.data) for copy in copies] == [(size, make_checkpoint(size)) for size in (9, 10, 300)]
+    assert {copy.mode for copy in copies} <= {"COMPLIANCE", "read-only"}
+    assert [(copy.later_versions, copy.hidden) for copy in copies] == [(0, False)] * 3
+    assert [copy.size for copy in anchor.copies(LOG_ID, above=9)] == [10, 300]
+    assert list(anchor.copies("other")) == []
+
+
+@pytest.mark.parametrize("log_id", ["", "..", "a/b", "A", ".probe", "a" * 64])
+def test_no_log_id_leads_out_of_the_anchor(anchor, log_id):
+    for refused in (
+        lambda: anchor.put(log_id, 5, make_checkpoint(5)),
+        lambda: anchor.get(log_id, 5),
+        lambda: anchor.sizes(log_id),
+        lambda: list(anchor.copies(log_id)),
+    ):
+        with pytest.raises(MalformedError):
+            refused()

@@ -1,4 +1,4 @@
-"""A real S3 server with Object Lock on 127.0.0.1: versitygw if it was built (it needs Go), else moto; it says which."""
+"""S3 servers on 127.0.0.1: versitygw if it was built (it needs Go), else moto, which only imitates; it says which."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ledger.errors import DependencyError, StorageError
+from ledger.s3 import S3Bucket
 from scripts.versitygw import BINARY
 
 ACCESS_KEY, SECRET_KEY = "test-access", "test-secret-key"
@@ -27,15 +29,36 @@ class S3Server:
     name: str
     endpoint: str
 
-    def client(self) -> Any:
+    def client(self, *, attempts: int = 1, read_seconds: float = 10) -> Any:
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             region_name="us-east-1",
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
-            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}, connect_timeout=5),
+            config=Config(
+                s3={"addressing_style": "path"},
+                retries={"total_max_attempts": attempts},
+                connect_timeout=5,
+                read_timeout=read_seconds,
+            ),
         )
+
+    def make_bucket(self, name: str, *, locks: bool = False) -> None:
+        self.client().create_bucket(Bucket=name, ObjectLockEnabledForBucket=locks)
+
+    def bucket(self, name: str, failure: type[DependencyError] = StorageError, *, client: Any = None) -> S3Bucket:
+        """Return a bucket as the stores see it; through ``client`` if one is given."""
+        role = "the tile bucket" if failure is StorageError else "the anchor bucket"
+        return S3Bucket(client or self.client(), name, role=role, failure=failure)
+
+    def settings(self) -> dict[str, str]:
+        """Return environment variables with which boto3 finds its credentials."""
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
 
 
 def _free_port() -> int:
@@ -58,10 +81,11 @@ def _wait(server: S3Server, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
+def s3_server(folder: Path, *, imitated: bool = False) -> Iterator[S3Server]:
+    """Start a server with its data in a folder; ``imitated`` asks for moto in any case."""
     port = _free_port()
     environment = {**os.environ, "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
-    if BINARY.is_file():
+    if BINARY.is_file() and not imitated:
         buckets, versions = folder / "buckets", folder / "versions"
         buckets.mkdir()
         versions.mkdir()
@@ -71,7 +95,8 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     else:
         name = "moto"
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    sys.stderr.write(f"S3 server of the tests: {name}\n")
+    imitation = " (an imitation: its locks and races are not those of S3)" if name == "moto" else ""
+    sys.stderr.write(f"S3 server of the tests: {name}{imitation}\n")
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:

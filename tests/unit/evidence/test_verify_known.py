@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from evidence.contradictions import verify_accusation
 from evidence.verification import Status, VerificationReport
 from evidence.verify import verify_pack
 from ledger.checkpoints import Checkpoint
 from ledger.envelopes import ED25519, MLDSA44
+from ledger.equivocation import EquivocationFile, parse_equivocation
 from ledger.merkle import RootHash
 from ledger.notes import SignedNote
 from ledger.signers.local import LocalSigner
@@ -143,3 +145,77 @@ def test_a_kept_checkpoint_of_another_log_that_is_trusted_too_is_refused(history
 def test_what_is_no_checkpoint_is_malformed(history: History) -> None:
     report = verify_pack(history.whole, trust=history.log.trust, known=b"not a checkpoint")
     assert report.status is Status.MALFORMED
+
+
+# --- the proof for others --------------------------------------------------------------------------------------------
+
+
+def judged(history: History, pack: str, size: int, *, log: bool = False) -> VerificationReport | None:
+    """Verify with a checkpoint of another tree, and judge the proof of it; None if there is no proof."""
+    forged = forged_tree(history.log, size)
+    prover = history.log.prover if log else None
+    report = verify_pack(getattr(history, pack), trust=history.log.trust, known=forged, log=prover)
+    assert report.status is not Status.PROVEN
+    return None if report.equivocation is None else verify_accusation(report.equivocation, history.log.trust)
+
+
+def tree_sizes(history: History) -> tuple[int, int]:
+    """Return the tree sizes at which the part begins and both packs end."""
+    scope = verify_pack(history.part, trust=history.log.trust).scope
+    assert scope is not None
+    return scope.first_leaf, scope.tree_size
+
+
+def test_two_histories_are_proved_to_anybody_from_the_pack_alone(history: History) -> None:
+    first, end = tree_sizes(history)
+    for pack, sizes in (("whole", range(1, end + 1)), ("part", range(first, end + 1))):
+        for size in sizes:
+            report = judged(history, pack, size)
+            assert report is not None, (pack, size)
+            assert report.status is Status.FAILED
+            assert "the log's keys signed two histories" in report.failures[0].reason
+            assert report.lines()[-1].startswith("TWO HISTORIES")
+
+
+def test_what_lies_before_the_pack_is_proved_with_the_log(history: History) -> None:
+    first, _ = tree_sizes(history)
+    for size in range(1, first):
+        report = judged(history, "part", size, log=True)
+        assert report is not None
+        assert report.status is Status.FAILED
+
+
+def test_a_larger_tree_that_nobody_has_proves_nothing(history: History) -> None:
+    _, end = tree_sizes(history)
+    assert judged(history, "whole", end + 1) is None
+    assert judged(history, "whole", end + 1, log=True) is None
+
+
+@pytest.mark.parametrize("kept", ["before", "start", "end", "later"])
+def test_one_history_gives_no_accusation(history: History, kept: str) -> None:
+    known = getattr(history, kept)
+    report = verify_pack(history.whole, trust=history.log.trust, known=known, log=history.log.prover)
+    assert report.equivocation is None
+
+
+def accusation(history: History, size: int = 8) -> bytes:
+    report = verify_pack(history.whole, trust=history.log.trust, known=forged_tree(history.log, size))
+    assert report.equivocation is not None
+    return report.equivocation
+
+
+def test_an_accusation_of_strangers_keys_does_not_meet_the_trust(history: History) -> None:
+    stranger = TrustPolicy(logs=(make_key("log", ED25519, "log.example/other", seed=51).verifier_key,))
+    assert verify_accusation(accusation(history), stranger).status is Status.TRUST_NOT_MET
+
+
+def test_a_false_accusation_is_refused_and_says_neither_guilty_nor_proven(history: History) -> None:
+    file = parse_equivocation(accusation(history))
+    agreeing = EquivocationFile(smaller=file.larger, larger=file.larger).encode()
+    root = bytearray(accusation(history))
+    root[root.index(b"prefix ") + 10] ^= 1
+    for data in (agreeing, bytes(root), accusation(history).replace(b"AAAAAAAA", b"AAAAAAAB"), b"nonsense"):
+        report = verify_accusation(data, history.log.trust)
+        assert report.status is Status.MALFORMED
+        assert report.failures[0].reason.startswith("refused")
+        assert "TWO HISTORIES" not in report.verdict

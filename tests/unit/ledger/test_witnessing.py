@@ -9,7 +9,7 @@ import pytest
 
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import NotFoundError, StorageError
-from ledger.notes import parse_vkey
+from ledger.notes import SignedNote, parse_vkey
 from ledger.stores.cosignatures import SQLCosignatures
 from ledger.trust import TrustPolicy
 from ledger.witnesses.client import HTTPWitness
@@ -168,7 +168,8 @@ def test_a_forged_cosignature_does_not_count_and_is_not_kept(ledger, witnesses):
     witnessing = make(ledger, witnesses, threshold=3)
     checkpoint = grow(ledger, 3)
     assert witnessing.cosign(checkpoint).quorum_met is False
-    assert witnessing.kept(checkpoint).by == ("w2", "w3")
+    keys = {name: parse_vkey(one.vkey) for name, one in witnesses.items()}
+    assert set(SQLCosignatures(ledger.engine).kept(LOG_ID, 3, list(keys.values()))) == {keys["w2"], keys["w3"]}
 
 
 def test_tiles_that_are_missing_are_that_witness_s_failure_and_nobody_else_s(ledger, witnesses):
@@ -255,7 +256,6 @@ def test_a_restart_shows_the_same_bytes_and_asks_nobody(ledger, witnesses):
     for one in witnesses.values():
         one.instead = broken
     again = make(ledger, witnesses)
-    assert again.kept(checkpoint) == before
     assert again.cosign(checkpoint) == before
     assert all(len(one.requests) == 1 for one in witnesses.values())
 
@@ -284,11 +284,34 @@ def test_a_kept_cosignature_that_does_not_verify_counts_for_nothing(ledger, witn
     key = parse_vkey(witnesses["w1"].vkey)
     foreign = parse_unverified_checkpoint(checkpoint).note.signatures[0]
     store.keep(LOG_ID, 3, {key: foreign}, now_ms=0)
-    witnessing = make(ledger, witnesses)
-    assert witnessing.kept(checkpoint).by == ()
-    assert witnessing.cosign(checkpoint).by == NAMES
+    assert make(ledger, witnesses).cosign(checkpoint).by == NAMES
+    assert [bool(one.requests) for one in witnesses.values()] == [True] * 3
 
 
 def test_nobody_has_to_cosign_where_the_policy_asks_for_none(ledger, witnesses):
     policy = TrustPolicy(witnesses=witness_policy(witnesses, threshold=1).witnesses)
-    assert make(ledger, witnesses, policy=policy).kept(grow(ledger, 3)).quorum_met
+    for one in witnesses.values():
+        one.instead = broken
+    assert make(ledger, witnesses, policy=policy).cosign(grow(ledger, 3)).quorum_met
+
+
+# --- observing -------------------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_follows_reads_off_the_exposed_checkpoint_how_witnessing_stands(ledger, witnesses):
+    witnesses["w1"].instead = broken
+    cosigned = make(ledger, witnesses).cosign(grow(ledger, 3)).checkpoint
+    follower = make(ledger, witnesses)
+    follower.observe(cosigned)
+    assert (follower.status.size, follower.status.by, follower.status.quorum_met) == (3, ("w2", "w3"), True)
+    follower.observe(grow(ledger, 4))
+    assert (follower.status.size, follower.status.witnessed_size, follower.status.by) == (4, 3, ())
+
+
+def test_a_cosignature_that_does_not_hold_is_not_observed(ledger, witnesses):
+    cosigned = make(ledger, witnesses).cosign(grow(ledger, 3)).checkpoint
+    other = parse_unverified_checkpoint(grow(ledger, 4))
+    lines = parse_unverified_checkpoint(cosigned).note.signatures
+    follower = make(ledger, witnesses)
+    follower.observe(SignedNote(other.note.text, lines).encode())
+    assert follower.status.by == ()

@@ -46,6 +46,8 @@ DependencyError           4
 StorageError              4
 AnchorError               4
 WitnessError              4
+WitnessSizeError          4
+TimestampError            4
 UpstreamError             4
 PolicyError               2
 PolicySyntaxError         2
