@@ -7,7 +7,7 @@ policy that auditors need, and fingerprints to compare by voice or on paper.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,12 +27,14 @@ from ledger.trust import TrustPolicy
 
 __all__ = [
     "KEY_FILES",
+    "TRUST_FILE",
     "KeySet",
     "choose_keys",
     "counts",
     "fingerprints",
     "introduction",
     "introductions",
+    "is_key_file",
     "key_files",
     "load_key_set",
     "make_key_set",
@@ -56,7 +58,9 @@ KEY_FILES: Final = {
 """File names with purpose and algorithm."""
 
 _FIRST_SUCCESSOR: Final = 2
-_TRUST_FILE: Final = "trust.policy"
+TRUST_FILE: Final = "trust.policy"
+"""What auditors are given."""
+
 _FINGERPRINTS_FILE: Final = "fingerprints.txt"
 
 
@@ -162,7 +166,7 @@ def require_empty(directory: Path) -> None:
     Raises:
         ConfigError: A file of a key set is there.
     """
-    present = [name for name in (*KEY_FILES, _TRUST_FILE, _FINGERPRINTS_FILE) if (directory / name).exists()]
+    present = [name for name in (*KEY_FILES, TRUST_FILE, _FINGERPRINTS_FILE) if (directory / name).exists()]
     if present:
         raise ConfigError(f"the key directory holds keys already: {', '.join(sorted(present))}")
 
@@ -174,7 +178,7 @@ def write_public_files(directory: Path, keys: KeySet) -> None:
         ConflictError: Those of other keys stand there.
         OSError: The file system failed.
     """
-    create_durably(directory / _TRUST_FILE, trust_policy(keys).encode().encode())
+    create_durably(directory / TRUST_FILE, trust_policy(keys).encode().encode())
     create_durably(directory / _FINGERPRINTS_FILE, fingerprints(keys).encode())
 
 
@@ -191,6 +195,13 @@ def key_files(directory: Path) -> dict[str, tuple[str, str]]:
             found[successor] = kind
             generation += 1
     return found
+
+
+def is_key_file(name: str) -> bool:
+    """Tell whether a file has the name of a key file, of the first or a later generation."""
+    base, _, generation = name.removesuffix(".json").partition(".")
+    later = not generation or (generation.isdecimal() and int(generation) >= _FIRST_SUCCESSOR)
+    return later and f"{base}.json" in KEY_FILES and name.isascii()
 
 
 def _generation(name: str, generation: int) -> str:
@@ -323,15 +334,19 @@ def unprotected_keys(directory: Path) -> list[str]:
     return [name for name, document in documents.items() if document["secret"]["protection"] == "none"]
 
 
-def trust_policy(keys: KeySet) -> TrustPolicy:
+def trust_policy(keys: KeySet, *, without: Collection[str] = ()) -> TrustPolicy:
     """Return the trust policy that demands every algorithm with which the log signs.
 
     Keys that were replaced by others of their algorithm stand in it too, for the checkpoints that they signed; for how
     long each of them counted, the log's own key records say.
+
+    Args:
+        keys: The keys of an installation.
+        without: Key ids that are left out.
     """
     algorithms = {key.algorithm for key in keys.log}
     former = [key for key in keys.further if key.purpose == "log" and key.algorithm in algorithms]
-    return TrustPolicy(logs=tuple(key.verifier_key for key in (*keys.log, *former)))
+    return TrustPolicy(logs=tuple(key.verifier_key for key in (*keys.log, *former) if key.key_id not in without))
 
 
 def fingerprints(keys: KeySet) -> str:
@@ -346,8 +361,8 @@ def introductions(keys: KeySet) -> list[KeyEvent]:
     return [introduction(key) for key in keys]
 
 
-def introduction(key: SigningKey) -> KeyEvent:
-    """Return the key record that introduces one key."""
+def introduction(key: SigningKey, *, first_size: int = 0) -> KeyEvent:
+    """Return the key record that introduces one key; a log key counts from a tree size on."""
     return KeyEvent(
         action="created",
         purpose=key.purpose,  # type: ignore[arg-type]  # a key of another purpose is never introduced
@@ -355,4 +370,5 @@ def introduction(key: SigningKey) -> KeyEvent:
         subject=key.name,
         key_id=key.key_id,
         public_key=None if key.public_key is None else encode_base64(key.public_key),
+        first_size=first_size if key.purpose == "log" else 0,
     )

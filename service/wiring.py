@@ -84,6 +84,7 @@ __all__ = [
     "build_services",
     "directory_sources",
     "directory_tiles",
+    "fetch_public_key",
     "make_anchor",
     "make_evaluator",
     "make_gateway",
@@ -553,6 +554,16 @@ def open_signer(key: SigningKey) -> Signer:
         ConfigError: The key does not sign checkpoints, or no client for its keeper can be made.
     """
     return aws_kms.open_signer(key) if isinstance(key, RemoteKey) else LocalSigner(key)
+
+
+def fetch_public_key(uri: str) -> tuple[str, bytes]:
+    """Return algorithm and public key of a log key that is kept elsewhere.
+
+    Raises:
+        ConfigError: The URI cannot be used, or the key is not one that signs checkpoints.
+        DependencyError: Its keeper failed or refused.
+    """
+    return aws_kms.fetch_public_key(uri)
 
 
 def _assemble(

@@ -17,11 +17,14 @@ from ledger.clock import SystemClock
 from ledger.errors import ConfigError, MalformedError
 from ledger.files import create_durably
 from ledger.notes import decode_base64, encode_base64
+from service.cli.key_steps import STEPS
 from service.cli.options import log_id_option
 from service.cli.output import echo_json, json_option, say, with_exit_codes
 from service.keyset import (
     KEY_FILES,
     fingerprints,
+    is_key_file,
+    key_files,
     load_key_set,
     make_key_set,
     require_empty,
@@ -39,7 +42,11 @@ _MIN_PASSPHRASE_CHARS = 12
 
 @click.group()
 def keys() -> None:
-    """Keys of an installation: make, show, back up; first tokens."""
+    """Keys of a service: make, replace, back up; first tokens."""
+
+
+for step in STEPS:
+    keys.add_command(step)
 
 
 @keys.command(short_help="Make the keys of a new installation.")
@@ -139,7 +146,7 @@ def backup(directory: Path, file: Path, backup_passphrase: str, *, as_json: bool
     if file.exists():
         raise ConfigError(f"{file} exists; name a new file")
     load_key_set(directory, passphrase())
-    files = {name: (directory / name).read_text(encoding="utf-8") for name in KEY_FILES}
+    files = {name: (directory / name).read_text(encoding="utf-8") for name in key_files(directory)}
     salt = nacl.utils.random(argon2id.SALTBYTES)
     box = nacl.secret.SecretBox(_backup_key(backup_passphrase, salt)).encrypt(json.dumps(files).encode())
     document = {"format": _BACKUP_FORMAT, "salt": encode_base64(salt), "box": encode_base64(bytes(box))}
@@ -161,7 +168,7 @@ def _backed_up(opened: bytes) -> dict[str, str]:
         files = msgspec.json.decode(opened, type=dict[str, str])
     except msgspec.MsgspecError as error:
         raise MalformedError("the backup does not hold key files") from error
-    if files.keys() != KEY_FILES.keys():
+    if not KEY_FILES.keys() <= files.keys() or not all(map(is_key_file, files)):
         raise MalformedError("the backup does not hold the key files that this version knows")
     return files
 

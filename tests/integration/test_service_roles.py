@@ -51,6 +51,10 @@ POST   /v1/enforcers                             401    403      403     403    
 DELETE /v1/enforcers/{enforcer_id:path}          401    403      403     403       403      404
 POST   /v1/tokens                                401    403      403     403       403      201
 DELETE /v1/tokens/{token_sha256}                 401    403      403     403       403      404
+GET    /v1/keys                                  401    200      200     200       200      200
+POST   /v1/keys                                  401    403      403     403       403      404
+POST   /v1/keys/{key_id}/retirement              401    403      403     403       403      404
+POST   /v1/keys/{key_id}/compromise              401    403      403     403       403      404
 """
 """A 404 is what a role that may is told of a thing that is not there."""
 
@@ -87,6 +91,7 @@ class Furnished:
             "job_id": self.decision_id,
             "token_sha256": "0" * 64,
             "enforcer_id:path": "nobody",
+            "key_id": "nobodys",
         }
         path = route
         for name, value in values.items():
@@ -106,6 +111,8 @@ class Furnished:
             "/v1/evidence-packs": {"json": {"from_ms": NOW_MS, "to_ms": NOW_MS + 1, "frameworks": ["soc2"]}},
             "/v1/enforcers": {"json": {"enforcer_id": "another", "public_key": encode_base64(b"k" * 32)}},
             "/v1/tokens": {"json": {"role": "auditor", "name": "jane"}},
+            "/v1/keys": {"json": {"key_id": "nobodys"}},
+            "/v1/keys/{key_id}/compromise": {"json": {"after_size": 1, "purpose": "it was stolen"}},
         }
         return bodies.get(route, {}) if method == "POST" else {}
 
