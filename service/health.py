@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ __all__ = ["Check", "Metrics", "ReadinessProbe", "exposition", "late_after_secon
 _LOOK_SECONDS: Final = 1.0
 _LATE_CHECKPOINT_FACTOR: Final = 30
 """A checkpoint that should have come this many intervals ago is late."""
+
+_LATE_AUDIT_FACTOR: Final = 3
+"""An audit that should have ended this many intervals ago is late."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,13 @@ class Metrics:
         self.collecting_ok = Gauge(
             "tallystick_collecting_up", "1 if the last collection of partial tiles succeeded", registry=self.registry
         )
+        self.audit_age = Gauge(
+            "tallystick_clean_audit_age_seconds",
+            "Time since an audit that found nothing ended; +Inf if there was none",
+            registry=self.registry,
+        )
+        self.audited = Gauge("tallystick_audited_size", "Tree size that was audited last", registry=self.registry)
+        self.audit_findings = Gauge("tallystick_audit_findings", "What the last audit found", registry=self.registry)
         self.waiting = Gauge("tallystick_waiting_records", "Records that wait to be sequenced", registry=self.registry)
 
     def render(self, services: Services) -> bytes:
@@ -112,6 +123,11 @@ class Metrics:
                 self.anchor_refuses.labels(attempt.name).set(attempt.held)
         self.collecting_ok.set(0 if services.collecting.failure else 1)
         self.waiting.set(services.sequencer.waiting_records)
+        audited = services.auditing.status
+        age = math.inf if audited.clean_ms is None else (services.clock.now_ms() - audited.clean_ms) / 1000
+        self.audit_age.set(max(0.0, age))
+        self.audited.set(audited.size)
+        self.audit_findings.set(audited.findings)
 
 
 class _Labelled(Collector):
@@ -158,6 +174,7 @@ def readiness(services: Services) -> list[Check]:
         _checkpoint(services),
         _anchor(services),
         _collecting(services),
+        _audit(services),
     ]
 
 
@@ -237,3 +254,20 @@ def _locks(services: Services) -> str:
 def _collecting(services: Services) -> Check:
     failure = services.collecting.failure
     return Check(name="collecting", ok=failure is None, vital=False, detail=failure or "partial tiles are collected")
+
+
+def _audit(services: Services) -> Check:
+    """Never vital: a log that is not in order must be looked at by a person, and goes on recording."""
+    auditing, status = services.auditing, services.auditing.status
+    if not auditing.enabled:
+        return Check(name="audit", ok=True, vital=False, detail="not run here: TALLYSTICK_AUDIT_INTERVAL_SECONDS is 0")
+    if status.findings:
+        told = f"FOUND: {status.findings} at {status.size} leaves; `tallystick audit` says what"
+        return Check(name="audit", ok=False, vital=False, detail=told)
+    if status.failure is not None:
+        return Check(name="audit", ok=False, vital=False, detail=f"could not be finished: {status.failure}")
+    if status.clean_ms is None:
+        return Check(name="audit", ok=True, vital=False, detail="not yet")
+    age = max(0.0, (services.clock.now_ms() - status.clean_ms) / 1000)
+    late = age > _LATE_AUDIT_FACTOR * auditing.interval_seconds
+    return Check(name="audit", ok=not late, vital=False, detail=f"clean at {status.size} leaves, {age:.0f} s ago")

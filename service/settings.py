@@ -67,6 +67,8 @@ class Settings(BaseSettings):
         external_url: How browsers reach the service.
         public_log: Serve checkpoint and tiles without a token; entry bundles never.
         checkpoint_interval_seconds: At most one checkpoint in this time.
+        audit_interval_seconds: From one audit in the background to the next; 0 for none.
+        audit_full_interval_seconds: From one that reads everything to the next.
         heartbeat_interval_seconds: The service's own heartbeat.
         max_request_bytes: Largest request body.
         max_body_seconds: Longest time that a request's body may take to arrive.
@@ -105,6 +107,8 @@ class Settings(BaseSettings):
     external_url: str = "http://127.0.0.1:8787"
     public_log: bool = False
     checkpoint_interval_seconds: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
+    audit_interval_seconds: Annotated[float, Field(ge=0, le=366 * 86_400, allow_inf_nan=False)] = 86_400.0
+    audit_full_interval_seconds: Annotated[float, Field(ge=0, le=3660 * 86_400, allow_inf_nan=False)] = 7 * 86_400.0
     heartbeat_interval_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0
     max_request_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 16 * 1024 * 1024
     max_body_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 30.0

@@ -61,6 +61,7 @@ from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator
 from policies.registry import Registry
 from service.access import AccessRecorder
+from service.auditing import AUDIT_LEASE, AUDIT_LEASE_SECONDS, AuditLoop, ProcessAuditRunner
 from service.auth import TokenStore
 from service.bundles import LogBundleHistory
 from service.current_keys import CurrentKeys
@@ -380,6 +381,7 @@ class Services:
     packs: PackJobs
     lifecycle: Lifecycle
     places: Places
+    auditing: AuditLoop
     shared: SharedParts
     owns_shared: bool
     readiness: ReadinessProbe = field(default_factory=ReadinessProbe)
@@ -434,6 +436,7 @@ class Services:
         await self._beat("start")
         self._tasks.append(asyncio.create_task(self._heartbeats(), name="heartbeats"))
         await self.lifecycle.start()
+        await self.auditing.start()
 
     def _check_keys(self) -> None:
         """Refuse to write with keys that the log does not know: such records and packs would verify for nobody."""
@@ -444,6 +447,7 @@ class Services:
 
     async def stop(self) -> None:
         """Close the service's own stream, publish what is sequenced, and let go of everything."""
+        await self.auditing.stop()
         await self.packs.stop()
         await self.lifecycle.stop()
         for task in self._tasks:
@@ -532,6 +536,17 @@ def build_services(
         created_ms=clock.now_ms(),
     )
     return _assemble(settings, identity, current, keyring, store, parts, owns_shared=shared is None)
+
+
+def _audit_loop(settings: Settings, database: Engine, clock: Clock) -> AuditLoop:
+    lease = SQLLease(database, settings.log_id, AUDIT_LEASE, holder=secrets.token_hex(16), seconds=AUDIT_LEASE_SECONDS)
+    return AuditLoop(
+        ProcessAuditRunner(settings, passphrase()),
+        lease,
+        clock,
+        interval_seconds=settings.audit_interval_seconds,
+        full_interval_seconds=settings.audit_full_interval_seconds,
+    )
 
 
 def _require_same_names(settings: Settings, keys: KeySet) -> None:
@@ -702,6 +717,7 @@ def _assemble(
         packs=PackJobs(PackStore(database, settings.data_dir / "packs", log_id), clock),
         lifecycle=lifecycle,
         places=Places(settings.max_requests),
+        auditing=_audit_loop(settings, database, clock),
         shared=shared,
         owns_shared=owns_shared,
     )

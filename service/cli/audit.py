@@ -19,27 +19,15 @@ from ledger.auditor import Auditor, AuditReport, Depth, Finding
 from ledger.clock import SystemClock
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError
-from ledger.trust import TrustPolicy, parse_trust_policy
+from ledger.trust import TrustPolicy
+from service.auditing import installation_auditor, read_trust
 from service.cli.options import log_id_option
 from service.cli.output import ExitCode, counted, echo_json, json_option, say, with_exit_codes
 from service.settings import load_settings, passphrase
 
-__all__ = ["audit", "read_trust"]
+__all__ = ["audit"]
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def read_trust(path: Path) -> TrustPolicy:
-    """Read a trust policy file.
-
-    Raises:
-        ConfigError: It cannot be read.
-        MalformedError: It is not a trust policy.
-    """
-    try:
-        return parse_trust_policy(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"the trust policy cannot be read: {error.strerror}") from error
 
 
 @contextmanager
@@ -97,27 +85,16 @@ def _installation_auditor(wish: _Wish, progress: Callable[[int, int], None]) -> 
 
     settings, secret = load_settings(log_id=wish.log_id), passphrase()
     parts = open_for_audit(settings, secret)
-    policy = wish.trust or read_trust(settings.keys_dir / "trust.policy")
-
-    def anchored(above: int) -> Iterator[bytes]:
-        # Every copy: of a log that was put back and published anew, only those from before contradict it.
-        sizes = parts.anchor.sizes(settings.log_id, above=above)
-        return (parts.anchor.get(settings.log_id, size) for size in sizes)
-
     try:
-        yield Auditor(
-            settings.log_id,
-            parts.tiles,
-            policy,
-            catalog=parts.catalog,
-            vault=parts.vault,
-            other_checkpoints=wish.known,
-            anchored_checkpoints=anchored,
-            progress=progress,
+        yield installation_auditor(
+            settings,
+            parts,
+            wish.trust or read_trust(settings.keys_dir / "trust.policy"),
             depth=wish.depth,
-            workers=wish.workers(partial(open_audit_sources, settings, secret), parts.sources),
+            known=wish.known,
             memory=wish.memory(settings.log_id, settings.data_dir / "audit"),
-            now_ms=SystemClock().now_ms(),
+            workers=wish.workers(partial(open_audit_sources, settings, secret), parts.sources),
+            progress=progress,
         )
     finally:
         parts.close()

@@ -9,7 +9,7 @@ import click
 
 from ledger.clock import SystemClock
 from ledger.errors import ConfigError, MalformedError, VerificationError
-from service.cli.audit import read_trust
+from service.auditing import read_trust
 from service.cli.output import ExitCode, echo_json, json_option, table, with_exit_codes
 from service.settings import Settings, load_installation
 

@@ -19,7 +19,7 @@ from ledger.errors import ConfigError, MalformedError
 from ledger.prover import Prover
 from ledger.timestamps import TimestampTrust, parse_roots
 from ledger.trust import TrustPolicy
-from service.cli.audit import read_trust
+from service.auditing import read_trust
 from service.cli.output import echo_json, json_option, say, with_exit_codes
 
 __all__ = ["verify"]
