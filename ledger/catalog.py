@@ -109,8 +109,8 @@ class Catalog(Protocol):
         """Return the leaf indexes of a decision's outcomes; there should be at most one."""
         ...
 
-    def of_type(self, log_id: str, record_type: str) -> list[int]:
-        """Return the leaf indexes of all records of a type, in order."""
+    def of_type(self, log_id: str, record_type: str, *, above: int = -1) -> list[int]:
+        """Return the leaf indexes of all records of a type behind the leaf ``above``, in order."""
         ...
 
     def last_position(self, log_id: str, enforcer_id: str) -> StreamPosition | None:

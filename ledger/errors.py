@@ -23,7 +23,7 @@ Two distinctions carry the design:
     │  │  ├─ TrustPolicyError
     │  │  └─ CommitmentError
     │  ├─ StateError ── NotFoundError, OverloadedError, ErasedError, HeldError
-    │  │  └─ ConflictError ── SwapLostError
+    │  │  └─ ConflictError ── SwapLostError, StaleKeysError
     │  └─ DependencyError ── StorageError, AnchorError, TimestampError, UpstreamError
     │     └─ WitnessError ── WitnessSizeError
     ├─ PolicyError ── PolicySyntaxError, UnknownBundleError
@@ -58,6 +58,7 @@ __all__ = [
     "SignatureInvalidError",
     "SignatureUncheckedError",
     "SplitViewError",
+    "StaleKeysError",
     "StateError",
     "StorageError",
     "SwapLostError",
@@ -144,6 +145,10 @@ class ConflictError(StateError):
 
 class SwapLostError(ConflictError):
     """Somebody else has published this log meanwhile: take up what is published, and go on from there."""
+
+
+class StaleKeysError(ConflictError):
+    """A record was judged by keys that a newer key record may have ended: judge it again."""
 
 
 class NotFoundError(StateError):

@@ -93,12 +93,15 @@ class PendingEntry:
         entry: Its canonical bytes.
         leaf: Their leaf hash; the full SHA-256 by which a repeated record is told from another.
         payloads: What goes into the vault in the same transaction.
+        keys_leaf: Leaf of the newest key record of the log that its signature was judged by, -1 if it has none; None
+            for a record that no key record could end.
     """
 
     record: Record
     entry: bytes
     leaf: LeafHash
     payloads: tuple[SealedPayload, ...] = ()
+    keys_leaf: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,8 @@ class LogStore(Protocol):
         Idempotence: a record id that is there with the same leaf hash is acknowledged with its first index; with
         another leaf hash, or an enforcer's sequence number that is taken by another record, or a record that names
         another log, the batch is a `ConflictError`.
+        Keys: a record that was judged before the newest key record stood in the log makes the batch a
+        `StaleKeysError`.
         Concurrency: callers are serialised for each log.
 
         Raises:

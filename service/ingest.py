@@ -8,31 +8,43 @@ that a record from the future is no sign of life beyond a period. Only what no c
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from evidence.population import MAX_PERIOD_MS
 from ledger.bodies import AccessEvent, Approval, Decision, Dropped, Heartbeat, Outcome, SessionEnd
 from ledger.canonical import canonical_bytes, parse_json
-from ledger.errors import MalformedError, SignatureInvalidError
+from ledger.errors import MalformedError, OverloadedError, SignatureInvalidError, StaleKeysError
 from ledger.merkle import hash_leaf
 from ledger.notes import decode_base64
-from ledger.ports import Opening, PendingEntry
+from ledger.ports import Acknowledgement, Opening, PendingEntry
 from ledger.records import Record, decode_entry, encode_record, verify_record_signature
+from ledger.sequencer import Sequencer
 from ledger.vault import Vault
 from service.problems import ForbiddenError
 
-__all__ = ["Admission", "LogIdentity", "Submission", "count_ahead", "decode_submissions"]
+__all__ = [
+    "Admission",
+    "EnforcerKeys",
+    "LogIdentity",
+    "Submission",
+    "count_ahead",
+    "decode_submissions",
+    "sequence_admitted",
+]
 
 ENFORCER_BODIES: Final = (Decision, Outcome, Heartbeat, Dropped, SessionEnd, Approval, AccessEvent)
 """What an enforcer may write; keys, bundles and tombstones are the service's own."""
 
+
+_ATTEMPTS: Final = 16
 
 _CLOCK_AHEAD_MS: Final = 300_000
 """From here on an enforcer's clock is wrong, and not merely another clock."""
@@ -159,16 +171,29 @@ def count_ahead(submissions: Sequence[Submission], now_ms: int) -> int:
     return sum(submission.record.time_ms > now_ms + _CLOCK_AHEAD_MS for submission in submissions)
 
 
+class EnforcerKeys(Protocol):
+    """The keys that count now, as far as this process knows; safe for any thread."""
+
+    def keys_of(self, enforcer_id: str) -> tuple[int, Sequence[bytes]]:
+        """Return the leaf of the newest key record known here, and the keys that count for an enforcer by it."""
+        ...
+
+    def refresh(self) -> int:
+        """Read the key records that are new in the log, and return the leaf of the newest."""
+        ...
+
+
 class Admission:
     """Decides which records of an enforcer may enter a log. Safe for any thread."""
 
-    def __init__(self, identity: LogIdentity, vault: Vault, enforcer_keys: Callable[[str], Sequence[bytes]]) -> None:
+    def __init__(self, identity: LogIdentity, vault: Vault, enforcer_keys: EnforcerKeys) -> None:
         """Admit records of one log.
 
         Args:
             identity: What its records must say of themselves.
             vault: Where openings are sealed.
-            enforcer_keys: The keys that count for an enforcer now.
+            enforcer_keys: The keys that count for an enforcer now; they are read anew before anything is refused for
+                want of one.
         """
         self._identity = identity
         self._vault = vault
@@ -188,12 +213,36 @@ class Admission:
             CommitmentError: An opening does not open its commitment.
             StorageError: The subject keys failed.
         """
-        keys = self._enforcer_keys(enforcer_id)
         for submission in submissions:
-            self._check(submission.record, enforcer_id, keys)
-        return [self._seal(submission) for submission in submissions]
+            self._check(submission.record, enforcer_id)
+        keys_leaf = self._judge([submission.record for submission in submissions], enforcer_id)
+        return [self._seal(submission, keys_leaf) for submission in submissions]
 
-    def _check(self, record: Record, enforcer_id: str, keys: Sequence[bytes]) -> None:
+    def admit_again(self, entries: Sequence[PendingEntry], enforcer_id: str) -> list[PendingEntry]:
+        """Judge the signatures of admitted records once more, by keys that others have changed meanwhile.
+
+        Raises:
+            ForbiddenError: A signature is not by a key that counts now.
+            StorageError: The keys could not be read.
+        """
+        self._enforcer_keys.refresh()
+        keys_leaf = self._judge([entry.record for entry in entries], enforcer_id)
+        return [replace(entry, keys_leaf=keys_leaf) for entry in entries]
+
+    def _judge(self, records: Sequence[Record], enforcer_id: str) -> int:
+        """Check signatures, and return the leaf of the newest key record by which they hold."""
+        keys_leaf, keys = self._enforcer_keys.keys_of(enforcer_id)
+        try:
+            _require_signatures(records, enforcer_id, keys)
+        except ForbiddenError:
+            # Another process may have introduced the key since.
+            if self._enforcer_keys.refresh() == keys_leaf:
+                raise
+            keys_leaf, keys = self._enforcer_keys.keys_of(enforcer_id)
+            _require_signatures(records, enforcer_id, keys)
+        return keys_leaf
+
+    def _check(self, record: Record, enforcer_id: str) -> None:
         identity = self._identity
         claims = {
             "log": (record.log_id, identity.log_id),
@@ -212,15 +261,39 @@ class Admission:
             raise ForbiddenError(f"record {record.record_id} is of a type that enforcers do not write")
         if record.time_ms >= MAX_PERIOD_MS:
             raise MalformedError(f"record {record.record_id} is of a time that no calendar has")
+
+    def _seal(self, submission: Submission, keys_leaf: int) -> PendingEntry:
+        entry = encode_record(submission.record)
+        payloads = self._vault.seal(submission.record, submission.openings)
+        return PendingEntry(submission.record, entry, hash_leaf(entry), payloads, keys_leaf)
+
+
+def _require_signatures(records: Sequence[Record], enforcer_id: str, keys: Sequence[bytes]) -> None:
+    for record in records:
         for key in keys:
             try:
                 verify_record_signature(record, key)
             except SignatureInvalidError:
                 continue
-            return
-        raise ForbiddenError(f"record {record.record_id} is not signed by a key of the enforcer {enforcer_id}")
+            break
+        else:
+            raise ForbiddenError(f"record {record.record_id} is not signed by a key of the enforcer {enforcer_id}")
 
-    def _seal(self, submission: Submission) -> PendingEntry:
-        entry = encode_record(submission.record)
-        payloads = self._vault.seal(submission.record, submission.openings)
-        return PendingEntry(submission.record, entry, hash_leaf(entry), payloads)
+
+async def sequence_admitted(
+    sequencer: Sequencer, admission: Admission, entries: Sequence[PendingEntry], enforcer_id: str
+) -> list[Acknowledgement]:
+    """Sequence admitted records, judging them again whenever the log's keys changed on the way.
+
+    Raises:
+        ForbiddenError: The key that signed them has ended meanwhile.
+        OverloadedError: The keys changed time and again, or too many records wait; nothing was taken.
+        ConflictError: An id or number is taken by another record; nothing was taken.
+        StorageError: See `Sequencer.append`.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return await sequencer.append(entries)
+        except StaleKeysError:
+            entries = await asyncio.to_thread(admission.admit_again, entries, enforcer_id)
+    raise OverloadedError("the log's keys change at this moment; try again")

@@ -2,6 +2,10 @@
 
 The service is an enforcer like any other: it numbers and signs its records. It needs no spool, because the ledger is in
 the same process: its position is read from the log itself.
+
+All processes of a service write one stream, under one id and in one epoch. Each assumes that it was the last to write;
+where another was, the store refuses the number that is taken, the position is read anew, and the records are numbered
+and signed again. A refused batch took nothing, so that no number is ever left out.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import nacl.signing
 
 from ledger.catalog import Catalog
 from ledger.clock import Clock
-from ledger.errors import ConflictError, DependencyError, StateError
+from ledger.errors import ConflictError, DependencyError, StaleKeysError, StateError
 from ledger.merkle import hash_leaf
 from ledger.ports import Acknowledgement, Draft, PendingEntry
 from ledger.records import Record, decode_entry, encode_record, new_record_id, sign_record
@@ -25,6 +29,10 @@ from service.ingest import LogIdentity
 __all__ = ["ServiceRecorder"]
 
 _NO_SIGNATURE = "A" * 86 + "=="
+
+_ATTEMPTS = 64
+"""Each lost attempt is a number that another process won; so many in a row are another fault."""
+_LONGEST_PAUSE_MS = 20
 
 
 class ServiceRecorder:
@@ -42,6 +50,7 @@ class ServiceRecorder:
         vault: Vault,
         clock: Clock,
         on_record: Callable[[int, Record], None] | None = None,
+        refresh_keys: Callable[[], object] | None = None,
     ) -> None:
         """Record as ``enforcer_id``.
 
@@ -54,7 +63,9 @@ class ServiceRecorder:
             catalog: Where the position is read.
             vault: Where openings are sealed.
             clock: For the records' time.
-            on_record: Called with leaf index and record once it is durable.
+            on_record: Called with leaf index and record once it is durable, off the event loop.
+            refresh_keys: Takes up what other processes have recorded of keys; called off the event loop whenever the
+                position was read, since whoever replaced the service's key has written since.
         """
         self._identity = identity
         self._enforcer_id = enforcer_id
@@ -65,6 +76,7 @@ class ServiceRecorder:
         self._vault = vault
         self._clock = clock
         self._on_record = on_record
+        self._refresh_keys = refresh_keys
         self._lock = asyncio.Lock()
         self._epoch: str | None = None
         self._seq = 0
@@ -72,6 +84,9 @@ class ServiceRecorder:
     async def _find_position(self) -> str:
         """Read where the stream stands; after an unclear failure only the log knows."""
         position = await asyncio.to_thread(self._catalog.last_position, self._identity.log_id, self._enforcer_id)
+        # In this order: a key record behind the position that was read is another's, and has the next number.
+        if self._refresh_keys is not None:
+            await asyncio.to_thread(self._refresh_keys)
         if position is None:
             self._epoch, self._seq = secrets.token_hex(16), 0
         else:
@@ -100,7 +115,9 @@ class ServiceRecorder:
         )
         return sign_record(unsigned, key)
 
-    def _prepare(self, drafts: Sequence[Draft], epoch: str, first_seq: int, now_ms: int) -> list[PendingEntry]:
+    def _prepare(
+        self, drafts: Sequence[Draft], epoch: str, first_seq: int, now_ms: int, keys_leaf: int | None
+    ) -> list[PendingEntry]:
         entries = []
         # INVARIANT: the key is chosen after the position was known. Whoever retired it has written a record of ours
         # since, so that what is signed with it has a number that is taken, and never stands behind its end.
@@ -111,28 +128,61 @@ class ServiceRecorder:
             # INVARIANT 1: what is acknowledged stands for ever; nothing is written that could not be read again.
             decode_entry(entry)
             payloads = self._vault.seal(record, {opening.field: opening for opening in draft.openings})
-            entries.append(PendingEntry(record, entry, hash_leaf(entry), payloads))
+            entries.append(PendingEntry(record, entry, hash_leaf(entry), payloads, keys_leaf))
         return entries
 
-    async def append(self, drafts: Sequence[Draft]) -> list[Acknowledgement]:
-        """See `RecordSink.append`."""
-        # A caller that goes away must not leave the position unknown: what was begun is finished.
-        return await asyncio.shield(asyncio.create_task(self._append(drafts)))
+    async def append(self, drafts: Sequence[Draft], *, keys_leaf: int | None = None) -> list[Acknowledgement]:
+        """See `RecordSink.append`.
 
-    async def _append(self, drafts: Sequence[Draft]) -> list[Acknowledgement]:
+        Args:
+            drafts: What is recorded.
+            keys_leaf: Where the records follow from the log's keys: the leaf of the newest key record that was known.
+
+        Raises:
+            StaleKeysError: There is a newer key record; nothing was taken.
+        """
+        # A caller that goes away must not leave the position unknown: what was begun is finished.
+        return await asyncio.shield(asyncio.create_task(self._append(drafts, keys_leaf)))
+
+    async def _append(self, drafts: Sequence[Draft], keys_leaf: int | None) -> list[Acknowledgement]:
         async with self._lock:
-            epoch = self._epoch or await self._find_position()
-            now_ms = self._clock.now_ms()
-            entries = await asyncio.to_thread(self._prepare, drafts, epoch, self._seq + 1, now_ms)
-            try:
-                done = await self._sequencer.append(entries)
-            except (ConflictError, DependencyError, StateError):
-                # Whether it persisted is unknown, or another process shares our id: ask the log next time.
-                self._epoch = None
-                raise
-            self._seq += len(entries)
+            entries, done = await self._append_in_turn(drafts, keys_leaf)
             # Before the next batch is signed: a record may end the key that it would be signed with.
             if self._on_record is not None:
-                for entry, acknowledgement in zip(entries, done, strict=True):
-                    self._on_record(acknowledgement.index, entry.record)
+                await asyncio.to_thread(self._tell, entries, done, self._on_record)
         return done
+
+    async def _append_in_turn(
+        self, drafts: Sequence[Draft], keys_leaf: int | None
+    ) -> tuple[list[PendingEntry], list[Acknowledgement]]:
+        """Append behind whatever other processes of this service have written; the lock is held."""
+        for attempt in range(_ATTEMPTS):
+            epoch = self._epoch or await self._find_position()
+            now_ms = self._clock.now_ms()
+            entries = await asyncio.to_thread(self._prepare, drafts, epoch, self._seq + 1, now_ms, keys_leaf)
+            try:
+                done = await self._sequencer.append(entries)
+            except StaleKeysError:
+                self._epoch = None
+                raise
+            except ConflictError:
+                # Another process has written since we looked: it has our number, and we took nothing.
+                self._epoch = None
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                await asyncio.sleep(secrets.randbelow(min(attempt, _LONGEST_PAUSE_MS) + 1) / 1000)
+            except (DependencyError, StateError):
+                # Whether it persisted is unknown: ask the log next time.
+                self._epoch = None
+                raise
+            else:
+                self._seq += len(entries)
+                return entries, done
+        raise AssertionError  # the loop returns or raises
+
+    @staticmethod
+    def _tell(
+        entries: Sequence[PendingEntry], done: Sequence[Acknowledgement], listener: Callable[[int, Record], None]
+    ) -> None:
+        for entry, acknowledgement in zip(entries, done, strict=True):
+            listener(acknowledgement.index, entry.record)

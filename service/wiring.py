@@ -29,7 +29,7 @@ from ledger.collecting import CollectableStore, CollectingLoop, PartialCollector
 from ledger.commitments import pseudonym
 from ledger.database import open_engine
 from ledger.erasure import ErasureKeeper
-from ledger.errors import AnchorError, ConfigError, LedgerError, NotFoundError, StorageError
+from ledger.errors import AnchorError, ConfigError, LedgerError, NotFoundError, StaleKeysError, StorageError
 from ledger.expiry import Expirer
 from ledger.integrator import Integrator
 from ledger.keyring import Keyring
@@ -68,11 +68,11 @@ from service.current_keys import CurrentKeys
 from service.fairness import Places
 from service.health import Metrics, ReadinessProbe
 from service.ingest import Admission, LogIdentity
+from service.key_records import NO_KEYS, KeyringReader
 from service.keyset import KeySet, introductions, load_key_set
 from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_record_check
 from service.packs import PackJobs, PackStore
 from service.recorder import ServiceRecorder
-from service.retirements import Retirements
 from service.settings import Settings, passphrase
 from service.version import VERSION
 from service.web.sessions import LoginLinks
@@ -369,6 +369,7 @@ class Services:
     anchor: Anchor
     vault: Vault
     keyring: Keyring
+    key_records: KeyringReader
     admission: Admission
     recorder: ServiceRecorder
     access: AccessRecorder
@@ -386,7 +387,6 @@ class Services:
     owns_shared: bool
     readiness: ReadinessProbe = field(default_factory=ReadinessProbe)
     enrolment: asyncio.Lock = field(default_factory=asyncio.Lock)
-    retirements: Retirements = field(default_factory=Retirements)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -426,9 +426,8 @@ class Services:
         await self.sequencer.start()
         await self.publishing.start()
         if await asyncio.to_thread(self.sequenced_size) == 0:
-            await self.recorder.append([Draft(body=event) for event in introductions(self.keys)])
-        else:
-            await asyncio.to_thread(self._load_keyring)
+            await self._introduce()
+        await asyncio.to_thread(self.key_records.refresh)
         self._check_keys()
         await self.lifecycle.apply()
         self.collecting.start()
@@ -437,6 +436,11 @@ class Services:
         self._tasks.append(asyncio.create_task(self._heartbeats(), name="heartbeats"))
         await self.lifecycle.start()
         await self.auditing.start()
+
+    async def _introduce(self) -> None:
+        """Write the first records of a log; of several processes that start at once, one does."""
+        with contextlib.suppress(StaleKeysError):
+            await self.recorder.append([Draft(body=event) for event in introductions(self.keys)], keys_leaf=NO_KEYS)
 
     def _check_keys(self) -> None:
         """Refuse to write with keys that the log does not know: such records and packs would verify for nobody."""
@@ -463,10 +467,6 @@ class Services:
         await self.publishing.stop()
         if self.owns_shared:
             await asyncio.to_thread(self.shared.close)
-
-    def _load_keyring(self) -> None:
-        for index in self.catalog.of_type(self.identity.log_id, "key"):
-            self.keyring.check(index, self.reader.record(index))
 
     async def heartbeat(self) -> None:
         """Record that the service lives, up to now."""
@@ -630,10 +630,11 @@ def _assemble(
     )
     subject_keys = DirectorySubjectKeys(settings.keys_dir / "subjects", current.keys.vault)
     vault = Vault(log_id, subject_keys, SQLPayloadStore(database))
+    key_records = KeyringReader(log_id, keyring, catalog, reader)
 
-    def take_key(index: int, record: Record) -> None:
+    def take_key(_index: int, record: Record) -> None:
         if isinstance(record.body, KeyEvent):
-            keyring.check(index, record)
+            key_records.refresh()
 
     recorder = ServiceRecorder(
         identity,
@@ -645,6 +646,7 @@ def _assemble(
         vault=vault,
         clock=clock,
         on_record=take_key,
+        refresh_keys=key_records.refresh,
     )
     archive = SQLPayloadArchive(database)
     keeper = ErasureKeeper(
@@ -705,7 +707,8 @@ def _assemble(
         anchor=anchor,
         vault=vault,
         keyring=keyring,
-        admission=Admission(identity, vault, keyring.enforcer_keys),
+        key_records=key_records,
+        admission=Admission(identity, vault, key_records),
         recorder=recorder,
         access=AccessRecorder(recorder, lambda: current.keys.pseudonym.seed),
         tokens=tokens,

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Sequence
 
 from ledger.checkpoints import parse_unverified_checkpoint
-from ledger.errors import ConflictError, NotFoundError
+from ledger.errors import ConflictError, NotFoundError, StaleKeysError
 from ledger.files import check_log_id
 from ledger.ports import Acknowledgement, PendingEntry, SealedPayload
+from ledger.records import record_type
 from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_tile_path
 
 __all__ = ["MemoryLogStore", "MemoryTileStore"]
@@ -22,6 +23,7 @@ class _Log:
         self.entries: list[bytes | None] = []
         self.known: dict[str, tuple[int, bytes]] = {}
         self.taken: dict[tuple[str, str, int], str] = {}
+        self.newest_key = -1
         self.payloads: dict[tuple[str, str], SealedPayload] = {}
         self.checkpoint: bytes | None = None
         self.checkpoint_size = -1
@@ -41,6 +43,8 @@ class _Log:
                     raise ConflictError(f"record {record.record_id} is in the log with other content")
                 acknowledgements.append(Acknowledgement(record.record_id, present[0], duplicate=True))
                 continue
+            if entry.keys_leaf is not None and entry.keys_leaf < self.newest_key:
+                raise StaleKeysError(f"record {record.record_id} was judged by keys that are no longer the newest")
             if stream in taken:
                 raise ConflictError(f"sequence number {record.seq} of enforcer {record.enforcer_id} is taken")
             index = len(self.entries) + len(fresh)
@@ -49,6 +53,9 @@ class _Log:
             fresh.append(entry)
             acknowledgements.append(Acknowledgement(record.record_id, index))
         self.known, self.taken = known, taken
+        for index, entry in enumerate(fresh, len(self.entries)):
+            if record_type(entry.record) == "key":
+                self.newest_key = index
         self.entries.extend(entry.entry for entry in fresh)
         self.payloads.update({(p.record_id, p.field): p for entry in fresh for p in entry.payloads})
         return acknowledgements

@@ -14,10 +14,11 @@ from itertools import islice
 from sqlalchemy import Connection, Engine, and_, delete, func, insert, select
 
 from ledger.database import insert_if_absent, insert_many, translated, writing
-from ledger.errors import ConfigError, ConflictError, NotFoundError, StorageError
+from ledger.errors import ConfigError, ConflictError, NotFoundError, StaleKeysError, StorageError
 from ledger.merkle import hash_leaf
 from ledger.ports import Acknowledgement, PendingEntry
 from ledger.projection import PROJECTED_TABLES, project
+from ledger.records import record_type
 from ledger.stores import tables
 
 __all__ = ["SQLLogStore"]
@@ -44,6 +45,7 @@ class _Sequencing:
         records = tables.records.c
         last = connection.scalar(select(func.max(records.leaf_index)).where(records.log_id == log_id))
         self._next = 0 if last is None else last + 1
+        self._newest_key = -1
         self._rows: dict[str, list[dict[str, object]]] = {
             name: [] for name in ("pending_entries", *PROJECTED_TABLES, "vault_payloads")
         }
@@ -57,6 +59,12 @@ class _Sequencing:
             )
             for record_id, index, leaf in self._connection.execute(query):
                 self._known[record_id] = (index, bytes(leaf))
+        if any(entry.keys_leaf is not None for entry in entries):
+            query = select(func.max(records.leaf_index)).where(
+                records.log_id == self._log_id, records.record_type == "key"
+            )
+            newest = self._connection.scalar(query)
+            self._newest_key = -1 if newest is None else int(newest)
         streams: dict[tuple[str, str], list[int]] = {}
         for entry in entries:
             streams.setdefault((entry.record.enforcer_id, entry.record.epoch), []).append(entry.record.seq)
@@ -83,6 +91,9 @@ class _Sequencing:
             if known[1] != entry.leaf:
                 raise ConflictError(f"record {record.record_id} is in the log with other content")
             return Acknowledgement(record.record_id, known[0], duplicate=True)
+        # INVARIANT: no record stands behind the end of the key that signed it; whoever judged it knew every key record.
+        if entry.keys_leaf is not None and entry.keys_leaf < self._newest_key:
+            raise StaleKeysError(f"record {record.record_id} was judged by keys that are no longer the newest")
         holder = self._taken.get((record.enforcer_id, record.epoch, record.seq))
         if holder is not None:
             raise ConflictError(
@@ -115,6 +126,8 @@ class _Sequencing:
     def _stage(self, entry: PendingEntry) -> None:
         index = self._next
         self._next += 1
+        if record_type(entry.record) == "key":
+            self._newest_key = index
         self._rows["pending_entries"].append({"log_id": self._log_id, "leaf_index": index, "entry": entry.entry})
         for name, rows in project(entry.record, index, entry.leaf).items():
             self._rows[name].extend(dict(row) for row in rows)

@@ -62,10 +62,12 @@ class SQLCatalog:
         with translated("read outcomes"), self._engine.connect() as connection:
             return sorted(int(index) for (index,) in connection.execute(query))
 
-    def of_type(self, log_id: str, record_type: str) -> list[int]:
+    def of_type(self, log_id: str, record_type: str, *, above: int = -1) -> list[int]:
         """See `Catalog.of_type`."""
         columns = tables.records.c
-        query = select(columns.leaf_index).where(columns.log_id == log_id, columns.record_type == record_type)
+        query = select(columns.leaf_index).where(
+            columns.log_id == log_id, columns.record_type == record_type, columns.leaf_index > above
+        )
         with translated("read records of a type"), self._engine.connect() as connection:
             return [int(index) for (index,) in connection.execute(query.order_by(columns.leaf_index))]
 

@@ -18,6 +18,8 @@ from ledger.ports import Draft
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission, Role, new_token, token_digest
+from service.key_records import append_on_newest_keys
+from service.wiring import Services
 
 __all__ = ["router"]
 
@@ -90,24 +92,19 @@ async def introduce_enforcer(
         digest=token_digest(token),
         items=1,
     )
-    # Of two who introduce one enforcer at the same time, the second must see what the first has recorded.
-    async with services.enrolment:
+
+    def records() -> list[Draft]:
         known = services.keyring.enforcer_keys(wanted.enforcer_id)
         if known and public_key not in known:
             raise ConflictError(f"the enforcer {wanted.enforcer_id} is introduced with another key")
         if not known and any(key.public_key == public_key for key in services.keyring.keys):
             raise ConflictError("that key was in this log before: make a new one")
-        introduction = [] if known else [Draft(body=_introduction(wanted, public_key))]
-        await services.recorder.append([*introduction, access])
-        # Within the lock: a retirement must find every token that it is to revoke.
-        await asyncio.to_thread(
-            services.tokens.issue,
-            caller.log_id,
-            Role.ENFORCER,
-            wanted.enforcer_id,
-            enforcer_id=wanted.enforcer_id,
-            token=token,
-        )
+        return [access] if known else [Draft(body=_introduction(wanted, public_key)), access]
+
+    # Of two who introduce one enforcer at the same time, here or elsewhere, the second sees what the first recorded.
+    async with services.enrolment:
+        await append_on_newest_keys(services.key_records, services.recorder, records)
+        await _issue(services, caller, wanted.enforcer_id, public_key, token)
     identity = services.identity
     return json_response(
         {
@@ -122,6 +119,19 @@ async def introduce_enforcer(
         },
         201,
     )
+
+
+async def _issue(services: Services, caller: Caller, enforcer_id: str, public_key: bytes, token: str) -> None:
+    """Make an enforcer's token valid, unless the enforcer was retired meanwhile."""
+    await asyncio.to_thread(
+        services.tokens.issue, caller.log_id, Role.ENFORCER, enforcer_id, enforcer_id=enforcer_id, token=token
+    )
+    # A retirement elsewhere revokes the tokens that it finds. It may have looked before ours was there: then it stands
+    # in the log by now.
+    await asyncio.to_thread(services.key_records.refresh)
+    if public_key not in services.keyring.enforcer_keys(enforcer_id):
+        await asyncio.to_thread(services.tokens.revoke, caller.log_id, token_digest(token))
+        raise ConflictError(f"the enforcer {enforcer_id} was retired at this moment")
 
 
 @router.delete(
@@ -142,13 +152,17 @@ async def retire_enforcer(
     if enforcer_id == services.settings.service_id:
         raise ConflictError("that is the service's own id")
     access = services.access.draft(caller, "retire_enforcer", "enforcer", target_id=enforcer_id, items=1)
-    async with services.enrolment:
+    ending: list[IntroducedKey] = []
+
+    def records() -> list[Draft]:
         keys = _keys_of(services.keyring, enforcer_id)
         if not keys:
             raise NotFoundError(f"there is no enforcer {enforcer_id}")
-        ending = [key for key in keys if key.last_leaf is None]
-        with services.retirements.retiring(enforcer_id):
-            done = await services.recorder.append([*(Draft(body=_retirement(key)) for key in ending), access])
+        ending[:] = [key for key in keys if key.last_leaf is None]
+        return [*(Draft(body=_retirement(key)) for key in ending), access]
+
+    async with services.enrolment:
+        done = await append_on_newest_keys(services.key_records, services.recorder, records)
         revoked = await asyncio.to_thread(services.tokens.revoke_enforcer, caller.log_id, enforcer_id)
     return json_response(
         {

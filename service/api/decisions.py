@@ -23,7 +23,7 @@ from ledger.records import Record, decode_entry, record_type
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
-from service.ingest import Submission, count_ahead, decode_submissions
+from service.ingest import Submission, count_ahead, decode_submissions, sequence_admitted
 from service.wiring import Services
 
 __all__ = ["find_decision", "get_proof", "router"]
@@ -85,10 +85,8 @@ async def append_records(
     limit = services.settings.max_batch_records
     enforcer_id = caller.enforcer_id or ""
     submissions = await asyncio.to_thread(decode_submissions, body, content_type, max_records=limit)
-    ticket = services.retirements.ticket(enforcer_id)
     entries = await asyncio.to_thread(services.admission.admit, submissions, enforcer_id)
-    services.retirements.check(enforcer_id, ticket)
-    done = await services.sequencer.append(entries)
+    done = await sequence_admitted(services.sequencer, services.admission, entries, enforcer_id)
     _count(services, submissions, done)
     if wait is None:
         return json_response({"log_id": caller.log_id, "results": [_result(item) for item in done]}, 201)

@@ -287,6 +287,7 @@ def test_records_are_found_by_type_in_order(log):
     assert log.catalog.of_type(LOG_ID, "key") == [0, 1]
     assert log.catalog.of_type(LOG_ID, "decision") == [index for index, _ in log.decisions()]
     assert log.catalog.of_type(LOG_ID, "tombstone") == []
+    assert [log.catalog.of_type(LOG_ID, "key", above=leaf) for leaf in (-1, 0, 1)] == [[0, 1], [1], []]
 
 
 def test_an_enforcers_last_position_is_known(log):

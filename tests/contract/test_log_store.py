@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 
 from ledger.bodies import Heartbeat
 from ledger.database import open_engine
-from ledger.errors import ConflictError, NotFoundError
+from ledger.errors import ConflictError, NotFoundError, StaleKeysError
 from ledger.merkle import hash_leaf
 from ledger.ports import LogStore, PendingEntry, SealedPayload
 from ledger.records import Record, sign_record
@@ -495,3 +496,64 @@ def test_of_many_swaps_at_once_exactly_one_wins(store):
     with ThreadPoolExecutor(THREADS) as threads:
         won = [result for result in threads.map(publish, range(THREADS)) if result is not None]
     assert won == [store.checkpoint(LOG_ID)]
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def judged(entry: PendingEntry, keys_leaf: int | None) -> PendingEntry:
+    return dataclasses.replace(entry, keys_leaf=keys_leaf)
+
+
+def introduced(writer: Enforcer) -> PendingEntry:
+    return pending(writer.record(writer.introduction()))
+
+
+def test_what_was_judged_by_the_newest_key_record_is_taken(store, writer):
+    assert indexes(sequence(store, [judged(introduced(writer), -1)])[0]) == [0]
+    assert indexes(sequence(store, [judged(beat(writer), 0)])[0]) == [1]
+    assert indexes(sequence(store, [beat(writer)])[0]) == [2]
+
+
+@pytest.mark.parametrize("keys_leaf", [-1, 0, 1])
+def test_what_was_judged_before_the_newest_key_record_is_refused_whole(store, writer, keys_leaf):
+    sequence(store, [introduced(writer), beat(writer), introduced(writer)])
+    (result,) = sequence(store, [judged(beat(writer), 2), judged(beat(writer), keys_leaf)])
+    assert isinstance(result, StaleKeysError)
+    assert store.sequenced_size(LOG_ID) == 3
+
+
+def test_a_key_record_of_the_same_transaction_counts_for_the_batches_behind_it(store, writer):
+    sequence(store, [introduced(writer)])
+    before, key, after = judged(beat(writer), 0), judged(introduced(writer), 0), judged(beat(writer), 0)
+    results = sequence(store, [before], [key], [after])
+    assert [isinstance(result, StaleKeysError) for result in results] == [False, False, True]
+    assert store.sequenced_size(LOG_ID) == 3
+
+
+def test_a_batch_with_a_key_record_is_judged_as_the_log_stood_before_it(store, writer):
+    batch = [judged(introduced(writer), -1), judged(beat(writer), -1)]
+    assert indexes(sequence(store, batch)[0]) == [0, 1]
+
+
+def test_what_is_there_already_is_acknowledged_whatever_became_of_its_key(store, writer):
+    first = judged(beat(writer), -1)
+    sequence(store, [first])
+    sequence(store, [introduced(writer)])
+    (result,) = sequence(store, [first])
+    assert [(done.index, done.duplicate) for done in result] == [(0, True)]
+
+
+def test_the_keys_of_another_log_do_not_count(store, writer):
+    other = Enforcer(log_id=OTHER_LOG)
+    sequence(store, [introduced(other)], log_id=OTHER_LOG)
+    assert indexes(sequence(store, [judged(beat(writer), -1)])[0]) == [0]
+
+
+def test_of_two_who_open_a_log_at_once_one_does(store, writer):
+    rival = Enforcer(epoch="1" * 32)
+    batches = [[judged(introduced(one), -1), judged(beat(one), -1)] for one in (writer, rival)]
+    with ThreadPoolExecutor(2) as pool:
+        results = [result for (result,) in pool.map(lambda batch: sequence(store, batch), batches)]
+    assert sorted(isinstance(result, StaleKeysError) for result in results) == [False, True]
+    assert store.sequenced_size(LOG_ID) == 2

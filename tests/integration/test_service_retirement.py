@@ -166,8 +166,8 @@ def test_if_it_may_have_been_recorded_nothing_more_is_admitted_until_it_is_repea
     recorder = type(service.services.recorder)
     append = recorder.append
 
-    async def committed_and_lost(self: object, drafts: object) -> object:
-        await append(self, drafts)  # type: ignore[arg-type]  # passed on as they came
+    async def committed_and_lost(self: object, drafts: object, **options: object) -> object:
+        await append(self, drafts, **options)  # type: ignore[arg-type]  # passed on as they came
         raise StorageError("the answer was lost")
 
     monkeypatch.setattr(recorder, "append", committed_and_lost)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import nacl.signing
 import pytest
 
 from ledger.bodies import AccessEvent, Approval, BundleEvent, Dropped, Heartbeat, Outcome, Tombstone
-from ledger.errors import CommitmentError, MalformedError, NotFoundError, SignatureInvalidError
+from ledger.errors import (
+    CommitmentError,
+    MalformedError,
+    NotFoundError,
+    OverloadedError,
+    SignatureInvalidError,
+    StaleKeysError,
+)
 from ledger.merkle import hash_leaf
-from ledger.ports import Opening, SealedPayload, commit
+from ledger.ports import Acknowledgement, Opening, PendingEntry, SealedPayload, commit
 from ledger.records import Record, encode_record, sign_record, verify_record_signature
 from ledger.vault import SubjectKey, Vault, key_id_of
-from service.ingest import Admission, LogIdentity, Submission, count_ahead, decode_submissions
+from service.ingest import Admission, LogIdentity, Submission, count_ahead, decode_submissions, sequence_admitted
 from service.problems import ForbiddenError
 from tests.support.ledger import LOG_ID, NOW_MS, Enforcer, make_decision
 
@@ -52,15 +60,37 @@ class Payloads:
         return self.sealed[field]
 
 
+class Keys:
+    """The keys of one enforcer, or of all; `after_refresh` is what the log holds when it is looked at again."""
+
+    def __init__(self, enforcer_id: str | None, known: Sequence[bytes]) -> None:
+        self.enforcer_id = enforcer_id
+        self.known = list(known)
+        self.leaf = 3
+        self.after_refresh: list[bytes] | None = None
+        self.refreshed = 0
+
+    def keys_of(self, enforcer_id: str) -> tuple[int, Sequence[bytes]]:
+        return self.leaf, self.known if self.enforcer_id in (None, enforcer_id) else []
+
+    def refresh(self) -> int:
+        self.refreshed += 1
+        if self.after_refresh is not None:
+            self.known, self.leaf, self.after_refresh = self.after_refresh, self.leaf + 1, None
+        return self.leaf
+
+
 @pytest.fixture
 def enforcer() -> Enforcer:
     return Enforcer("gateway-1", seed=21)
 
 
-def admission(enforcer: Enforcer, *more: nacl.signing.SigningKey, identity: LogIdentity = IDENTITY) -> Admission:
+def admission(
+    enforcer: Enforcer, *more: nacl.signing.SigningKey, identity: LogIdentity = IDENTITY, keys: Keys | None = None
+) -> Admission:
     known = [bytes(key.verify_key) for key in (enforcer.key, *more)]
     vault = Vault(LOG_ID, SubjectKeys(), Payloads({}))
-    return Admission(identity, vault, lambda name: known if name == enforcer.enforcer_id else [])
+    return Admission(identity, vault, keys or Keys(enforcer.enforcer_id, known))
 
 
 def b64(data: bytes) -> str:
@@ -337,7 +367,7 @@ def test_a_token_of_one_enforcer_brings_no_record_of_another_even_with_its_signa
     both = Admission(
         IDENTITY,
         Vault(LOG_ID, SubjectKeys(), Payloads({})),
-        lambda name: [bytes((enforcer if name == "gateway-1" else other).key.verify_key)],
+        Keys(None, [bytes(one.key.verify_key) for one in (enforcer, other)]),
     )
     both.admit([decided(other)], "gateway-2")
     with pytest.raises(ForbiddenError, match="another enforcer"):
@@ -410,7 +440,7 @@ def test_a_record_signed_by_somebody_else_or_by_nobody_known_is_forbidden(enforc
     thief = Enforcer("gateway-1", seed=99)
     with pytest.raises(ForbiddenError, match="not signed"):
         admission(enforcer).admit([decided(thief)], "gateway-1")
-    nobody = Admission(IDENTITY, Vault(LOG_ID, SubjectKeys(), Payloads({})), lambda _: [])
+    nobody = Admission(IDENTITY, Vault(LOG_ID, SubjectKeys(), Payloads({})), Keys("nobody", []))
     with pytest.raises(ForbiddenError, match="not signed"):
         nobody.admit([decided(enforcer)], "gateway-1")
 
@@ -500,7 +530,9 @@ def test_records_ahead_of_our_clock_by_more_than_five_minutes_are_counted(enforc
 
 def test_nothing_of_a_batch_is_sealed_if_one_record_is_not_admitted(enforcer):
     keys = SubjectKeys()
-    mine = Admission(IDENTITY, Vault(LOG_ID, keys, Payloads({})), lambda _: [bytes(enforcer.key.verify_key)])
+    mine = Admission(
+        IDENTITY, Vault(LOG_ID, keys, Payloads({})), Keys(enforcer.enforcer_id, [bytes(enforcer.key.verify_key)])
+    )
     good = decided(enforcer)
     bad: Record = msgspec.structs.replace(decided(enforcer).record, tenant="globex")
     with pytest.raises(ForbiddenError):
@@ -512,3 +544,84 @@ def test_an_enforcer_id_of_nobody_admits_nothing(enforcer):
     """A token that is not an enforcer's has no enforcer id; the route hands on an empty one."""
     with pytest.raises(ForbiddenError):
         admission(enforcer).admit([decided(enforcer)], "")
+
+
+# --- keys that other processes change --------------------------------------------------------------------------------
+
+
+def test_a_key_that_another_process_introduced_is_found_before_anything_is_refused(enforcer):
+    keys = Keys(enforcer.enforcer_id, [])
+    keys.after_refresh = [bytes(enforcer.key.verify_key)]
+    (entry,) = admission(enforcer, keys=keys).admit([decided(enforcer)], enforcer.enforcer_id)
+    assert (entry.keys_leaf, keys.refreshed) == (4, 1)
+
+
+def test_what_is_signed_by_a_known_key_costs_no_look_into_the_log(enforcer):
+    keys = Keys(enforcer.enforcer_id, [bytes(enforcer.key.verify_key)])
+    (entry,) = admission(enforcer, keys=keys).admit([decided(enforcer)], enforcer.enforcer_id)
+    assert (entry.keys_leaf, keys.refreshed) == (3, 0)
+
+
+def test_a_key_that_nobody_introduced_is_refused_after_one_look(enforcer):
+    keys = Keys(enforcer.enforcer_id, [])
+    with pytest.raises(ForbiddenError, match="not signed by a key"):
+        admission(enforcer, keys=keys).admit([decided(enforcer)], enforcer.enforcer_id)
+    assert keys.refreshed == 1
+
+
+def test_what_was_admitted_is_judged_again_by_the_keys_that_count_now(enforcer):
+    keys = Keys(enforcer.enforcer_id, [bytes(enforcer.key.verify_key)])
+    door = admission(enforcer, keys=keys)
+    entries = door.admit([decided(enforcer), decided(enforcer)], enforcer.enforcer_id)
+    keys.after_refresh = [bytes(enforcer.key.verify_key)]
+    again = door.admit_again(entries, enforcer.enforcer_id)
+    assert [entry.keys_leaf for entry in again] == [4, 4]
+    assert [(entry.entry, entry.payloads) for entry in again] == [(entry.entry, entry.payloads) for entry in entries]
+    keys.after_refresh = []
+    with pytest.raises(ForbiddenError):
+        door.admit_again(entries, enforcer.enforcer_id)
+
+
+class StaleSequencer:
+    """Refuses a number of times as one does whose log has a newer key record."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.taken: list[Sequence[PendingEntry]] = []
+
+    async def append(self, batch: Sequence[PendingEntry]) -> list[Acknowledgement]:
+        if self.times:
+            self.times -= 1
+            raise StaleKeysError("injected")
+        self.taken.append(batch)
+        return [Acknowledgement(entry.record.record_id, index) for index, entry in enumerate(batch)]
+
+
+def run_stale(enforcer: Enforcer, keys: Keys, times: int) -> StaleSequencer:
+    door, sequencer = admission(enforcer, keys=keys), StaleSequencer(times)
+    entries = door.admit([decided(enforcer)], enforcer.enforcer_id)
+    asyncio.run(sequence_admitted(sequencer, door, entries, enforcer.enforcer_id))
+    return sequencer
+
+
+def test_records_whose_keys_changed_on_the_way_are_judged_again_and_sequenced(enforcer):
+    keys = Keys(enforcer.enforcer_id, [bytes(enforcer.key.verify_key)])
+    ((entry,),) = run_stale(enforcer, keys, 3).taken
+    assert keys.refreshed == 3
+    assert entry.keys_leaf == keys.leaf
+
+
+def test_records_whose_key_ended_on_the_way_are_not_sequenced(enforcer):
+    keys = Keys(enforcer.enforcer_id, [bytes(enforcer.key.verify_key)])
+    door, sequencer = admission(enforcer, keys=keys), StaleSequencer(1)
+    entries = door.admit([decided(enforcer)], enforcer.enforcer_id)
+    keys.after_refresh = []
+    with pytest.raises(ForbiddenError):
+        asyncio.run(sequence_admitted(sequencer, door, entries, enforcer.enforcer_id))
+    assert sequencer.taken == []
+
+
+def test_keys_that_never_come_to_rest_are_told_as_an_overload(enforcer):
+    keys = Keys(enforcer.enforcer_id, [bytes(enforcer.key.verify_key)])
+    with pytest.raises(OverloadedError, match="keys change"):
+        run_stale(enforcer, keys, 100)

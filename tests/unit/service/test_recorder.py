@@ -12,8 +12,16 @@ import pytest
 
 from ledger.bodies import AccessEvent, Heartbeat
 from ledger.commitments import pseudonym
-from ledger.errors import CommitmentError, ConflictError, MalformedError, OverloadedError, StateError, StorageError
-from ledger.ports import Draft, Opening, commit
+from ledger.errors import (
+    CommitmentError,
+    ConflictError,
+    MalformedError,
+    OverloadedError,
+    StaleKeysError,
+    StateError,
+    StorageError,
+)
+from ledger.ports import Acknowledgement, Draft, Opening, commit
 from ledger.records import Record, verify_record_signature
 from ledger.sequencer import Sequencer
 from service.access import AccessRecorder
@@ -143,18 +151,67 @@ def test_after_a_failure_that_may_have_persisted_the_log_is_asked_for_the_positi
     assert [record.body.spool_depth for _, record in writing.noted] == [0, 2], "what failed was not said to be there"
 
 
-def test_another_process_of_the_same_id_is_met_with_a_conflict_and_then_followed(writing):
+def test_what_another_process_of_the_same_id_wrote_is_followed_without_gap_or_failure(writing):
     async def work(recorder: ServiceRecorder) -> None:
         await recorder.append([heartbeat()])
         other = writing.ledger.service
         other.epoch, other.seq = writing.records()[0].epoch, 1
-        writing.ledger.append(pending(other.record(other.heartbeat())))
-        with pytest.raises(ConflictError):
-            await recorder.append([heartbeat(1)])
-        await recorder.append([heartbeat(2)])
+        for _ in range(3):
+            writing.ledger.append(pending(other.record(other.heartbeat())))
+        done = await recorder.append([heartbeat(1), heartbeat(2)])
+        assert [(item.index, item.duplicate) for item in done] == [(4, False), (5, False)]
 
     writing.run(work)
-    assert [seq for _, seq in numbers(writing)] == [1, 2, 3]
+    assert [seq for _, seq in numbers(writing)] == [1, 2, 3, 4, 5, 6]
+    assert len({epoch for epoch, _ in numbers(writing)}) == 1
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_many_processes_write_one_stream_without_gap_or_double(writing, processes):
+    async def many(_: ServiceRecorder) -> None:
+        sequencers = [Sequencer(writing.ledger.store, LOG_ID, writing.ledger.clock) for _ in range(processes)]
+        for sequencer in sequencers:
+            await sequencer.start()
+        recorders = [writing.recorder(sequencer) for sequencer in sequencers]
+        await recorders[0].append([heartbeat()])
+        await asyncio.gather(*(recorder.append([heartbeat()] * 2) for recorder in recorders for _ in range(8)))
+        for sequencer in sequencers:
+            await sequencer.stop()
+
+    writing.run(many)
+    assert [seq for _, seq in numbers(writing)] == list(range(1, 2 + 16 * processes))
+    assert len({epoch for epoch, _ in numbers(writing)}) == 1
+
+
+def test_a_number_that_is_refused_time_and_again_is_told_and_leaves_no_gap(writing, monkeypatch):
+    async def work(recorder: ServiceRecorder) -> None:
+        await recorder.append([heartbeat()])
+        real = recorder._sequencer.append
+
+        async def refuse(_: object) -> list[Acknowledgement]:
+            raise ConflictError("injected")
+
+        monkeypatch.setattr(recorder._sequencer, "append", refuse)
+        with pytest.raises(ConflictError):
+            await recorder.append([heartbeat(1)])
+        monkeypatch.setattr(recorder._sequencer, "append", real)
+        await recorder.append([heartbeat(2)])
+
+    monkeypatch.setattr("service.recorder._LONGEST_PAUSE_MS", 0)
+    writing.run(work)
+    assert [(record.seq, record.body.spool_depth) for record in writing.records()] == [(1, 0), (2, 2)]
+
+
+def test_what_follows_from_older_keys_than_the_log_has_is_refused_and_not_tried_again(writing):
+    async def work(recorder: ServiceRecorder) -> None:
+        await recorder.append([Draft(body=writing.ledger.service.introduction())], keys_leaf=-1)
+        for stale in (-1, -1):
+            with pytest.raises(StaleKeysError):
+                await recorder.append([heartbeat(1)], keys_leaf=stale)
+        await recorder.append([heartbeat(2)], keys_leaf=0)
+
+    writing.run(work)
+    assert [record.seq for record in writing.records()] == [1, 2]
 
 
 def test_what_was_refused_because_too_much_waits_leaves_no_gap(tmp_path):
