@@ -28,6 +28,7 @@ from ledger.ports import Draft
 from ledger.remote_keys import SigningKey
 from ledger.trust import TrustPolicy
 from service.auth import Caller
+from service.key_records import append_on_newest_keys
 from service.keyset import introduction, trust_policy
 
 if TYPE_CHECKING:
@@ -136,10 +137,14 @@ async def introduce_key(services: Services, caller: Caller, key_id: str) -> int:
     _require_rotation(services, key)
     access = services.access.draft(caller, "introduce_key", "key", target_id=key_id, items=1)
     async with services.enrolment:
-        if any(known.key_id == key_id for known in services.keyring.keys):
-            raise ConflictError(f"the log has known the key {key_id} before")
         size = await asyncio.to_thread(services.sequenced_size)
-        done = await services.recorder.append([Draft(body=introduction(key, first_size=size)), access])
+
+        def drafts() -> list[Draft]:
+            if any(known.key_id == key_id for known in services.keyring.keys):
+                raise ConflictError(f"the log has known the key {key_id} before")
+            return [Draft(body=introduction(key, first_size=size)), access]
+
+        done = await append_on_newest_keys(services.key_records, services.recorder, drafts)
     return done[0].index
 
 
@@ -198,24 +203,40 @@ async def retire_key(services: Services, caller: Caller, key_id: str, *, give_up
         DependencyError: Nothing of this may be relied on.
     """
     access = services.access.draft(caller, "retire_key", "key", target_id=key_id, items=1)
+
+    def drafts() -> list[Draft]:
+        key = _retirable(services, key_id)
+        _check_successor(services.keyring, key, give_up_algorithm=give_up_algorithm)
+        return [Draft(body=_event("retired", key)), access]
+
     async with services.enrolment:
-        key = _known(services.keyring, key_id)
-        if not _is_ours(services, key):
-            raise ConflictError(f"the key {key_id} is of the enforcer {key.subject}: retire the enforcer")
-        if key.last_leaf is not None:
-            raise ConflictError(f"the key {key_id} counts no more since leaf {key.last_leaf}")
-        await _require_successor(services, key, give_up_algorithm=give_up_algorithm)
-        done = await services.recorder.append([Draft(body=_event("retired", key)), access])
+        await asyncio.to_thread(services.key_records.refresh)
+        key = _retirable(services, key_id)
+        successor = _check_successor(services.keyring, key, give_up_algorithm=give_up_algorithm)
+        await _let_overlap(services, key, successor)
+        done = await append_on_newest_keys(services.key_records, services.recorder, drafts)
     return done[0].index
 
 
-async def _require_successor(services: Services, key: IntroducedKey, *, give_up_algorithm: bool = False) -> None:
-    successor = _successor(services.keyring, key)
-    if successor is None:
-        if give_up_algorithm and key.purpose == "log" and _signs_otherwise(services.keyring, key):
-            return
-        raise ConflictError(f"the key {key.key_id} is the only {key.purpose} key with {key.algorithm}: rotate it first")
-    if key.purpose == "log":
+def _retirable(services: Services, key_id: str) -> IntroducedKey:
+    key = _known(services.keyring, key_id)
+    if not _is_ours(services, key):
+        raise ConflictError(f"the key {key_id} is of the enforcer {key.subject}: retire the enforcer")
+    if key.last_leaf is not None:
+        raise ConflictError(f"the key {key_id} counts no more since leaf {key.last_leaf}")
+    return key
+
+
+def _check_successor(keyring: Keyring, key: IntroducedKey, *, give_up_algorithm: bool = False) -> IntroducedKey | None:
+    """Return what is there in a key's place; None where its algorithm is given up."""
+    successor = _successor(keyring, key)
+    if successor is not None or (give_up_algorithm and key.purpose == "log" and _signs_otherwise(keyring, key)):
+        return successor
+    raise ConflictError(f"the key {key.key_id} is the only {key.purpose} key with {key.algorithm}: rotate it first")
+
+
+async def _let_overlap(services: Services, key: IntroducedKey, successor: IntroducedKey | None) -> None:
+    if key.purpose == "log" and successor is not None:
         # INVARIANT: the overlap is at least one checkpoint long, which carries both lines.
         await services.publishing.wait_for(successor.first_leaf + 1, services.settings.proof_timeout_seconds)
 
@@ -243,18 +264,25 @@ async def compromise_key(services: Services, caller: Caller, key_id: str, *, aft
         DependencyError: Nothing of this may be relied on.
     """
     access = services.access.draft(caller, "compromise_key", "key", target_id=key_id, items=1, purpose=purpose)
-    async with services.enrolment:
+
+    def known() -> tuple[IntroducedKey, IntroducedKey | None]:
+        """Return the key, and what is there in its place where the service uses it."""
         key = _known(services.keyring, key_id)
+        used = _is_ours(services, key) and key.last_leaf is None
+        return key, _check_successor(services.keyring, key) if used else None
+
+    async with services.enrolment:
+        await asyncio.to_thread(services.key_records.refresh)
+        key, successor = known()
         size = await asyncio.to_thread(services.sequenced_size)
         if after_size > size:
             raise MalformedError(f"the log has {size} leaves: a key cannot have been compromised after {after_size}")
-        drafts = [Draft(body=_event("compromised", key, after_size)), access]
-        if _is_ours(services, key):
-            if key.last_leaf is None:
-                await _require_successor(services, key)
-            done = await services.recorder.append(drafts)
-        else:
-            with services.retirements.retiring(key.subject):
-                done = await services.recorder.append(drafts)
+        await _let_overlap(services, key, successor)
+        done = await append_on_newest_keys(
+            services.key_records,
+            services.recorder,
+            lambda: [Draft(body=_event("compromised", known()[0], after_size)), access],
+        )
+        if not _is_ours(services, key):
             await asyncio.to_thread(services.tokens.revoke_enforcer, caller.log_id, key.subject)
     return done[0].index
