@@ -145,7 +145,7 @@ def _check(target: Target) -> None:
     """Refuse to report on a service that lost records, or on a floor that wrote others than the service."""
     target.settle()
     with target.service.engine.connect() as service, target.floor.engine.connect() as floor:
-        for table in (tables.decisions, tables.outcomes, tables.vault_payloads):
+        for table in (tables.records, tables.decision_rules, tables.vault_payloads):
             counts = [connection.scalar(select(func.count()).select_from(table)) for connection in (service, floor)]
             if not counts[1] or (counts[0] or 0) < counts[1]:
                 raise BenchmarkError(f"{target.name}: {table.name} has {counts[0]} rows, the floor {counts[1]}")

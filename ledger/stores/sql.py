@@ -1,90 +1,116 @@
 """The log store over SQL: SQLite for one process, PostgreSQL for many.
 
 Sequencing is one short transaction under the lock of the log's row (SQLite: of the database). Everything that an
-acknowledgement promises, the entry, its vault payloads and its projection, is in that one transaction.
+acknowledgement promises, the entry, its vault payloads and its projection, is in that one transaction. Rows are made
+ready before it begins, all but their leaf indexes.
 
-Searching is in `sql_catalog`, vault payloads and bundles are read in `sql_objects`, the tables are in `tables`.
+Whether a record is there already is asked of the database's unique indexes, and not before: rows are written, and only
+where the indexes refuse them is looked up which ones, in a second transaction that begins anew.
+
+Searching is in `sql_catalog`, vault payloads and bundles are read in `sql_objects`, the tables are in `tables`, how
+rows are stored in `sql_rows`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, and_, delete, func, insert, select
+from sqlalchemy import Connection, Engine, Table, and_, delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
 
-from ledger.database import insert_if_absent, insert_many, translated, writing
+from ledger.database import insert_if_absent, insert_rows, translated, writing
 from ledger.errors import ConfigError, ConflictError, NotFoundError, StaleKeysError, StorageError
-from ledger.merkle import hash_leaf
+from ledger.merkle import LeafHash, hash_leaf
 from ledger.ports import Acknowledgement, PendingEntry
-from ledger.projection import PROJECTED_TABLES, project
-from ledger.records import record_type
+from ledger.projection import Row, project
+from ledger.records import Record, record_type
 from ledger.stores import tables
+from ledger.stores.sql_conditions import is_type
+from ledger.stores.sql_dictionary import Dictionary, chunks, lock_log, log_number
+from ledger.stores.sql_rows import Numbers, id_bytes, id_text, names_of, record_cells, stream_of
 
 __all__ = ["SQLLogStore"]
 
-_LOOKUP_CHUNK = 400
-"""Ids in one IN list; SQLite accepts 999 variables at least."""
+_Cells = tuple[object, ...]
+_Stream = tuple[str, str]
 
 
-def _chunks(items: Iterable[str | int]) -> Iterator[list[str | int]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, _LOOKUP_CHUNK)):
-        yield chunk
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An entry and the cells of its rows, ready but for the leaf index that each begins with."""
+
+    entry: PendingEntry
+    record: _Cells
+    pending: _Cells
+    rules: tuple[_Cells, ...]
+    payloads: tuple[_Cells, ...]
+
+
+def _prepare(entry: PendingEntry, rows: Mapping[str, Sequence[Row]], numbers: Numbers, received_ms: int) -> _Prepared:
+    (row,) = rows["records"]
+    log_no, names = numbers.log_no, numbers.names
+    return _Prepared(
+        entry,
+        record_cells(row, numbers, received_ms),
+        (log_no, entry.entry),
+        tuple((log_no, names[rule["rule"]]) for rule in rows["decision_rules"]),
+        tuple((log_no, payload.field, payload.subject, payload.ciphertext) for payload in entry.payloads),
+    )
+
+
+class _UncertainError(Exception):
+    """What becomes of a batch depends on what the log already holds; it must be looked up."""
 
 
 class _Sequencing:
-    """One transaction's view of a log: what is there, what is being added."""
+    """One transaction's view of a log: what is known to be there, what is being added."""
 
-    def __init__(self, connection: Connection, log_id: str, received_ms: int) -> None:
+    def __init__(self, connection: Connection, log_no: int) -> None:
         self._connection = connection
-        self._log_id = log_id
-        self._received_ms = received_ms
+        self._log_no = log_no
         self._known: dict[str, tuple[int, bytes]] = {}
-        self._taken: dict[tuple[str, str, int], str] = {}
+        self._taken: dict[tuple[_Stream, int], str] = {}
         records = tables.records.c
-        last = connection.scalar(select(func.max(records.leaf_index)).where(records.log_id == log_id))
+        last = connection.scalar(select(func.max(records.leaf_index)).where(records.log_no == log_no))
         self._next = 0 if last is None else last + 1
         self._newest_key = -1
-        self._rows: dict[str, list[dict[str, object]]] = {
-            name: [] for name in ("pending_entries", *PROJECTED_TABLES, "vault_payloads")
-        }
+        self._looked_up = False
+        self._fresh: list[_Prepared] = []
 
-    def look_up(self, entries: Sequence[PendingEntry]) -> None:
-        """Read what the log already holds under these record ids and sequence numbers."""
+    def look_at_keys(self, log_id: str) -> None:
+        """Read which key record is the newest."""
         records = tables.records.c
-        for ids in _chunks(entry.record.record_id for entry in entries):
+        query = select(func.max(records.leaf_index)).where(records.log_no == self._log_no, is_type(log_id, "key"))
+        newest = self._connection.scalar(query)
+        self._newest_key = -1 if newest is None else int(newest)
+
+    def look_up(self, entries: Sequence[PendingEntry], numbers: Numbers) -> None:
+        """Read what the log already holds under these record ids and sequence numbers."""
+        self._looked_up = True
+        records = tables.records.c
+        for ids in chunks(id_bytes(entry.record.record_id) for entry in entries):
             query = select(records.record_id, records.leaf_index, records.leaf_hash).where(
-                records.log_id == self._log_id, records.record_id.in_(ids)
+                records.log_no == self._log_no, records.record_id.in_(ids)
             )
             for record_id, index, leaf in self._connection.execute(query):
-                self._known[record_id] = (index, bytes(leaf))
-        if any(entry.keys_leaf is not None for entry in entries):
-            query = select(func.max(records.leaf_index)).where(
-                records.log_id == self._log_id, records.record_type == "key"
-            )
-            newest = self._connection.scalar(query)
-            self._newest_key = -1 if newest is None else int(newest)
-        streams: dict[tuple[str, str], list[int]] = {}
+                self._known[id_text(bytes(record_id))] = (index, bytes(leaf))
+        streams: dict[_Stream, list[int]] = {}
         for entry in entries:
-            streams.setdefault((entry.record.enforcer_id, entry.record.epoch), []).append(entry.record.seq)
-        for (enforcer_id, epoch), numbers in streams.items():
-            for chunk in _chunks(numbers):
-                query = select(records.seq, records.record_id).where(
-                    records.log_id == self._log_id,
-                    records.enforcer_id == enforcer_id,
-                    records.epoch == epoch,
+            streams.setdefault(_stream(entry.record), []).append(entry.record.seq)
+        for stream, sequence_numbers in streams.items():
+            for chunk in chunks(sequence_numbers):
+                taken = select(records.seq, records.record_id).where(
+                    records.log_no == self._log_no,
+                    records.stream_no == numbers.streams[stream],
                     records.seq.in_(chunk),
                 )
-                for row in self._connection.execute(query):
-                    self._taken[enforcer_id, epoch, row[0]] = row[1]
+                for seq, record_id in self._connection.execute(taken):
+                    self._taken[stream, seq] = id_text(bytes(record_id))
 
     def _check(self, entry: PendingEntry) -> Acknowledgement | None:
         """Return the acknowledgement of a repeated record, None for a new one, or raise `ConflictError`."""
         record = entry.record
-        # INVARIANT 12: nothing of one tenant is ever written under another's key, whatever the caller let through.
-        if record.log_id != self._log_id:
-            raise ConflictError(f"record {record.record_id} is meant for another log")
         known = self._known.get(record.record_id)
         # INVARIANT 5: compared is the full SHA-256 of the committed record, never of plaintext.
         if known is not None:
@@ -93,61 +119,58 @@ class _Sequencing:
             return Acknowledgement(record.record_id, known[0], duplicate=True)
         # INVARIANT: no record stands behind the end of the key that signed it; whoever judged it knew every key record.
         if entry.keys_leaf is not None and entry.keys_leaf < self._newest_key:
+            if not self._looked_up:
+                raise _UncertainError
             raise StaleKeysError(f"record {record.record_id} was judged by keys that are no longer the newest")
-        holder = self._taken.get((record.enforcer_id, record.epoch, record.seq))
+        holder = self._taken.get((_stream(record), record.seq))
         if holder is not None:
             raise ConflictError(
                 f"sequence number {record.seq} of enforcer {record.enforcer_id} belongs to record {holder}"
             )
         return None
 
-    def add(self, batch: Sequence[PendingEntry]) -> list[Acknowledgement]:
+    def add(self, batch: Sequence[_Prepared]) -> list[Acknowledgement]:
         """Take one batch, whole or not at all."""
         acknowledgements: list[Acknowledgement] = []
-        fresh: list[PendingEntry] = []
-        known, taken = dict(self._known), dict(self._taken)
+        fresh: dict[str, _Prepared] = {}
         try:
-            for entry in batch:
+            for prepared in batch:
+                entry, record = prepared.entry, prepared.entry.record
                 done = self._check(entry)
                 if done is None:
-                    record = entry.record
                     done = Acknowledgement(record.record_id, self._next + len(fresh))
                     self._known[record.record_id] = (done.index, bytes(entry.leaf))
-                    self._taken[record.enforcer_id, record.epoch, record.seq] = record.record_id
-                    fresh.append(entry)
+                    self._taken[_stream(record), record.seq] = record.record_id
+                    fresh[record.record_id] = prepared
                 acknowledgements.append(done)
         except ConflictError:
-            self._known, self._taken = known, taken
+            for prepared in fresh.values():
+                record = prepared.entry.record
+                del self._known[record.record_id], self._taken[_stream(record), record.seq]
             raise
-        for entry in fresh:
-            self._stage(entry)
+        for index, prepared in enumerate(fresh.values(), self._next):
+            if record_type(prepared.entry.record) == "key":
+                self._newest_key = index
+        self._fresh += fresh.values()
+        self._next += len(fresh)
         return acknowledgements
 
-    def _stage(self, entry: PendingEntry) -> None:
-        index = self._next
-        self._next += 1
-        if record_type(entry.record) == "key":
-            self._newest_key = index
-        self._rows["pending_entries"].append({"log_id": self._log_id, "leaf_index": index, "entry": entry.entry})
-        for name, rows in project(entry.record, index, entry.leaf).items():
-            self._rows[name].extend(dict(row) for row in rows)
-        self._rows["records"][-1]["received_ms"] = self._received_ms
-        self._rows["vault_payloads"].extend(
-            {
-                "log_id": self._log_id,
-                "record_id": payload.record_id,
-                "field": payload.field,
-                "subject": payload.subject,
-                "ciphertext": payload.ciphertext,
-            }
-            for payload in entry.payloads
-        )
-
     def write(self) -> None:
-        """Insert what was staged."""
-        for name, rows in self._rows.items():
-            if rows:
-                insert_many(self._connection, tables.metadata.tables[name], rows)
+        """Insert what was taken."""
+        numbered = list(enumerate(self._fresh, self._next - len(self._fresh)))
+        rows: dict[Table, list[_Cells]] = {
+            tables.pending_entries: [(index, *one.pending) for index, one in numbered],
+            tables.records: [(index, *one.record) for index, one in numbered],
+            tables.decision_rules: [(index, *rule) for index, one in numbered for rule in one.rules],
+            tables.vault_payloads: [(index, *payload) for index, one in numbered for payload in one.payloads],
+        }
+        for table, cells in rows.items():
+            if cells:
+                insert_rows(self._connection, table, cells)
+
+
+def _stream(record: Record) -> _Stream:
+    return record.enforcer_id, record.epoch
 
 
 class SQLLogStore:
@@ -156,6 +179,7 @@ class SQLLogStore:
     def __init__(self, engine: Engine) -> None:
         """Use a database whose schema is up to date."""
         self._engine = engine
+        self._dictionary = Dictionary(engine)
 
     def create_log(
         self, log_id: str, *, tenant: str, origin: str, environment: str, simulated: bool, created_ms: int
@@ -168,29 +192,51 @@ class SQLLogStore:
         """
         wanted = {"tenant": tenant, "origin": origin, "environment": environment, "simulated": simulated}
         with translated("create a log"), writing(self._engine) as connection:
-            if insert_if_absent(connection, tables.logs, {"log_id": log_id, "created_ms": created_ms, **wanted}):
+            if connection.dialect.name == "postgresql":
+                # Two logs that are created at once must not be given one number. Whoever reads or locks a row goes on.
+                connection.exec_driver_sql("LOCK TABLE logs IN SHARE ROW EXCLUSIVE MODE")
+            number = (connection.scalar(select(func.max(tables.logs.c.log_no))) or 0) + 1
+            row = {"log_id": log_id, "log_no": number, "created_ms": created_ms, **wanted}
+            if insert_if_absent(connection, tables.logs, row):
                 return
-            row = connection.execute(select(tables.logs).where(tables.logs.c.log_id == log_id)).one_or_none()
-        if row is None:
+            present = connection.execute(select(tables.logs).where(tables.logs.c.log_id == log_id)).one_or_none()
+        if present is None:
             raise ConfigError(f"another log than {log_id} has the origin {origin}")
-        differing = sorted(name for name, value in wanted.items() if row._mapping[name] != value)  # noqa: SLF001  # SQLAlchemy's public name
+        differing = sorted(name for name, value in wanted.items() if present._mapping[name] != value)  # noqa: SLF001  # SQLAlchemy's public name
         if differing:
             raise ConfigError(f"the log {log_id} exists with another {', '.join(differing)}")
-
-    def _lock(self, connection: Connection, log_id: str) -> None:
-        query = select(tables.logs.c.log_id).where(tables.logs.c.log_id == log_id).with_for_update()
-        if connection.scalar(query) is None:
-            raise NotFoundError(f"there is no log {log_id}")
 
     def sequence(
         self, log_id: str, batches: Sequence[Sequence[PendingEntry]], *, received_ms: int
     ) -> list[list[Acknowledgement] | ConflictError]:
         """See `LogStore.sequence`."""
+        strays = [_stray(log_id, batch) for batch in batches]
+        entries = [entry for batch, stray in zip(batches, strays, strict=True) if stray is None for entry in batch]
+        projected = [project(entry.record, 0, LeafHash(entry.leaf)) for entry in entries]
+        names = {name for rows in projected for name in names_of(rows)}
+        streams = {stream_of(row) for rows in projected for row in rows["records"]}
+        numbers = self._dictionary.numbers(log_id, names, streams)
+        ready = iter([_prepare(*one, numbers, received_ms) for one in zip(entries, projected, strict=True)])
+        # Each batch that is no stray, as it stood, of what was made ready.
+        prepared = [[] if stray else [next(ready) for _ in batch] for batch, stray in zip(batches, strays, strict=True)]
+        with translated("sequence records"):
+            try:
+                taken = self._write(log_id, prepared, numbers, look_up=False)
+            except (IntegrityError, _UncertainError):
+                taken = self._write(log_id, prepared, numbers, look_up=True)
+        return [stray or result for stray, result in zip(strays, taken, strict=True)]
+
+    def _write(
+        self, log_id: str, batches: Sequence[Sequence[_Prepared]], numbers: Numbers, *, look_up: bool
+    ) -> list[list[Acknowledgement] | ConflictError]:
         results: list[list[Acknowledgement] | ConflictError] = []
-        with translated("sequence records"), writing(self._engine) as connection:
-            self._lock(connection, log_id)
-            sequencing = _Sequencing(connection, log_id, received_ms)
-            sequencing.look_up([entry for batch in batches for entry in batch])
+        with writing(self._engine) as connection:
+            sequencing = _Sequencing(connection, lock_log(connection, log_id))
+            entries = [prepared.entry for batch in batches for prepared in batch]
+            if any(entry.keys_leaf is not None for entry in entries):
+                sequencing.look_at_keys(log_id)
+            if look_up:
+                sequencing.look_up(entries, numbers)
             for batch in batches:
                 try:
                     results.append(sequencing.add(batch))
@@ -201,10 +247,9 @@ class SQLLogStore:
 
     def sequenced_size(self, log_id: str) -> int:
         """See `LogStore.sequenced_size`."""
-        query = select(
-            select(tables.logs.c.log_id).where(tables.logs.c.log_id == log_id).scalar_subquery(),
-            select(func.max(tables.records.c.leaf_index)).where(tables.records.c.log_id == log_id).scalar_subquery(),
-        )
+        records = tables.records.c
+        log_no = log_number(log_id)
+        query = select(log_no, select(func.max(records.leaf_index)).where(records.log_no == log_no).scalar_subquery())
         with translated("read the log's size"), self._engine.connect() as connection:
             found, last = connection.execute(query).one()
         if found is None:
@@ -216,8 +261,8 @@ class SQLLogStore:
         pending, records = tables.pending_entries.c, tables.records.c
         query = (
             select(pending.entry, records.leaf_hash)
-            .join(tables.records, and_(records.log_id == pending.log_id, records.leaf_index == pending.leaf_index))
-            .where(pending.log_id == log_id, pending.leaf_index >= start, pending.leaf_index < end)
+            .join(tables.records, and_(records.log_no == pending.log_no, records.leaf_index == pending.leaf_index))
+            .where(pending.log_no == log_number(log_id), pending.leaf_index >= start, pending.leaf_index < end)
             .order_by(pending.leaf_index)
         )
         with translated("read entries"), self._engine.connect() as connection:
@@ -233,7 +278,9 @@ class SQLLogStore:
     def release(self, log_id: str, below: int) -> None:
         """See `LogStore.release`."""
         pending = tables.pending_entries.c
-        statement = delete(tables.pending_entries).where(pending.log_id == log_id, pending.leaf_index < below)
+        statement = delete(tables.pending_entries).where(
+            pending.log_no == log_number(log_id), pending.leaf_index < below
+        )
         with translated("release entries"), writing(self._engine) as connection:
             connection.execute(statement)
 
@@ -271,7 +318,7 @@ class SQLLogStore:
     def swap_checkpoint(self, log_id: str, *, expected: bytes | None, new: bytes, size: int, published_ms: int) -> None:
         """See `LogStore.swap_checkpoint`."""
         with translated("publish a checkpoint"), writing(self._engine) as connection:
-            self._lock(connection, log_id)
+            lock_log(connection, log_id)
             present = self._present(connection, log_id)
             # INVARIANT 2: the compare and the swap are one transaction under the log's lock; this row decides alone.
             if (None if present is None else present[1]) != expected:
@@ -291,3 +338,11 @@ class SQLLogStore:
         query = select(tables.logs.c.log_id).limit(1).with_for_update(skip_locked=True)
         with translated("begin a transaction"), writing(self._engine) as connection:
             connection.execute(query)
+
+
+def _stray(log_id: str, batch: Sequence[PendingEntry]) -> ConflictError | None:
+    # INVARIANT 12: nothing of one tenant is ever written under another's key, whatever the caller let through.
+    for entry in batch:
+        if entry.record.log_id != log_id:
+            return ConflictError(f"record {entry.record.record_id} is meant for another log")
+    return None

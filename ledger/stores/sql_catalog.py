@@ -1,7 +1,8 @@
 """Searching the projection of a log.
 
 What a search returns is leaf indexes; the caller reads the records themselves from the log, because the tables are a
-convenience and prove nothing (invariant 3).
+convenience and prove nothing (invariant 3). How rows are stored, and why they are not what they say, is in `tables` and
+`sql_rows`; the rows that `rows` returns are those of `ledger.projection` again.
 """
 
 from __future__ import annotations
@@ -10,13 +11,28 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
-from sqlalchemy import ColumnElement, Engine, Select, and_, func, or_, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    and_,
+    func,
+    literal_column,
+    or_,
+    select,
+)
 
 from ledger.catalog import MAX_PAGE, MINUTE_MS, DecisionQuery, StreamPosition, Tally
 from ledger.database import translated
 from ledger.errors import NotFoundError
 from ledger.projection import PROJECTED_TABLES, Row
 from ledger.stores import tables
+from ledger.stores.sql_conditions import holds, is_type, name_number
+from ledger.stores.sql_dictionary import chunks, log_number
+from ledger.stores.sql_rows import CODES, NAMED_COLUMNS, id_bytes, record_row, rule_row, word_of
 
 __all__ = ["SQLCatalog"]
 
@@ -28,88 +44,112 @@ class SQLCatalog:
         """Use a database whose schema is up to date."""
         self._engine = engine
 
+    def _indexes(self, action: str, query: Select[int]) -> list[int]:
+        with translated(action), self._engine.connect() as connection:
+            return [int(index) for (index,) in connection.execute(query)]
+
     def index_of(self, log_id: str, record_id: str) -> int:
         """See `Catalog.index_of`."""
         columns = tables.records.c
-        query = select(columns.leaf_index).where(columns.log_id == log_id, columns.record_id == record_id)
-        with translated("look a record up"), self._engine.connect() as connection:
-            index = connection.scalar(query)
-        if index is None:
+        query = select(columns.leaf_index).where(
+            columns.log_no == log_number(log_id), columns.record_id == id_bytes(record_id)
+        )
+        found = self._indexes("look a record up", query)
+        if not found:
             raise NotFoundError(f"there is no record {record_id}")
-        return int(index)
+        return found[0]
 
     def search(self, log_id: str, wanted: DecisionQuery) -> list[int]:
         """See `Catalog.search`."""
-        columns = tables.decisions.c
-        conditions = [columns.log_id == log_id, *_conditions(log_id, wanted)]
+        columns = tables.records.c
+        conditions = [columns.log_no == log_number(log_id), columns.agent.is_not(None), *_conditions(log_id, wanted)]
         query = select(columns.leaf_index).where(and_(*conditions)).order_by(columns.leaf_index.desc())
-        with translated("search decisions"), self._engine.connect() as connection:
-            return [int(index) for (index,) in connection.execute(query.limit(min(wanted.limit, MAX_PAGE)))]
+        return self._indexes("search decisions", query.limit(min(wanted.limit, MAX_PAGE)))
 
     def session(self, log_id: str, session: str) -> list[int]:
         """See `Catalog.session`."""
-        found: list[int] = []
-        with translated("read a session"), self._engine.connect() as connection:
-            for table in (tables.decisions, tables.outcomes):
-                query = select(table.c.leaf_index).where(table.c.log_id == log_id, table.c.session == session)
-                found.extend(int(index) for (index,) in connection.execute(query))
-        return sorted(found)
+        columns = tables.records.c
+        query = select(columns.leaf_index).where(columns.log_no == log_number(log_id), holds("session", [session]))
+        return sorted(self._indexes("read a session", query))
 
     def outcomes_of(self, log_id: str, decision_id: str) -> list[int]:
         """See `Catalog.outcomes_of`."""
-        columns = tables.outcomes.c
-        query = select(columns.leaf_index).where(columns.log_id == log_id, columns.decision_id == decision_id)
-        with translated("read outcomes"), self._engine.connect() as connection:
-            return sorted(int(index) for (index,) in connection.execute(query))
+        columns = tables.records.c
+        query = select(columns.leaf_index).where(
+            columns.log_no == log_number(log_id), columns.decision_id == id_bytes(decision_id)
+        )
+        return sorted(self._indexes("read outcomes", query))
 
     def of_type(self, log_id: str, record_type: str, *, above: int = -1) -> list[int]:
         """See `Catalog.of_type`."""
         columns = tables.records.c
         query = select(columns.leaf_index).where(
-            columns.log_id == log_id, columns.record_type == record_type, columns.leaf_index > above
+            columns.log_no == log_number(log_id), is_type(log_id, record_type), columns.leaf_index > above
         )
-        with translated("read records of a type"), self._engine.connect() as connection:
-            return [int(index) for (index,) in connection.execute(query.order_by(columns.leaf_index))]
+        return self._indexes("read records of a type", query.order_by(columns.leaf_index))
 
     def last_position(self, log_id: str, enforcer_id: str) -> StreamPosition | None:
         """See `Catalog.last_position`."""
-        columns = tables.records.c
+        columns, streams = tables.records.c, tables.streams.c
+        log_no = log_number(log_id)
+        of_enforcer = select(streams.stream_no).where(streams.log_no == log_no, streams.enforcer_id == enforcer_id)
         query = (
-            select(columns.epoch, columns.seq)
-            .where(columns.log_id == log_id, columns.enforcer_id == enforcer_id)
+            select(streams.epoch, columns.seq)
+            .join(tables.streams, and_(streams.log_no == columns.log_no, streams.stream_no == columns.stream_no))
+            .where(columns.log_no == log_no, columns.stream_no.in_(of_enforcer))
             .order_by(columns.leaf_index.desc())
             .limit(1)
         )
         with translated("read an enforcer's position"), self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else StreamPosition(row[0], int(row[1]))
+        return None if row is None else StreamPosition(bytes(row[0]).hex(), int(row[1]))
 
     def count_between(self, log_id: str, enforcer_id: str, epoch: str, first: int, last: int) -> int:
         """See `Catalog.count_between`."""
-        columns = tables.records.c
+        columns, streams = tables.records.c, tables.streams.c
+        log_no = log_number(log_id)
+        stream = select(streams.stream_no).where(
+            streams.log_no == log_no, streams.enforcer_id == enforcer_id, streams.epoch == _hex_bytes(epoch)
+        )
         query = select(func.count()).where(
-            columns.log_id == log_id,
-            columns.enforcer_id == enforcer_id,
-            columns.epoch == epoch,
-            columns.seq.between(first, last),
+            columns.log_no == log_no, columns.stream_no == stream.scalar_subquery(), columns.seq.between(first, last)
         )
         with translated("count an enforcer's records"), self._engine.connect() as connection:
             return int(connection.scalar(query) or 0)
 
     def counts(self, log_id: str) -> Mapping[str, int]:
         """See `Catalog.counts`."""
-        columns = tables.records.c
-        query = select(columns.record_type, func.count()).where(columns.log_id == log_id).group_by(columns.record_type)
+        columns, names = tables.records.c, tables.names.c
+        log_no = log_number(log_id)
+        others = (
+            select(names.name, func.count())
+            .join(tables.names, and_(names.log_no == columns.log_no, names.name_no == columns.record_type))
+            .where(columns.log_no == log_no, columns.agent.is_(None), columns.decision_id.is_(None))
+            .group_by(names.name)
+        )
+        outcomes = select(func.count()).where(columns.log_no == log_no, columns.decision_id.is_not(None))
+        everything = select(func.max(columns.leaf_index)).where(columns.log_no == log_no)
         with translated("count records"), self._engine.connect() as connection:
-            return {kind: int(count) for kind, count in connection.execute(query)}
+            found = {name: int(count) for name, count in connection.execute(others)}
+            found["outcome"] = int(connection.scalar(outcomes) or 0)
+            last = connection.scalar(everything)
+        # Indexes have no gaps: what is left are the decisions, which need not be counted one by one.
+        found["decision"] = (0 if last is None else int(last) + 1) - sum(found.values())
+        return {kind: count for kind, count in found.items() if count > 0}
 
     def tally(self, log_id: str, *, from_ms: int | None = None, from_index: int | None = None) -> list[Tally]:
         """See `Catalog.tally`."""
-        columns = tables.decisions.c
+        columns = tables.records.c
         minute = (columns.time_ms // MINUTE_MS).label("minute")
         query = select(
             minute, columns.enforcement, columns.mode, func.count().label("decisions"), func.max(columns.leaf_index)
-        ).where(columns.log_id == log_id)
+        ).where(
+            columns.log_no == log_number(log_id),
+            columns.agent.is_not(None),
+            # Of every decision; but a table that somebody bent must not stop whoever counts.
+            columns.enforcement.is_not(None),
+            columns.mode.is_not(None),
+        )
         if from_ms is not None:
             query = query.where(columns.time_ms >= from_ms)
         if from_index is not None:
@@ -118,8 +158,8 @@ class SQLCatalog:
             return [
                 Tally(
                     minute_ms=int(minute) * MINUTE_MS,
-                    enforcement=enforcement,
-                    mode=mode,
+                    enforcement=word_of("enforcement", enforcement),
+                    mode=word_of("mode", mode),
                     decisions=int(decisions),
                     last_index=int(last),
                 )
@@ -132,37 +172,93 @@ class SQLCatalog:
         """See `Catalog.rows`."""
         found: defaultdict[int, dict[str, list[Row]]] = defaultdict(lambda: {name: [] for name in PROJECTED_TABLES})
         with translated("read the projection"), self._engine.connect() as connection:
-            for name in PROJECTED_TABLES:
-                table = tables.metadata.tables[name]
-                key = table.c
-                query = select(*[column for column in key if column.name != "received_ms"]).where(
-                    key.log_id == log_id, key.leaf_index >= start, key.leaf_index < end
-                )
-                for row in connection.execute(query):
-                    found[row.leaf_index][name].append(dict(row._mapping))  # noqa: SLF001  # SQLAlchemy's public name
-        # Sorted here, as the projection sorts: a database sorts text by its own collation.
+            stored = [dict(row) for row in connection.execute(_range(tables.records, log_id, start, end)).mappings()]
+            rules = connection.execute(_range(tables.decision_rules, log_id, start, end)).all()
+            numbers = {row[column] for row in stored for column in NAMED_COLUMNS} | {rule.rule for rule in rules}
+            # Read each time: what was numbered once may have been changed since, which an audit must see.
+            names = _names(connection, log_id, numbers)
+            streams = _streams(connection, log_id, {row["stream_no"] for row in stored})
+        for row in stored:
+            found[int(row["leaf_index"])]["records"].append(record_row(row, log_id, names, streams))
+        for rule in rules:
+            found[rule.leaf_index]["decision_rules"].append(rule_row(log_id, rule.leaf_index, rule.rule, names))
+        # Sorted here, as the projection sorts: the database sorts by number.
         for tables_of_leaf in found.values():
             tables_of_leaf["decision_rules"].sort(key=itemgetter("rule"))
         return found
 
 
+def _range(table: Table, log_id: str, start: int, end: int) -> Select[object]:
+    columns = table.c
+    return select(table).where(
+        columns.log_no == log_number(log_id), columns.leaf_index >= start, columns.leaf_index < end
+    )
+
+
+def _names(connection: Connection, log_id: str, numbers: set[int | None]) -> dict[int, str]:
+    columns = tables.names.c
+    found: dict[int, str] = {}
+    for chunk in chunks(number for number in numbers if number is not None):
+        query = select(columns.name_no, columns.name).where(
+            columns.log_no == log_number(log_id), columns.name_no.in_(chunk)
+        )
+        found.update({int(number): name for number, name in connection.execute(query)})
+    return found
+
+
+def _streams(connection: Connection, log_id: str, numbers: set[int]) -> dict[int, tuple[str, str]]:
+    columns = tables.streams.c
+    found: dict[int, tuple[str, str]] = {}
+    for chunk in chunks(numbers):
+        query = select(columns.stream_no, columns.enforcer_id, columns.epoch).where(
+            columns.log_no == log_number(log_id), columns.stream_no.in_(chunk)
+        )
+        found.update(
+            {int(no): (enforcer_id, bytes(epoch).hex()) for no, enforcer_id, epoch in connection.execute(query)}
+        )
+    return found
+
+
+def _hex_bytes(text: str) -> bytes | None:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return None
+
+
+def _coded(column: Column[int], word: str | None) -> list[ColumnElement[bool]]:
+    if word is None:
+        return []
+    words = CODES[column.name]
+    code = words.index(word) if word in words else None
+    conditions = [column == code]
+    if code and column.name == "enforcement":
+        # Said as the index says it, so that the database sees that it may use it.
+        conditions.append(column != literal_column("0"))
+    return conditions
+
+
 def _conditions(log_id: str, wanted: DecisionQuery) -> list[ColumnElement[bool]]:
-    columns = tables.decisions.c
-    equal = {
+    columns = tables.records.c
+    named = {
         columns.agent: wanted.agent,
-        columns.session: wanted.session,
         columns.server: wanted.server,
         columns.tool: wanted.tool,
-        columns.decision: wanted.decision,
-        columns.enforcement: wanted.enforcement,
-        columns.mode: wanted.mode,
         columns.reason: wanted.reason,
         columns.bundle_revision: wanted.bundle_revision,
-        columns.trace_id: wanted.trace_id,
     }
-    conditions: list[ColumnElement[bool]] = [column == value for column, value in equal.items() if value is not None]
+    conditions: list[ColumnElement[bool]] = [
+        column == name_number(log_id, name) for column, name in named.items() if name is not None
+    ]
+    conditions += _coded(columns.decision, wanted.decision)
+    conditions += _coded(columns.enforcement, wanted.enforcement)
+    conditions += _coded(columns.mode, wanted.mode)
+    if wanted.session is not None:
+        conditions.append(holds("session", [wanted.session]))
     if wanted.users is not None:
-        conditions.append(columns.user.in_(wanted.users))
+        conditions.append(holds("user", wanted.users))
+    if wanted.trace_id is not None:
+        conditions.append(columns.trace_id == _hex_bytes(wanted.trace_id))
     if wanted.from_ms is not None:
         conditions.append(columns.time_ms >= wanted.from_ms)
     if wanted.to_ms is not None:
@@ -171,23 +267,21 @@ def _conditions(log_id: str, wanted: DecisionQuery) -> list[ColumnElement[bool]]
         conditions.append(columns.leaf_index < wanted.before)
     if wanted.rule is not None:
         rules = tables.decision_rules.c
-        matching = select(rules.leaf_index).where(rules.log_id == log_id, rules.rule == wanted.rule)
+        matching = select(rules.leaf_index).where(
+            rules.log_no == log_number(log_id), rules.rule == name_number(log_id, wanted.rule)
+        )
         conditions.append(columns.leaf_index.in_(matching))
     if wanted.fingerprints is not None:
-        conditions.append(
-            or_(
-                columns.arguments_fingerprint.in_(wanted.fingerprints),
-                columns.leaf_index.in_(_received(log_id, wanted.fingerprints)),
-            )
-        )
+        received = columns.leaf_index.in_(_received(log_id, wanted.fingerprints))
+        conditions.append(or_(holds("fingerprint", wanted.fingerprints), received))
     return conditions
 
 
 def _received(log_id: str, fingerprints: Sequence[str]) -> Select[int]:
     """Select the leaf indexes of decisions whose outcome carries one of the fingerprints."""
-    records, outcomes = tables.records.c, tables.outcomes.c
+    decided, received = tables.records.alias("decided"), tables.records.alias("received")
     return (
-        select(records.leaf_index)
-        .join(tables.outcomes, and_(outcomes.log_id == records.log_id, outcomes.decision_id == records.record_id))
-        .where(records.log_id == log_id, outcomes.result_fingerprint.in_(fingerprints))
+        select(decided.c.leaf_index)
+        .join(received, and_(received.c.log_no == decided.c.log_no, received.c.decision_id == decided.c.record_id))
+        .where(decided.c.log_no == log_number(log_id), holds("fingerprint", fingerprints, received))
     )

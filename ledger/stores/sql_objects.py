@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, and_, select
 
 from ledger.clock import Clock
 from ledger.database import insert_if_absent, translated, writing
 from ledger.errors import ConflictError, NotFoundError, UnknownBundleError
 from ledger.ports import SealedPayload
 from ledger.stores import tables
+from ledger.stores.sql_dictionary import log_number
+from ledger.stores.sql_rows import id_bytes
 
 __all__ = ["SQLBundleStore", "SQLPayloadStore"]
 
@@ -22,9 +24,15 @@ class SQLPayloadStore:
 
     def payload(self, log_id: str, record_id: str, field: str) -> SealedPayload:
         """See `PayloadStore.payload`."""
-        columns = tables.vault_payloads.c
-        query = select(columns.subject, columns.ciphertext).where(
-            columns.log_id == log_id, columns.record_id == record_id, columns.field == field
+        columns, records = tables.vault_payloads.c, tables.records.c
+        query = (
+            select(columns.subject, columns.ciphertext)
+            .join(tables.records, and_(records.log_no == columns.log_no, records.leaf_index == columns.leaf_index))
+            .where(
+                records.log_no == log_number(log_id),
+                records.record_id == id_bytes(record_id),
+                columns.field == field,
+            )
         )
         with translated("read a payload"), self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from sqlalchemy import Engine, Select, and_, func, or_, select, union, update
+from sqlalchemy import Engine, Select, and_, func, or_, select, update
 
 from ledger.database import translated, writing
 from ledger.errors import StorageError
 from ledger.ports import SealedPayload
 from ledger.stores import tables
+from ledger.stores.sql_conditions import holds, is_type
+from ledger.stores.sql_dictionary import log_number
 from ledger.stores.sql_objects import SQLPayloadStore
+from ledger.stores.sql_rows import id_bytes
 from ledger.subjects import Bucket
 
 __all__ = ["SQLPayloadArchive"]
@@ -34,20 +37,14 @@ class SQLPayloadArchive(SQLPayloadStore):
 
     def of_subject(self, log_id: str, subject: str) -> list[int]:
         """See `PayloadArchive.of_subject`."""
-        decisions, outcomes = tables.decisions.c, tables.outcomes.c
-        named = union(
-            select(decisions.leaf_index).where(
-                decisions.log_id == log_id, or_(decisions.user == subject, decisions.session == subject)
-            ),
-            select(outcomes.leaf_index).where(outcomes.log_id == log_id, outcomes.session == subject),
-        )
         # A hold names up to three subjects, and there are few of them: who reads their leaves sees whom they are about.
         return self._indexes(
             _live(log_id).where(
                 or_(
                     tables.vault_payloads.c.subject == subject,
-                    tables.records.c.leaf_index.in_(named),
-                    tables.records.c.record_type == "hold",
+                    holds("user", [subject]),
+                    holds("session", [subject]),
+                    is_type(log_id, "hold"),
                 )
             )
         )
@@ -57,7 +54,7 @@ class SQLPayloadArchive(SQLPayloadStore):
         records = tables.records.c
         return self._indexes(
             _live(log_id).where(
-                records.record_type == bucket.record_type,
+                is_type(log_id, bucket.record_type),
                 records.time_ms >= bucket.start_ms,
                 records.time_ms < bucket.end_ms,
             )
@@ -69,14 +66,18 @@ class SQLPayloadArchive(SQLPayloadStore):
 
     def replace(self, log_id: str, payloads: tuple[SealedPayload, ...]) -> None:
         """See `PayloadArchive.replace`."""
-        columns = tables.vault_payloads.c
+        columns, records = tables.vault_payloads.c, tables.records.c
+        log_no = log_number(log_id)
         with translated("exchange payloads"), writing(self._database) as connection:
             for payload in payloads:
+                leaf = select(records.leaf_index).where(
+                    records.log_no == log_no, records.record_id == id_bytes(payload.record_id)
+                )
                 statement = (
                     update(tables.vault_payloads)
                     .where(
-                        columns.log_id == log_id,
-                        columns.record_id == payload.record_id,
+                        columns.log_no == log_no,
+                        columns.leaf_index == leaf.scalar_subquery(),
                         columns.field == payload.field,
                     )
                     .values(subject=payload.subject, ciphertext=payload.ciphertext)
@@ -89,11 +90,14 @@ class SQLPayloadArchive(SQLPayloadStore):
         return sum(self._shred(log_id, chunk) for chunk in _chunks(indexes))
 
     def _shred(self, log_id: str, indexes: list[int]) -> int:
-        records, columns = tables.records.c, tables.vault_payloads.c
-        named = select(records.record_id).where(records.log_id == log_id, records.leaf_index.in_(indexes))
+        columns = tables.vault_payloads.c
         statement = (
             update(tables.vault_payloads)
-            .where(columns.log_id == log_id, columns.record_id.in_(named), func.length(columns.ciphertext) > 0)
+            .where(
+                columns.log_no == log_number(log_id),
+                columns.leaf_index.in_(indexes),
+                func.length(columns.ciphertext) > 0,
+            )
             .values(ciphertext=b"")
         )
         with translated("empty payloads"), writing(self._database) as connection:
@@ -109,7 +113,7 @@ def _live(log_id: str) -> Select[int]:
     """Return a query of the leaves that have payloads which were not emptied."""
     records, payloads = tables.records, tables.vault_payloads
     joined = records.join(
-        payloads, and_(payloads.c.log_id == records.c.log_id, payloads.c.record_id == records.c.record_id)
+        payloads, and_(payloads.c.log_no == records.c.log_no, payloads.c.leaf_index == records.c.leaf_index)
     )
     query = select(records.c.leaf_index).select_from(joined)
-    return query.where(records.c.log_id == log_id, func.length(payloads.c.ciphertext) > 0)
+    return query.where(records.c.log_no == log_number(log_id), func.length(payloads.c.ciphertext) > 0)

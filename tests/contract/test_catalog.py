@@ -373,7 +373,7 @@ def test_rules_come_in_the_order_of_the_projection_whatever_the_database_collate
 def test_a_database_that_fails_is_a_storage_error(empty):
     catalog = SQLCatalog(empty.ledger.engine)
     with empty.ledger.engine.begin() as connection:
-        for name in ("decision_rules", "outcomes", "decisions", "records"):
+        for name in reversed(PROJECTED_TABLES):
             connection.exec_driver_sql(f"DROP TABLE {name}")
     for call in (
         lambda: catalog.index_of(LOG_ID, "x"),

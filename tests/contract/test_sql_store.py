@@ -15,6 +15,7 @@ from ledger.database import open_engine, writing
 from ledger.errors import ConfigError, ConflictError, NotFoundError, StorageError, UnknownBundleError
 from ledger.stores.sql import SQLLogStore
 from ledger.stores.sql_objects import SQLBundleStore, SQLPayloadStore
+from ledger.stores.sql_rows import id_text
 from migrations.schema import upgrade
 from tests.support.ledger import LOG_ID, NOW_MS, Enforcer, pending
 from tests.support.processes import start_child, wait_for_child
@@ -120,7 +121,7 @@ def test_several_processes_append_to_one_log_without_gaps_or_duplicates(database
     engine = open_engine(database_url)
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT leaf_index, record_id FROM records ORDER BY leaf_index"))
-        assert [tuple(row) for row in rows] == given
+        assert [(index, id_text(bytes(record_id))) for index, record_id in rows] == given
     entries = SQLLogStore(engine).read_sequenced(LOG_ID, 0, len(given))
     assert all(record_id.encode() in entry for (_, record_id), entry in zip(given, entries, strict=True))
     engine.dispose()

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import text as sql
+from sqlalchemy import update
 
 from ledger.clock import SimulatedClock
 from ledger.commitments import pseudonym
@@ -25,7 +26,7 @@ from ledger.records import decode_entry
 from ledger.stores import tables
 from service.auth import Role
 from service.keyset import trust_policy
-from tests.support.ledger import LOG_ID, NOW_MS
+from tests.support.ledger import NOW_MS
 from tests.support.service import RunningService, start_service
 
 CSRF = re.compile(r'name="csrf" value="([^"]+)"')
@@ -453,20 +454,12 @@ def test_a_malformed_address_is_a_page_that_says_so(reader, query):
 
 def test_a_damaged_search_index_is_said_and_what_it_claims_is_not_shown(service, reader):
     service.enforcer().decide(agent="real-agent")
-    forged = {
-        "log_id": LOG_ID,
-        "leaf_index": 0,
-        "time_ms": 0,
-        "agent": "forged-agent",
-        "session": "5" * 32,
-        "server": "x",
-        "decision": "PERMIT",
-        "enforcement": "allow",
-        "mode": "enforce",
-        "reason": "policy",
-    }
     with writing(service.services.database) as connection:
-        connection.execute(insert(tables.decisions), forged)
+        for (name,) in connection.execute(sql("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all():
+            connection.execute(sql(f"DROP TRIGGER {name}"))
+        forged = sql("INSERT INTO names (log_no, name_no, name) VALUES (1, 900, 'forged-agent')")
+        connection.execute(forged)
+        connection.execute(update(tables.records).where(tables.records.c.leaf_index == 0).values(agent=900))
     page = reader.get("/").text
     assert "1 of the leaves that the search index named are no decisions." in page
     assert "real-agent" in page

@@ -26,6 +26,7 @@ from ledger.ports import Opening, commit
 from ledger.proof_files import parse_proof_file, verify_entry
 from ledger.records import Record, encode_record, sign_record
 from ledger.stores import tables
+from ledger.stores.sql_rows import id_bytes
 from ledger.trust import TrustPolicy
 from service.auth import Role
 from service.keyset import trust_policy
@@ -666,9 +667,11 @@ def test_where_a_bent_index_leads_nothing_is_shown_opened_or_replayed(tmp_path):
             kept = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
             for (name,) in connection.execute(text(kept)).all():
                 connection.execute(text(f"DROP TRIGGER {name}"))
-            connection.execute(update(tables.records).where(columns.record_id == second).values(record_id=MISSING))
-            connection.execute(update(tables.records).where(columns.leaf_index == leaf).values(record_id=second))
-            connection.execute(update(tables.outcomes).values(decision_id=MISSING))
+            missing, there = id_bytes(MISSING), id_bytes(second)
+            connection.execute(update(tables.records).where(columns.record_id == there).values(record_id=missing))
+            connection.execute(update(tables.records).where(columns.leaf_index == leaf).values(record_id=there))
+            is_outcome = columns.decision_id.is_not(None)
+            connection.execute(update(tables.records).where(is_outcome).values(decision_id=missing))
         with service.client(Role.ADMIN) as admin:
             assert admin.get(f"/v1/decisions/{second}").status_code == 404
             assert open_(admin, second).status_code == 404

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, insert, select, text
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 
-from ledger.database import insert_if_absent, insert_many, open_engine, translated, writing
+from ledger.database import insert_if_absent, insert_rows, open_engine, translated, writing
 from ledger.errors import ConfigError, StorageError
 
 NUMBERS = Table("numbers", MetaData(), Column("n", Integer, primary_key=True), Column("twice", Integer))
@@ -118,24 +118,25 @@ def test_a_row_is_inserted_once(engine):
         assert connection.scalar(select(NUMBERS.c.twice)) == 2
 
 
-def test_rows_are_inserted_whatever_the_order_of_their_columns(engine):
+def test_rows_are_inserted_in_the_order_of_the_tables_columns(engine):
     with writing(engine) as connection:
-        insert_many(connection, NUMBERS, [{"n": 1, "twice": 2}, {"twice": None, "n": 2}, {"twice": 6, "n": 3}])
+        insert_rows(connection, NUMBERS, [(1, 2), (2, None), (3, 6)])
     with engine.connect() as connection:
         assert connection.execute(select(NUMBERS)).all() == [(1, 2), (2, None), (3, 6)]
 
 
 def test_of_rows_one_of_which_collides_none_is_inserted(engine):
-    rows = [{"n": 1, "twice": 2}, {"n": 2, "twice": 4}, {"n": 1, "twice": 3}]
-    with pytest.raises(StorageError), translated("insert"), writing(engine) as connection:
-        insert_many(connection, NUMBERS, rows)
+    with pytest.raises(StorageError) as caught, translated("insert"), writing(engine) as connection:
+        insert_rows(connection, NUMBERS, [(1, 2), (2, 4), (1, 3)])
+    assert isinstance(caught.value.__cause__, IntegrityError)
     with engine.connect() as connection:
         assert connection.execute(select(NUMBERS)).all() == []
 
 
-def test_a_row_that_lacks_a_column_is_not_inserted(engine):
-    with pytest.raises(KeyError), writing(engine) as connection:
-        insert_many(connection, NUMBERS, [{"n": 1}])
+@pytest.mark.parametrize("row", [(1,), (1, 2, 3)])
+def test_a_row_with_another_number_of_columns_is_not_inserted(engine, row):
+    with pytest.raises(StorageError), translated("insert"), writing(engine) as connection:
+        insert_rows(connection, NUMBERS, [row])
 
 
 def test_database_errors_are_translated_without_their_values(engine):
