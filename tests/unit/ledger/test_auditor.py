@@ -489,9 +489,9 @@ def test_any_projected_column_that_was_changed_names_the_leaf(ledger, table, col
     changed = "zeroblob(16)" if blob else f'"{column}" + 1000'
     leaf = leaf_of(column)
     as_owner(ledger, f'UPDATE {table} SET "{column}" = {changed} WHERE leaf_index = {leaf}')
-    (finding,) = projection_findings(ledger)
-    assert (finding.leaf, finding.place) == (leaf, table)
-    assert said_as(column) in finding.reason
+    findings = projection_findings(ledger)
+    assert {(finding.leaf, finding.place) for finding in findings} == {(leaf, table)}
+    assert all(said_as(column) in finding.reason for finding in findings)
 
 
 NULLABLE = [(table, column) for table, column in PROJECTED_COLUMNS if tables.metadata.tables[table].c[column].nullable]
