@@ -38,6 +38,7 @@ class Established:
         earlier: The start checkpoint, verified.
         start: What stands before the range, proved under the start checkpoint.
         known: The auditor's own checkpoint, verified.
+        predecessor: The auditor's own checkpoint, verified, where it is of another log: perhaps the one before.
         survey: The walk over the entries, whose root is the signed one.
         pack_keys: Keys that signed the pack, each introduced by the log.
         bundles: The policy bundles whose digests hold, by revision.
@@ -51,6 +52,7 @@ class Established:
     earlier: VerifiedCheckpoint | None = None
     start: StartRange | None = None
     known: VerifiedCheckpoint | None = None
+    predecessor: VerifiedCheckpoint | None = None
     survey: Survey | None = None
     pack_keys: Sequence[EnvelopeKey] | None = None
     bundles: dict[str, HeldBundle] = field(default_factory=dict)

@@ -20,9 +20,18 @@ from ledger.errors import MalformedError, RootMismatchError, TrustPolicyError, V
 from ledger.merkle import CompactRange
 from ledger.proofs import verify_consistency
 from ledger.prover import Prover
+from ledger.succession import verify_predecessor
 from ledger.trust import TrustPolicy, VerifiedCheckpoint, refuse_split_view
 
-__all__ = ["check_end", "check_known", "check_log_keys", "check_start", "compare_known", "walk_entries"]
+__all__ = [
+    "check_end",
+    "check_known",
+    "check_log_keys",
+    "check_start",
+    "check_succession",
+    "compare_known",
+    "walk_entries",
+]
 
 _MILLISECONDS: Final = 1000
 _KNOWN: Final = "the known checkpoint"
@@ -93,8 +102,10 @@ def check_known(found: Established, policy: TrustPolicy, known: bytes | None) ->
     with found.step("known checkpoint", _KNOWN):
         verified = policy.verify(known)
         if found.scope is not None and verified.checkpoint.origin != found.scope.claims.origin:
-            raise TrustPolicyError("the known checkpoint is of another log")
-        found.known = verified
+            # It may be of the log that this one succeeds; which that is, the entries say.
+            found.predecessor = verified
+        else:
+            found.known = verified
 
 
 def walk_entries(found: Established, scope: Scope) -> None:
@@ -119,6 +130,22 @@ def walk_entries(found: Established, scope: Scope) -> None:
         found.report.hold("entries", f"{survey.signatures} entries, {span}, lead to the signed root")
         found.report.hold("entries", f"{survey.signatures} records signed by enforcers that the log introduced")
         found.survey = survey
+
+
+def check_succession(found: Established) -> None:
+    """Tell which log this one succeeds, and compare a checkpoint of that one with what this one commits to."""
+    survey = found.survey
+    succession = None if survey is None else survey.keyring.succession
+    if succession is not None:
+        told = f"{succession.origin} at {succession.size} leaves, root {succession.root}"
+        found.report.hold("succession", f"this log succeeds {told}; checkpoint SHA-256 {succession.checkpoint_sha256}")
+    if found.predecessor is None:
+        return
+    with found.step("known checkpoint", _KNOWN):
+        if succession is None:
+            raise TrustPolicyError("the known checkpoint is of another log")
+        verify_predecessor(succession, found.predecessor)
+        found.report.hold("succession", "the known checkpoint is of the tree that this log commits to")
 
 
 def check_log_keys(found: Established, policy: TrustPolicy, known: bytes | None) -> None:

@@ -8,7 +8,8 @@ Reads the file that it is given and the catalogues that ship with the program; n
 3. *checkpoints*: end (and start) are signed as the policy demands, with both algorithms;
 4. *entries*: every entry of the range is hashed again; the root is the signed one; every record is signed by an
    enforcer whose key the log introduced; the log's keys count for the size of each checkpoint by its own key records;
-5. *known checkpoint*: one that the auditor kept is of the same log, and consistent;
+5. *known checkpoint*: one that the auditor kept is of the same log, and consistent; or of the log that this one
+   succeeds, and of the tree that it commits to;
 6. *signatures*: the manifest's envelope is signed by keys that the log introduced for packs, with both algorithms;
 7. *digests*: the manifests are those of the files that are there, and of nothing else;
 8. *proof files*: each proves its leaf under the end checkpoint, and each leaf that should have one has it;
@@ -95,6 +96,7 @@ def _verify(
         log_checks.check_start(found, policy, scope)
         log_checks.check_known(found, policy, known)
         log_checks.walk_entries(found, scope)
+        log_checks.check_succession(found)
         log_checks.check_log_keys(found, policy, known)
         log_checks.compare_known(found, log, known)
     else:

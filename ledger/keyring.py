@@ -24,7 +24,7 @@ from array import array
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ledger.bodies import KeyEvent
+from ledger.bodies import KeyEvent, Succession
 from ledger.envelopes import EnvelopeKey
 from ledger.errors import MalformedError, SignatureInvalidError, TrustPolicyError, VerificationError
 from ledger.notes import KeyId, decode_base64
@@ -91,6 +91,7 @@ class Keyring:
         keys: Every key introduced, in order.
         log_validity: Tree sizes for which log keys count, by key id, where key records limit them.
         compromises: Every compromise declared, in order.
+        succession: Which log this one succeeds, or None.
         taken: How many key records were taken in; whoever derived something from the keyring can see that it is old.
     """
 
@@ -98,6 +99,7 @@ class Keyring:
     keys: list[IntroducedKey] = field(default_factory=list)
     log_validity: dict[KeyId, KeyValidity] = field(default_factory=dict)
     compromises: list[Compromise] = field(default_factory=list)
+    succession: Succession | None = None
     taken: int = 0
     _enforcers: dict[str, list[IntroducedKey]] = field(default_factory=dict)
     _signed: dict[bytes, array[int]] = field(default_factory=dict)
@@ -124,6 +126,20 @@ class Keyring:
             if record.enforcer_id != self.registrar:
                 raise TrustPolicyError(f"a key record of {record.enforcer_id}, who may not introduce keys")
             self._take(leaf, body)
+        elif isinstance(body, Succession):
+            self._succeed(leaf, record.enforcer_id, body)
+
+    def _succeed(self, leaf: int, enforcer_id: str, body: Succession) -> None:
+        """Take in which log this one succeeds.
+
+        INVARIANT: only key records stand before it. So it is part of the opening, there is one at most, and nobody can
+        give a log another past once it has one of its own.
+        """
+        if enforcer_id != self.registrar:
+            raise TrustPolicyError(f"a succession told by {enforcer_id}, who does not speak for the log")
+        if leaf != self.taken:
+            raise TrustPolicyError("a succession that does not stand in the opening of its log")
+        self.succession = body
 
     def _begin(self, leaf: int, record: Record) -> None:
         body = record.body

@@ -54,9 +54,28 @@ class CurrentKeys:
         version = (self._keyring.taken, len(self._files))
         chosen = self._chosen
         if chosen is None or chosen[0] != version:
+            if self._is_short():
+                # Another process introduced a key whose file has come since; this happens once for each such record.
+                self._read_files()
+                version = (version[0], len(self._files))
             keyring = self._keyring if self._keyring.taken else None
             chosen = self._chosen = (version, choose_keys(self._files.values(), keyring))
         return chosen[1]
+
+    def _is_short(self) -> bool:
+        """Tell whether the log uses a key of ours that is not among those that were read."""
+        names = {(key.purpose, key.name) for key in self._files.values()}
+        held = {(key.purpose, key.key_id) for key in self._files.values()}
+        return any(
+            known.last_leaf is None
+            and (known.purpose, known.subject) in names
+            and (known.purpose, known.key_id) not in held
+            for known in self._keyring.keys
+        )
+
+    def _read_files(self) -> None:
+        with self._lock:
+            self._files = read_key_files(self._directory, self._passphrase, self._files)
 
     def service_key(self) -> nacl.signing.SigningKey:
         """Return what signs the service's next record."""
@@ -69,8 +88,7 @@ class CurrentKeys:
             ConfigError: A file cannot be used.
             MalformedError: A file is not a key file.
         """
-        with self._lock:
-            self._files = read_key_files(self._directory, self._passphrase, self._files)
+        self._read_files()
         return self.keys
 
     def held(self, key_id: str) -> SigningKey:

@@ -22,7 +22,7 @@ from ledger.anchoring import ProbedAnchor, ProbeReport
 from ledger.anchors.directory import DirectoryAnchor
 from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
 from ledger.audit_chunks import AuditSources
-from ledger.bodies import Heartbeat, KeyEvent
+from ledger.bodies import Body, Heartbeat, KeyEvent, Succession
 from ledger.catalog import Catalog
 from ledger.clock import Clock, SystemClock
 from ledger.collecting import CollectableStore, CollectingLoop, PartialCollector
@@ -72,6 +72,7 @@ from service.key_records import NO_KEYS, KeyringReader
 from service.keyset import KeySet, introductions, load_key_set
 from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_record_check
 from service.packs import PackJobs, PackStore
+from service.predecessor import load_predecessor, require_predecessor
 from service.recorder import ServiceRecorder
 from service.settings import Settings, passphrase
 from service.version import VERSION
@@ -425,9 +426,12 @@ class Services:
         await self.lifecycle.apply_beyond()
         await self.sequencer.start()
         await self.publishing.start()
+        predecessor = await asyncio.to_thread(load_predecessor, self.settings.keys_dir)
         if await asyncio.to_thread(self.sequenced_size) == 0:
-            await self._introduce()
+            await self._introduce(predecessor)
         await asyncio.to_thread(self.key_records.refresh)
+        size = await asyncio.to_thread(self.sequenced_size)
+        await asyncio.to_thread(require_predecessor, predecessor, self.reader.record, size)
         self._check_keys()
         await self.lifecycle.apply()
         self.collecting.start()
@@ -437,10 +441,11 @@ class Services:
         await self.lifecycle.start()
         await self.auditing.start()
 
-    async def _introduce(self) -> None:
+    async def _introduce(self, predecessor: Succession | None) -> None:
         """Write the first records of a log; of several processes that start at once, one does."""
+        opening: list[Body] = [*introductions(self.keys), *([] if predecessor is None else [predecessor])]
         with contextlib.suppress(StaleKeysError):
-            await self.recorder.append([Draft(body=event) for event in introductions(self.keys)], keys_leaf=NO_KEYS)
+            await self.recorder.append([Draft(body=body) for body in opening], keys_leaf=NO_KEYS)
 
     def _check_keys(self) -> None:
         """Refuse to write with keys that the log does not know: such records and packs would verify for nobody."""

@@ -1,4 +1,4 @@
-"""``tallystick keys rotate``, ``introduce``, ``retire``, ``compromise`` and ``list``: the life of a service's keys.
+"""``tallystick keys rotate``, ``introduce``, ``retire``, ``compromise``, ``succeed`` and ``list``.
 
 New key files are made here, on the service's machine; every step that counts is the service's, and a record.
 """
@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import msgspec
 
 from ledger.clock import SystemClock
 from ledger.errors import ConfigError, TallystickError
 from ledger.files import replace_durably
 from ledger.keys import generate_key, save_key, save_key_file
 from ledger.remote_keys import RemoteKey, SigningKey, encode_remote_key
+from ledger.succession import commit_to
+from ledger.trust import TrustPolicy, parse_trust_policy
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import log_id_option
 from service.cli.output import echo_json, json_option, say, table, with_exit_codes
-from service.keyset import KEY_FILES, TRUST_FILE, load_key_set, next_key_file
+from service.keyset import KEY_FILES, TRUST_FILE, load_key_set, make_key_set, next_key_file, trust_policy
+from service.predecessor import save_predecessor, with_predecessor
 from service.settings import load_settings, passphrase
 
 __all__ = ["STEPS"]
@@ -27,6 +31,7 @@ __all__ = ["STEPS"]
 _PURPOSES: Final = {"log": "log", "pack": "pack", "service": "enforcer", "pseudonym": "pseudonym"}
 """What can be replaced, as it is called here and in key files."""
 
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _key_id = click.argument("key_id", metavar="KEY_ID")
 
 
@@ -69,7 +74,11 @@ def _take_over(directory: Path, answer: dict[str, Any]) -> bool:
     path = directory / TRUST_FILE
     if not path.exists():
         return False
-    replace_durably(path, str(answer["trust_policy"]).encode())
+    told = parse_trust_policy(str(answer["trust_policy"]).encode())
+    origins = {key.name for key in told.logs}
+    # What stands there of other logs, such as the one before this, is not the service's to tell.
+    others = [key for key in parse_trust_policy(path.read_bytes()).logs if key.name not in origins]
+    replace_durably(path, TrustPolicy(logs=(*told.logs, *others)).encode().encode())
     return True
 
 
@@ -223,4 +232,63 @@ def _cells(item: dict[str, Any]) -> list[object]:
     return [item["purpose"], item["algorithm"], item["key_id"], item["state"], *shown, here]
 
 
-STEPS: Final = (rotate, introduce, retire, compromise, list_keys)
+@click.command(short_help="Open a new log in place of one whose keys are lost.")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--origin", required=True, help="The new log's name on its checkpoints; not the old one's.")
+@click.option(
+    "--service-id",
+    envvar="TALLYSTICK_SERVICE_ID",
+    default="service",
+    show_default=True,
+    help="The new service's own enforcer id.",
+)
+@click.option(
+    "--from", "checkpoint", type=_FILE, required=True, help="The old log's last checkpoint: from its anchor or log."
+)
+@click.option("--trust", type=_FILE, required=True, help="The old log's trust policy.")
+@click.option("--reason", default="key_lost", show_default=True, help="Why, as a name; it stands in the new log.")
+@click.option("--simulated", is_flag=True, help="For a demonstration: everything made with these keys says so.")
+@json_option
+@with_exit_codes
+def succeed(
+    directory: Path,
+    origin: str,
+    service_id: str,
+    checkpoint: Path,
+    trust: Path,
+    reason: str,
+    *,
+    simulated: bool,
+    as_json: bool,
+) -> None:
+    """Make keys in DIRECTORY for a log that succeeds another and commits to its last checkpoint.
+
+    The new log needs a data directory of its own. Its first records name the old log's origin, size, root and the
+    SHA-256 of that checkpoint, signed with the new keys.
+    """
+    old, data = parse_trust_policy(trust.read_bytes()), checkpoint.read_bytes()
+    succession = commit_to(data, old, reason=reason)
+    if origin == succession.origin:
+        raise ConfigError("a new log needs an origin of its own: nobody could tell its checkpoints from the old one's")
+    made = make_key_set(
+        directory,
+        origin=origin,
+        service_id=service_id,
+        created_ms=SystemClock().now_ms(),
+        passphrase=passphrase(),
+        simulated=simulated,
+    )
+    save_predecessor(directory, data, reason=reason)
+    policy = with_predecessor(trust_policy(made), old, succession.origin)
+    replace_durably(directory / TRUST_FILE, policy.encode().encode())
+    if as_json:
+        echo_json(
+            {"directory": str(directory), "succession": msgspec.to_builtins(succession), "trust": policy.encode()}
+        )
+        return
+    say(f"Keys for {origin} are in {directory}. Its first start commits to {succession.size} leaves of")
+    say(f"{succession.origin}, root {succession.root}.")
+    say(f"Auditors verify both logs with {directory / TRUST_FILE}; let them compare its fingerprints by another way.")
+
+
+STEPS: Final = (rotate, introduce, retire, compromise, succeed, list_keys)

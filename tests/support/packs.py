@@ -22,7 +22,17 @@ from evidence.container import digest_content, read_container, write_container
 from evidence.entry_files import EntryFileWriter
 from evidence.scope import parse_scope
 from evidence.summary import PackSummary
-from ledger.bodies import AccessEvent, Body, BundleEvent, BundleReference, Decision, Heartbeat, KeyEvent, Outcome
+from ledger.bodies import (
+    AccessEvent,
+    Body,
+    BundleEvent,
+    BundleReference,
+    Decision,
+    Heartbeat,
+    KeyEvent,
+    Outcome,
+    Succession,
+)
 from ledger.checkpoints import Checkpoint
 from ledger.clock import SimulatedClock
 from ledger.envelopes import ED25519, MLDSA44, EnvelopeSigner, seal_envelope
@@ -221,13 +231,19 @@ class PackLog:
         self.entries.append(encode_record(record))
         return len(self.entries) - 1
 
-    def begin(self) -> None:
-        """Write what every log begins with: keys, a bundle published and activated, signs of life."""
+    def begin(self, succession: Succession | None = None) -> None:
+        """Write what every log begins with: keys, a bundle published and activated, signs of life.
+
+        Args:
+            succession: Which log this one succeeds, if it does.
+        """
         at_ms = FROM_MS - 60_000
         self.add(self.service, self.service.introduction(), at_ms=at_ms)
         for signer in self.pack_signers:
             self.add(self.service, self._pack_key(signer))
         self.add(self.service, self.service.introduction(self.gateway))
+        if succession is not None:
+            self.add(self.service, succession)
         self.add(self.service, self.service.heartbeat())
         self.publish_bundle(self.bundle)
         self.add(self.gateway, Heartbeat(kind="start", version="0.1.0", spool_depth=0), at_ms=at_ms + 1000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ledger.bodies import KeyEvent
+from ledger.bodies import KeyEvent, Succession
 from ledger.envelopes import ED25519, MLDSA44, EnvelopeKey
 from ledger.errors import MalformedError, SignatureInvalidError, TrustPolicyError
 from ledger.keyring import Keyring
@@ -443,3 +443,41 @@ def test_a_symmetric_key_is_introduced_without_a_public_part(service):
     body = KeyEvent(action="created", purpose="vault", algorithm="xchacha20-poly1305", subject="vault", key_id="v")
     keyring = feed(introduce(service), service.record(body))
     assert keyring.keys[-1].public_key == b""
+
+
+# --- succession ------------------------------------------------------------------------------------------------------
+
+SUCCESSION = Succession(origin="log.example/old", size=7, root="a" * 64, checkpoint_sha256="b" * 64, reason="key_lost")
+
+
+def test_a_succession_in_the_opening_is_taken() -> None:
+    service, ring = Enforcer(), Keyring()
+    ring.check(0, service.record(service.introduction()))
+    ring.check(1, service.record(SUCCESSION))
+    assert ring.succession == SUCCESSION
+
+
+def test_a_succession_behind_any_other_record_is_refused() -> None:
+    service, ring = Enforcer(), Keyring()
+    ring.check(0, service.record(service.introduction()))
+    ring.check(1, service.record(service.heartbeat()))
+    with pytest.raises(TrustPolicyError, match="does not stand in the opening"):
+        ring.check(2, service.record(SUCCESSION))
+    assert ring.succession is None
+
+
+def test_a_second_succession_is_refused() -> None:
+    service, ring = Enforcer(), Keyring()
+    ring.check(0, service.record(service.introduction()))
+    ring.check(1, service.record(SUCCESSION))
+    with pytest.raises(TrustPolicyError, match="does not stand in the opening"):
+        ring.check(2, service.record(SUCCESSION))
+
+
+def test_a_succession_by_an_enforcer_is_refused() -> None:
+    service, ring, mallory = Enforcer(), Keyring(), Enforcer("mallory", seed=9)
+    ring.check(0, service.record(service.introduction()))
+    ring.check(1, service.record(service.introduction(mallory)))
+    with pytest.raises(TrustPolicyError, match="does not speak for the log"):
+        ring.check(2, mallory.record(SUCCESSION))
+    assert ring.succession is None
