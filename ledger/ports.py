@@ -39,6 +39,7 @@ __all__ = [
     "SealedPayload",
     "Signer",
     "TileStore",
+    "TimestampArchive",
     "TimestampAuthority",
     "TimestampStore",
     "Witness",
@@ -479,6 +480,19 @@ class KeptTimestamp:
     token: bytes
     time_ms: int
     kept_ms: int
+
+
+class TimestampArchive(Protocol):
+    """Where copies of timestamps go, out of the log operator's easy reach. Safe for any thread and process."""
+
+    def copy(self, log_id: str, timestamp: KeptTimestamp) -> None:
+        """Keep a copy of a token and of the bytes that it dates. Idempotent for the same bytes; durable on return.
+
+        Raises:
+            ConflictError: Another token of that size is kept.
+            AnchorError: The archive failed.
+        """
+        ...
 
 
 class TimestampAuthority(Protocol):

@@ -99,6 +99,33 @@ class Metrics:
         )
         self.audited = Gauge("tallystick_audited_size", "Tree size that was audited last", registry=self.registry)
         self.audit_findings = Gauge("tallystick_audit_findings", "What the last audit found", registry=self.registry)
+        self.witnessed = Gauge(
+            "tallystick_witnessed_size",
+            "Tree size of the newest checkpoint that the quorum cosigned",
+            registry=self.registry,
+        )
+        self.witness_up = Gauge(
+            "tallystick_witness_up",
+            "1 if the witness cosigned what was offered last",
+            ["witness"],
+            registry=self.registry,
+        )
+        self.timestamped = Gauge(
+            "tallystick_timestamped_size", "Tree size of the newest trusted timestamp", registry=self.registry
+        )
+        self.timestamp_age = Gauge(
+            "tallystick_timestamp_age_seconds",
+            "Age of the newest trusted timestamp by our clock",
+            registry=self.registry,
+        )
+        self.timestamp_skew = Gauge(
+            "tallystick_timestamp_skew_seconds",
+            "The authority's clock less ours, at that token",
+            registry=self.registry,
+        )
+        self.timestamp_ok = Gauge(
+            "tallystick_timestamp_up", "1 if the authority's last answer was a valid token", registry=self.registry
+        )
         self.waiting = Gauge("tallystick_waiting_records", "Records that wait to be sequenced", registry=self.registry)
 
     def render(self, services: Services) -> bytes:
@@ -122,12 +149,27 @@ class Metrics:
             for attempt in report.attempts:
                 self.anchor_refuses.labels(attempt.name).set(attempt.held)
         self.collecting_ok.set(0 if services.collecting.failure else 1)
+        self._refresh_outsiders(services)
         self.waiting.set(services.sequencer.waiting_records)
         audited = services.auditing.status
         age = math.inf if audited.clean_ms is None else (services.clock.now_ms() - audited.clean_ms) / 1000
         self.audit_age.set(max(0.0, age))
         self.audited.set(audited.size)
         self.audit_findings.set(audited.findings)
+
+    def _refresh_outsiders(self, services: Services) -> None:
+        """Bring the gauges up to date that tell of witnesses and of trusted time; without them they stay at 0."""
+        if (witnesses := services.publishing.witness_status) is not None:
+            self.witnessed.set(witnesses.witnessed_size)
+            for name in (*witnesses.by, *witnesses.failures):
+                self.witness_up.labels(name).set(name in witnesses.by)
+        if services.timestamping is not None:
+            status = services.timestamping.status
+            self.timestamp_ok.set(0 if status.failure else 1)
+            if status.newest is not None:
+                self.timestamped.set(status.newest.size)
+                self.timestamp_age.set(max(0.0, (services.clock.now_ms() - status.newest.time_ms) / 1000))
+                self.timestamp_skew.set(status.skew_ms / 1000)
 
 
 class _Labelled(Collector):
@@ -175,6 +217,8 @@ def readiness(services: Services) -> list[Check]:
         _anchor(services),
         _collecting(services),
         _audit(services),
+        *_witnesses(services),
+        *_timestamps(services),
     ]
 
 
@@ -271,3 +315,31 @@ def _audit(services: Services) -> Check:
     age = max(0.0, (services.clock.now_ms() - status.clean_ms) / 1000)
     late = age > _LATE_AUDIT_FACTOR * auditing.interval_seconds
     return Check(name="audit", ok=not late, vital=False, detail=f"clean at {status.size} leaves, {age:.0f} s ago")
+
+
+def _witnesses(services: Services) -> list[Check]:
+    """Say how witnessing stands, if there is a witness policy; witnesses are named, as the checkpoint names them."""
+    status = services.publishing.witness_status
+    if status is None:
+        return []
+    published = services.publishing.published
+    if status.quorum_met and (published is None or published.head.size <= status.size):
+        told = f"size {status.size}, cosigned by {', '.join(status.by) or 'nobody yet'}"
+        return [Check(name="witnesses", ok=True, vital=False, detail=told)]
+    told = "; ".join(status.failures.values()) or "no answer yet"
+    detail = f"size {status.size} lacks the quorum, {status.witnessed_size} had it: {told}"
+    return [Check(name="witnesses", ok=False, vital=False, detail=detail)]
+
+
+def _timestamps(services: Services) -> list[Check]:
+    """Say how trusted time stands, if there is an authority."""
+    if services.timestamping is None:
+        return []
+    status = services.timestamping.status
+    if status.newest is None:
+        told = status.failure or "nothing has been dated"
+        return [Check(name="timestamps", ok=False, vital=False, detail=told)]
+    age = max(0.0, (services.clock.now_ms() - status.newest.time_ms) / 1000)
+    detail = f"size {status.newest.size}, {age:.0f} s old"
+    failed = "" if status.failure is None else f": {status.failure}"
+    return [Check(name="timestamps", ok=status.failure is None, vital=False, detail=detail + failed)]

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -27,6 +27,7 @@ from ledger.database import translated, writing
 from ledger.errors import AnchorError, EvidenceError, LedgerError, NotFoundError, OverloadedError, TallystickError
 from ledger.publisher import Published
 from ledger.records import Record, new_record_id
+from ledger.trust import TrustPolicy
 from policies.bundles import Bundle, parse_archive
 from reports.render import render_pdf
 from service import tables
@@ -343,7 +344,7 @@ class PackJobs:
         sources = PackSources(
             prover=services.prover,
             checkpoint=published.checkpoint,
-            trust=trust_policy(services.keys),
+            trust=_trust(services),
             anchors=await asyncio.to_thread(_anchored, services, published),
             bundle=_bundles(services),
             open_request=_requests(services),
@@ -377,6 +378,12 @@ def _check_zone(name: str) -> None:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # OSError: the name of a folder of zones
         raise EvidenceError("the zone of the report's times is not an IANA zone") from error
+
+
+def _trust(services: Services) -> TrustPolicy:
+    """Return the policy that goes into a pack: our keys, and our witnesses, of whom it demands nothing."""
+    witnesses = {} if services.witness_policy is None else services.witness_policy.witnesses
+    return replace(trust_policy(services.keys), witnesses=witnesses)
 
 
 def _anchored(services: Services, published: Published) -> tuple[AnchoredCopy, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -58,6 +58,13 @@ class Settings(BaseSettings):
         tiles_credentials: For S3: as for the anchor, and not the same.
         retention: File with the retention policy; without it everything is kept for ever.
         expiry_interval_seconds: How often payloads are looked for that are past their time.
+        witness_policy: C2SP tlog-policy file with the witnesses that are asked, and the quorum; none by default.
+        witness_mode: Without the quorum, ``open`` shows a checkpoint all the same, ``closed`` shows nothing new.
+        witness_timeout_seconds: Longest wait for one witness.
+        tsa_url: RFC 3161 time-stamping authority; none by default.
+        tsa_certificates: PEM file of its root certificates.
+        tsa_policy: Policy that its tokens must be made under, dotted; any by default.
+        tsa_interval_seconds: At most one token in this time.
         log_id: The log that this service writes.
         tenant: Whose it is.
         origin: The log's name on its checkpoints.
@@ -98,6 +105,13 @@ class Settings(BaseSettings):
     tiles_credentials: Annotated[str, Field(pattern=_CREDENTIALS)] = ""
     retention: Path | None = None
     expiry_interval_seconds: Annotated[float, Field(ge=1, le=86_400)] = 3600.0
+    witness_policy: Path | None = None
+    witness_mode: Literal["open", "closed"] = "open"
+    witness_timeout_seconds: Annotated[float, Field(ge=0.1, le=60)] = 3.0
+    tsa_url: str = ""
+    tsa_certificates: Path | None = None
+    tsa_policy: Annotated[str, Field(pattern=r"^([0-2](\.(0|[1-9][0-9]*))+)?$")] = ""
+    tsa_interval_seconds: Annotated[float, Field(ge=1, le=7 * 86_400)] = 3600.0
     log_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "main"
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "main"
     origin: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@-]{0,121}$")] = "tallystick.invalid/main"

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import structlog
 from sqlalchemy import Engine
@@ -20,7 +21,9 @@ from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
 from ledger.anchoring import ProbedAnchor, ProbeReport
 from ledger.anchors.directory import DirectoryAnchor
+from ledger.anchors.rfc3161 import HTTPTimestampAuthority
 from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
+from ledger.anchors.timestamp_copies import DirectoryTimestampCopies, S3TimestampCopies
 from ledger.audit_chunks import AuditSources
 from ledger.bodies import Body, Heartbeat, KeyEvent, Succession
 from ledger.catalog import Catalog
@@ -29,24 +32,33 @@ from ledger.collecting import CollectableStore, CollectingLoop, PartialCollector
 from ledger.commitments import pseudonym
 from ledger.database import open_engine
 from ledger.erasure import ErasureKeeper
-from ledger.errors import AnchorError, ConfigError, LedgerError, NotFoundError, StaleKeysError, StorageError
+from ledger.errors import (
+    AnchorError,
+    ConfigError,
+    LedgerError,
+    MalformedError,
+    NotFoundError,
+    StaleKeysError,
+    StorageError,
+)
 from ledger.expiry import Expirer
 from ledger.integrator import Integrator
 from ledger.keyring import Keyring
 from ledger.keys import load_key
 from ledger.log_keys import LogKeys
-from ledger.ports import Anchor, Draft, Signer, TileStore
+from ledger.ports import Anchor, Draft, Signer, TileStore, TimestampArchive
 from ledger.prover import Prover
-from ledger.publisher import Publisher
+from ledger.publisher import Published, Publisher
 from ledger.publishing import PublishingLoop
 from ledger.publishing_turns import LEASE_SECONDS, PUBLISHER_LEASE
 from ledger.reader import EntryReader
 from ledger.records import Record
 from ledger.remote_keys import RemoteKey, SigningKey
-from ledger.s3 import open_bucket
+from ledger.s3 import S3Bucket, open_bucket
 from ledger.sequencer import Sequencer
 from ledger.signers import aws_kms
 from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
+from ledger.stores.cosignatures import SQLCosignatures
 from ledger.stores.directory import DirectoryTileStore
 from ledger.stores.s3 import S3TileStore
 from ledger.stores.sql import SQLLogStore
@@ -55,7 +67,13 @@ from ledger.stores.sql_leases import SQLLease
 from ledger.stores.sql_objects import SQLBundleStore, SQLPayloadStore
 from ledger.stores.sql_payloads import SQLPayloadArchive
 from ledger.stores.subject_keys import DirectorySubjectKeys
+from ledger.stores.timestamps import SQLTimestamps
+from ledger.timestamping import Timestamping, TimestampingLoop
+from ledger.timestamps import TimestampTrust, parse_roots
+from ledger.trust import TrustPolicy, parse_trust_policy
 from ledger.vault import Vault
+from ledger.witnesses.client import HTTPWitness
+from ledger.witnessing import Witnessing, WitnessMode
 from migrations.schema import require_current, upgrade
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator
@@ -99,6 +117,7 @@ __all__ = [
 ]
 
 _log = structlog.get_logger()
+_TSA_TIMEOUT_SECONDS: Final = 20.0
 
 
 def _in_bucket(place: str) -> tuple[str, str]:
@@ -116,6 +135,12 @@ def make_anchor(settings: Settings, clock: Clock) -> DirectoryAnchor | S3ObjectL
     kind, _, place = settings.effective_anchor.partition(":")
     if kind == "directory":
         return DirectoryAnchor(Path(place))
+    bucket, prefix, retention_days = _anchor_bucket(settings, place)
+    return S3ObjectLockAnchor(bucket, prefix, retention_days=retention_days, clock=clock)
+
+
+def _anchor_bucket(settings: Settings, place: str) -> tuple[S3Bucket, str, int]:
+    """Return the anchor's bucket, prefix and days of retention."""
     if settings.anchor_retention_days is None:
         raise ConfigError("TALLYSTICK_ANCHOR_RETENTION_DAYS: say for how long checkpoints are to be locked")
     name, prefix = _in_bucket(place)
@@ -126,7 +151,7 @@ def make_anchor(settings: Settings, clock: Clock) -> DirectoryAnchor | S3ObjectL
         endpoint=settings.anchor_endpoint,
         credentials=settings.anchor_credentials,
     )
-    return S3ObjectLockAnchor(bucket, prefix, retention_days=settings.anchor_retention_days, clock=clock)
+    return bucket, prefix, settings.anchor_retention_days
 
 
 def _probed(anchor: DirectoryAnchor | S3ObjectLockAnchor, settings: Settings) -> DirectoryAnchor | ProbedAnchor:
@@ -367,6 +392,8 @@ class Services:
     sequencer: Sequencer
     publishing: PublishingLoop
     collecting: CollectingLoop
+    timestamping: TimestampingLoop | None
+    witness_policy: TrustPolicy | None
     anchor: Anchor
     vault: Vault
     keyring: Keyring
@@ -435,6 +462,8 @@ class Services:
         self._check_keys()
         await self.lifecycle.apply()
         self.collecting.start()
+        if self.timestamping is not None:
+            self.timestamping.start()
         await self.packs.start(self)
         await self._beat("start")
         self._tasks.append(asyncio.create_task(self._heartbeats(), name="heartbeats"))
@@ -469,6 +498,8 @@ class Services:
     async def _let_go(self) -> None:
         await self.sequencer.stop()
         await self.collecting.stop()
+        if self.timestamping is not None:
+            await self.timestamping.stop()
         await self.publishing.stop()
         if self.owns_shared:
             await asyncio.to_thread(self.shared.close)
@@ -586,6 +617,97 @@ def fetch_public_key(uri: str) -> tuple[str, bytes]:
     return aws_kms.fetch_public_key(uri)
 
 
+def _read_file(path: Path, name: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"TALLYSTICK_{name}: the file cannot be read: {error.strerror}") from error
+
+
+def _read_witness_policy(settings: Settings, current: CurrentKeys) -> TrustPolicy | None:
+    """Return the witness policy that the settings name.
+
+    Raises:
+        ConfigError: It cannot be read, has no quorum, or names a key of the log as a witness's.
+    """
+    if settings.witness_policy is None:
+        return None
+    try:
+        policy = parse_trust_policy(_read_file(settings.witness_policy, "WITNESS_POLICY"))
+    except MalformedError as error:
+        raise ConfigError(f"TALLYSTICK_WITNESS_POLICY: {error}") from error
+    if policy.quorum is None:
+        raise ConfigError("TALLYSTICK_WITNESS_POLICY: a policy without a quorum asks no witness for anything")
+    own = {key.public_key for key in current.keys.of("log")}
+    if any(witness.key.public_key in own for witness in policy.witnesses.values()):
+        raise ConfigError("TALLYSTICK_WITNESS_POLICY: a key of the log itself is listed as a witness's")
+    return policy
+
+
+def _make_witnessing(
+    settings: Settings, policy: TrustPolicy | None, database: Engine, prover: Prover, clock: Clock
+) -> Witnessing | None:
+    """Return who has checkpoints cosigned, or None without a witness policy.
+
+    Raises:
+        ConfigError: A witness has no URL, or one that cannot be used.
+    """
+    if policy is None:
+        return None
+    return Witnessing(
+        settings.log_id,
+        policy=policy,
+        witnesses=[
+            HTTPWitness(witness, timeout_seconds=settings.witness_timeout_seconds)
+            for witness in policy.witnesses.values()
+        ],
+        mode=WitnessMode(settings.witness_mode),
+        store=SQLCosignatures(database),
+        prover=prover,
+        clock=clock,
+    )
+
+
+def _make_timestamping(
+    settings: Settings, database: Engine, published: Callable[[], Published | None], clock: Clock
+) -> TimestampingLoop | None:
+    """Return who has checkpoints dated, or None without an authority.
+
+    Raises:
+        ConfigError: The authority or its certificates cannot be used.
+    """
+    if not settings.tsa_url:
+        return None
+    if settings.tsa_certificates is None:
+        raise ConfigError("TALLYSTICK_TSA_CERTIFICATES: say which root certificates a token must lead to")
+    try:
+        roots = parse_roots(_read_file(settings.tsa_certificates, "TSA_CERTIFICATES"))
+    except MalformedError as error:
+        raise ConfigError(f"TALLYSTICK_TSA_CERTIFICATES: {error}") from error
+    timestamping = Timestamping(
+        settings.log_id,
+        authority=HTTPTimestampAuthority(
+            settings.tsa_url,
+            TimestampTrust(roots=roots, policy=settings.tsa_policy or None),
+            clock=clock,
+            timeout_seconds=_TSA_TIMEOUT_SECONDS,
+        ),
+        store=SQLTimestamps(database),
+        archive=_make_timestamp_archive(settings, clock),
+        clock=clock,
+        interval_seconds=settings.tsa_interval_seconds,
+    )
+    return TimestampingLoop(timestamping, published, interval_seconds=settings.tsa_interval_seconds)
+
+
+def _make_timestamp_archive(settings: Settings, clock: Clock) -> TimestampArchive:
+    kind, _, place = settings.effective_anchor.partition(":")
+    if kind == "directory":
+        return DirectoryTimestampCopies(Path(place))
+    bucket, prefix, retention_days = _anchor_bucket(settings, place)
+    return S3TimestampCopies(bucket, prefix, retention_days=retention_days, clock=clock)
+
+
 def _assemble(
     settings: Settings,
     identity: LogIdentity,
@@ -601,6 +723,8 @@ def _assemble(
     catalog = SQLCatalog(database)
     reader = EntryReader(store, tiles, log_id)
     anchor = _probed(make_anchor(settings, clock), settings)
+    prover = Prover(tiles, log_id)
+    witness_policy = _read_witness_policy(settings, current)
     publisher = Publisher(
         log_id=log_id,
         origin=settings.origin,
@@ -616,10 +740,12 @@ def _assemble(
         ),
         anchor=anchor,
         clock=clock,
+        witnessing=_make_witnessing(settings, witness_policy, database, prover, clock),
     )
     lease = SQLLease(database, log_id, PUBLISHER_LEASE, holder=secrets.token_hex(16), seconds=LEASE_SECONDS)
     publishing = PublishingLoop(publisher, interval_seconds=settings.checkpoint_interval_seconds, lease=lease)
     metrics = Metrics()
+    timestamping = _make_timestamping(settings, database, lambda: publishing.published, clock)
     collecting = CollectingLoop(
         PartialCollector(log_id, tiles),
         lambda: publishing.published.head.size if publishing.published else 0,
@@ -705,10 +831,12 @@ def _assemble(
         tiles=tiles,
         catalog=catalog,
         reader=reader,
-        prover=Prover(tiles, log_id),
+        prover=prover,
         sequencer=sequencer,
         publishing=publishing,
         collecting=collecting,
+        timestamping=timestamping,
+        witness_policy=witness_policy,
         anchor=anchor,
         vault=vault,
         keyring=keyring,

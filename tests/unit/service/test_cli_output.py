@@ -13,7 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ledger import errors
-from ledger.errors import ConfigError, MalformedError, RootMismatchError, TallystickError, TrustPolicyError
+from ledger.errors import (
+    ConfigError,
+    MalformedError,
+    RootMismatchError,
+    TallystickError,
+    TrustPolicyError,
+    WitnessSizeError,
+)
 from service.cli.client import ServiceClient
 from service.cli.main import cli, main
 from service.cli.output import ExitCode, exit_code, say, table, with_exit_codes
@@ -78,7 +85,8 @@ def test_the_table_names_every_error_of_the_core():
 @pytest.mark.parametrize(("name", "status"), TABLE)
 def test_each_error_has_its_exit_status(name, status):
     kind = getattr(errors, name)
-    error = RootMismatchError("x", expected=b"", calculated=b"") if kind is RootMismatchError else kind("what is wrong")
+    more = {RootMismatchError: {"expected": b"", "calculated": b""}, WitnessSizeError: {"size": 3}}.get(kind, {})
+    error = kind("what is wrong", **more)
     assert exit_code(error) == int(status)
     result = raised(error)
     assert result.exit_code == int(status)
