@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from ledger.errors import AnchorError, ConfigError
 from ledger.ports import Anchor, AnchorReceipt
@@ -21,10 +21,12 @@ from ledger.ports import Anchor, AnchorReceipt
 __all__ = [
     "ATTEMPTS",
     "InspectableAnchor",
+    "InspectableTiles",
     "KeptCopy",
     "ProbeAttempt",
     "ProbeReport",
     "ProbedAnchor",
+    "Protection",
     "TriableAnchor",
 ]
 
@@ -83,13 +85,10 @@ class ProbeReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptCopy:
-    """What an anchor keeps under one size.
+class Protection:
+    """What keeps an object as it was written first.
 
     Attributes:
-        size: Tree size that the name says.
-        location: Where it is.
-        data: The bytes that were there first.
         mode: ``COMPLIANCE``, ``GOVERNANCE``, ``read-only`` for a file, or None if nothing protects it.
         retain_until_ms: Until when it is locked, or None.
         promised_until_ms: Until when its writer locked it, or None if nothing says.
@@ -97,14 +96,30 @@ class KeptCopy:
         hidden: A delete marker hides it.
     """
 
-    size: int
-    location: str
-    data: bytes
     mode: str | None
     retain_until_ms: int | None = None
     promised_until_ms: int | None = None
     later_versions: int = 0
     hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptCopy:
+    """What an anchor keeps under one size.
+
+    Attributes:
+        size: Tree size that the name says.
+        location: Where it is.
+        data: The bytes that were there first.
+        protection: What keeps them so.
+        previous_size: Size of the copy that its writer knew before it, -1 if it was the first, or None if nothing says.
+    """
+
+    size: int
+    location: str
+    data: bytes
+    protection: Protection
+    previous_size: int | None = None
 
 
 class InspectableAnchor(Protocol):
@@ -123,6 +138,21 @@ class InspectableAnchor(Protocol):
         ...
 
 
+@runtime_checkable
+class InspectableTiles(Protocol):
+    """A tile store whose full tiles and bundles are locked."""
+
+    def protection(self, log_id: str, path: str) -> Protection:
+        """Return what keeps a tile or bundle.
+
+        Raises:
+            NotFoundError: There is no such file.
+            StorageError: The store failed.
+        """
+        ...
+
+
+@runtime_checkable
 class TriableAnchor(Anchor, Protocol):
     """An anchor that can be tried."""
 

@@ -92,6 +92,7 @@ class S3Object:
         version: The server's name for this version; empty where a bucket keeps none.
         modified_ms: When the server took it, POSIX milliseconds.
         promised_until_ms: Until when its writer locked it, or None; as immutable as its bytes.
+        metadata: What else its writer said of it; the same.
     """
 
     data: bytes
@@ -99,6 +100,7 @@ class S3Object:
     version: str
     modified_ms: int
     promised_until_ms: int | None = None
+    metadata: Mapping[str, str]
 
 
 def _milliseconds(moment: datetime) -> int:
@@ -158,24 +160,32 @@ class S3Bucket:
 
     # --- writes ------------------------------------------------------------------------------------------------------
 
-    def _put(self, key: str, data: bytes, *, lock_until_ms: int | None, **arguments: object) -> bool:
+    def _put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        lock_until_ms: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+        **arguments: object,
+    ) -> str | None:
+        told = dict(metadata or {})
         if lock_until_ms is not None:
             until = _moment(lock_until_ms)
             # The promise stands with the bytes, where nobody can shorten it: whoever compares needs no other record.
-            arguments.update(
-                ObjectLockMode=COMPLIANCE,
-                ObjectLockRetainUntilDate=until,
-                Metadata={_PROMISE: str(_milliseconds(until))},
-            )
+            told[_PROMISE] = str(_milliseconds(until))
+            arguments.update(ObjectLockMode=COMPLIANCE, ObjectLockRetainUntilDate=until)
         with self._translated("write an object"):
             try:
-                self._client.put_object(Bucket=self.name, Key=key, Body=data, ChecksumAlgorithm="SHA256", **arguments)
+                written = self._client.put_object(
+                    Bucket=self.name, Key=key, Body=data, ChecksumAlgorithm="SHA256", Metadata=told, **arguments
+                )
             except ClientError as error:
                 # A conditional write on a key that was deleted meanwhile is told as a missing key.
                 if _code(error) in _LOST or ("IfMatch" in arguments and _code(error) in _MISSING):
-                    return False
+                    return None
                 raise
-        return True
+        return str(written.get("VersionId", ""))
 
     def create(
         self,
@@ -185,10 +195,11 @@ class S3Bucket:
         content_type: str,
         cache_control: str = "",
         lock_until_ms: int | None = None,
-    ) -> bool:
+        metadata: Mapping[str, str] | None = None,
+    ) -> str | None:
         """Write an object that was not there.
 
-        Durability: as S3 gives it when the call returns True.
+        Durability: as S3 gives it when the call returns.
 
         Args:
             key: Where.
@@ -196,10 +207,11 @@ class S3Bucket:
             content_type: For readers of the bucket.
             cache_control: For readers of the bucket.
             lock_until_ms: Lock this version in COMPLIANCE mode until then.
+            metadata: Kept with the bytes, as immutable as they are.
 
         Returns:
-            Whether it was written; False if something stands there, which may be what an earlier attempt of this very
-            call wrote: read it.
+            The version that was written, empty where a bucket keeps none; None if something stands there, which may be
+            what an earlier attempt of this very call wrote: read it.
 
         Raises:
             DependencyError: Nobody knows whether it was written.
@@ -208,6 +220,7 @@ class S3Bucket:
             key,
             data,
             lock_until_ms=lock_until_ms,
+            metadata=metadata,
             IfNoneMatch="*",
             ContentType=content_type,
             CacheControl=cache_control,
@@ -215,9 +228,8 @@ class S3Bucket:
 
     def replace(self, key: str, data: bytes, *, etag: str, content_type: str, cache_control: str = "") -> bool:
         """Write an object in the place of the one that was read with ``etag``; False if that is there no more."""
-        return self._put(
-            key, data, lock_until_ms=None, IfMatch=etag, ContentType=content_type, CacheControl=cache_control
-        )
+        written = self._put(key, data, IfMatch=etag, ContentType=content_type, CacheControl=cache_control)
+        return written is not None
 
     def lock(self, key: str, version: str, until_ms: int) -> None:
         """Lock a version in COMPLIANCE mode until then."""
@@ -287,13 +299,15 @@ class S3Bucket:
         named = answer.get("ChecksumSHA256")
         if named is not None and base64.b64decode(named) != hashlib.sha256(data).digest():
             raise self.failed("read an object: its bytes are not those that its checksum names")
-        promise = answer.get("Metadata", {}).get(_PROMISE, "")
+        metadata = answer.get("Metadata", {})
+        promise = metadata.get(_PROMISE, "")
         return S3Object(
             data=data,
             etag=answer["ETag"],
             version=answer.get("VersionId", ""),
             modified_ms=_milliseconds(answer["LastModified"]),
             promised_until_ms=int(promise) if promise.isdecimal() else None,
+            metadata=metadata,
         )
 
     def object_lock(self, key: str, version: str) -> ObjectLock | None:

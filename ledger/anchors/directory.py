@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from ledger.anchoring import KeptCopy
+from ledger.anchoring import KeptCopy, Protection
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import AnchorError, ConflictError, MalformedError, NotFoundError
 from ledger.files import create_durably, log_directory
@@ -82,7 +82,9 @@ class DirectoryAnchor:
                 mode = None if path.stat().st_mode & _WRITABLE else "read-only"
             except OSError as error:
                 raise AnchorError(f"the anchor directory failed: {error.strerror}") from error
-            yield KeptCopy(size=size, location=f"file:{path}", data=self.get(log_id, size), mode=mode)
+            yield KeptCopy(
+                size=size, location=f"file:{path}", data=self.get(log_id, size), protection=Protection(mode=mode)
+            )
 
 
 def _anchored_root(path: Path) -> RootHash:

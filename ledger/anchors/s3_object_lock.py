@@ -26,12 +26,15 @@ from ledger.clock import Clock
 from ledger.errors import AnchorError, ConfigError, ConflictError, MalformedError, NotFoundError
 from ledger.files import check_log_id
 from ledger.ports import AnchorReceipt
+from ledger.protections import protection
 from ledger.s3 import COMPLIANCE, S3Bucket, S3Object, S3Version
 
 __all__ = ["S3ObjectLockAnchor"]
 
 _CONTENT_TYPE: Final = "text/plain; charset=utf-8"
 _SIZE: Final = re.compile(r"[0-9]{20}")
+_PREVIOUS: Final = "previous-size"
+_REACH: Final = 64
 _DAY_MS: Final = 86_400_000
 
 
@@ -56,6 +59,7 @@ class S3ObjectLockAnchor:
         self._prefix = prefix
         self._retention_ms = retention_days * _DAY_MS
         self._clock = clock
+        self._newest: dict[str, int] = {}
 
     def _folder(self, log_id: str) -> str:
         return f"{self._prefix}{check_log_id(log_id)}/checkpoint/"
@@ -68,14 +72,32 @@ class S3ObjectLockAnchor:
         """See `Anchor.put`."""
         key = self._key(log_id, size)
         until = self._clock.now_ms() + self._retention_ms
+        # Each copy names the one before it, so that one that is gone is missed later.
+        told = {_PREVIOUS: str(self._previous(log_id, size))}
+        self._bucket.create(key, checkpoint, content_type=_CONTENT_TYPE, lock_until_ms=until, metadata=told)
         # Whether it was written now, by an attempt whose answer was lost, or by somebody else: what stands there tells.
-        self._bucket.create(key, checkpoint, content_type=_CONTENT_TYPE, lock_until_ms=until)
         try:
             stored = self._first(key)
         except NotFoundError as error:
             raise self._bucket.failed(f"keep the checkpoint of size {size}") from error
         self._compare(size, stored.data, checkpoint)
-        return self._receipt(key, size, stored)
+        receipt = self._receipt(key, size, stored)
+        self._newest[log_id] = max(size, self._newest.get(log_id, -1))
+        return receipt
+
+    def _previous(self, log_id: str, size: int) -> int:
+        """Return the largest size below one that is anchored, whoever anchored it, or -1."""
+        newest = self._newest.get(log_id, -1)
+        if 0 <= newest < size:
+            return max((one for one in self.sizes(log_id, above=newest) if one < size), default=newest)
+        # After a start: a log of years has millions of copies, and the one that is looked for is near the end.
+        reach = _REACH
+        while True:
+            above = max(size - 1 - reach, -1)
+            found = [one for one in self.sizes(log_id, above=above) if one < size]
+            if found or above < 0:
+                return max(found, default=-1)
+            reach *= _REACH
 
     @staticmethod
     def _compare(size: int, stored: bytes, checkpoint: bytes) -> None:
@@ -137,16 +159,12 @@ class S3ObjectLockAnchor:
             kept = [one for one in versions if not one.marker]
             key, version = kept[-1].key, kept[-1].version
             stored = self._bucket.read(key, version)
-            lock = self._bucket.object_lock(key, version)
             yield KeptCopy(
                 size=size,
                 location=self._location(key, version),
                 data=stored.data,
-                mode=lock.mode if lock else None,
-                retain_until_ms=lock.until_ms if lock else None,
-                promised_until_ms=stored.promised_until_ms,
-                later_versions=len(kept) - 1,
-                hidden=len(kept) < len(versions),
+                protection=protection(self._bucket, stored, versions),
+                previous_size=_number(stored.metadata.get(_PREVIOUS)),
             )
 
     def probe(self) -> ProbeReport:
@@ -159,3 +177,7 @@ class S3ObjectLockAnchor:
         if not self._bucket.locks()[0]:
             raise ConfigError(f"the bucket {self._bucket.name} was created without Object Lock")
         return probe_bucket(self._bucket, self._prefix, self._clock)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and re.fullmatch(r"-1|[0-9]{1,19}", text) else None

@@ -20,10 +20,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from ledger.anchoring import Protection
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.clock import Clock
 from ledger.errors import ConfigError, ConflictError, NotFoundError, StorageError
 from ledger.files import check_log_id
+from ledger.protections import protection
 from ledger.s3 import COMPLIANCE, S3Bucket, S3Object
 from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_tile_path
 
@@ -93,7 +95,10 @@ class S3TileStore:
         key = self._key(log_id, path)
         until = self._clock.now_ms() + self._retention_ms if locked else None
         for _ in range(_RACES):
-            if self._bucket.create(key, data, content_type=_TILE_TYPE, cache_control=_TILE_CACHE, lock_until_ms=until):
+            written = self._bucket.create(
+                key, data, content_type=_TILE_TYPE, cache_control=_TILE_CACHE, lock_until_ms=until
+            )
+            if written is not None:
                 return
             try:
                 present = self._bucket.read(key)
@@ -119,6 +124,12 @@ class S3TileStore:
         except NotFoundError as error:
             raise NotFoundError(f"there is no {path} of {log_id}") from error
 
+    def protection(self, log_id: str, path: str) -> Protection:
+        """See `InspectableTiles.protection`."""
+        key = self._key(log_id, path)
+        versions = [one for one in self._bucket.versions(key) if one.key == key]
+        return protection(self._bucket, self._bucket.read(key, self._bucket.first_version(key).version), versions)
+
     # --- the live checkpoint -----------------------------------------------------------------------------------------
 
     def expose(self, log_id: str, checkpoint: bytes) -> None:
@@ -129,7 +140,7 @@ class S3TileStore:
             try:
                 present = self._bucket.read(key)
             except NotFoundError:
-                if self._bucket.create(key, checkpoint, content_type=_CHECKPOINT_TYPE, cache_control=_CHECKPOINT_CACHE):
+                if self._create_checkpoint(key, checkpoint):
                     return
                 continue
             shown = parse_unverified_checkpoint(present.data).claim
@@ -148,6 +159,10 @@ class S3TileStore:
             ):
                 return
         raise StorageError(f"the tile bucket changed under {_RACES} attempts to expose a checkpoint of {log_id}")
+
+    def _create_checkpoint(self, key: str, checkpoint: bytes) -> bool:
+        written = self._bucket.create(key, checkpoint, content_type=_CHECKPOINT_TYPE, cache_control=_CHECKPOINT_CACHE)
+        return written is not None
 
     # --- collecting --------------------------------------------------------------------------------------------------
 

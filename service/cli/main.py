@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from service.cli.anchor import anchor
 from service.cli.audit import audit
 from service.cli.demo import demo
 from service.cli.erasing import erase, expire, hold
@@ -47,6 +48,7 @@ for command in (
     expire,
     verify,
     audit,
+    anchor,
     evidence,
     policy,
     gateway,

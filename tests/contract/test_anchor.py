@@ -126,8 +126,8 @@ def test_every_copy_can_be_looked_at_with_what_protects_it(anchor):
         anchor.put(LOG_ID, size, make_checkpoint(size))
     copies = list(anchor.copies(LOG_ID))
     assert [(copy.size, copy.data) for copy in copies] == [(size, make_checkpoint(size)) for size in (9, 10, 300)]
-    assert {copy.mode for copy in copies} <= {"COMPLIANCE", "read-only"}
-    assert [(copy.later_versions, copy.hidden) for copy in copies] == [(0, False)] * 3
+    assert {copy.protection.mode for copy in copies} <= {"COMPLIANCE", "read-only"}
+    assert [(copy.protection.later_versions, copy.protection.hidden) for copy in copies] == [(0, False)] * 3
     assert [copy.size for copy in anchor.copies(LOG_ID, above=9)] == [10, 300]
     assert list(anchor.copies("other")) == []
 

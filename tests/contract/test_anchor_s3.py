@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from ledger.anchor_checks import check_copies
+from ledger.anchoring import KeptCopy
 from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
 from ledger.clock import SystemClock
-from ledger.errors import AnchorError, ConfigError, ConflictError, NotFoundError, StateError
+from ledger.errors import AnchorError, ConfigError, ConflictError, NotFoundError, RollbackError, StateError
 from ledger.publisher import Publisher
-from tests.support.ledger import LOG_ID, EmbeddedLedger
+from ledger.signers.local import LocalSigner
+from ledger.stores.memory import MemoryLogStore, MemoryTileStore
+from ledger.trust import TrustPolicy
+from tests.support.checkpoints import make_checkpoint
+from tests.support.ledger import LOG_ID, EmbeddedLedger, make_key
 from tests.support.s3 import S3Server, s3_server
+from tests.support.s3_proxy import Fault, s3_proxy
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +182,155 @@ def test_a_server_that_was_never_there_could_not_say_whether_the_log_was_put_bac
     client.up = True
     publisher.load()
     assert publisher.publish() is not None
+
+
+# --- what somebody with the anchor's credentials can still do ---------------------------------------------------------
+
+
+def key_of(prefix: str, size: int) -> str:
+    return f"{prefix}{LOG_ID}/checkpoint/{size:020d}"
+
+
+def only(anchor: S3ObjectLockAnchor) -> KeptCopy:
+    (copy,) = anchor.copies(LOG_ID)
+    return copy
+
+
+def test_a_copy_that_was_hidden_is_still_listed_read_and_kept(server):
+    anchor = make_anchor(server, "hidden/")
+    receipt = anchor.put(LOG_ID, 5, make_checkpoint(5))
+    server.client().delete_object(Bucket="locked", Key=key_of("hidden/", 5))
+    assert anchor.sizes(LOG_ID) == [5]
+    assert anchor.get(LOG_ID, 5) == make_checkpoint(5)
+    assert anchor.put(LOG_ID, 5, make_checkpoint(5)) == receipt
+    with pytest.raises(ConflictError):
+        anchor.put(LOG_ID, 5, make_checkpoint(5, tree="b"))
+    assert only(anchor).protection.hidden
+
+
+def test_a_copy_that_was_written_over_is_still_the_first(server):
+    anchor = make_anchor(server, "over/")
+    receipt = anchor.put(LOG_ID, 5, make_checkpoint(5))
+    for body in (make_checkpoint(5, tree="b"), b"garbage"):
+        server.client().put_object(Bucket="locked", Key=key_of("over/", 5), Body=body)
+    assert anchor.get(LOG_ID, 5) == make_checkpoint(5)
+    assert anchor.put(LOG_ID, 5, make_checkpoint(5)) == receipt
+    copy = only(anchor)
+    assert (copy.data, copy.protection.mode) == (make_checkpoint(5), "COMPLIANCE")
+    assert copy.protection.later_versions == 2
+
+
+def test_garbage_in_the_place_of_a_copy_is_a_failing_anchor_and_not_a_second_tree(server):
+    anchor = make_anchor(server, "garbage/")
+    server.client().put_object(Bucket="locked", Key=key_of("garbage/", 5), Body=b"garbage")
+    with pytest.raises(AnchorError, match="not a checkpoint"):
+        anchor.put(LOG_ID, 5, make_checkpoint(5))
+
+
+def test_a_hidden_copy_still_stops_a_store_that_was_put_back(server, ledger):
+    anchor = make_anchor(server, "rollback/")
+    publisher: Publisher = ledger.make_publisher(anchor=anchor)
+    publisher.load()
+    ledger.decide()
+    ledger.clock.advance(1000)
+    publisher.publish()
+    publisher.anchor_newest()
+    size = publisher.published.head.size
+    server.client().delete_object(Bucket="locked", Key=key_of("rollback/", size))
+    server.client().put_object(Bucket="locked", Key=key_of("rollback/", size), Body=b"garbage")
+    earlier = MemoryLogStore(LOG_ID)
+    restored = ledger.make_publisher(anchor=anchor, store=earlier, tiles=MemoryTileStore())
+    with pytest.raises(RollbackError):
+        restored.load()
+
+
+# --- what each copy says of itself -----------------------------------------------------------------------------------
+
+
+def test_each_copy_names_its_date_and_the_one_before_it_also_after_a_restart(server):
+    for size in (5, 9, 300):
+        make_anchor(server, "chain/").put(LOG_ID, size, make_checkpoint(size))
+    anchor = make_anchor(server, "chain/")
+    for size in (70_000, 70_001):
+        anchor.put(LOG_ID, size, make_checkpoint(size))
+    copies = list(anchor.copies(LOG_ID))
+    assert [(copy.size, copy.previous_size) for copy in copies] == [
+        (5, -1),
+        (9, 5),
+        (300, 9),
+        (70_000, 300),
+        (70_001, 70_000),
+    ]
+    assert all(copy.protection.promised_until_ms == copy.protection.retain_until_ms for copy in copies)
+
+
+def test_two_processes_in_turn_name_what_the_other_anchored(server):
+    one, other = make_anchor(server, "turns/"), make_anchor(server, "turns/")
+    for anchor, size in ((one, 1), (one, 2), (other, 3), (other, 4), (one, 5)):
+        anchor.put(LOG_ID, size, make_checkpoint(size))
+    assert [copy.previous_size for copy in one.copies(LOG_ID)] == [-1, 1, 2, 3, 4]
+
+
+def test_a_bucket_that_gave_way_is_found_out_by_its_copies(tmp_path):
+    """moto lets a lock be weakened and a copy be deleted then, which no real bucket does."""
+    with s3_server(tmp_path, imitated=True) as moto:
+        moto.make_bucket("locked", locks=True)
+        anchor = make_anchor(moto, "")
+        for size in (1, 2, 3, 4):
+            anchor.put(LOG_ID, size, make_checkpoint(size))
+        versions = {copy.size: copy.location.partition("?versionId=")[2] for copy in anchor.copies(LOG_ID)}
+        soon = datetime.fromtimestamp(SystemClock().now_ms() / 1000, tz=UTC) + timedelta(hours=1)
+        for size, mode in ((1, "COMPLIANCE"), (2, "GOVERNANCE"), (3, "GOVERNANCE")):
+            moto.client().put_object_retention(
+                Bucket="locked",
+                Key=key_of("", size),
+                VersionId=versions[size],
+                Retention={"Mode": mode, "RetainUntilDate": soon},
+            )
+        moto.client().delete_object(
+            Bucket="locked", Key=key_of("", 3), VersionId=versions[3], BypassGovernanceRetention=True
+        )
+        policy = TrustPolicy(logs=(LocalSigner(make_key("log")).verifier_key,))
+        check = check_copies(anchor.copies(LOG_ID), policy, now_ms=SystemClock().now_ms())
+    assert [(drift.kind, drift.place) for drift in check.drift] == [
+        ("shortened", "checkpoint 1"),
+        ("unlocked", "checkpoint 2"),
+        ("shortened", "checkpoint 2"),
+        ("missing", "checkpoint 3"),
+    ]
+
+
+# --- a wire that breaks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.KEPT, Fault.KEPT_503])
+def test_an_anchoring_whose_answer_is_lost_is_repeated_and_kept_once(server, fault):
+    prefix = f"wire-{fault.name}/"
+    with s3_proxy(server) as (reached, wire):
+        bucket = reached.bucket("locked", AnchorError, client=reached.client(attempts=3))
+        anchor = S3ObjectLockAnchor(bucket, prefix, retention_days=2, clock=SystemClock())
+        wire.arm(fault, "PUT")
+        receipt = anchor.put(LOG_ID, 5, make_checkpoint(5))
+    assert receipt.retain_until_ms is not None
+    assert only(make_anchor(server, prefix)).protection.later_versions == 0
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET", "HEAD"])
+def test_an_anchoring_that_is_never_answered_is_no_receipt(server, method):
+    with s3_proxy(server) as (reached, wire):
+        anchor = make_anchor(reached, f"never-{method}/")
+        wire.arm(Fault.KEPT, method, times=99)
+        with pytest.raises(AnchorError):
+            anchor.put(LOG_ID, 5, make_checkpoint(5))
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.CHANGED])
+def test_a_copy_that_cannot_be_read_whole_is_an_error_and_not_another_tree(server, fault):
+    prefix = f"read-{fault.name}/"
+    make_anchor(server, prefix).put(LOG_ID, 5, make_checkpoint(5))
+    with s3_proxy(server) as (reached, wire):
+        wire.arm(fault, "GET", "versionId=", times=99)
+        anchor = make_anchor(reached, prefix)
+        for failing in (lambda: anchor.get(LOG_ID, 5), lambda: anchor.put(LOG_ID, 5, make_checkpoint(5))):
+            with pytest.raises(AnchorError, match="failed to read"):
+                failing()

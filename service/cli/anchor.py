@@ -1,0 +1,175 @@
+"""``tallystick anchor``: try what the anchor's bucket refuses, and look whether it kept what it was given."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ledger.anchor_checks import AnchorCheck, Drift, check_copies, check_protection
+from ledger.anchoring import ATTEMPTS, InspectableTiles, ProbeReport, TriableAnchor
+from ledger.clock import SystemClock
+from ledger.errors import ConfigError, MalformedError, NotFoundError
+from ledger.merkle import RootHash
+from ledger.ports import TileStore
+from ledger.proofs import TreeHead
+from ledger.prover import Prover
+from ledger.tiles import TileCoordinate, bundle_coordinates, tile_coordinates
+from ledger.trust import TrustPolicy
+from service.cli.audit import read_trust
+from service.cli.options import log_id_option
+from service.cli.output import ExitCode, counted, echo_json, json_option, say, table, with_exit_codes
+from service.settings import load_settings
+
+__all__ = ["anchor"]
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group(short_help="Try the anchor's locks, and verify what it keeps.")
+def anchor() -> None:
+    """The anchor: independent, locked copies of the log's checkpoints."""
+
+
+@anchor.command()
+@log_id_option
+@json_option
+@with_exit_codes
+def probe(log_id: str | None, *, as_json: bool) -> None:
+    """Try everything that could undo a lock, on an object made for it.
+
+    With the credentials that the settings name. Exit status 1 if the bucket gave way to something, whether that was
+    accepted or not.
+    """
+    from service.wiring import make_anchor
+
+    settings = load_settings(log_id=log_id)
+    kept = make_anchor(settings, SystemClock())
+    if not isinstance(kept, TriableAnchor):
+        raise ConfigError("the anchor is a directory: it locks nothing, so there is nothing to try")
+    report = kept.probe()
+    if as_json:
+        echo_json({**asdict(report), "weaknesses": report.weaknesses, "accepted": settings.accepted_weaknesses})
+    else:
+        _tell_probe(report, settings.accepted_weaknesses)
+    if report.weaknesses:
+        sys.exit(ExitCode.FAILED)
+
+
+def _tell_probe(report: ProbeReport, accepted: tuple[str, ...]) -> None:
+    say(f"{report.place}: tried on an object with a lock of {report.lock_seconds} s")
+    rows = [
+        (attempt.name, "held" if attempt.held else "GAVE WAY", attempt.answer, ATTEMPTS[attempt.name])
+        for attempt in report.attempts
+    ]
+    table(("attempt", "result", "answer", "what was tried"), rows)
+    if report.skew_ms is not None:
+        say(f"the server's clock is {report.skew_ms / 1000:+.1f} s from this machine's")
+    weak = [name for name in report.weaknesses if name not in accepted]
+    if weak:
+        say(f"the service will not start with this bucket, unless TALLYSTICK_ANCHOR_ACCEPT={','.join(weak)}")
+
+
+@anchor.command("verify")
+@click.option("--above", type=click.IntRange(min=-1), default=-1, help="Only checkpoints of larger trees than this.")
+@click.option("--trust", type=_FILE, help="Trust policy; without it, the one beside the installation's keys.")
+@click.option(
+    "--tiles",
+    "wanted",
+    default="0",
+    metavar="N|all",
+    help="Full tiles and bundles in S3 whose locks to look at as well.",
+)
+@log_id_option
+@json_option
+@with_exit_codes
+def verify_anchor(above: int, trust: Path | None, wanted: str, log_id: str | None, *, as_json: bool) -> None:
+    """Re-read every anchored checkpoint: bytes, signatures, root, lock, date, versions.
+
+    Exit status 1 if anything is not as it was made, 4 if the anchor cannot be read or keeps nothing.
+    """
+    from service.wiring import make_anchor, make_tiles
+
+    if wanted != "all" and not wanted.isdecimal():
+        raise click.UsageError("--tiles is a number, or all.")
+    settings, clock = load_settings(log_id=log_id), SystemClock()
+    policy = read_trust(trust or settings.keys_dir / "trust.policy")
+    kept, tiles = make_anchor(settings, clock), make_tiles(settings, clock)
+    head = _published(tiles, settings.log_id, policy)
+    check = check_copies(
+        kept.copies(settings.log_id, above=above),
+        policy,
+        now_ms=clock.now_ms(),
+        above=above,
+        root_at=_roots(tiles, settings.log_id, head),
+    )
+    looked = 0
+    if wanted != "0":
+        if not isinstance(tiles, InspectableTiles) or not settings.tiles_retention_days:
+            raise ConfigError("--tiles: full tiles are not locked in this installation")
+        for drift in _tile_drift(tiles, settings.log_id, head, wanted):
+            looked += 1
+            check.drift += drift
+    lag = (head.size if head else 0) - (check.newest if check.newest is not None else max(above, 0))
+    if as_json:
+        echo_json({**asdict(check), "tiles": looked, "published": head.size if head else None, "lag": lag})
+    else:
+        _tell_check(check, looked, lag, own_trust=trust is None)
+    if check.drift:
+        sys.exit(ExitCode.FAILED)
+    if not check.copies and above < 0:
+        sys.exit(ExitCode.UNCHECKED)
+
+
+def _published(tiles: TileStore, log_id: str, policy: TrustPolicy) -> TreeHead | None:
+    try:
+        return policy.verify(Prover(tiles, log_id).checkpoint()).head
+    except NotFoundError:
+        return None
+
+
+def _roots(tiles: TileStore, log_id: str, head: TreeHead | None) -> Callable[[int], RootHash]:
+    prover = Prover(tiles, log_id)
+    shown = head.size if head else 0
+
+    def root_at(size: int) -> RootHash:
+        if size > shown:
+            raise MalformedError(f"it shows {shown} leaves")
+        return prover.compact_range(size, tree_size=shown).root() if size else prover.compact_range(0).root()
+
+    return root_at
+
+
+def _tile_drift(tiles: InspectableTiles, log_id: str, head: TreeHead | None, wanted: str) -> Iterator[list[Drift]]:
+    for coordinate in _chosen(head.size if head else 0, wanted):
+        try:
+            kept = tiles.protection(log_id, coordinate.path)
+        except NotFoundError as error:
+            yield [Drift(kind="missing", place=coordinate.path, reason=str(error))]
+        else:
+            yield check_protection(kept, coordinate.path)
+
+
+def _chosen(size: int, wanted: str) -> list[TileCoordinate]:
+    every = [one for one in (*tile_coordinates(size), *bundle_coordinates(size)) if one.full]
+    if wanted == "all" or int(wanted) >= len(every):
+        return every
+    return sorted(secrets.SystemRandom().sample(every, int(wanted)))
+
+
+def _tell_check(check: AnchorCheck, tiles: int, lag: int, *, own_trust: bool) -> None:
+    newest = "none" if check.newest is None else f"newest {check.newest}"
+    say(f"anchor: {counted(check.copies, 'copies')}, {newest}; not anchored yet: {counted(lag, 'records')}")
+    if tiles:
+        say(f"  checked: {counted(tiles, 'locks')} of full tiles and bundles")
+    if own_trust:
+        say("  trust: the policy beside this installation's own keys; an auditor brings his own with --trust")
+    for notice in check.notices:
+        say(f"  note: {notice}")
+    for drift in check.drift:
+        say(f"  FOUND {drift.kind} ({drift.place}): {drift.reason}")
+    say("no drift found" if not check.drift else counted(len(check.drift), "findings"))
