@@ -387,12 +387,16 @@ def _trust(services: Services) -> TrustPolicy:
 
 
 def _anchored(services: Services, published: Published) -> tuple[AnchoredCopy, ...]:
-    """Return the copy of this very checkpoint, made now if it was not yet; none if the anchor fails."""
+    """Return the copy of this very checkpoint, made now if it was not yet; if the anchor fails, the newest before it.
+
+    The pack then shows by how much the anchor lags, and the report says so.
+    """
     kind = _ANCHOR_KINDS[services.settings.effective_anchor.partition(":")[0]]
     try:
         receipt = services.anchor.put(services.identity.log_id, published.head.size, published.checkpoint)
     except AnchorError:
-        return ()
+        newest = services.publishing.anchor_status.receipt
+        return () if newest is None else (AnchoredCopy(kind, newest),)
     return (AnchoredCopy(kind, receipt),)
 
 

@@ -26,7 +26,7 @@ from ledger.notes import encode_base64
 from policies.bundles import Bundle
 from service.auth import Role
 from service.keyset import trust_policy
-from service.packs import PackOrder
+from service.packs import PackOrder, _anchored
 from service.tables import pack_jobs
 from service.wiring import build_services
 from tests.support.ledger import LOG_ID
@@ -455,6 +455,25 @@ def test_an_anchor_that_is_down_is_told_and_stops_nothing(service, monkeypatch):
         assert auditor.get(f"/v1/decisions/{decision_id}/proof").status_code == 200
     with service.stranger() as stranger:
         assert "tallystick_anchor_up 0.0" in stranger.get("/metrics").text
+
+
+def test_a_pack_that_is_made_while_the_anchor_is_down_names_the_newest_copy_before(service, monkeypatch):
+    services = service.services
+    enforcer = service.enforcer()
+    service.wait_until_published()
+    deadline = time.monotonic() + 10
+    while services.publishing.anchor_status.receipt is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    def down(*_: object) -> None:
+        raise AnchorError("the bucket does not answer")
+
+    monkeypatch.setattr(type(services.anchor), "put", down)
+    enforcer.decide()
+    service.wait_until_published()
+    published = services.publishing.published
+    (copy,) = _anchored(services, published)
+    assert 0 < copy.receipt.size < published.head.size
 
 
 def test_publishing_that_has_ended_is_told_and_the_service_is_not_ready(service):

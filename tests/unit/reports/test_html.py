@@ -283,6 +283,15 @@ def test_a_copy_in_a_directory_is_said_to_be_in_the_hands_of_the_operator() -> N
     assert "names 2 copies of checkpoints kept apart (anchors)." in _text(replace(summary, anchors=(anchor, locked)))
 
 
+@pytest.mark.parametrize(("behind", "told"), [(0, None), (1, "1 record behind"), (250, "250 records behind")])
+def test_a_copy_that_lags_behind_the_packs_checkpoint_says_by_how_much(behind: int, told: str | None) -> None:
+    summary = summaries.demo()
+    (anchor,) = summary.anchors
+    text = _text(replace(summary, anchors=(replace(anchor, size=summary.tree_size - behind),)))
+    assert (told or "") in text
+    assert ("behind |" in text) == (told is not None)
+
+
 def test_the_days_of_the_chart_are_said_to_be_those_of_utc() -> None:
     assert "Decisions by enforcement, in days of UTC as the pack counts them." in _text(summaries.demo())
 
