@@ -20,7 +20,7 @@ from ledger.proofs import TreeHead
 from ledger.prover import Prover
 from ledger.tiles import TileCoordinate, bundle_coordinates, tile_coordinates
 from ledger.trust import TrustPolicy
-from service.cli.audit import read_trust
+from service.auditing import read_trust
 from service.cli.options import log_id_option
 from service.cli.output import ExitCode, counted, echo_json, json_option, say, table, with_exit_codes
 from service.settings import load_settings
@@ -88,7 +88,7 @@ def _tell_probe(report: ProbeReport, accepted: tuple[str, ...]) -> None:
 @json_option
 @with_exit_codes
 def verify_anchor(above: int, trust: Path | None, wanted: str, log_id: str | None, *, as_json: bool) -> None:
-    """Re-read every anchored checkpoint: bytes, signatures, root, lock, date, versions.
+    """Re-read every copy: bytes, signatures, root, lock, date, versions.
 
     Exit status 1 if anything is not as it was made, 4 if the anchor cannot be read or keeps nothing.
     """

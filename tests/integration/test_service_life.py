@@ -420,7 +420,7 @@ def test_a_sound_service_is_ready_and_says_what_it_looked_at(service):
     service.enforcer().decide()
     service.wait_until_published()
     seen = checks(service, ready=True)
-    assert set(seen) == {"database", "sequencer", "publishing", "checkpoint", "anchor", "collecting"}
+    assert set(seen) == {"database", "sequencer", "publishing", "checkpoint", "anchor", "collecting", "audit"}
     assert all(check["ok"] for check in seen.values())
 
 
