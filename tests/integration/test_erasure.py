@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import nacl.exceptions
 import nacl.secret
 import pytest
@@ -15,14 +16,16 @@ from ledger.anchors.directory import DirectoryAnchor
 from ledger.auditor import Auditor, AuditReport
 from ledger.bodies import ErasureEvent, Tombstone
 from ledger.commitments import commitment_digest, pseudonym
-from ledger.errors import ErasedError
+from ledger.errors import ErasedError, SignatureInvalidError, StorageError
+from ledger.ports import Acknowledgement, Draft, commit
 from ledger.proof_files import parse_proof_file, verify_entry
-from ledger.records import Record, encode_record
+from ledger.records import Record, encode_record, sign_record
 from ledger.stores.subject_keys import DirectorySubjectKeys
-from ledger.subjects import subjects_of
+from ledger.subjects import bucket_of, subjects_of
 from service.auth import Role
+from service.ingest import Submission
 from service.keyset import load_key_set, trust_policy
-from tests.support.ledger import LOG_ID
+from tests.support.ledger import LOG_ID, Enforcer, make_decision, pending
 from tests.support.service import EnforcerClient, RunningService, start_service
 
 SESSION, OTHER_SESSION = "5" * 32, "9" * 32
@@ -174,11 +177,79 @@ def test_a_payload_that_was_on_its_way_while_its_key_was_destroyed_gets_a_tombst
 
 
 def gateway_submission(service: RunningService, gateway: EnforcerClient, name: str):
-    from service.ingest import Submission
-    from tests.support.ledger import make_decision
-
     body, openings = make_decision(user=user_of(service, name), session=SESSION)
     return Submission(gateway.record(body), {opening.field: opening for opening in openings})
+
+
+# --- interrupted -----------------------------------------------------------------------------------------------------
+
+
+def break_off(service: RunningService, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Let the step of an erasure fail that comes after its order was recorded."""
+    keeper = service.services.lifecycle.keeper
+    if step == "tombstone":
+        append = keeper._sink.append
+
+        async def refuse(drafts: list[Draft]) -> list[Acknowledgement]:
+            if any(isinstance(draft.body, Tombstone) for draft in drafts):
+                raise StorageError("the disk is gone")
+            return await append(drafts)
+
+        monkeypatch.setattr(keeper._sink, "append", refuse)
+        return
+
+    def fail(*_: object) -> None:
+        raise StorageError("the disk is gone")
+
+    monkeypatch.setattr(keeper._keys if step == "destroy" else keeper._archive, step, fail)
+
+
+@pytest.mark.parametrize("step", ["destroy", "tombstone", "shred"])
+def test_an_erasure_that_was_interrupted_is_finished_before_the_service_answers(tmp_path, monkeypatch, step):
+    with start_service(tmp_path) as service:
+        gateway = service.enforcer()
+        record, his = decide(service, gateway, "alice"), decide(service, gateway, "bob", OTHER_SESSION)
+        break_off(service, monkeypatch, step)
+        erase(service, status=503, user="alice")
+    monkeypatch.undo()
+    with start_service(tmp_path) as service:
+        assert (openable(service, record), openable(service, his)) == (False, True)
+        assert len(bodies(service, "erasure")) == len(bodies(service, "tombstone")) == 1
+        assert service.services.vault._store.payload(LOG_ID, record.record_id, "message").ciphertext == b""
+        assert audit(service).findings == []
+    with start_service(tmp_path) as service:
+        assert len(bodies(service, "tombstone")) == 1
+
+
+@pytest.mark.parametrize("step", ["destroy", "tombstone", "shred"])
+def test_an_erasure_that_failed_can_be_ordered_again_at_once(service, gateway, monkeypatch, step):
+    record = decide(service, gateway, "alice")
+    break_off(service, monkeypatch, step)
+    erase(service, status=503, user="alice")
+    monkeypatch.undo()
+    if step == "shred":
+        erase(service, user="alice")
+    else:
+        assert erase(service, user="alice")["payloads"] == 2
+    assert not openable(service, record)
+    assert audit(service).findings == []
+
+
+def test_an_order_that_the_service_did_not_sign_destroys_nothing(service, gateway):
+    """Whoever can write rows of the database, but has no key, makes nobody disappear."""
+    hers = decide(service, gateway, "alice")
+    keeper = service.services.lifecycle.keeper
+    key = keeper._keys.get(LOG_ID, subjects_of(hers)[0])
+    stranger = Enforcer("service", LOG_ID, seed=99, epoch="e" * 32, time_ms=hers.time_ms)
+    basis, _ = commit("basis", bytes(16), b"none of yours")
+    order = ErasureEvent(
+        subject=subjects_of(hers)[0], actor="4" * 32, actor_role="admin", basis=basis, key_ids=(key.key_id,)
+    )
+    forged = msgspec.structs.replace(stranger.record(order), tenant=hers.tenant, environment=hers.environment)
+    service.run(lambda: service.services.sequencer.append([pending(sign_record(forged, stranger.key))]))
+    with pytest.raises(SignatureInvalidError):
+        keeper.apply()
+    assert openable(service, hers)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -265,8 +336,6 @@ def test_backups_the_log_files_freed_pages_and_the_vault_key_open_nothing_of_an_
 
 
 def _named_keys(keys: DirectorySubjectKeys, *records: Record):
-    from ledger.subjects import bucket_of
-
     names = {name for record in records for name in (*subjects_of(record), bucket_of(record).name)}
     return [(keys._path(LOG_ID, name), name) for name in sorted(names) if keys._path(LOG_ID, name).exists()]
 

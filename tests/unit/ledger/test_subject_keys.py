@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -181,3 +182,152 @@ def test_no_log_id_leads_out_of_the_directory(keys, log_id):
     for call in (keys.get, keys.get_or_create):
         with pytest.raises(MalformedError):
             call(log_id, SUBJECT)
+
+
+# --- destroying ------------------------------------------------------------------------------------------------------
+
+BUCKET = "decision.2025-11-19"
+
+
+def doomed(keys: DirectorySubjectKeys, *subjects: str) -> dict[str, frozenset[str]]:
+    return {subject: frozenset({keys.get(LOG_ID, subject).key_id}) for subject in subjects}
+
+
+@pytest.mark.parametrize("subject", [SUBJECT, BUCKET])
+def test_a_key_that_one_process_destroys_is_used_by_no_other_from_then_on(keys, root, subject):
+    """The other one has it in memory, and is not told."""
+    other = again(root)
+    old = other.get_or_create(LOG_ID, subject) if keys.get_or_create(LOG_ID, subject) else None
+    assert other.get(LOG_ID, subject) == old
+    keys.destroy(LOG_ID, doomed(keys, subject))
+    for instance in (keys, other, again(root)):
+        with pytest.raises(ErasedError):
+            instance.get(LOG_ID, subject)
+    new = other.get_or_create(LOG_ID, subject)
+    assert new.key_id != old.key_id
+    assert keys.get(LOG_ID, subject) == new
+
+
+def test_destroyed_keys_leave_the_memory_of_a_process_that_asks_for_nothing_any_more(keys, root):
+    other = again(root)
+    keys.get_or_create(LOG_ID, SUBJECT)
+    other.get(LOG_ID, SUBJECT)
+    keys.destroy(LOG_ID, doomed(keys, SUBJECT))
+    assert other._cached.cache_info().currsize == 1
+    other.forget()
+    assert other._cached.cache_info().currsize == 0
+
+
+def test_a_key_that_was_read_before_and_cached_after_its_destruction_is_not_found_again(keys, root):
+    keys.get_or_create(LOG_ID, SUBJECT)
+    slow = again(root)
+    before = slow._state(LOG_ID)
+    keys.destroy(LOG_ID, doomed(keys, "7" * 32, SUBJECT) if keys.get_or_create(LOG_ID, "7" * 32) else {})
+    # What the slow process read is cached only now, under the state in which it began.
+    slow._cached.cache_clear()
+    assert slow._state(LOG_ID) != before
+    with pytest.raises(ErasedError):
+        slow.get(LOG_ID, SUBJECT)
+
+
+def test_only_the_named_generation_of_a_key_is_destroyed(keys):
+    old = doomed(keys, SUBJECT) if keys.get_or_create(LOG_ID, SUBJECT) else {}
+    keys.destroy(LOG_ID, old)
+    new = keys.get_or_create(LOG_ID, SUBJECT)
+    keys.destroy(LOG_ID, old)
+    keys.destroy(LOG_ID, {SUBJECT: frozenset()})
+    assert keys.get(LOG_ID, SUBJECT) == new
+
+
+def test_what_was_never_there_is_destroyed_without_complaint(keys, root):
+    keys.destroy(LOG_ID, {SUBJECT: frozenset({"0" * 16}), BUCKET: frozenset({"0" * 16})})
+    assert key_files(root) == []
+
+
+def test_a_key_is_overwritten_and_gone_durably_before_others_are_told(keys, root, monkeypatch):
+    keys.get_or_create(LOG_ID, SUBJECT)
+    (path,) = key_files(root)
+    wanted = doomed(keys, SUBJECT)
+    handle = path.open("rb")
+    before = handle.read()
+    trace = FileTrace.start(monkeypatch)
+    keys.destroy(LOG_ID, wanted)
+    handle.seek(0)
+    assert handle.read() != before
+    handle.close()
+    marker = root / LOG_ID / "destroyed"
+    assert trace.positions("sync", path.parent)[-1] < trace.positions("sync", marker.parent)[-1]
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_destruction_that_was_broken_off_is_ended_by_the_next_one(keys, root, monkeypatch):
+    """It was killed after the first step: the key has another name already, and no order would find it."""
+    keys.get_or_create(LOG_ID, SUBJECT)
+    wanted = doomed(keys, SUBJECT)
+    (path,) = key_files(root)
+
+    def broken(going: Path) -> None:
+        raise OSError(errno.EIO, "broken") if going.exists() else FileNotFoundError(going)
+
+    monkeypatch.setattr("ledger.stores.subject_keys._shred", broken)
+    with pytest.raises(StorageError):
+        keys.destroy(LOG_ID, wanted)
+    monkeypatch.undo()
+    assert [found.name for found in path.parent.iterdir()] == [f".{path.name}.going"]
+    again(root).destroy(LOG_ID, wanted)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_damaged_key_is_not_destroyed_as_if_it_were_known(keys, root):
+    keys.get_or_create(LOG_ID, SUBJECT)
+    wanted = doomed(keys, SUBJECT)
+    (path,) = key_files(root)
+    path.write_bytes(bytes(72))
+    with pytest.raises(StorageError, match="damaged"):
+        again(root).destroy(LOG_ID, wanted)
+    assert path.exists()
+
+
+def test_buckets_are_listed_by_their_keys_and_nothing_else_is(keys, root):
+    for name in (BUCKET, "outcome.2025-11-18", "decision.2025-11-19.held", SUBJECT):
+        keys.get_or_create(LOG_ID, name)
+    (root / LOG_ID / "expiry" / "notes.txt").write_text("mine")
+    (root / LOG_ID / "expiry" / "decision.key").write_text("mine")
+    found = keys.buckets(LOG_ID)
+    assert [bucket.name for bucket in found] == [BUCKET, "decision.2025-11-19.held", "outcome.2025-11-18"]
+    assert all(abs(keys.made_ms(LOG_ID, bucket) / 1000 - time.time()) < 600 for bucket in found)
+    keys.destroy(LOG_ID, doomed(keys, BUCKET))
+    with pytest.raises(ErasedError):
+        keys.made_ms(LOG_ID, found[0])
+    assert keys.buckets("other") == []
+
+
+def test_the_lock_is_one_for_all_processes_and_threads(keys, root):
+    taken = threading.Event()
+    order: list[str] = []
+
+    def second() -> None:
+        taken.wait()
+        with again(root).exclusive(LOG_ID):
+            order.append("second")
+
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(second)
+        with keys.exclusive(LOG_ID):
+            taken.set()
+            # The other one cannot get in, however long it tries.
+            assert not waiting.done()
+            order.append("first")
+        waiting.result(timeout=30)
+    assert order == ["first", "second"]
+
+
+def test_a_key_of_version_one_is_known_as_such(keys, root):
+    keys.get_or_create(LOG_ID, "7" * 32)
+    path = keys._path(LOG_ID, SUBJECT)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(bytes(keys._box.encrypt(b"k" * 32, keys._label(LOG_ID, SUBJECT))))
+    assert keys.get(LOG_ID, SUBJECT).value == b"k" * 32
+    assert keys.get(LOG_ID, SUBJECT).first
+    assert not keys.get(LOG_ID, "7" * 32).first
+    assert "k" * 8 not in repr(keys.get(LOG_ID, SUBJECT))

@@ -355,3 +355,110 @@ def test_a_payload_whose_key_was_destroyed_is_erased(vault, keys, shelf, writer,
     with pytest.raises(ErasedError):
         reopened.open(record, "message")
     assert reopened.open(other, "message") == openings["message"]
+
+
+# --- several keys ----------------------------------------------------------------------------------------------------
+
+
+def destroy(keys: DirectorySubjectKeys, name: str) -> None:
+    keys.destroy(LOG_ID, {name: frozenset({keys.get(LOG_ID, name).key_id})})
+
+
+@pytest.mark.parametrize("gone", ["user", "session", "bucket"])
+def test_a_payload_goes_with_any_of_its_keys_and_the_error_says_whose(vault, keys, shelf, writer, gone):
+    record, _ = recorded(vault, shelf, writer)
+    bucket = bucket_of(record)
+    name, told = {"user": (USER, USER), "session": (SESSION, SESSION), "bucket": (bucket.name, bucket.subject)}[gone]
+    destroy(keys, name)
+    with pytest.raises(ErasedError) as error:
+        vault.open(record, "message")
+    assert error.value.subjects == {told}
+
+
+def test_every_key_that_is_gone_is_told(vault, keys, shelf, writer):
+    record, _ = recorded(vault, shelf, writer)
+    destroy(keys, USER)
+    destroy(keys, bucket_of(record).name)
+    with pytest.raises(ErasedError) as error:
+        vault.open(record, "message")
+    assert error.value.subjects == {USER, bucket_of(record).subject}
+
+
+def test_a_new_key_of_an_erased_subject_does_not_open_what_is_old(vault, keys, shelf, writer):
+    old, _ = recorded(vault, shelf, writer)
+    destroy(keys, USER)
+    new, openings = recorded(vault, shelf, writer)
+    assert vault.open(new, "message") == openings["message"]
+    with pytest.raises(ErasedError) as error:
+        vault.open(old, "message")
+    assert error.value.subjects == {USER}
+
+
+def test_what_is_sealed_for_a_hold_outlives_its_day_and_not_its_subject(vault, keys, shelf, writer):
+    record, openings = recorded(vault, shelf, writer)
+    assert not vault.is_held(record, "message")
+    shelf.keep(vault.seal(record, openings, held=True))
+    assert vault.is_held(record, "message")
+    destroy(keys, bucket_of(record).name)
+    assert vault.open(record, "message") == openings["message"]
+    destroy(keys, SESSION)
+    with pytest.raises(ErasedError):
+        vault.open(record, "message")
+
+
+def test_an_emptied_payload_is_erased_for_whoever_of_them_has_a_tombstone(vault, shelf, writer):
+    record, _ = recorded(vault, shelf, writer)
+    shelf.held[key_of(record)] = dataclasses.replace(shelf.held[key_of(record)], ciphertext=b"")
+    with pytest.raises(ErasedError) as error:
+        vault.open(record, "message")
+    buckets = {bucket_of(record, held=held).subject for held in (False, True)}
+    assert error.value.subjects == {USER, SESSION, *buckets}
+
+
+# --- what version 0.1 sealed -----------------------------------------------------------------------------------------
+
+
+def sealed_first(keys: DirectorySubjectKeys, record: Record, openings: dict[str, Opening]) -> SealedPayload:
+    """Seal as version 0.1 did, under a key that it made."""
+    keys.get_or_create(LOG_ID, SESSION)
+    path = keys._path(LOG_ID, USER)
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(keys._box.encrypt(b"k" * 32, keys._label(LOG_ID, USER))))
+    label = f"tallystick/payload/v1\n{LOG_ID}\n{record.record_id}\nmessage".encode()
+    content = openings["message"].salt + openings["message"].payload
+    return SealedPayload(record.record_id, "message", USER, bytes(nacl.secret.Aead(b"k" * 32).encrypt(content, label)))
+
+
+@pytest.fixture
+def first(keys, shelf, writer) -> tuple[Record, dict[str, Opening]]:
+    body, openings = make_decision()
+    record = writer.record(body)
+    shelf.keep((sealed_first(keys, record, by_field(openings)),))
+    return record, by_field(openings)
+
+
+def test_what_version_one_sealed_is_still_opened_beside_what_is_sealed_now(vault, shelf, writer, first):
+    record, openings = first
+    new, other = recorded(vault, shelf, writer)
+    assert vault.open(record, "message") == openings["message"]
+    assert vault.open(new, "message") == other["message"]
+
+
+def test_what_version_one_sealed_is_erased_with_its_first_subject(vault, keys, shelf, writer, first):
+    destroy(keys, USER)
+    for _ in range(2):
+        with pytest.raises(ErasedError) as error:
+            vault.open(first[0], "message")
+        assert error.value.subjects == {USER}
+        # The subject comes back, and has a key again: that is not the one.
+        recorded(vault, shelf, writer)
+
+
+@pytest.mark.parametrize("length", [0, 1, 23, 40, 55, 60])
+def test_what_version_one_sealed_and_is_cut_short_is_no_erasure(vault, keys, shelf, first, length):
+    record, _ = first
+    sealed = shelf.held[key_of(record)]
+    shelf.held[key_of(record)] = dataclasses.replace(sealed, ciphertext=sealed.ciphertext[:length])
+    with pytest.raises(ErasedError if length == 0 else CommitmentError):
+        vault.open(record, "message")
