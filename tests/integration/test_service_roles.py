@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from ledger.notes import encode_base64
-from service.api import access, bundles, decisions, health, keys, logs, packs, replays, sessions
+from service.api import access, bundles, decisions, erasures, health, holds, keys, logs, packs, replays, sessions
 from service.auth import Role
 from service.packs import PackJobs
 from tests.support.ledger import LOG_ID, NOW_MS, Enforcer
@@ -47,6 +47,11 @@ GET    /v1/evidence-packs                        401    403      200     403    
 GET    /v1/evidence-packs/{job_id}               401    403      404     403       403      404
 GET    /v1/evidence-packs/{job_id}.pdf           401    403      404     403       403      404
 GET    /v1/evidence-packs/{job_id}.zip           401    403      404     403       403      404
+POST   /v1/erasures                              401    403      403     403       403      404
+POST   /v1/holds                                 401    403      403     403       403      201
+GET    /v1/holds                                 401    403      403     403       403      200
+POST   /v1/holds/{hold_id}/release               401    403      403     403       403      404
+POST   /v1/expiries                              401    403      403     403       403      200
 POST   /v1/enforcers                             401    403      403     403       403      201
 DELETE /v1/enforcers/{enforcer_id:path}          401    403      403     403       403      404
 POST   /v1/tokens                                401    403      403     403       403      201
@@ -92,6 +97,7 @@ class Furnished:
             "token_sha256": "0" * 64,
             "enforcer_id:path": "nobody",
             "key_id": "nobodys",
+            "hold_id": self.decision_id,
         }
         path = route
         for name, value in values.items():
@@ -110,6 +116,9 @@ class Furnished:
             "/v1/bundles/rollback": {"json": {}},
             "/v1/evidence-packs": {"json": {"from_ms": NOW_MS, "to_ms": NOW_MS + 1, "frameworks": ["soc2"]}},
             "/v1/enforcers": {"json": {"enforcer_id": "another", "public_key": encode_base64(b"k" * 32)}},
+            "/v1/erasures": {"json": {"user": "nobody", "basis": "an inquiry by the board"}},
+            "/v1/holds": {"json": {"session": "0" * 32, "reason": "an inquiry by the board"}},
+            "/v1/expiries": {"json": {"dry_run": True}},
             "/v1/tokens": {"json": {"role": "auditor", "name": "jane"}},
             "/v1/keys": {"json": {"key_id": "nobodys"}},
             "/v1/keys/{key_id}/compromise": {"json": {"after_size": 1, "purpose": "it was stolen"}},
@@ -170,7 +179,7 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 
 def test_the_table_has_every_route_of_the_api():
-    modules = (access, bundles, decisions, health, keys, logs, packs, replays, sessions)
+    modules = (access, bundles, decisions, erasures, health, holds, keys, logs, packs, replays, sessions)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}

@@ -186,6 +186,9 @@ def test_there_are_the_commands_that_the_issue_names_and_one_that_opens_payloads
     assert {name for name, *more in COMMANDS if not more} == {
         "demo",
         "serve",
+        "erase",
+        "hold",
+        "expire",
         "migrate",
         "gateway",
         "verify",
