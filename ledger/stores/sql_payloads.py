@@ -7,9 +7,10 @@ emptying its ciphertext is done in addition, and does nothing to backups, write-
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
-from sqlalchemy import Engine, Select, and_, func, or_, select, update
+from sqlalchemy import Engine, Select, and_, func, select, update
 
 from ledger.database import translated, writing
 from ledger.errors import StorageError
@@ -37,17 +38,16 @@ class SQLPayloadArchive(SQLPayloadStore):
 
     def of_subject(self, log_id: str, subject: str) -> list[int]:
         """See `PayloadArchive.of_subject`."""
-        # A hold names up to three subjects, and there are few of them: who reads their leaves sees whom they are about.
-        return self._indexes(
-            _live(log_id).where(
-                or_(
-                    tables.vault_payloads.c.subject == subject,
-                    holds("user", [subject]),
-                    holds("session", [subject]),
-                    is_type(log_id, "hold"),
-                )
-            )
+        # One query for each, so that each has its index. A hold names up to three subjects, and there are few of them:
+        # who reads their leaves sees whom they are about.
+        conditions = (
+            tables.vault_payloads.c.subject == subject,
+            holds("user", [subject]),
+            holds("session", [subject]),
+            is_type(log_id, "hold"),
         )
+        found = (self._indexes(_live(log_id).where(condition)) for condition in conditions)
+        return sorted(set(chain.from_iterable(found)))
 
     def of_bucket(self, log_id: str, bucket: Bucket) -> list[int]:
         """See `PayloadArchive.of_bucket`."""
