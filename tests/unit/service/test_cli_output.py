@@ -45,6 +45,8 @@ TrustPolicyError          3
 CommitmentError           1
 StateError                4
 ConflictError             4
+SwapLostError             4
+StaleKeysError            4
 NotFoundError             4
 OverloadedError           4
 ErasedError               4
@@ -187,6 +189,8 @@ def test_there_are_the_commands_that_the_issue_names_and_one_that_opens_payloads
         "demo",
         "serve",
         "erase",
+        "anchor",
+        "logs",
         "hold",
         "expire",
         "migrate",

@@ -41,6 +41,8 @@ TrustPolicyError          422  unverifiable
 CommitmentError           422  commitment
 StateError                503  unavailable
 ConflictError             409  conflict
+SwapLostError             409  conflict
+StaleKeysError            409  conflict
 NotFoundError             404  not-found
 OverloadedError           429  overloaded
 ErasedError               410  erased
