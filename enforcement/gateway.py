@@ -44,6 +44,7 @@ from enforcement.policy_source import PolicySource
 from enforcement.ports import BundleSource, LedgerClient
 from enforcement.recorder import Recorder
 from enforcement.releases import release_batch
+from enforcement.session_ends import SessionEnds
 from enforcement.sessions import Block, Sessions
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase, lock_directory
@@ -57,6 +58,8 @@ __all__ = ["Gateway", "build_gateway"]
 _LOG: Final = structlog.get_logger(__name__)
 _MS_PER_SECOND: Final = 1000
 _KEEPALIVE_SECONDS: Final = 30
+_LOOK_SECONDS: Final = 60.0
+"""How often it is looked which sessions are silent, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,10 +188,13 @@ class Gateway:
         )
         endpoint = Endpoint(pep, admission, upstream, config.limits, self.metrics)
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
+        ends = SessionEnds(sessions, recorder, self._clock, interval_seconds=min(_LOOK_SECONDS, self._idle_ms / 4000))
         stack.push_async_callback(recorder.stop)
         stack.push_async_callback(policies.stop)
+        stack.push_async_callback(ends.stop)
         await policies.start()
         await recorder.start()
+        ends.start()
         stack.push_async_callback(endpoint.stop)
         return _Running(endpoint=endpoint, policies=policies, recorder=recorder, sessions=sessions)
 

@@ -297,6 +297,8 @@ class EnforcementPoint:
         changes = [] if case.block is None else [case.block]
         if case.identity is not None and case.session is not None:
             changes.append(self._sessions.settle(case.identity, denied=not allowed))
+            ends = self._sessions.ends(case.identity, killed=case.block is not None)
+            items = [*items, *(Item(self._recorder.new_record_id(), Draft(body=end)) for end in ends)]
         batch = Batch(items=tuple(items), changes=tuple(changes), room=_room(case, ruling))
         try:
             await self._recorder.record(batch, strict=strict)
@@ -316,6 +318,8 @@ class EnforcementPoint:
 
     def _recorded(self, case: Case, ruling: Ruling) -> None:
         case.recorded = True
+        if case.identity is not None and case.session is not None:
+            self._sessions.confirm_ends(case.identity)
         if case.block is not None and case.identity is not None:
             self._sessions.confirm_block(case.identity)
         mode = "observe" if ruling.observed else "enforce"

@@ -7,6 +7,11 @@ INVARIANT: a kill blocks the principal, that is agent and user, under whatever c
 block holds in memory from the moment of the decision, and is durable in the transaction that stores the decision's
 record, before the client is answered; if that one fails, in the next that succeeds.
 
+When a session ends, its end becomes a record that says how many calls it had (`SessionEnd`): after a silence, by
+`expire` or with the record of the call that begins the next session; when it is killed, with the kill. Calls that are
+refused while a principal is blocked still belong to the session that was killed: the end that follows its release
+counts them too, so that of several ends the last counts all.
+
 Everything here runs on the event loop; changes are handed to the spool as values and applied in its transactions.
 """
 
@@ -17,10 +22,12 @@ import secrets
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from enforcement.facts import Pseudonyms
 from enforcement.identity import Identity
 from enforcement.state import Change, StateDatabase
+from ledger.bodies import SessionEnd
 from ledger.commitments import pseudonym
 from ledger.errors import NotFoundError, StorageError
 from policies.model import SessionState
@@ -37,6 +44,11 @@ class _Session:
     last_ms: int
     calls: int = 0
     denied: int = 0
+    agent: str | None = None
+    user: str | None = None
+
+
+_COLUMNS: Final = ("key", "principal", "session", "started_ms", "last_ms", "calls", "denied", "agent", "user")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +77,18 @@ class _SaveSession:
     def apply(self, connection: sqlite3.Connection) -> None:
         row = self.row
         connection.execute(
-            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (row.key, row.principal, row.session, row.started_ms, row.last_ms, row.calls, row.denied),
+            f"INSERT OR REPLACE INTO sessions ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # names of ours
+            tuple(getattr(row, name) for name in _COLUMNS),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _ForgetSession:
+    row: _Session
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        # Not one that the same caller has begun meanwhile.
+        connection.execute("DELETE FROM sessions WHERE key = ? AND session = ?", (self.row.key, self.row.session))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +138,10 @@ class Sessions:
         self._pseudonyms = pseudonyms
         self._idle_ms = idle_ms
         self._new_session = new_session
-        rows = state.read("SELECT key, principal, session, started_ms, last_ms, calls, denied FROM sessions")
-        names = ("key", "principal", "session", "started_ms", "last_ms", "calls", "denied")
-        self._sessions = {row[0]: _Session(**dict(zip(names, row, strict=True))) for row in rows}
+        rows = state.read(f"SELECT {', '.join(_COLUMNS)} FROM sessions")  # noqa: S608  # names of ours
+        self._sessions = {row[0]: _Session(**dict(zip(_COLUMNS, row, strict=True))) for row in rows}
+        # Sessions that are over and whose end is not recorded yet, by caller.
+        self._over: dict[str, _Session] = {}
         # Principal → whether the block stands in the file; one that does not yet must not be looked up there.
         self._blocked = {block.principal: True for block in self.blocks()}
 
@@ -129,10 +151,18 @@ class Sessions:
         known = self._sessions.get(key)
         ended = known is None or now_ms - known.last_ms > self._idle_ms
         if known is None or (ended and principal not in self._blocked):
+            if known is not None:
+                self._over.setdefault(key, known)
             known = _Session(
                 key=key, principal=principal, session=self._new_session(), started_ms=now_ms, last_ms=now_ms
             )
-        self._sessions[key] = replace(known, calls=known.calls + 1, last_ms=max(now_ms, known.last_ms))
+        self._sessions[key] = replace(
+            known,
+            calls=known.calls + 1,
+            last_ms=max(now_ms, known.last_ms),
+            agent=identity.agent,
+            user=self._pseudonyms.user(identity.user),
+        )
         return SessionState(session=known.session, calls=known.calls, denied=known.denied, started_ms=known.started_ms)
 
     def settle(self, identity: Identity, *, denied: bool) -> Change:
@@ -140,6 +170,58 @@ class Sessions:
         known = self._sessions[self._key(identity)]
         known = self._sessions[known.key] = replace(known, denied=known.denied + denied)
         return _SaveSession(known)
+
+    def ends(self, identity: Identity, *, killed: bool) -> list[SessionEnd]:
+        """Return the ends that go into the batch of a caller's record: of his last session, and of one that is killed.
+
+        They count as recorded once `confirm_ends` was called.
+        """
+        key = self._key(identity)
+        over = [] if (last := self._over.get(key)) is None else self._end(last)
+        return over + (self._end(self._sessions[key], killed=True) if killed else [])
+
+    def confirm_ends(self, identity: Identity) -> None:
+        """Note that a caller's ends are recorded."""
+        self._over.pop(self._key(identity), None)
+
+    def _end(self, row: _Session, *, killed: bool = False) -> list[SessionEnd]:
+        if row.agent is None:  # a gateway of version 0.1 left it
+            return []
+        return [
+            SessionEnd(
+                session=self._pseudonyms.session(row.session),
+                calls=row.calls,
+                denied=row.denied,
+                # A release puts the last call of a killed session at the beginning of time.
+                reason="killed" if killed or row.last_ms == 0 else "idle",
+                agent=row.agent,
+                started_ms=row.started_ms,
+                user=row.user,
+            )
+        ]
+
+    def expire(self, now_ms: int) -> tuple[list[SessionEnd], list[Change], Callable[[], None]]:
+        """Take out the sessions that were silent for too long; those of blocked principals stay.
+
+        Returns:
+            Their ends, what forgets them once applied, and what to call if that failed.
+        """
+        silent = [
+            row
+            for row in self._sessions.values()
+            if now_ms - row.last_ms > self._idle_ms and row.principal not in self._blocked
+        ]
+        for row in silent:
+            # From here on a call of the same caller begins another session, whatever becomes of this end.
+            del self._sessions[row.key]
+
+        def keep() -> None:
+            for row in silent:
+                if self._sessions.setdefault(row.key, row) is not row:
+                    self._over.setdefault(row.key, row)
+
+        ends = [end for row in silent for end in self._end(row)]
+        return ends, [_ForgetSession(row) for row in silent], keep
 
     def blocked(self, identity: Identity) -> bool:
         """Tell whether a principal may not call.

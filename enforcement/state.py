@@ -27,7 +27,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -42,12 +42,17 @@ CREATE TABLE set_aside (
 CREATE TABLE open_calls (decision_id TEXT PRIMARY KEY, session TEXT NOT NULL, user TEXT) STRICT;
 CREATE TABLE sessions (
     key TEXT PRIMARY KEY, principal TEXT NOT NULL, session TEXT NOT NULL, started_ms INTEGER NOT NULL,
-    last_ms INTEGER NOT NULL, calls INTEGER NOT NULL, denied INTEGER NOT NULL
+    last_ms INTEGER NOT NULL, calls INTEGER NOT NULL, denied INTEGER NOT NULL, agent TEXT, user TEXT
 ) STRICT;
 CREATE TABLE blocks (
     principal TEXT PRIMARY KEY, agent TEXT NOT NULL, user TEXT, decision_id TEXT NOT NULL, since_ms INTEGER NOT NULL
 ) STRICT;
 """
+_FROM_1: Final = """
+ALTER TABLE sessions ADD COLUMN agent TEXT;
+ALTER TABLE sessions ADD COLUMN user TEXT;
+"""
+"""Whose a session is: its end names it. Of one that a gateway of version 0.1 left, the next call says so."""
 
 
 class Change(Protocol):
@@ -95,6 +100,8 @@ class StateDatabase:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
+        elif version == 1:
+            connection.executescript(f"BEGIN IMMEDIATE;{_FROM_1}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
         elif version != _SCHEMA_VERSION:
             raise StorageError(f"its version is {version}, not {_SCHEMA_VERSION}")
 

@@ -1,0 +1,79 @@
+"""The ends of silent sessions: looked for from time to time, recorded, forgotten.
+
+A session whose caller comes back ends with the record of his next call, and a killed one with the kill
+(`enforcement.sessions`); this is for those who do not come back. A session is forgotten in the transaction that stores
+its end: a crash leaves both or neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from enforcement.batches import Batch, Item
+from enforcement.recorder import Recorder
+from enforcement.sessions import Sessions
+from ledger.clock import Clock
+from ledger.errors import LedgerError
+from ledger.ports import Draft
+
+__all__ = ["SessionEnds"]
+
+_LOG: Final = structlog.get_logger(__name__)
+_AT_ONCE: Final = 100
+"""Ends in one batch, so that no transaction is long."""
+
+
+class SessionEnds:
+    """Records the ends of silent sessions. Owned by the event loop."""
+
+    def __init__(self, sessions: Sessions, recorder: Recorder, clock: Clock, *, interval_seconds: float) -> None:
+        """Look every ``interval_seconds``; nothing runs before `start`."""
+        self._sessions = sessions
+        self._recorder = recorder
+        self._clock = clock
+        self._interval = interval_seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._run(), name="session ends")
+
+    async def stop(self) -> None:
+        """Stop looking; what is silent then is found by the next run."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def look(self) -> int:
+        """Record the ends of the sessions that are silent now, and return how many; what fails is tried again."""
+        ends, forgotten, keep = self._sessions.expire(self._clock.now_ms())
+        if not forgotten:
+            return 0
+        try:
+            for start in range(0, len(ends) or 1, _AT_ONCE):
+                items = [
+                    Item(self._recorder.new_record_id(), Draft(body=end)) for end in ends[start : start + _AT_ONCE]
+                ]
+                last = start + _AT_ONCE >= len(ends)
+                # What is forgotten goes with the last batch: an end may then be told twice, never lost.
+                await self._recorder.record(
+                    Batch(items=tuple(items), changes=tuple(forgotten) if last else ()), strict=False
+                )
+        except BaseException:
+            keep()
+            raise
+        return len(ends)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await self.look()
+            except LedgerError as error:
+                _LOG.warning("session_ends_not_recorded", error=type(error).__name__)
