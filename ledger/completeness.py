@@ -33,7 +33,7 @@ from ledger.enrolments import Enrolment
 from ledger.records import Record
 from ledger.streams import Streams, StreamSummary
 
-__all__ = ["EnforcerStream", "Verdict", "assess", "assess_streams", "worst"]
+__all__ = ["EnforcerStream", "SessionCount", "Verdict", "assess", "assess_streams", "worst"]
 
 _NO_EPOCH: Final = ""
 
@@ -275,6 +275,39 @@ def _not_over(stream: EnforcerStream) -> EnforcerStream:
     if stream.verdict is not Verdict.COMPLETE:
         return stream
     return replace(stream, verdict=Verdict.TAIL_UNKNOWN, reason="the log was signed before the period was over")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionCount:
+    """Whether the calls of a session are all here, by what its enforcer counted when it ended.
+
+    Attributes:
+        verdict: ``complete``: as many as were counted; ``gap``: fewer; ``tail unknown``: nobody says that it has ended,
+            or it went on behind the last end that is here.
+        reason: One sentence.
+        decisions: Decisions of the session that are here.
+        counted: Calls by the end that counted most, or None without an end.
+    """
+
+    verdict: Verdict
+    reason: str
+    decisions: int
+    counted: int | None
+
+    @classmethod
+    def of(cls, decisions: int, ends: Iterable[int]) -> SessionCount:
+        """Compare decisions with what the ends of the session counted; of several ends the last counts all."""
+        counted = max(ends, default=None)
+        if counted is None:
+            verdict, reason = Verdict.TAIL_UNKNOWN, "no record says that the session has ended"
+        elif decisions < counted:
+            verdict, reason = Verdict.GAP, f"{counted - decisions} of {counted} calls have no decision here"
+        elif decisions > counted:
+            verdict = Verdict.TAIL_UNKNOWN
+            reason = f"{decisions - counted} calls came after its end, and no later end counts them"
+        else:
+            verdict, reason = Verdict.COMPLETE, f"all {counted} calls that the enforcer counted are here"
+        return cls(verdict=verdict, reason=reason, decisions=decisions, counted=counted)
 
 
 def worst(streams: Iterable[EnforcerStream]) -> Verdict:

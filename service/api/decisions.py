@@ -24,6 +24,9 @@ from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.ingest import Submission, count_ahead, decode_submissions, sequence_admitted
+from service.left_out import ALWAYS
+from service.left_out import of_a_page as left_out_of_a_page
+from service.left_out import of_the_tail as left_out_of_the_tail
 from service.wiring import Services
 
 __all__ = ["find_decision", "get_proof", "router"]
@@ -200,7 +203,14 @@ async def search_decisions(
     items = await asyncio.to_thread(_read, services, indexes)
     await services.access.record([services.access.draft(caller, "query", "decisions", items=len(items))])
     more = indexes[-1] if len(indexes) == wanted.limit else None
-    return json_response({"items": items, "next_cursor": more})
+    sequenced = await asyncio.to_thread(services.sequenced_size)
+    published = services.publishing.published
+    left_out = [
+        *left_out_of_a_page("older decisions that match", wanted.limit, more=more is not None),
+        *left_out_of_the_tail(sequenced, published.head.size if published else 0),
+        *ALWAYS,
+    ]
+    return json_response({"items": items, "next_cursor": more, "left_out": left_out})
 
 
 def find_decision(services: Services, decision_id: str) -> tuple[int, bytes, Record]:

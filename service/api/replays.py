@@ -20,6 +20,7 @@ from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response
 from service.api.decisions import find_decision
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
+from service.left_out import of_replays
 from service.replays import recorded_decision
 from service.wiring import Services
 
@@ -161,4 +162,5 @@ async def replay_decisions(
     same = sum(result.same is True for _, result in results)
     different = sum(result.same is False for _, result in results)
     items = [_view(revision, result) for revision, result in results]
-    return json_response({"same": same, "different": different, "results": items})
+    left_out = of_replays((result.classification.value, result.same) for _, result in results)
+    return json_response({"same": same, "different": different, "results": items, "left_out": left_out})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import msgspec
@@ -14,11 +14,14 @@ from fastapi.responses import Response
 
 from ledger.canonical import MAX_SAFE_INTEGER
 from ledger.catalog import MAX_PAGE
+from ledger.completeness import SessionCount
 from ledger.errors import NotFoundError
 from ledger.records import Record, decode_entry
 from service.api.common import PROBLEMS, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
+from service.left_out import ALWAYS, counted_calls
+from service.left_out import of_a_page as left_out_of_a_page
 from service.wiring import Services
 
 __all__ = ["router", "stream_gaps"]
@@ -33,6 +36,7 @@ class _Page:
     entries: list[tuple[int, bytes]]
     streams: list[dict[str, object]]
     next_cursor: int | None
+    calls: SessionCount | None
 
 
 def _read(services: Services, session: str, cursor: int | None, limit: int) -> _Page:
@@ -45,7 +49,9 @@ def _read(services: Services, session: str, cursor: int | None, limit: int) -> _
     read = [(index, next(services.reader.entries(index, index + 1))) for index in indexes[first : start + limit]]
     streams = stream_gaps(services, [decode_entry(entry) for _, entry in read])
     more = start + limit < len(indexes)
-    return _Page(read[start - first :], streams, indexes[start + limit - 1] if more else None)
+    # Counted once, with the last page: only then is every record of the session told.
+    calls = None if more else counted_calls(map(services.reader.record, indexes))
+    return _Page(read[start - first :], streams, indexes[start + limit - 1] if more else None, calls)
 
 
 def stream_gaps(services: Services, records: Sequence[Record]) -> list[dict[str, object]]:
@@ -92,5 +98,13 @@ async def get_session(
     draft = services.access.draft(caller, "read", "session", target_id=session, items=len(page.entries))
     await services.access.record([draft])
     events = [{"leaf_index": index, "record": msgspec.Raw(entry)} for index, entry in page.entries]
-    answer = {"session": session, "events": events, "streams": page.streams, "next_cursor": page.next_cursor}
+    left_out = [*left_out_of_a_page("later records of the session", limit, more=page.next_cursor is not None), *ALWAYS]
+    answer = {
+        "session": session,
+        "events": events,
+        "streams": page.streams,
+        "calls": None if page.calls is None else asdict(page.calls),
+        "next_cursor": page.next_cursor,
+        "left_out": left_out,
+    }
     return json_response(answer)

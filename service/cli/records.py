@@ -74,6 +74,7 @@ def find(  # one parameter for each filter
     """Find decisions, newest first; what is asked for must all be so. Then see `session`, `replay` and `open`."""
     client = ServiceClient(url, token)
     items: list[dict[str, Any]] = []
+    left_out: list[str] = []
     cursor: int | None = None
     while len(items) < limit:
         page = client.get(
@@ -86,14 +87,16 @@ def find(  # one parameter for each filter
             **filters,
         )
         items += page["items"]
-        cursor = page["next_cursor"]
+        cursor, left_out = page["next_cursor"], page["left_out"]
         if cursor is None:
             break
     if as_json:
-        echo_json(items)
+        echo_json({"items": items, "left_out": left_out})
         return
     header = ("leaf", "time (UTC)", "agent", "called", "enforcement", "why", "decision id", "session", "")
     table(header, map(_row, items))
+    if cursor is not None:
+        say(f"older decisions may match: at most {limit} were asked for (--limit)")
 
 
 def _outcome(body: Mapping[str, Any]) -> str:
@@ -121,7 +124,13 @@ def _whole_session(client: ServiceClient, session_id: str) -> dict[str, Any]:
             whole["missing"] += stream["missing"]
         cursor = page["next_cursor"]
         if cursor is None:
-            return {"session": session_id, "events": events, "streams": list(streams.values())}
+            return {
+                "session": session_id,
+                "events": events,
+                "streams": list(streams.values()),
+                "calls": page["calls"],
+                "left_out": page["left_out"],
+            }
 
 
 @click.command(short_help="Tell what happened in a session.")
@@ -156,6 +165,7 @@ def session(session_id: str, url: str, token: str | None, *, as_json: bool) -> N
         missing = stream["missing"]
         told = "no record is missing" if missing == 0 else f"{missing} records are MISSING"
         say(f"  {stream['enforcer_id']}: numbers {stream['first_seq']} to {stream['last_seq']}, {told}")
+    say(f"  calls: {found['calls']['verdict']}: {found['calls']['reason']}")
 
 
 def _bundle_argument(value: str) -> dict[str, object]:

@@ -117,20 +117,20 @@ def test_decisions_are_found_as_a_table_and_as_json(stage):
     assert stage.decision_id in text.out
     assert "SIMULATED" in text.out
     assert "DENY (not enforced)" in text.out
-    items = stage.run("find", "--agent", "finance-bot", "--json").json
+    items = stage.run("find", "--agent", "finance-bot", "--json").json["items"]
     assert len(items) == len(text.out.splitlines()) - 1
     assert items[-1]["record"]["record_id"] == stage.decision_id
 
 
 def test_a_search_without_a_hit_is_no_failure(stage):
     said = stage.run("find", "--agent", "nobody", "--json")
-    assert (said.status, said.json) == (0, [])
+    assert (said.status, said.json["items"]) == (0, [])
 
 
 def test_a_limit_counts_over_pages(stage):
     stage.enforcer.decide_many([{"agent": "many"}] * 7)
-    assert len(stage.run("find", "--agent", "many", "--limit", "5", "--json").json) == 5
-    assert len(stage.run("find", "--agent", "many", "--limit", "600", "--json").json) == 7
+    assert len(stage.run("find", "--agent", "many", "--limit", "5", "--json").json["items"]) == 5
+    assert len(stage.run("find", "--agent", "many", "--limit", "600", "--json").json["items"]) == 7
 
 
 def test_a_session_is_told_in_order_with_outcomes_and_gaps(stage):

@@ -1,0 +1,132 @@
+"""The ends of sessions: recorded with the calls that were counted, once or, after a failure, again; never lost."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from enforcement.facts import Pseudonyms
+from enforcement.sessions import Sessions
+from enforcement.state import StateDatabase
+from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY
+from tests.unit.enforcement.test_sessions import BOT, IDLE_MS, World
+
+LATER_MS = NOON_MS + IDLE_MS + 1
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+def pseudonyms() -> Pseudonyms:
+    return Pseudonyms(PSEUDONYM_KEY)
+
+
+def test_a_silent_session_ends_with_the_calls_that_it_had(world: World) -> None:
+    session, *_ = world.call()
+    world.call(denied=True)
+    ends, changes, _ = world.sessions.expire(LATER_MS)
+    world.store(*changes)
+    (end,) = ends
+    assert (end.session, end.calls, end.denied, end.reason) == (pseudonyms().session(session), 2, 1, "idle")
+    assert (end.agent, end.user, end.started_ms) == ("Bot", pseudonyms().user("alice"), NOON_MS)
+    assert world.sessions.expire(LATER_MS)[0] == []
+    world.restart()
+    assert world.sessions.expire(LATER_MS)[0] == []
+
+
+def test_a_session_that_is_not_silent_does_not_end(world: World) -> None:
+    world.call()
+    assert world.sessions.expire(NOON_MS + IDLE_MS)[0] == []
+
+
+def test_a_session_that_was_silent_over_a_restart_ends_as_well(world: World) -> None:
+    world.call()
+    world.restart()
+    (end,) = world.sessions.expire(LATER_MS)[0]
+    assert (end.calls, end.reason) == (1, "idle")
+
+
+def test_a_caller_who_comes_back_ends_his_old_session_with_the_record_of_the_new_one(world: World) -> None:
+    old, *_ = world.call()
+    new, *_ = world.call(now_ms=LATER_MS)
+    (end,) = world.sessions.ends(BOT, killed=False)
+    assert (end.session, end.calls) == (pseudonyms().session(old), 1)
+    assert new != old
+    assert world.sessions.ends(BOT, killed=False) == [end]  # until it is recorded
+    world.sessions.confirm_ends(BOT)
+    assert world.sessions.ends(BOT, killed=False) == []
+
+
+def test_an_end_that_could_not_be_recorded_is_told_again(world: World) -> None:
+    world.call()
+    first, _, keep = world.sessions.expire(LATER_MS)
+    keep()
+    assert world.sessions.expire(LATER_MS)[0] == first
+
+
+def test_an_end_that_could_not_be_recorded_before_the_caller_came_back_goes_with_his_next_record(world: World) -> None:
+    world.call()
+    (end,), _, keep = world.sessions.expire(LATER_MS)
+    world.call(now_ms=LATER_MS)
+    keep()
+    assert world.sessions.ends(BOT, killed=False) == [end]
+
+
+def test_what_is_forgotten_is_not_the_session_that_began_meanwhile(world: World) -> None:
+    world.call()
+    _, changes, _ = world.sessions.expire(LATER_MS)
+    session, *_ = world.call(now_ms=LATER_MS)
+    world.store(*changes)
+    world.restart()
+    assert world.call(now_ms=LATER_MS)[0] == session
+
+
+def test_a_kill_ends_the_session_and_the_refused_calls_are_counted_after_the_release(world: World) -> None:
+    session, *_ = world.call()
+    world.kill()
+    (end,) = world.sessions.ends(BOT, killed=True)
+    assert (end.reason, end.calls) == ("killed", 1)
+    world.call(now_ms=LATER_MS, denied=True)  # refused, in the same session
+    assert world.sessions.expire(LATER_MS + 2 * IDLE_MS)[0] == []
+    world.store(world.sessions.release("Bot", "alice")[1])
+    assert not world.sessions.blocked(BOT)
+    (last,) = world.sessions.expire(LATER_MS)[0]
+    assert (last.session, last.reason, last.calls) == (pseudonyms().session(session), "killed", 2)
+
+
+def test_sessions_of_others_are_not_ended_by_a_callers_record(world: World) -> None:
+    other = replace(BOT, user="bob")
+    world.call(other)
+    world.call(now_ms=LATER_MS)
+    assert world.sessions.ends(BOT, killed=False) == []
+
+
+def test_a_state_file_of_version_1_is_read_and_its_sessions_end_once_they_are_known(world: World, tmp_path) -> None:
+    world.call()
+    world.close()
+    with sqlite3.connect(tmp_path / "state.db") as file:
+        file.execute("ALTER TABLE sessions DROP COLUMN agent")
+        file.execute("ALTER TABLE sessions DROP COLUMN user")
+        file.execute("PRAGMA user_version = 1")
+    file.close()
+    world.open()
+    assert world.sessions.expire(LATER_MS)[0] == []  # nobody knows whose it was
+    world.restart()
+    assert world.call()[1] == 1  # and it goes on
+    (end,) = world.sessions.expire(LATER_MS)[0]
+    assert (end.calls, end.agent) == (2, "Bot")
+
+
+def test_a_state_file_can_be_opened_twice_while_it_is_brought_up_to_date(tmp_path) -> None:
+    first, second = StateDatabase(tmp_path), StateDatabase(tmp_path)
+    Sessions(second, pseudonyms(), idle_ms=IDLE_MS)
+    first.close()
+    second.close()
