@@ -20,6 +20,7 @@ from ledger.ports import Anchor, AnchorReceipt
 
 __all__ = [
     "ATTEMPTS",
+    "HoldableStore",
     "InspectableAnchor",
     "InspectableTiles",
     "KeptCopy",
@@ -134,6 +135,21 @@ class InspectableAnchor(Protocol):
 
         Raises:
             AnchorError: The anchor failed.
+        """
+        ...
+
+
+@runtime_checkable
+class HoldableStore(Protocol):
+    """An anchor or tile store whose locked copies can be held beyond their retention."""
+
+    def hold(self, log_id: str, *, on: bool) -> int:
+        """Put a legal hold over everything of a log that is locked, or end all holds; returns how many it changed.
+
+        Idempotent; what is written later is held by the next application.
+
+        Raises:
+            DependencyError: The store failed; some may have been changed.
         """
         ...
 

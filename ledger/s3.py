@@ -237,6 +237,12 @@ class S3Bucket:
         with self._translated("lock an object"):
             self._client.put_object_retention(Bucket=self.name, Key=key, VersionId=version, Retention=retention)
 
+    def hold(self, key: str, version: str, *, on: bool) -> None:
+        """Put a legal hold over a version, or end it; a hold keeps it whatever its retention says."""
+        status = {"Status": "ON" if on else "OFF"}
+        with self._translated("put an object on hold"):
+            self._client.put_object_legal_hold(Bucket=self.name, Key=key, VersionId=version, LegalHold=status)
+
     def delete(self, versions: Sequence[S3Version]) -> None:
         """Delete versions for good.
 

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 import yaml
 
+from ledger.anchoring import HoldableStore
 from ledger.bodies import HoldEvent, RetentionEvent
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.commitments import SALT_BYTES
@@ -133,6 +134,7 @@ class Lifecycle:
         actor: str,
         beyond: Callable[[], Iterator[Record]],
         interval_seconds: float,
+        holdable: Sequence[HoldableStore] = (),
     ) -> None:
         """Take the parts; `apply` comes before everything else.
 
@@ -145,6 +147,7 @@ class Lifecycle:
             actor: The service's own pseudonym.
             beyond: Reads what tiles say of erasures beyond the store's end.
             interval_seconds: How often expiry is looked for.
+            holdable: Anchor and tile store, where what they lock can be held.
         """
         self.keeper = keeper
         self.expirer = expirer
@@ -154,6 +157,8 @@ class Lifecycle:
         self._actor = actor
         self._beyond = beyond
         self._interval = interval_seconds
+        self._holdable = tuple(holdable)
+        self._stores_held: bool | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def apply_beyond(self) -> None:
@@ -192,6 +197,10 @@ class Lifecycle:
     async def _state_policy(self) -> None:
         """Record the policy if it is not the one that was recorded last."""
         policy = self.expirer.policy
+        unused = [name for name in ("log", "anchor") if getattr(policy, name)]
+        if unused:
+            # Nothing of these is pruned by this version: what they state is kept for longer, never for less.
+            _log.warning("retention_stated_and_not_applied", places=unused)
         known = await asyncio.to_thread(self.keeper.policy_digest)
         if policy.digest == known or (known is None and not policy.classes):
             return
@@ -217,7 +226,24 @@ class Lifecycle:
             except LedgerError as error:
                 # Whatever was begun is finished by the next attempt.
                 _log.warning("expiry_failed", error=type(error).__name__)
+            await self._hold_stores()
             await asyncio.sleep(self._interval)
+
+    async def _hold_stores(self) -> None:
+        """Hold what anchor and tile store lock while any hold is in force, for its record is in there; else do not.
+
+        A failure stops nothing: each copy has its own retention, and the next attempt comes.
+        """
+        try:
+            known, in_force = await asyncio.to_thread(self.keeper.held_ever), bool((await self.holds()).in_force)
+            # A log that never had a hold is not asked about, and what was let go once is not let go again.
+            if not known or (not in_force and self._stores_held is False):
+                return
+            for store in self._holdable:
+                await asyncio.to_thread(store.hold, self._log_id, on=in_force)
+            self._stores_held = in_force
+        except LedgerError as error:
+            _log.warning("stores_not_held", error=type(error).__name__)
 
     # --- holds -------------------------------------------------------------------------------------------------------
 
@@ -256,7 +282,9 @@ class Lifecycle:
             to_ms=event.to_ms,
             reason=commitment,
         )
-        return await self._locked_append([Draft(body=placed, openings=(opening,))])
+        leaf = await self._locked_append([Draft(body=placed, openings=(opening,))])
+        await self._hold_stores()
+        return leaf
 
     async def release(self, hold_id: str, actor: str, actor_role: str) -> tuple[str, int]:
         """Ask for a hold's release, or confirm what somebody else has asked for.
@@ -278,6 +306,8 @@ class Lifecycle:
                 actor_role=actor_role,
             )
             (done,) = await self._sink.append([Draft(body=body)])
+        if action == "released":
+            await self._hold_stores()
         return action, done.index
 
     async def _locked_append(self, drafts: Sequence[Draft]) -> int:

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 
 from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
-from ledger.anchoring import ProbedAnchor, ProbeReport
+from ledger.anchoring import HoldableStore, ProbedAnchor, ProbeReport
 from ledger.anchors.directory import DirectoryAnchor
 from ledger.anchors.rfc3161 import HTTPTimestampAuthority
 from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
@@ -811,6 +811,7 @@ def _assemble(
         actor=actor,
         beyond=lambda: erasures_beyond(log_id, store, tiles, bytes(current.keys.service.signing_key().verify_key)),
         interval_seconds=settings.expiry_interval_seconds,
+        holdable=[place for place in (anchor, tiles) if isinstance(place, HoldableStore)],
     )
     tokens = TokenStore(database, clock)
     archives = SQLBundleStore(database, clock)

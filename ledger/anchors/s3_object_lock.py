@@ -28,6 +28,7 @@ from ledger.files import check_log_id
 from ledger.ports import AnchorReceipt
 from ledger.protections import protection
 from ledger.s3 import COMPLIANCE, S3Bucket, S3Object, S3Version
+from ledger.s3_holds import LegalHolds
 
 __all__ = ["S3ObjectLockAnchor"]
 
@@ -60,6 +61,7 @@ class S3ObjectLockAnchor:
         self._retention_ms = retention_days * _DAY_MS
         self._clock = clock
         self._newest: dict[str, int] = {}
+        self._holds = LegalHolds(bucket)
 
     def _folder(self, log_id: str) -> str:
         return f"{self._prefix}{check_log_id(log_id)}/checkpoint/"
@@ -166,6 +168,10 @@ class S3ObjectLockAnchor:
                 protection=protection(self._bucket, stored, versions),
                 previous_size=_number(stored.metadata.get(_PREVIOUS)),
             )
+
+    def hold(self, log_id: str, *, on: bool) -> int:
+        """See `HoldableStore.hold`."""
+        return self._holds.apply(self._folder(log_id), on=on, wanted=lambda name: bool(_SIZE.fullmatch(name)))
 
     def probe(self) -> ProbeReport:
         """Try everything that a bucket must refuse, on an object made for it.

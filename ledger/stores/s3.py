@@ -23,10 +23,11 @@ from typing import Final
 from ledger.anchoring import Protection
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.clock import Clock
-from ledger.errors import ConfigError, ConflictError, NotFoundError, StorageError
+from ledger.errors import ConfigError, ConflictError, MalformedError, NotFoundError, StorageError
 from ledger.files import check_log_id
 from ledger.protections import protection
 from ledger.s3 import COMPLIANCE, S3Bucket, S3Object
+from ledger.s3_holds import LegalHolds
 from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_tile_path
 
 __all__ = ["S3TileStore"]
@@ -62,6 +63,7 @@ class S3TileStore:
         self._prefix = prefix
         self._retention_ms = retention_days * _DAY_MS
         self._clock = clock
+        self._holds = LegalHolds(bucket)
 
     def check(self) -> None:
         """Confirm that the bucket can keep a log.
@@ -130,6 +132,12 @@ class S3TileStore:
         versions = [one for one in self._bucket.versions(key) if one.key == key]
         return protection(self._bucket, self._bucket.read(key, self._bucket.first_version(key).version), versions)
 
+    def hold(self, log_id: str, *, on: bool) -> int:
+        """See `HoldableStore.hold`. Without locks there is nothing to hold."""
+        if not self._retention_ms:
+            return 0
+        return self._holds.apply(f"{self._prefix}{check_log_id(log_id)}/", on=on, wanted=_is_full)
+
     # --- the live checkpoint -----------------------------------------------------------------------------------------
 
     def expose(self, log_id: str, checkpoint: bytes) -> None:
@@ -188,3 +196,10 @@ class S3TileStore:
         """See `PartialStore.discard_superseded`."""
         key = self._key(log_id, CHECKPOINT_PATH)
         self._bucket.delete([one for one in self._bucket.versions(key) if one.key == key and not one.latest])
+
+
+def _is_full(path: str) -> bool:
+    try:
+        return parse_tile_path(path).full
+    except MalformedError:
+        return False

@@ -13,10 +13,19 @@ from ledger.anchor_checks import check_copies
 from ledger.anchoring import KeptCopy
 from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
 from ledger.clock import SystemClock
-from ledger.errors import AnchorError, ConfigError, ConflictError, NotFoundError, RollbackError, StateError
+from ledger.errors import (
+    AnchorError,
+    ConfigError,
+    ConflictError,
+    NotFoundError,
+    RollbackError,
+    StateError,
+    StorageError,
+)
 from ledger.publisher import Publisher
 from ledger.signers.local import LocalSigner
 from ledger.stores.memory import MemoryLogStore, MemoryTileStore
+from ledger.stores.s3 import S3TileStore
 from ledger.trust import TrustPolicy
 from tests.support.checkpoints import make_checkpoint
 from tests.support.ledger import LOG_ID, EmbeddedLedger, make_key
@@ -334,3 +343,64 @@ def test_a_copy_that_cannot_be_read_whole_is_an_error_and_not_another_tree(serve
         for failing in (lambda: anchor.get(LOG_ID, 5), lambda: anchor.put(LOG_ID, 5, make_checkpoint(5))):
             with pytest.raises(AnchorError, match="failed to read"):
                 failing()
+
+
+# --- legal holds -----------------------------------------------------------------------------------------------------
+
+
+def holds_of(server: S3Server, prefix: str) -> dict[str, str]:
+    client = server.client()
+    found = {}
+    for one in client.list_object_versions(Bucket="locked", Prefix=prefix).get("Versions", []):
+        try:
+            told = client.get_object_legal_hold(Bucket="locked", Key=one["Key"], VersionId=one["VersionId"])
+        except ClientError:
+            found[one["Key"]] = "OFF"
+        else:
+            found[one["Key"]] = told["LegalHold"]["Status"]
+    return found
+
+
+def test_a_hold_covers_every_copy_and_those_that_come_later_until_it_ends(server, ledger):
+    anchor = make_anchor(server, "held/")
+    first, second = checkpoints(ledger)
+    anchor.put(LOG_ID, 1, first)
+    assert anchor.hold(LOG_ID, on=True) == 1
+    assert anchor.hold(LOG_ID, on=True) == 0
+    anchor.put(LOG_ID, 2, second)
+    assert sorted(holds_of(server, "held/").values()) == ["OFF", "ON"]
+    assert anchor.hold(LOG_ID, on=True) == 1
+    assert set(holds_of(server, "held/").values()) == {"ON"}
+    # Another process, which remembers nothing.
+    assert make_anchor(server, "held/").hold(LOG_ID, on=False) == 2
+    assert set(holds_of(server, "held/").values()) == {"OFF"}
+    assert anchor.get(LOG_ID, 1) == first
+
+
+def test_a_hold_on_one_log_leaves_another_alone(server, ledger):
+    anchor = make_anchor(server, "two/")
+    first, _ = checkpoints(ledger)
+    anchor.put(LOG_ID, 1, first)
+    anchor.put(f"{LOG_ID}-2", 1, first)
+    assert anchor.hold(LOG_ID, on=True) == 1
+    assert sorted(holds_of(server, "two/").values()) == ["OFF", "ON"]
+
+
+@pytest.mark.parametrize(("retention_days", "held"), [(2, 1), (0, 0)])
+def test_a_hold_covers_full_tiles_that_are_locked_and_none_that_are_to_be_collected(server, retention_days, held):
+    prefix = f"tiles-{retention_days}/"
+    bucket = server.bucket("locked", StorageError)
+    tiles = S3TileStore(bucket, prefix, retention_days=retention_days, clock=SystemClock())
+    tiles.put(LOG_ID, "tile/0/000", bytes(32 * 256))
+    tiles.put(LOG_ID, "tile/0/001.p/3", bytes(32 * 3))
+    assert tiles.hold(LOG_ID, on=True) == held
+    assert {key: status for key, status in holds_of(server, prefix).items() if status == "ON"} == (
+        {f"{prefix}{LOG_ID}/tile/0/000": "ON"} if held else {}
+    )
+
+
+def test_a_bucket_that_takes_no_hold_says_so(server, ledger):
+    anchor = S3ObjectLockAnchor(server.bucket("plain", AnchorError), "h/", retention_days=2, clock=SystemClock())
+    server.client().put_object(Bucket="plain", Key=f"h/{LOG_ID}/checkpoint/{1:020d}", Body=b"x")
+    with pytest.raises(AnchorError):
+        anchor.hold(LOG_ID, on=True)
