@@ -37,6 +37,7 @@ __all__ = [
     "hash_coordinate",
     "pack_bundle",
     "pack_tile",
+    "parse_hash_tile_path",
     "parse_tile_path",
     "partial_width",
     "tile_coordinates",
@@ -106,6 +107,18 @@ def parse_tile_path(path: str) -> TileCoordinate:
     coordinate = TileCoordinate(level, number, width)
     if level > _MAX_LEVEL or (match["width"] and width >= TILE_WIDTH) or coordinate.path != path:
         raise MalformedError(f"not a tile path: {path!r}")
+    return coordinate
+
+
+def parse_hash_tile_path(path: str) -> TileCoordinate:
+    """Read the path of a hash tile, which can be made anew from the entries.
+
+    Raises:
+        MalformedError: Not such a path; an entry bundle's is none.
+    """
+    coordinate = parse_tile_path(path)
+    if coordinate.level == BUNDLE_LEVEL:
+        raise MalformedError(f"not the path of a hash tile: {path!r}")
     return coordinate
 
 

@@ -14,6 +14,7 @@ from service.auth import Caller
 __all__ = ["AccessRecorder"]
 
 _NOBODY: Final = "unauthenticated"
+_OPERATOR: Final = "operator"
 
 
 class AccessRecorder:
@@ -85,6 +86,28 @@ class AccessRecorder:
             actor_role=_NOBODY,
             target_kind=target_kind,
             result=result,
+        )
+        return Draft(body=body)
+
+    def operator_draft(self, action: str, target_kind: str, *, target_id: str, items: int, digest: str) -> Draft:
+        """Return the record of something that an operator did on the machine itself, where nobody asks for a token.
+
+        Args:
+            action: What was done.
+            target_kind: To what kind of thing.
+            target_id: Its public id.
+            items: How many were concerned.
+            digest: SHA-256 of what it came to, hexadecimal.
+        """
+        body = AccessEvent(
+            action=action,
+            actor=pseudonym(self._pseudonym_key(), "actor", _OPERATOR),
+            actor_role=_OPERATOR,
+            target_kind=target_kind,
+            target_id=target_id,
+            digest=digest,
+            items=items,
+            result="ok",
         )
         return Draft(body=body)
 

@@ -46,12 +46,13 @@ from ledger.integrator import Integrator
 from ledger.keyring import Keyring
 from ledger.keys import load_key
 from ledger.log_keys import LogKeys
-from ledger.ports import Anchor, Draft, Signer, TileStore, TimestampArchive
+from ledger.ports import Anchor, Draft, Lease, LogStore, Signer, TileStore, TimestampArchive
 from ledger.prover import Prover
 from ledger.publisher import Published, Publisher
 from ledger.publishing import PublishingLoop
 from ledger.publishing_turns import LEASE_SECONDS, PUBLISHER_LEASE
 from ledger.reader import EntryReader
+from ledger.rebuild import ProjectionRebuild, RepairableTiles
 from ledger.records import Record
 from ledger.remote_keys import RemoteKey, SigningKey
 from ledger.s3 import S3Bucket, open_bucket
@@ -66,6 +67,7 @@ from ledger.stores.sql_catalog import SQLCatalog
 from ledger.stores.sql_leases import SQLLease
 from ledger.stores.sql_objects import SQLBundleStore, SQLPayloadStore
 from ledger.stores.sql_payloads import SQLPayloadArchive
+from ledger.stores.sql_rebuild import SQLProjectionRebuild
 from ledger.stores.subject_keys import DirectorySubjectKeys
 from ledger.stores.timestamps import SQLTimestamps
 from ledger.timestamping import Timestamping, TimestampingLoop
@@ -81,6 +83,7 @@ from policies.registry import Registry
 from service.access import AccessRecorder
 from service.auditing import AUDIT_LEASE, AUDIT_LEASE_SECONDS, AuditLoop, ProcessAuditRunner
 from service.auth import TokenStore
+from service.backups import DatabaseCopy
 from service.bundles import LogBundleHistory
 from service.current_keys import CurrentKeys
 from service.fairness import Places
@@ -91,6 +94,7 @@ from service.keyset import KeySet, introductions, load_key_set
 from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_record_check
 from service.packs import PackJobs, PackStore
 from service.predecessor import load_predecessor, require_predecessor
+from service.rebuilds import record_rebuilds
 from service.recorder import ServiceRecorder
 from service.settings import Settings, passphrase
 from service.version import VERSION
@@ -110,7 +114,9 @@ __all__ = [
     "make_gateway",
     "make_tiles",
     "open_audit_sources",
+    "open_database_copy",
     "open_for_audit",
+    "open_for_rebuild",
     "open_shared",
     "open_signer",
     "summarise_logs",
@@ -292,6 +298,57 @@ def open_for_audit(settings: Settings, secret: str | None) -> AuditParts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildParts:
+    """What a rebuild of an installation reads and writes."""
+
+    tiles: RepairableTiles
+    store: LogStore
+    catalog: Catalog
+    projection: ProjectionRebuild
+    anchor: Anchor
+    lease: Lease
+    close: Callable[[], None]
+
+
+def open_for_rebuild(settings: Settings) -> RebuildParts:
+    """Open an installation for a rebuild; whoever holds the lease is alone with the log.
+
+    Args:
+        settings: Which installation.
+
+    Raises:
+        ConfigError: A setting or the database's schema cannot be used.
+    """
+    database = open_engine(settings.effective_database_url)
+    require_current(database)
+    return RebuildParts(
+        tiles=make_tiles(settings, SystemClock()),
+        store=SQLLogStore(database),
+        catalog=SQLCatalog(database),
+        projection=SQLProjectionRebuild(database),
+        anchor=make_anchor(settings, SystemClock()),
+        lease=SQLLease(database, settings.log_id, PUBLISHER_LEASE, holder=secrets.token_hex(16), seconds=LEASE_SECONDS),
+        close=database.dispose,
+    )
+
+
+def open_database_copy(path: Path) -> DatabaseCopy:
+    """Open a copy of an SQLite database, for a look into it.
+
+    Raises:
+        ConfigError: Its schema is not the one of this software.
+        StorageError: It cannot be read.
+    """
+    database = open_engine(f"sqlite:///{path}")
+    try:
+        require_current(database)
+        store = SQLLogStore(database)
+        return DatabaseCopy({log_id: store.checkpoint(log_id) for log_id in store.log_ids()})
+    finally:
+        database.dispose()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSummary:
     """How far one log is.
 
@@ -461,6 +518,7 @@ class Services:
         await asyncio.to_thread(require_predecessor, predecessor, self.reader.record, size)
         self._check_keys()
         await self.lifecycle.apply()
+        await record_rebuilds(self.settings, self.access)
         self.collecting.start()
         if self.timestamping is not None:
             self.timestamping.start()

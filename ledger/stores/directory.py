@@ -20,7 +20,7 @@ from typing import Final
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import ConflictError, NotFoundError, StorageError
 from ledger.files import create_durably, log_directory, make_directory_durably, replace_durably
-from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_tile_path
+from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_hash_tile_path, parse_tile_path
 
 __all__ = ["DirectoryTileStore"]
 
@@ -63,6 +63,14 @@ class DirectoryTileStore:
         target = self._path(log_id, path)
         with _translated("write a tile"):
             create_durably(target, data)
+
+    def repair(self, log_id: str, path: str, data: bytes) -> None:
+        """See `ledger.rebuild.RepairableTiles.repair`."""
+        # INVARIANT 3: what cannot be derived from anything, entries and checkpoints, is never put right by anybody.
+        parse_hash_tile_path(path)
+        target = self._path(log_id, path)
+        with _translated("put a tile right"):
+            replace_durably(target, data)
 
     def get(self, log_id: str, path: str) -> bytes:
         """See `TileStore.get`."""

@@ -10,7 +10,7 @@ from ledger.errors import ConflictError, NotFoundError, StaleKeysError
 from ledger.files import check_log_id
 from ledger.ports import Acknowledgement, PendingEntry, SealedPayload
 from ledger.records import record_type
-from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_tile_path
+from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_hash_tile_path, parse_tile_path
 
 __all__ = ["MemoryLogStore", "MemoryTileStore"]
 
@@ -156,6 +156,12 @@ class MemoryTileStore:
         with self._lock:
             if self._files.setdefault((check_log_id(log_id), path), data) != data:
                 raise ConflictError(f"other bytes stand at {path}")
+
+    def repair(self, log_id: str, path: str, data: bytes) -> None:
+        """See `ledger.rebuild.RepairableTiles.repair`."""
+        parse_hash_tile_path(path)
+        with self._lock:
+            self._files[check_log_id(log_id), path] = data
 
     def get(self, log_id: str, path: str) -> bytes:
         """See `TileStore.get`."""

@@ -28,7 +28,7 @@ from ledger.files import check_log_id
 from ledger.protections import protection
 from ledger.s3 import COMPLIANCE, S3Bucket, S3Object
 from ledger.s3_holds import LegalHolds
-from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_tile_path
+from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_hash_tile_path, parse_tile_path
 
 __all__ = ["S3TileStore"]
 
@@ -118,6 +118,26 @@ class S3TileStore:
         lock = self._bucket.object_lock(key, present.version)
         if lock is None or lock.mode != COMPLIANCE:
             self._bucket.lock(key, present.version, until_ms)
+
+    def repair(self, log_id: str, path: str, data: bytes) -> None:
+        """See `ledger.rebuild.RepairableTiles.repair`. What is locked stays, as a version below the new one."""
+        # INVARIANT 3: what cannot be derived from anything, entries and checkpoints, is never put right by anybody.
+        full = parse_hash_tile_path(path).full
+        key = self._key(log_id, path)
+        for _ in range(_RACES):
+            try:
+                present = self._bucket.read(key)
+            except NotFoundError:
+                self.put(log_id, path, data)
+                return
+            if present.data != data and not self._bucket.replace(
+                key, data, etag=present.etag, content_type=_TILE_TYPE, cache_control=_TILE_CACHE
+            ):
+                continue
+            if full and self._retention_ms:
+                self._ensure_lock(key, self._bucket.read(key), self._clock.now_ms() + self._retention_ms)
+            return
+        raise StorageError(f"the tile bucket changed under {_RACES} attempts to put {path} right")
 
     def get(self, log_id: str, path: str) -> bytes:
         """See `TileStore.get`."""

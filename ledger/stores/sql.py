@@ -328,6 +328,15 @@ class SQLLogStore:
             row = {"log_id": log_id, "size": size, "checkpoint": new, "published_ms": published_ms}
             connection.execute(insert(tables.checkpoints), row)
 
+    def log_ids(self) -> list[str]:
+        """Return the ids of all logs, sorted.
+
+        Raises:
+            StorageError: The database failed.
+        """
+        with translated("list the logs"), self._engine.connect() as connection:
+            return sorted(connection.scalars(select(tables.logs.c.log_id)))
+
     def check_writable(self) -> None:
         """Confirm that the database answers and takes a write lock.
 

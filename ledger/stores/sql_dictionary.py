@@ -20,7 +20,7 @@ from ledger.errors import NotFoundError
 from ledger.stores import tables
 from ledger.stores.sql_rows import Numbers
 
-__all__ = ["LOOKUP_CHUNK", "Dictionary", "chunks", "lock_log", "log_number"]
+__all__ = ["LOOKUP_CHUNK", "Dictionary", "chunks", "learned_numbers", "lock_log", "log_number"]
 
 LOOKUP_CHUNK: Final = 400
 """Values in one IN list; SQLite accepts 999 variables at least."""
@@ -91,6 +91,20 @@ class Dictionary:
         found.streams.update(fresh_streams)
         self._known[log_id] = found
         return found
+
+
+def learned_numbers(
+    connection: Connection, log_id: str, names: Collection[str], streams: Collection[tuple[str, str]]
+) -> Numbers:
+    """Return numbers that cover names and streams, in the caller's transaction and under the log's lock.
+
+    Raises:
+        NotFoundError: No such log.
+    """
+    numbers = Numbers(lock_log(connection, log_id))
+    numbers.names.update(_names(connection, numbers.log_no, list(names)))
+    numbers.streams.update(_streams(connection, numbers.log_no, list(streams)))
+    return numbers
 
 
 def _names(connection: Connection, log_no: int, wanted: Sequence[str]) -> dict[str, int]:

@@ -6,6 +6,7 @@ import click
 
 from service.cli.anchor import anchor
 from service.cli.audit import audit
+from service.cli.backup import backup, restore
 from service.cli.demo import demo
 from service.cli.erasing import erase, expire, hold
 from service.cli.evidence import evidence
@@ -14,6 +15,7 @@ from service.cli.keys import keys
 from service.cli.logs import logs
 from service.cli.output import ExitCode
 from service.cli.policy import policy
+from service.cli.rebuild import rebuild
 from service.cli.records import find, open_payload, replay, session
 from service.cli.serve import migrate, serve
 from service.cli.verify import verify
@@ -49,6 +51,9 @@ for command in (
     verify,
     audit,
     anchor,
+    rebuild,
+    backup,
+    restore,
     evidence,
     policy,
     gateway,

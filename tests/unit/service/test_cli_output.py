@@ -184,26 +184,29 @@ def leave(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
-def test_there_are_the_commands_that_the_issue_names_and_one_that_opens_payloads():
+def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads():
     assert {name for name, *more in COMMANDS if not more} == {
-        "demo",
-        "serve",
-        "erase",
         "anchor",
-        "logs",
-        "hold",
-        "expire",
-        "migrate",
-        "gateway",
-        "verify",
         "audit",
-        "replay",
-        "session",
-        "find",
-        "keys",
-        "policy",
+        "backup",
+        "demo",
+        "erase",
         "evidence",
+        "expire",
+        "find",
+        "gateway",
+        "hold",
+        "keys",
+        "logs",
+        "migrate",
         "open",
+        "policy",
+        "rebuild",
+        "replay",
+        "restore",
+        "serve",
+        "session",
+        "verify",
     }
 
 
