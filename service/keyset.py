@@ -26,6 +26,7 @@ from ledger.remote_keys import SigningKey, load_signing_key
 from ledger.trust import TrustPolicy
 
 __all__ = [
+    "FINGERPRINTS_FILE",
     "KEY_FILES",
     "TRUST_FILE",
     "KeySet",
@@ -61,7 +62,8 @@ _FIRST_SUCCESSOR: Final = 2
 TRUST_FILE: Final = "trust.policy"
 """What auditors are given."""
 
-_FINGERPRINTS_FILE: Final = "fingerprints.txt"
+FINGERPRINTS_FILE: Final = "fingerprints.txt"
+"""What they compare by voice or on paper."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +168,7 @@ def require_empty(directory: Path) -> None:
     Raises:
         ConfigError: A file of a key set is there.
     """
-    present = [name for name in (*KEY_FILES, TRUST_FILE, _FINGERPRINTS_FILE) if (directory / name).exists()]
+    present = [name for name in (*KEY_FILES, TRUST_FILE, FINGERPRINTS_FILE) if (directory / name).exists()]
     if present:
         raise ConfigError(f"the key directory holds keys already: {', '.join(sorted(present))}")
 
@@ -179,7 +181,7 @@ def write_public_files(directory: Path, keys: KeySet) -> None:
         OSError: The file system failed.
     """
     create_durably(directory / TRUST_FILE, trust_policy(keys).encode().encode())
-    create_durably(directory / _FINGERPRINTS_FILE, fingerprints(keys).encode())
+    create_durably(directory / FINGERPRINTS_FILE, fingerprints(keys).encode())
 
 
 def key_files(directory: Path) -> dict[str, tuple[str, str]]:

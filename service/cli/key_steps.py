@@ -22,7 +22,16 @@ from ledger.trust import TrustPolicy, parse_trust_policy
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import log_id_option
 from service.cli.output import echo_json, json_option, say, table, with_exit_codes
-from service.keyset import KEY_FILES, TRUST_FILE, load_key_set, make_key_set, next_key_file, trust_policy
+from service.keyset import (
+    FINGERPRINTS_FILE,
+    KEY_FILES,
+    TRUST_FILE,
+    fingerprints,
+    load_key_set,
+    make_key_set,
+    next_key_file,
+    trust_policy,
+)
 from service.predecessor import save_predecessor, with_predecessor
 from service.settings import load_settings, passphrase
 
@@ -70,7 +79,7 @@ def _make(directory: Path, purpose: str, algorithm: str, kms: str | None) -> tup
 
 
 def _take_over(directory: Path, answer: dict[str, Any]) -> bool:
-    """Put the trust policy that the service tells beside the keys, if this is their machine."""
+    """Put the trust policy that the service tells, and fingerprints, beside the keys, if this is their machine."""
     path = directory / TRUST_FILE
     if not path.exists():
         return False
@@ -79,6 +88,7 @@ def _take_over(directory: Path, answer: dict[str, Any]) -> bool:
     # What stands there of other logs, such as the one before this, is not the service's to tell.
     others = [key for key in parse_trust_policy(path.read_bytes()).logs if key.name not in origins]
     replace_durably(path, TrustPolicy(logs=(*told.logs, *others)).encode().encode())
+    replace_durably(directory / FINGERPRINTS_FILE, fingerprints(load_key_set(directory, passphrase())).encode())
     return True
 
 

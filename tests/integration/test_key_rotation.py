@@ -23,6 +23,7 @@ from ledger.trust import TrustPolicy, parse_trust_policy
 from service.auth import Role
 from service.cli.main import cli
 from service.keyset import trust_policy
+from tests.support.kms import fake_kms
 from tests.support.ledger import LOG_ID
 from tests.support.service import EnforcerClient, RunningService, start_service
 
@@ -267,6 +268,39 @@ def test_every_step_is_recorded_with_who_took_it(service):
     done(service, "keys", "rotate", "pack", "--algorithm", "ed25519")
     done(service, "keys", "retire", old)
     assert [event.action for event in service.access_events()][-2:] == ["introduce_key", "retire_key"]
+
+
+def test_a_log_key_moves_to_aws_kms_and_back_without_a_break(service, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    _, old = in_force(service, "log")
+    with fake_kms() as kms:
+        uri = kms.make("ML_DSA_44", "alias/log")
+        rotation = ("keys", "rotate", "log", "--algorithm", "ml-dsa-44")
+        (item,) = done(service, *rotation, "--kms", uri)["items"]
+        assert "seed" not in Path(item["file"]).read_text()
+        done(service, "keys", "retire", old)
+        assert item["key_id"] in signers(service)
+        assert old not in signers(service)
+        assert item["key_id"] in (Path(item["file"]).parent / "trust.policy").read_text()
+        # KMS refuses: records are taken and nothing is published, until the key is one of a file again.
+        kms.faults[:] = ["AccessDeniedException"] * 3
+        a_proof(service, service.enforcer())
+        (back,) = done(service, *rotation)["items"]
+        done(service, "keys", "retire", item["key_id"])
+        assert signers(service) & {item["key_id"], back["key_id"]} == {back["key_id"]}
+        assert audit(service, trusted(service)).findings == []
+
+
+def test_a_key_of_kms_of_another_algorithm_makes_no_file(service, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with fake_kms() as kms:
+        uri = kms.make("ECC_NIST_EDWARDS25519", "alias/log")
+        result = tallystick(service, "keys", "rotate", "log", "--algorithm", "ml-dsa-44", "--kms", uri)
+    assert result.exit_code == 64
+    assert "is of ed25519, not of ml-dsa-44" in result.output
+    assert not (service.services.settings.keys_dir / "log-ml-dsa-44.2.json").exists()
 
 
 # --- compromise ------------------------------------------------------------------------------------------------------
