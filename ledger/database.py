@@ -52,6 +52,8 @@ _BINARY_TYPES: Final = (
 """PostgreSQL's names for the types of columns that rows are inserted into in bulk; the narrower class first."""
 
 _SQLITE_BUSY_SECONDS = 30
+_PAUSED_MS = 10_000
+"""PostgreSQL ends a transaction whose client has said nothing for so long."""
 _SQLITE_RETRY_SECONDS = 0.01
 _SQLITE_LOG_PAGES = 4000
 """16 MiB; four times what SQLite does by itself. See `_prepare_sqlite`."""
@@ -96,6 +98,9 @@ def _prepare_postgresql(connection: psycopg.Connection[Any], _record: object) ->
     connection.execute(
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )
+    # A process that is paused in the middle of a transaction keeps the log's lock, and with it all others waiting. None
+    # of ours waits for anything but the database while one is open.
+    connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (str(_PAUSED_MS),))
     connection.commit()
 
 

@@ -78,6 +78,9 @@ class Metrics:
         self.checkpoint_age = Gauge(
             "tallystick_checkpoint_age_seconds", "Age of the checkpoint by our clock", registry=self.registry
         )
+        self.leads = Gauge(
+            "tallystick_publisher_leads", "1 if this process publishes the checkpoints", registry=self.registry
+        )
         self.anchored = Gauge("tallystick_anchored_size", "Tree size of the newest anchor copy", registry=self.registry)
         self.anchor_ok = Gauge("tallystick_anchor_up", "1 if the last anchoring succeeded", registry=self.registry)
         self.anchor_refuses = Gauge(
@@ -143,6 +146,7 @@ class Metrics:
         self.published.set(published.head.size if published else 0)
         if published:
             self.checkpoint_age.set(max(0.0, services.clock.now_ms() / 1000 - published.timestamp_seconds))
+        self.leads.set(services.publishing.leads)
         self.anchored.set(receipt.size if receipt else 0)
         self.anchor_ok.set(0 if services.publishing.anchor_status.failure else 1)
         if report := services.anchor_report:

@@ -35,6 +35,8 @@ PROCESS_WIDE: Final = frozenset(
         "max_body_seconds",
         "operator_token",
         "session_seconds",
+        "worker_listen",
+        "workers",
     }
 )
 """Settings of the process, which no entry of a logs file can have for its log alone."""
@@ -71,6 +73,8 @@ class Settings(BaseSettings):
         environment: Name of the deployment, in every record.
         service_id: The service's own enforcer id.
         listen: ``HOST:PORT``.
+        workers: Processes that answer there; more than one needs PostgreSQL.
+        worker_listen: ``HOST:PORT`` at which the first of several workers answers alone; the others at the next ports.
         external_url: How browsers reach the service.
         public_log: Serve checkpoint and tiles without a token; entry bundles never.
         checkpoint_interval_seconds: At most one checkpoint in this time.
@@ -118,6 +122,8 @@ class Settings(BaseSettings):
     environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "production"
     service_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "service"
     listen: Annotated[str, Field(pattern=r"^[^\s/]+:\d{1,5}$")] = "127.0.0.1:8787"
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    worker_listen: Annotated[str, Field(pattern=r"^([^\s/]+:\d{1,5})?$")] = ""
     external_url: str = "http://127.0.0.1:8787"
     public_log: bool = False
     checkpoint_interval_seconds: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
@@ -140,10 +146,10 @@ class Settings(BaseSettings):
     def _no_file(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("listen")
+    @field_validator("listen", "worker_listen")
     @classmethod
     def _a_port(cls, value: str) -> str:
-        if int(value.rpartition(":")[2]) > MAX_PORT:
+        if value and int(value.rpartition(":")[2]) > MAX_PORT:
             raise ValueError(f"a port is at most {MAX_PORT}")
         return value
 
@@ -201,6 +207,11 @@ class Settings(BaseSettings):
                 f"there is no database yet at {name}: run `tallystick migrate` or `tallystick serve` first"
             )
 
+    def worker_place(self, number: int) -> tuple[str, int]:
+        """Return host and port at which a worker answers alone; `worker_listen` says where the first does."""
+        host, _, port = self.worker_listen.rpartition(":")
+        return host.strip("[]"), int(port) + number
+
     def warnings(self) -> list[str]:
         """Return what is weaker than production should be, one sentence each."""
         found = []
@@ -211,6 +222,8 @@ class Settings(BaseSettings):
         found += self._weak_storage()
         if self.host not in _LOOPBACK and self.external_url.lower().startswith("http://"):
             found.append("The service listens beyond this machine and its URL is plain HTTP: tokens can be overheard.")
+        if self.workers > 1 and not self.worker_listen:
+            found.append("No worker has a place of its own: /metrics tells of whichever worker answers.")
         if self.insecure_cookies:
             found.append("Login cookies are sent over plain HTTP.")
         return found
@@ -282,9 +295,19 @@ def load_installation(**overrides: object) -> Installation:
         raise ConfigError(f"{_PREFIX}{name.upper()}: {reason}") from None
     if settings.insecure_cookies and settings.host not in _LOOPBACK:
         raise ConfigError(f"{_PREFIX}INSECURE_COOKIES is for a loopback address only")
+    _check_workers(settings)
     if settings.logs is None:
         return Installation(settings=settings, logs=(settings,))
     return Installation(settings=settings, logs=_chosen(settings, _logs(settings, settings.logs)))
+
+
+def _check_workers(settings: Settings) -> None:
+    if settings.workers == 1:
+        return
+    if settings.effective_database_url.startswith("sqlite"):
+        raise ConfigError(f"{_PREFIX}WORKERS: SQLite is for one process; several need PostgreSQL")
+    if settings.worker_listen and settings.worker_place(settings.workers - 1)[1] > MAX_PORT:
+        raise ConfigError(f"{_PREFIX}WORKER_LISTEN: {settings.workers} workers need as many ports from there on")
 
 
 def _first(error: ValidationError) -> tuple[str, str]:

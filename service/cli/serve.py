@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 import click
@@ -14,7 +16,10 @@ from service.cli.output import echo_json, json_option, say, with_exit_codes
 from service.failures import LibraryHandler
 from service.settings import Installation, Settings, load_installation
 
-__all__ = ["configure_logging", "migrate", "serve"]
+__all__ = ["READY", "configure_logging", "migrate", "run_service", "serve"]
+
+READY = b"ready"
+"""What a worker says to its parent once it answers requests."""
 
 _UNPROTECTED = (
     "Key files have no passphrase: whoever reads them signs as this log. Protect them, or the disk they are on."
@@ -42,11 +47,51 @@ def configure_logging(*, level: int = logging.INFO) -> None:
 @click.command(short_help="Run the service.")
 @click.option("--listen", "place", default=None, metavar="HOST:PORT", help="Instead of TALLYSTICK_LISTEN.")
 @click.option("--migrate", "with_migration", is_flag=True, help="Bring a PostgreSQL schema up to date first.")
+@click.option("--workers", type=click.IntRange(1, 64), default=None, help="Processes, instead of TALLYSTICK_WORKERS.")
 @with_exit_codes
-def serve(place: str | None, *, with_migration: bool) -> None:
+def serve(place: str | None, *, with_migration: bool, workers: int | None) -> None:
     """Run the service. Its settings are environment variables, TALLYSTICK_…; see docs/operations.md.
 
     It logs JSON, one object a line, to standard error.
+    """
+    from service.cli.serving import listen
+    from service.cli.supervising import supervise
+
+    configure_logging()
+    installation = load_installation(listen=place, workers=workers)
+    settings = installation.settings
+    if settings.workers == 1:
+        run_service(installation, lambda: listen(settings.host, settings.port), migrate=with_migration)
+        return
+    _tell_warnings(installation)
+    if with_migration:
+        _migrate(settings)
+    with listen(settings.host, settings.port) as listening:
+        # The workers read what was given here from their environment, as whatever else they are told.
+        changes = {"TALLYSTICK_LISTEN": settings.listen, "TALLYSTICK_WORKERS": str(settings.workers)}
+        status = asyncio.run(supervise(listening, settings.workers, changes))
+    sys.exit(status)
+
+
+def run_service(
+    installation: Installation,
+    open_socket: Callable[[], socket.socket],
+    *,
+    migrate: bool = False,
+    worker: int | None = None,
+    parent: socket.socket | None = None,
+) -> None:
+    """Serve an installation in this process, until it is told to stop.
+
+    Args:
+        installation: What is served.
+        open_socket: Returns the listening socket, once the parts of the service are there.
+        migrate: Bring a PostgreSQL schema up to date first.
+        worker: Number of this process among several, from 0; None if it is the only one.
+        parent: Told that requests are answered, and watched: this process ends with it.
+
+    Raises:
+        TallystickError: The service could not be started.
     """
     import uvicorn
 
@@ -54,16 +99,22 @@ def serve(place: str | None, *, with_migration: bool) -> None:
     from service.cli.serving import STOP_SECONDS, listen, serve_until_stopped
     from service.hosting import open_hosting
 
-    configure_logging()
     log = structlog.get_logger()
-    installation = load_installation(listen=place)
     settings = installation.settings
-    hosting = open_hosting(installation, migrate=with_migration)
-    for one in installation.logs:
-        for warning in _warnings(one):
-            log.warning("weaker_than_production", log_id=one.log_id, detail=warning)
-    listening = listen(settings.host, settings.port)
+    hosting = open_hosting(installation, migrate=migrate)
+    if worker is None:
+        _tell_warnings(installation)
+    listening = open_socket()
     host, port = listening.getsockname()[:2]
+    also = []
+    if worker is not None and settings.worker_listen:
+        also.append(listen(*settings.worker_place(worker)))
+
+    def ready() -> None:
+        log.info("serving", **_names(installation), listen=f"{host}:{port}", host=host, port=port)
+        if parent is not None:
+            parent.send(READY)
+
     config = uvicorn.Config(
         create_app(hosting),
         lifespan="off",
@@ -81,9 +132,18 @@ def serve(place: str | None, *, with_migration: bool) -> None:
             listening,
             start=hosting.start,
             stop=hosting.stop,
-            ready=lambda: log.info("serving", **_names(installation), listen=f"{host}:{port}", host=host, port=port),
+            ready=ready,
+            also=also,
+            parent=parent,
         )
     )
+
+
+def _tell_warnings(installation: Installation) -> None:
+    log = structlog.get_logger()
+    for one in installation.logs:
+        for warning in _warnings(one):
+            log.warning("weaker_than_production", log_id=one.log_id, detail=warning)
 
 
 def _warnings(settings: Settings) -> list[str]:
@@ -108,16 +168,20 @@ def _names(installation: Installation) -> dict[str, object]:
 @with_exit_codes
 def migrate(*, as_json: bool) -> None:
     """Bring the database to the newest schema."""
-    from ledger.database import open_engine
-    from migrations.schema import upgrade
-
     settings = load_installation().settings
     if not settings.database_url:
         settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-    engine = open_engine(settings.effective_database_url)
-    upgrade(engine)
-    engine.dispose()
+    _migrate(settings)
     if as_json:
         echo_json({"migrated": True})
     else:
         say("the schema is up to date")
+
+
+def _migrate(settings: Settings) -> None:
+    from ledger.database import open_engine
+    from migrations.schema import upgrade
+
+    engine = open_engine(settings.effective_database_url)
+    upgrade(engine)
+    engine.dispose()

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import uvicorn
@@ -78,6 +78,8 @@ async def serve_until_stopped(
     start: Callable[[], Awaitable[None]],
     stop: Callable[[], Awaitable[None]],
     ready: Callable[[], None],
+    also: Sequence[socket.socket] = (),
+    parent: socket.socket | None = None,
 ) -> None:
     """Start, answer requests until a signal comes, let those in hand end, and stop.
 
@@ -87,21 +89,35 @@ async def serve_until_stopped(
         start: What has to be there before the first request. If it raises, nothing was served.
         stop: Its counterpart.
         ready: Called once requests are answered.
+        also: Where it listens as well; closed afterwards.
+        parent: A connection to whoever watches over this process: its end is a signal to stop.
     """
-    with listening:
+    with contextlib.ExitStack() as sockets:
+        for one in (listening, *also):
+            sockets.enter_context(one)
         await start()
         try:
-            await _serve(_Server(config, ready), listening)
+            await _serve(_Server(config, ready), [listening, *also], parent)
         finally:
             await stop()
 
 
-async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
+async def _serve(server: uvicorn.Server, listening: list[socket.socket], parent: socket.socket | None) -> None:
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, server.handle_exit, number, None)
+    if parent is not None:
+        loop.add_reader(parent, _parent_is_gone, loop, server, parent)
     try:
-        await server.serve(sockets=[listening])
+        await server.serve(sockets=listening)
     finally:
+        if parent is not None:
+            loop.remove_reader(parent)
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+def _parent_is_gone(loop: asyncio.AbstractEventLoop, server: uvicorn.Server, parent: socket.socket) -> None:
+    # It says nothing on this connection: that there is something to read means that it has ended.
+    loop.remove_reader(parent)
+    server.handle_exit(signal.SIGTERM, None)
