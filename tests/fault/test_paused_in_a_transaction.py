@@ -28,21 +28,25 @@ def test_a_transaction_whose_process_is_paused_is_ended_and_takes_nothing_with_i
     store.create_log(LOG_ID, tenant="acme", origin="log.example/a", environment="t", simulated=True, created_ms=0)
     writer = Enforcer()
     batch = [pending(writer.record(writer.heartbeat()))]
-    went_on = False
-    try:
-        # As far as PostgreSQL can tell, this process stops here; in between, another wants the same lock.
-        with pytest.raises(StorageError), translated("go on"), writing(paused) as connection:
+
+    def pause() -> None:
+        """Hold the lock and say nothing, as far as PostgreSQL can tell; another wants it, and gets it. Then go on."""
+        with translated("go on"), writing(paused) as connection:
             connection.exec_driver_sql("SELECT 1 FROM logs FOR UPDATE")
             began = time.monotonic()
             (result,) = store.sequence(LOG_ID, [batch], received_ms=NOW_MS)
-            waited = time.monotonic() - began
-            went_on = True
+            told.append((time.monotonic() - began, result))
             connection.exec_driver_sql("UPDATE logs SET tenant = 'forged'")
+
+    told: list[tuple[float, object]] = []
+    try:
+        with pytest.raises(StorageError):
+            pause()
         # Confirmed to be what it was: the log can only be had with the properties that it was made with.
         store.create_log(LOG_ID, tenant="acme", origin="log.example/a", environment="t", simulated=True, created_ms=0)
     finally:
         paused.dispose()
         other.dispose()
-    assert went_on
+    ((waited, result),) = told
     assert [done.index for done in result] == [0]
     assert PAUSED_MS / 1000 / 2 < waited < 10

@@ -195,3 +195,39 @@ def test_a_passphrase_file_that_cannot_be_read_is_an_error_and_never_no_passphra
         monkeypatch.setenv("TALLYSTICK_PASSPHRASE_FILE", str(tmp_path / name))
         with pytest.raises(ConfigError, match="passphrase file cannot be read"):
             passphrase()
+
+
+# --- several workers -------------------------------------------------------------------------------------------------
+
+
+def test_several_workers_need_a_database_that_they_can_share():
+    with pytest.raises(ConfigError, match="TALLYSTICK_WORKERS: SQLite is for one process"):
+        load_settings(workers=2)
+    assert load_settings(workers=2, database_url="postgresql+psycopg://db/x").workers == 2
+
+
+@pytest.mark.parametrize("workers", [0, -1, 65])
+def test_there_are_one_to_64_workers(workers):
+    with pytest.raises(ConfigError, match="TALLYSTICK_WORKERS"):
+        load_settings(workers=workers, database_url="postgresql+psycopg://db/x")
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1", "127.0.0.1:65536", "here and there:1", "127.0.0.1:65534"])
+def test_each_worker_has_a_port_of_its_own(place):
+    with pytest.raises(ConfigError, match="TALLYSTICK_WORKER_LISTEN"):
+        load_settings(workers=3, worker_listen=place, database_url="postgresql+psycopg://db/x")
+
+
+@pytest.mark.parametrize(
+    ("listen", "places"),
+    [("127.0.0.1:9000", [("127.0.0.1", 9000), ("127.0.0.1", 9001)]), ("[::1]:1", [("::1", 1), ("::1", 2)])],
+)
+def test_workers_answer_at_ports_in_a_row(listen, places):
+    settings = load_settings(workers=2, worker_listen=listen, database_url="postgresql+psycopg://db/x")
+    assert [settings.worker_place(number) for number in (0, 1)] == places
+    assert not any("worker" in warning for warning in settings.warnings())
+
+
+def test_workers_without_a_place_of_their_own_are_warned_of():
+    settings = load_settings(workers=2, database_url="postgresql+psycopg://db/x")
+    assert any("/metrics tells of whichever worker answers" in warning for warning in settings.warnings())
