@@ -24,7 +24,8 @@ others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal
+from functools import cache
+from typing import Annotated, Final, Literal, get_args, get_type_hints
 
 import msgspec
 import nacl.signing
@@ -108,6 +109,8 @@ class Record(Struct, frozen=True):
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 _DECODER: Final = msgspec.json.Decoder(Record)
 _NO_SIGNATURE: Final = "A" * 86 + "=="
+_NO_SIGNATURE_BYTES: Final = _NO_SIGNATURE.encode()
+_SIGNATURE_MEMBER: Final = b',"signature":"'
 
 
 def encode_record(record: Record) -> bytes:
@@ -172,18 +175,27 @@ def signing_bytes(record: Record) -> bytes:
     return _SIGNING_LABEL + _ENCODER.encode(msgspec.structs.replace(record, signature=_NO_SIGNATURE))
 
 
+def _signing_bytes_of_entry(entry: bytes) -> bytes:
+    """Return the signing bytes of a record by its entry, which `decode_entry` or `encode_record` gave."""
+    # The last such member is the envelope's: members are sorted, and of those behind it none holds another object. No
+    # string can look like it, for a quotation mark in a string is escaped.
+    start = entry.rfind(_SIGNATURE_MEMBER) + len(_SIGNATURE_MEMBER)
+    return b"".join((_SIGNING_LABEL, entry[:start], _NO_SIGNATURE_BYTES, entry[start + len(_NO_SIGNATURE) :]))
+
+
 def sign_record(record: Record, key: nacl.signing.SigningKey) -> Record:
     """Return the record with its signature made by ``key``; a signature that it had is ignored."""
     signature = key.sign(signing_bytes(record)).signature
     return msgspec.structs.replace(record, signature=encode_base64(signature))
 
 
-def verify_record_signature(record: Record, public_key: bytes) -> None:
+def verify_record_signature(record: Record, public_key: bytes, *, entry: bytes | None = None) -> None:
     """Check the enforcer's signature.
 
     Args:
         record: The record as decoded.
         public_key: The enforcer's Ed25519 key, 32 bytes.
+        entry: Its entry bytes, for those who have them: what was signed is then cut out of them and not encoded anew.
 
     Raises:
         SignatureInvalidError: The signature is wrong.
@@ -191,7 +203,7 @@ def verify_record_signature(record: Record, public_key: bytes) -> None:
     """
     verify_ed25519(
         public_key,
-        signing_bytes(record),
+        signing_bytes(record) if entry is None else _signing_bytes_of_entry(entry),
         decode_base64(record.signature),
         signer=f"the enforcer {record.enforcer_id} under record {record.record_id}",
     )
@@ -199,12 +211,16 @@ def verify_record_signature(record: Record, public_key: bytes) -> None:
 
 def commitments(record: Record) -> dict[str, Commitment]:
     """Return the commitments of a record's body by field name; these fields have payloads in the vault."""
-    found = {}
-    for name in record.body.__struct_fields__:
-        value = getattr(record.body, name)
-        if isinstance(value, Commitment):
-            found[name] = value
-    return found
+    body = record.body
+    values = ((name, getattr(body, name)) for name in _committing_fields(type(body)))
+    return {name: value for name, value in values if value is not None}
+
+
+@cache
+def _committing_fields(body: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the fields of a type of body that may hold a commitment."""
+    hints = get_type_hints(body)
+    return tuple(name for name in body.__struct_fields__ if Commitment in (hints[name], *get_args(hints[name])))
 
 
 def _walk(kind: msgspec.inspect.Type, path: str, declared: str | None) -> Iterator[tuple[str, str]]:

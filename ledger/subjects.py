@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import Final
 
 from ledger.bodies import (
@@ -100,8 +101,12 @@ class Bucket:
 
 def bucket_of(record: Record, *, held: bool = False) -> Bucket:
     """Return the bucket that a record's payloads expire with; a time beyond the calendar counts as its last day."""
-    days = min(record.time_ms // DAY_MS, _LAST_DAY)
-    return Bucket(record_type(record), date(1970, 1, 1) + timedelta(days=days), held)
+    return _bucket(record_type(record), min(record.time_ms // DAY_MS, _LAST_DAY), held)
+
+
+@lru_cache(maxsize=64)
+def _bucket(kind: str, days: int, held: bool) -> Bucket:  # noqa: FBT001  # a key of the cache
+    return Bucket(kind, date(1970, 1, 1) + timedelta(days=days), held)
 
 
 def _named(record: Record) -> tuple[str | None, ...]:

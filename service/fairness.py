@@ -1,8 +1,9 @@
 """Turns: what one log's flood may take of what all logs of a process share.
 
-Three bounds stand behind each other. Requests in hand are counted for each log (`Places`). Work for threads waits in
-one queue for each log, and the queues take turns (`FairExecutor`). Records that wait to be sequenced are bounded by
-each log's own sequencer. What a log takes beyond its bounds is its own loss.
+Four bounds stand behind each other. Requests in hand are counted for each log (`Places`), and so are the bytes that
+its enforcers have sent and no answer was given to (`Bytes`). Work for threads waits in one queue for each log, and the
+queues take turns (`FairExecutor`). Records that wait to be sequenced are bounded by each log's own sequencer. What a
+log takes beyond its bounds is its own loss.
 
 Where one log has the process to itself, asyncio's own threads do.
 """
@@ -20,7 +21,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from ledger.errors import OverloadedError
 
-__all__ = ["FairExecutor", "Places", "current_log"]
+__all__ = ["Bytes", "FairExecutor", "Places", "Room", "current_log"]
 
 current_log: ContextVar[str] = ContextVar("current_log", default="")
 """The log that the running task works for; empty where that is not known, as before a token was looked up."""
@@ -53,6 +54,45 @@ class Places:
             yield
         finally:
             self.taken -= 1
+
+
+class Bytes:
+    """Counts the bytes of one log's requests that wait for an answer. One event loop owns it."""
+
+    def __init__(self, limit: int) -> None:
+        """Have room for ``limit`` bytes."""
+        self.limit = limit
+        self.taken = 0
+
+    @contextmanager
+    def take(self) -> Iterator[Room]:
+        """Hold room for the block; it grows as bytes arrive."""
+        room = Room(self)
+        try:
+            yield room
+        finally:
+            self.taken -= room.size
+
+
+class Room:
+    """What one request takes of a log's `Bytes`."""
+
+    def __init__(self, of: Bytes) -> None:
+        """Begin with nothing."""
+        self._of = of
+        self.size = 0
+
+    def reach(self, size: int) -> None:
+        """Hold room for ``size`` bytes in all; less than is held already changes nothing.
+
+        Raises:
+            OverloadedError: There is no room for that much.
+        """
+        more = max(0, size - self.size)
+        if self._of.taken + more > self._of.limit:
+            raise OverloadedError(f"{self._of.taken} bytes of requests wait for their answers; ask again")
+        self._of.taken += more
+        self.size += more
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from ledger.errors import MalformedError, OverloadedError, SignatureInvalidError
 from ledger.merkle import hash_leaf
 from ledger.notes import decode_base64
 from ledger.ports import Acknowledgement, Opening, PendingEntry
-from ledger.records import Record, decode_entry, encode_record, verify_record_signature
+from ledger.records import Record, decode_entry, verify_record_signature
 from ledger.sequencer import Sequencer
 from ledger.vault import Vault
 from service.problems import ForbiddenError
@@ -63,9 +63,16 @@ class _Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One record as it came, decoded, with its openings by field."""
+    """One record as it came, decoded, with its openings by field.
+
+    Attributes:
+        record: The record.
+        entry: Its canonical bytes.
+        openings: By field.
+    """
 
     record: Record
+    entry: bytes
     openings: dict[str, Opening]
 
 
@@ -106,12 +113,13 @@ def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
     return decoded
 
 
-def _decode_record(raw: bytes) -> Record:
-    """Decode a record that may be spelt in another way than its canonical one; a duplicate key is refused."""
+def _decode_record(raw: bytes) -> tuple[Record, bytes]:
+    """Decode a record that may be spelt in another way than its entry; a duplicate key is refused."""
     try:
-        return decode_entry(raw)
+        return decode_entry(raw), raw
     except MalformedError:
-        return decode_entry(canonical_bytes(parse_json(raw)))
+        entry = canonical_bytes(parse_json(raw))
+        return decode_entry(entry), entry
 
 
 def _openings(items: Sequence[_Opening]) -> dict[str, Opening]:
@@ -160,15 +168,15 @@ def decode_submissions(body: bytes, content_type: str, *, max_records: int) -> l
     submissions = []
     for position, item in enumerate(parsed):
         try:
-            submissions.append(Submission(_decode_record(bytes(item.record)), _openings(item.openings)))
+            submissions.append(Submission(*_decode_record(bytes(item.record)), _openings(item.openings)))
         except MalformedError as error:
             raise _at(position, error) from error
     return submissions
 
 
-def count_ahead(submissions: Sequence[Submission], now_ms: int) -> int:
+def count_ahead(entries: Sequence[PendingEntry], now_ms: int) -> int:
     """Return how many records say a time so far ahead of ours that their enforcer's clock, or ours, is wrong."""
-    return sum(submission.record.time_ms > now_ms + _CLOCK_AHEAD_MS for submission in submissions)
+    return sum(entry.record.time_ms > now_ms + _CLOCK_AHEAD_MS for entry in entries)
 
 
 class EnforcerKeys(Protocol):
@@ -215,7 +223,8 @@ class Admission:
         """
         for submission in submissions:
             self._check(submission.record, enforcer_id)
-        keys_leaf = self._judge([submission.record for submission in submissions], enforcer_id)
+        signed = [(submission.record, submission.entry) for submission in submissions]
+        keys_leaf = self._judge(signed, enforcer_id)
         return [self._seal(submission, keys_leaf) for submission in submissions]
 
     def admit_again(self, entries: Sequence[PendingEntry], enforcer_id: str) -> list[PendingEntry]:
@@ -226,10 +235,10 @@ class Admission:
             StorageError: The keys could not be read.
         """
         self._enforcer_keys.refresh()
-        keys_leaf = self._judge([entry.record for entry in entries], enforcer_id)
+        keys_leaf = self._judge([(entry.record, entry.entry) for entry in entries], enforcer_id)
         return [replace(entry, keys_leaf=keys_leaf) for entry in entries]
 
-    def _judge(self, records: Sequence[Record], enforcer_id: str) -> int:
+    def _judge(self, records: Sequence[tuple[Record, bytes]], enforcer_id: str) -> int:
         """Check signatures, and return the leaf of the newest key record by which they hold."""
         keys_leaf, keys = self._enforcer_keys.keys_of(enforcer_id)
         try:
@@ -244,15 +253,12 @@ class Admission:
 
     def _check(self, record: Record, enforcer_id: str) -> None:
         identity = self._identity
-        claims = {
-            "log": (record.log_id, identity.log_id),
-            "tenant": (record.tenant, identity.tenant),
-            "environment": (record.environment, identity.environment),
-            "enforcer": (record.enforcer_id, enforcer_id),
-        }
-        for name, (claimed, allowed) in claims.items():
-            if claimed != allowed:
-                raise ForbiddenError(f"record {record.record_id} is of another {name} than the token")
+        claimed = (record.log_id, record.tenant, record.environment, record.enforcer_id)
+        allowed = (identity.log_id, identity.tenant, identity.environment, enforcer_id)
+        if claimed != allowed:
+            names = ("log", "tenant", "environment", "enforcer")
+            name = next(name for name, one, other in zip(names, claimed, allowed, strict=True) if one != other)
+            raise ForbiddenError(f"record {record.record_id} is of another {name} than the token")
         # A simulated record is no evidence: a real log refuses it, and a simulated log takes nothing real.
         if record.simulated != identity.simulated:
             kind = "simulated" if record.simulated else "real"
@@ -263,16 +269,15 @@ class Admission:
             raise MalformedError(f"record {record.record_id} is of a time that no calendar has")
 
     def _seal(self, submission: Submission, keys_leaf: int) -> PendingEntry:
-        entry = encode_record(submission.record)
         payloads = self._vault.seal(submission.record, submission.openings)
-        return PendingEntry(submission.record, entry, hash_leaf(entry), payloads, keys_leaf)
+        return PendingEntry(submission.record, submission.entry, hash_leaf(submission.entry), payloads, keys_leaf)
 
 
-def _require_signatures(records: Sequence[Record], enforcer_id: str, keys: Sequence[bytes]) -> None:
-    for record in records:
+def _require_signatures(records: Sequence[tuple[Record, bytes]], enforcer_id: str, keys: Sequence[bytes]) -> None:
+    for record, entry in records:
         for key in keys:
             try:
-                verify_record_signature(record, key)
+                verify_record_signature(record, key, entry=entry)
             except SignatureInvalidError:
                 continue
             break

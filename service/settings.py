@@ -85,6 +85,7 @@ class Settings(BaseSettings):
         max_body_seconds: Longest time that a request's body may take to arrive.
         max_batch_records: Most records in one request.
         max_waiting_records: Most records that wait to be sequenced.
+        max_waiting_bytes: Most bytes of enforcers' requests that wait for their answers; one request fits always.
         proof_timeout_seconds: Longest wait for a checkpoint that covers a record.
         session_seconds: Lifetime of a dashboard login.
         insecure_cookies: Send the login cookie over plain HTTP, for a loopback address only.
@@ -134,6 +135,7 @@ class Settings(BaseSettings):
     max_body_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 30.0
     max_batch_records: Annotated[int, Field(ge=1, le=100_000)] = 2_000
     max_waiting_records: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    max_waiting_bytes: Annotated[int, Field(ge=1024, le=1 << 36)] = 128 * 1024 * 1024
     proof_timeout_seconds: Annotated[float, Field(ge=0.1, le=300)] = 30.0
     session_seconds: Annotated[int, Field(ge=60, le=7 * 86_400)] = 8 * 3600
     insecure_cookies: bool = False

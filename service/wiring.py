@@ -86,7 +86,7 @@ from service.auth import TokenStore
 from service.backups import DatabaseCopy
 from service.bundles import LogBundleHistory
 from service.current_keys import CurrentKeys
-from service.fairness import Places
+from service.fairness import Bytes, Places
 from service.health import Metrics, ReadinessProbe
 from service.ingest import Admission, LogIdentity
 from service.key_records import NO_KEYS, KeyringReader
@@ -467,6 +467,7 @@ class Services:
     packs: PackJobs
     lifecycle: Lifecycle
     places: Places
+    bytes_in_hand: Bytes
     auditing: AuditLoop
     shared: SharedParts
     owns_shared: bool
@@ -912,6 +913,7 @@ def _assemble(
         packs=PackJobs(PackStore(database, settings.data_dir / "packs", log_id), clock),
         lifecycle=lifecycle,
         places=Places(settings.max_requests),
+        bytes_in_hand=Bytes(max(settings.max_waiting_bytes, settings.max_request_bytes)),
         auditing=_audit_loop(settings, database, clock),
         shared=shared,
         owns_shared=owns_shared,

@@ -72,6 +72,7 @@ class DirectorySubjectKeys:
         self._lock = threading.Lock()
         self._cached = lru_cache(maxsize=_CACHED_KEYS)(self._read)
         self._paths = lru_cache(maxsize=_CACHED_KEYS)(self._find_path)
+        self._markers = lru_cache(maxsize=_CACHED_KEYS)(self._find_marker)
         self._states: dict[str, _State] = {}
 
     def _label(self, log_id: str, subject: str) -> bytes:
@@ -88,10 +89,14 @@ class DirectorySubjectKeys:
         name = hmac.new(self._seed, self._label(log_id, subject), hashlib.sha256).hexdigest()[:40]
         return directory / name[:2] / f"{name}.key"
 
+    def _find_marker(self, log_id: str) -> str:
+        return str(log_directory(self._root, log_id) / _DESTROYED)
+
     def _state(self, log_id: str) -> _State:
         """Return what tells one state of a log's keys from every later one in which fewer of them are left."""
         try:
-            status = (log_directory(self._root, log_id) / _DESTROYED).stat()
+            # Asked for each key of each payload: the path is a text that was put together once.
+            status = os.stat(self._markers(log_id))  # noqa: PTH116  # a Path takes three times as long
         except FileNotFoundError:
             state = None
         except OSError as error:

@@ -144,7 +144,8 @@ records = Table(
     _where(None, "log_no", "time_ms", condition="agent IS NOT NULL"),
     _where(None, "log_no", "agent", "leaf_index", condition="agent IS NOT NULL"),
     _where(None, "log_no", "user_key", "leaf_index", condition="user_key IS NOT NULL"),
-    _where(None, "log_no", "session_key", "leaf_index", condition="session_key IS NOT NULL"),
+    # A session's records are few enough to be sorted once found; PostgreSQL keeps equal keys as one.
+    _where(None, "log_no", "session_key", condition="session_key IS NOT NULL"),
     _where(None, "log_no", "fingerprint_key", condition="fingerprint_key IS NOT NULL"),
     _where(None, "log_no", "decision_id", condition="decision_id IS NOT NULL"),
     # Nearly every decision allows: whoever looks for these may as well read them in the log's order.

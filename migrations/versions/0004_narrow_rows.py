@@ -198,7 +198,7 @@ def make_narrow_indexes() -> None:
         (["time_ms"], "agent IS NOT NULL"),
         (["agent", "leaf_index"], "agent IS NOT NULL"),
         (["user_key", "leaf_index"], "user_key IS NOT NULL"),
-        (["session_key", "leaf_index"], "session_key IS NOT NULL"),
+        (["session_key"], "session_key IS NOT NULL"),
         (["fingerprint_key"], "fingerprint_key IS NOT NULL"),
         (["decision_id"], "decision_id IS NOT NULL"),
         (["enforcement", "leaf_index"], "enforcement <> 0"),

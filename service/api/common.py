@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from ledger.errors import NotFoundError
 from service.auth import Caller, Permission, require
-from service.fairness import current_log
+from service.fairness import Room, current_log
 from service.hosting import Hosting
 from service.problems import Problem, UnauthenticatedError
 from service.wiring import Services
@@ -173,16 +173,22 @@ class permitted:  # noqa: N801  # routes read it as a word: Depends(permitted(Pe
         return caller
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
+async def read_body(request: Request, limit_bytes: int, room: Room | None = None) -> bytes:
     """Read a request's body, at most ``limit_bytes`` and for no longer than the settings allow.
 
+    Args:
+        request: The request.
+        limit_bytes: The largest body.
+        room: Takes what is read, if it is to be counted; as much as the request declares, before anything is read.
+
     Raises:
+        OverloadedError: There is no room for it.
         Problem: It is larger (413), took too long (408), or broke off (400).
     """
     seconds = hosting_of(request).settings.max_body_seconds
     try:
         async with asyncio.timeout(seconds):
-            return await _read(request, limit_bytes)
+            return await _read(request, limit_bytes, room)
     except TimeoutError:
         raise Problem(408, "too-slow", "Too slow", f"a request body takes at most {seconds:g} s") from None
     except ClientDisconnect:
@@ -190,17 +196,21 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         raise Problem(400, "incomplete", "Incomplete", "the request's body broke off") from None
 
 
-async def _read(request: Request, limit_bytes: int) -> bytes:
+async def _read(request: Request, limit_bytes: int, room: Room | None) -> bytes:
     too_large = Problem(413, "too-large", "Too large", f"a request body has at most {limit_bytes} bytes")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit_bytes:
         raise too_large
+    if room is not None and declared.isdecimal():
+        room.reach(int(declared))
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit_bytes:
             raise too_large
+        if room is not None:
+            room.reach(size)
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -18,12 +19,13 @@ from ledger.catalog import MAX_PAGE, DecisionQuery
 from ledger.commitments import fingerprint, pseudonym
 from ledger.errors import MalformedError, NotFoundError
 from ledger.notes import encode_base64
-from ledger.ports import Acknowledgement
+from ledger.ports import Acknowledgement, PendingEntry
 from ledger.records import Record, decode_entry, record_type
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
-from service.ingest import Submission, count_ahead, decode_submissions, sequence_admitted
+from service.fairness import Room
+from service.ingest import count_ahead, decode_submissions, sequence_admitted
 from service.left_out import ALWAYS
 from service.left_out import of_a_page as left_out_of_a_page
 from service.left_out import of_the_tail as left_out_of_the_tail
@@ -83,26 +85,34 @@ async def append_records(
     wait: Annotated[Literal["proof"] | None, Query(description="answer once a checkpoint covers the records")] = None,
 ) -> Response:
     """Append an enforcer's records; when this answers 201 they are durable and have their indexes for ever."""
-    body = await read_body(request, services.settings.max_request_bytes)
-    content_type = request.headers.get("content-type", "")
-    limit = services.settings.max_batch_records
-    enforcer_id = caller.enforcer_id or ""
-    submissions = await asyncio.to_thread(decode_submissions, body, content_type, max_records=limit)
-    entries = await asyncio.to_thread(services.admission.admit, submissions, enforcer_id)
-    done = await sequence_admitted(services.sequencer, services.admission, entries, enforcer_id)
-    _count(services, submissions, done)
+    # What waits to be decoded, judged and sequenced is bounded in bytes, beside the records that the sequencer counts.
+    with services.bytes_in_hand.take() as room:
+        done = await _append(request, services, caller.enforcer_id or "", room)
     if wait is None:
         return json_response({"log_id": caller.log_id, "results": [_result(item) for item in done]}, 201)
     return await _with_proofs(request, services, done)
 
 
-def _count(services: Services, submissions: Sequence[Submission], done: Sequence[Acknowledgement]) -> None:
-    services.metrics.records_ahead.inc(count_ahead(submissions, services.clock.now_ms()))
-    for submission, acknowledgement in zip(submissions, done, strict=True):
-        if acknowledgement.duplicate:
-            services.metrics.duplicates.inc()
-        else:
-            services.metrics.records.labels(record_type(submission.record)).inc()
+async def _append(request: Request, services: Services, enforcer_id: str, room: Room) -> list[Acknowledgement]:
+    body = await read_body(request, services.settings.max_request_bytes, room)
+    content_type = request.headers.get("content-type", "")
+
+    def admit() -> list[PendingEntry]:
+        submissions = decode_submissions(body, content_type, max_records=services.settings.max_batch_records)
+        return services.admission.admit(submissions, enforcer_id)
+
+    entries = await asyncio.to_thread(admit)
+    done = await sequence_admitted(services.sequencer, services.admission, entries, enforcer_id)
+    _count(services, entries, done)
+    return done
+
+
+def _count(services: Services, entries: Sequence[PendingEntry], done: Sequence[Acknowledgement]) -> None:
+    services.metrics.records_ahead.inc(count_ahead(entries, services.clock.now_ms()))
+    services.metrics.duplicates.inc(sum(item.duplicate for item in done))
+    pairs = zip(entries, done, strict=True)
+    for kind, count in Counter(record_type(entry.record) for entry, item in pairs if not item.duplicate).items():
+        services.metrics.records.labels(kind).inc(count)
 
 
 def _result(done: Acknowledgement) -> dict[str, object]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from ledger.clock import SimulatedClock
 from ledger.database import open_engine, writing
@@ -238,6 +239,86 @@ def test_sqlite_syncs_every_commit(tmp_path):
         assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
         assert connection.scalar(text("PRAGMA foreign_keys")) == 1
     engine.dispose()
+
+
+# --- duplicates and conflicts are found by the indexes ---------------------------------------------------------------
+
+
+@pytest.fixture
+def statements(engine: Engine) -> Iterator[list[str]]:
+    """Return what is asked of the database through SQLAlchemy from now on."""
+    said: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        said.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield said
+    event.remove(engine, "before_cursor_execute", note)
+
+
+def asked_for(statements: list[str]) -> list[str]:
+    return [one for one in statements if "records.leaf_hash" in one or "records.seq" in one]
+
+
+def test_records_that_are_new_are_not_looked_up(store, statements):
+    enforcer = Enforcer()
+    append(store, *(enforcer.record(enforcer.heartbeat()) for _ in range(5)))
+    assert asked_for(statements) == []
+
+
+def test_a_duplicate_among_new_records_is_looked_up_and_the_new_ones_are_taken(store, statements):
+    enforcer = Enforcer()
+    first = enforcer.record(enforcer.heartbeat())
+    append(store, first)
+    second = enforcer.record(enforcer.heartbeat())
+    (done,) = store.sequence(LOG_ID, [[pending(first), pending(second)]], received_ms=NOW_MS)
+    assert [(one.index, one.duplicate) for one in done] == [(0, True), (1, False)]
+    assert asked_for(statements)
+    assert store.sequenced_size(LOG_ID) == 2
+
+
+def test_of_batches_that_go_together_only_the_one_in_conflict_is_refused(store):
+    taken, other = Enforcer(), Enforcer(enforcer_id="gateway-2")
+    append(store, taken.record(taken.heartbeat()))
+    again = Enforcer()  # a second enforcer with the first one's name and numbers
+    batches = [
+        [pending(other.record(other.heartbeat()))],
+        [pending(again.record(again.heartbeat()))],
+        [pending(other.record(other.heartbeat()))],
+    ]
+    results = store.sequence(LOG_ID, batches, received_ms=NOW_MS)
+    assert isinstance(results[1], ConflictError)
+    assert [result[0].index for result in (results[0], results[2])] == [1, 2]
+    assert store.sequenced_size(LOG_ID) == 3
+
+
+def test_two_who_send_the_same_records_at_once_get_the_same_indexes(engine, store):
+    enforcer = Enforcer()
+    batches = [[pending(enforcer.record(enforcer.heartbeat())) for _ in range(3)] for _ in range(20)]
+    start = threading.Barrier(2)
+
+    def write(_: int) -> list[list[int]]:
+        start.wait()
+        mine = SQLLogStore(engine)
+        results = [mine.sequence(LOG_ID, [batch], received_ms=NOW_MS)[0] for batch in batches]
+        return [[done.index for done in result] for result in results]
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(write, range(2))
+    assert first == second
+    assert sorted(index for indexes in first for index in indexes) == list(range(60))
+
+
+def test_an_index_that_refuses_what_the_log_does_not_have_is_a_storage_error(engine, store):
+    # Damage: an index of somebody else's making. Looking up explains nothing, and nothing may be acknowledged.
+    enforcer = Enforcer()
+    append(store, enforcer.record(enforcer.heartbeat()))
+    with writing(engine) as connection:
+        connection.execute(text("CREATE UNIQUE INDEX broken ON pending_entries (log_no)"))
+    with pytest.raises(StorageError):
+        append(store, enforcer.record(enforcer.heartbeat()))
+    assert store.sequenced_size(LOG_ID) == 1
 
 
 # --- checkpoints by size ---------------------------------------------------------------------------------------------

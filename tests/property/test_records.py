@@ -14,6 +14,7 @@ from ledger.canonical import canonical_bytes, parse_json
 from ledger.errors import LedgerError
 from ledger.merkle import hash_leaf
 from ledger.records import (
+    _signing_bytes_of_entry,
     commitments,
     decode_entry,
     encode_record,
@@ -43,6 +44,8 @@ def test_a_signature_holds_over_the_entry_and_over_nothing_else(record) -> None:
     signed = sign_record(record, _KEY)
     verify_record_signature(decode_entry(encode_record(signed)), bytes(_KEY.verify_key))
     assert signing_bytes(signed) == signing_bytes(record)
+    verify_record_signature(signed, bytes(_KEY.verify_key), entry=encode_record(signed))
+    assert _signing_bytes_of_entry(encode_record(signed)) == signing_bytes(signed)
     members = json.loads(encode_record(record))
     assert signing_bytes(record) == b"tallystick/record/v1\n" + rfc8785.dumps(members | {"signature": "A" * 86 + "=="})
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 import nacl.signing
@@ -21,6 +21,7 @@ from ledger.merkle import hash_leaf
 from ledger.notes import encode_base64
 from ledger.records import (
     Record,
+    _signing_bytes_of_entry,
     commitments,
     decode_entry,
     encode_record,
@@ -585,3 +586,43 @@ class TestRecordId:
     def test_a_time_or_randomness_that_does_not_fit_is_refused(self, time_ms, random) -> None:
         with pytest.raises(MalformedError):
             new_record_id(time_ms, random)
+
+
+# --- what was signed, cut out of the entry ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "form"), FORMS)
+def test_a_signature_holds_by_the_entry_as_it_does_by_the_record(kind, form):
+    record = signed(kind, form)
+    entry = encode_record(record)
+    for given in (None, entry):
+        verify_record_signature(record, bytes(_KEY.verify_key), entry=given)
+    with pytest.raises(SignatureInvalidError):
+        verify_record_signature(record, bytes(nacl.signing.SigningKey(b"\x08" * 32).verify_key), entry=entry)
+
+
+@pytest.mark.parametrize("kind", BODIES)
+def test_what_was_signed_is_cut_out_of_an_entry_as_it_is_encoded_anew(kind):
+    record = signed(kind)
+    assert _signing_bytes_of_entry(encode_record(record)) == signing_bytes(record)
+
+
+def test_a_body_that_quotes_the_signature_does_not_mislead_the_cut():
+    record = signed("key")
+    quoting = msgspec.structs.replace(record.body, public_key=record.signature)
+    record = sign_record(msgspec.structs.replace(record, body=quoting), _KEY)
+    again = msgspec.structs.replace(record, body=msgspec.structs.replace(quoting, public_key=record.signature))
+    for one in (record, again):
+        assert _signing_bytes_of_entry(encode_record(one)) == signing_bytes(one)
+
+
+def test_nothing_behind_the_signature_of_an_envelope_can_hold_another_member_of_that_name():
+    # The cut takes the last member that is called so; an object behind the envelope's own could have one.
+    names = sorted(Record.__struct_fields__)
+    kinds = get_type_hints(Record, include_extras=True)
+    behind = names[names.index("signature") + 1 :]
+    assert behind
+    for name in behind:
+        described = msgspec.inspect.type_info(kinds[name])
+        inner = described.type if isinstance(described, msgspec.inspect.Metadata) else described
+        assert isinstance(inner, msgspec.inspect.StrType | msgspec.inspect.IntType | msgspec.inspect.BoolType)

@@ -107,9 +107,13 @@ def heartbeat(enforcer: Enforcer) -> bytes:
     return encode_record(enforcer.record(enforcer.heartbeat()))
 
 
+def submitted(record: Record, openings: dict[str, Opening]) -> Submission:
+    return Submission(record, encode_record(record), openings)
+
+
 def decided(enforcer: Enforcer, **changes: object) -> Submission:
     body, openings = make_decision(**changes)
-    return Submission(enforcer.record(body), {one.field: one for one in openings})
+    return submitted(enforcer.record(body), {one.field: one for one in openings})
 
 
 def read(body: bytes, kind: str = JSON, limit: int = 10) -> list[Submission]:
@@ -359,7 +363,7 @@ def test_a_record_is_admitted_as_it_will_stand_in_the_log_with_its_payloads_seal
 def test_a_record_of_another_log_tenant_environment_or_enforcer_is_forbidden(enforcer, name, changes):
     record = sign_record(msgspec.structs.replace(decided(enforcer).record, **changes), enforcer.key)
     with pytest.raises(ForbiddenError, match=f"another {name} than the token"):
-        admission(enforcer).admit([Submission(record, {})], "gateway-1")
+        admission(enforcer).admit([submitted(record, {})], "gateway-1")
 
 
 def test_a_token_of_one_enforcer_brings_no_record_of_another_even_with_its_signature(enforcer):
@@ -379,7 +383,7 @@ def test_a_simulated_record_and_a_real_log_do_not_mix(enforcer, simulated):
     identity = LogIdentity(log_id=LOG_ID, tenant="acme", environment="test", simulated=not simulated)
     record = sign_record(msgspec.structs.replace(decided(enforcer).record, simulated=simulated), enforcer.key)
     with pytest.raises(ForbiddenError, match=f"is {'simulated' if simulated else 'real'}, the log is not"):
-        admission(enforcer, identity=identity).admit([Submission(record, {})], "gateway-1")
+        admission(enforcer, identity=identity).admit([submitted(record, {})], "gateway-1")
 
 
 SERVICE_BODIES = [
@@ -393,7 +397,7 @@ SERVICE_BODIES = [
 @pytest.mark.parametrize("body", SERVICE_BODIES, ids=lambda body: type(body).__name__)
 def test_keys_bundles_and_tombstones_are_not_an_enforcers_to_write(enforcer, body):
     with pytest.raises(ForbiddenError, match="of a type that enforcers do not write"):
-        admission(enforcer).admit([Submission(enforcer.record(body), {})], "gateway-1")
+        admission(enforcer).admit([submitted(enforcer.record(body), {})], "gateway-1")
 
 
 def approval() -> tuple[Approval, Opening]:
@@ -415,13 +419,13 @@ ENFORCER_BODIES = [
 
 @pytest.mark.parametrize("body", ENFORCER_BODIES, ids=lambda body: type(body).__name__)
 def test_what_an_enforcer_writes_beside_decisions_is_admitted(enforcer, body):
-    (pending,) = admission(enforcer).admit([Submission(enforcer.record(body), {})], "gateway-1")
+    (pending,) = admission(enforcer).admit([submitted(enforcer.record(body), {})], "gateway-1")
     assert pending.payloads == ()
 
 
 def test_an_approval_is_admitted_with_its_binding(enforcer):
     body, opening = approval()
-    (pending,) = admission(enforcer).admit([Submission(enforcer.record(body), {"binding": opening})], "gateway-1")
+    (pending,) = admission(enforcer).admit([submitted(enforcer.record(body), {"binding": opening})], "gateway-1")
     assert [payload.field for payload in pending.payloads] == ["binding"]
 
 
@@ -431,7 +435,7 @@ def test_an_approval_is_admitted_with_its_binding(enforcer):
 )
 def test_a_record_that_was_changed_after_it_was_signed_is_forbidden(enforcer, change):
     submission = decided(enforcer)
-    forged = Submission(msgspec.structs.replace(submission.record, **change), submission.openings)
+    forged = submitted(msgspec.structs.replace(submission.record, **change), submission.openings)
     with pytest.raises(ForbiddenError, match="not signed by a key of the enforcer gateway-1"):
         admission(enforcer).admit([forged], "gateway-1")
 
@@ -452,7 +456,7 @@ def test_any_key_that_counts_for_the_enforcer_will_do(enforcer):
         verify_record_signature(record, bytes(enforcer.key.verify_key))
     body, openings = make_decision()
     record = sign_record(enforcer.record(body), second)
-    submission = Submission(record, {one.field: one for one in openings})
+    submission = submitted(record, {one.field: one for one in openings})
     assert admission(enforcer, second).admit([submission], "gateway-1")[0].record == record
 
 
@@ -464,7 +468,7 @@ def test_an_opening_that_does_not_open_is_refused(enforcer):
     submission = decided(enforcer)
     message = submission.openings["message"]
     for other in (bent(message, salt=b"x" * 16), bent(message, payload=b"y" * len(message.payload))):
-        wrong = Submission(submission.record, {**submission.openings, "message": other})
+        wrong = submitted(submission.record, {**submission.openings, "message": other})
         with pytest.raises(CommitmentError):
             admission(enforcer).admit([wrong], "gateway-1")
 
@@ -474,7 +478,7 @@ def test_an_opening_of_another_size_than_its_leaf_says_is_refused(enforcer):
     longer = bent(submission.openings["message"], payload=submission.openings["message"].payload + b" ")
     with pytest.raises(CommitmentError, match="another size"):
         admission(enforcer).admit(
-            [Submission(submission.record, {**submission.openings, "message": longer})], "gateway-1"
+            [submitted(submission.record, {**submission.openings, "message": longer})], "gateway-1"
         )
 
 
@@ -483,7 +487,7 @@ def test_openings_swapped_between_fields_are_refused(enforcer):
     first, second = submission.openings["message"], submission.openings["request"]
     swapped = {"message": second, "request": first}
     with pytest.raises(CommitmentError):
-        admission(enforcer).admit([Submission(submission.record, swapped)], "gateway-1")
+        admission(enforcer).admit([submitted(submission.record, swapped)], "gateway-1")
 
 
 @pytest.mark.parametrize("fields", [[], ["message"], ["message", "request", "result"], ["result"]])
@@ -491,7 +495,7 @@ def test_openings_are_neither_missing_nor_too_many(enforcer, fields):
     submission = decided(enforcer)
     given = {name: submission.openings.get(name, Opening(name, b"s" * 16, b"")) for name in fields}
     with pytest.raises(MalformedError, match="commits to"):
-        admission(enforcer).admit([Submission(submission.record, given)], "gateway-1")
+        admission(enforcer).admit([submitted(submission.record, given)], "gateway-1")
 
 
 def test_an_error_about_an_opening_quotes_none_of_it(enforcer):
@@ -500,14 +504,14 @@ def test_an_error_about_an_opening_quotes_none_of_it(enforcer):
     for payload in (SECRET.encode()[::-1], (SECRET * 2).encode()):
         openings = {**submission.openings, "message": Opening("message", b"t" * 16, payload)}
         with pytest.raises(CommitmentError) as caught:
-            admission(enforcer).admit([Submission(submission.record, openings)], "gateway-1")
+            admission(enforcer).admit([submitted(submission.record, openings)], "gateway-1")
         assert SECRET not in str(caught.value)
         assert SECRET[::-1] not in str(caught.value)
 
 
 def beat_at(enforcer: Enforcer, time_ms: int) -> Submission:
     record = msgspec.structs.replace(enforcer.record(enforcer.heartbeat()), time_ms=time_ms)
-    return Submission(sign_record(record, enforcer.key), {})
+    return submitted(sign_record(record, enforcer.key), {})
 
 
 @pytest.mark.parametrize("time_ms", [0, NOW_MS, NOW_MS + 86_400_000, 253_402_300_799_999])
@@ -536,7 +540,7 @@ def test_nothing_of_a_batch_is_sealed_if_one_record_is_not_admitted(enforcer):
     good = decided(enforcer)
     bad: Record = msgspec.structs.replace(decided(enforcer).record, tenant="globex")
     with pytest.raises(ForbiddenError):
-        mine.admit([good, Submission(bad, {})], "gateway-1")
+        mine.admit([good, submitted(bad, {})], "gateway-1")
     assert keys.asked == []
 
 
