@@ -38,6 +38,7 @@ from ledger.notes import (
 
 __all__ = [
     "MAX_PROOF_HASHES",
+    "MAX_REQUEST_BYTES",
     "AddCheckpoint",
     "parse_add_checkpoint",
     "parse_cosignatures",
@@ -48,6 +49,9 @@ __all__ = [
 
 MAX_PROOF_HASHES: Final = 63
 """Lines of a consistency proof that a request may hold."""
+
+MAX_REQUEST_BYTES: Final = 65_536
+"""What a witness reads of a request: 63 hashes, and a checkpoint with sixteen signatures, most of them post-quantum."""
 
 _OLD: Final = re.compile(rb"old (0|[1-9][0-9]{0,18})")
 _SIZE: Final = re.compile(rb"(0|[1-9][0-9]{0,18})\n")

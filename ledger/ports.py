@@ -10,12 +10,12 @@ event loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ledger.bodies import Body, Commitment
-from ledger.checkpoints import Checkpoint
+from ledger.checkpoints import Checkpoint, UnverifiedCheckpoint
 from ledger.commitments import commitment_digest
 from ledger.errors import ConflictError
 from ledger.merkle import LeafHash
@@ -24,9 +24,11 @@ from ledger.records import Record
 
 __all__ = [
     "Acknowledgement",
+    "AddCheckpointService",
     "Anchor",
     "AnchorReceipt",
     "CosignatureStore",
+    "Cosigner",
     "Draft",
     "KeptTimestamp",
     "Lease",
@@ -36,6 +38,7 @@ __all__ = [
     "PartialStore",
     "PendingEntry",
     "RecordSink",
+    "Reply",
     "SealedPayload",
     "Signer",
     "TileStore",
@@ -43,6 +46,7 @@ __all__ = [
     "TimestampAuthority",
     "TimestampStore",
     "Witness",
+    "WitnessedLogs",
     "commit",
 ]
 
@@ -429,6 +433,79 @@ class Witness(Protocol):
         Raises:
             WitnessSizeError: The witness cosigned another size last; the error says which.
             WitnessError: It failed, refused, or answered something that is not its cosignature.
+        """
+        ...
+
+
+class Cosigner(Protocol):
+    """Cosigns the checkpoints of others with one key; safe for any thread."""
+
+    @property
+    def verifier_key(self) -> VerifierKey:
+        """The public key, in the witness's name."""
+        ...
+
+    def cosign(self, checkpoint: UnverifiedCheckpoint, timestamp_seconds: int) -> NoteSignature:
+        """Return the signature line; that the checkpoint may be cosigned, the caller has found out.
+
+        Raises:
+            DependencyError: The key could not be used.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a witness answers.
+
+    Attributes:
+        status: HTTP status.
+        body: Signature lines, a size, or one sentence.
+        media_type: Of the body.
+    """
+
+    status: int
+    body: bytes
+    media_type: str = "text/plain; charset=utf-8"
+
+
+class AddCheckpointService(Protocol):
+    """A witness for other people's logs, without its HTTP; safe for any thread."""
+
+    def add_checkpoint(self, body: bytes) -> Reply:
+        """Answer a request (C2SP tlog-witness, add-checkpoint).
+
+        Raises:
+            StorageError: The store failed; nothing was cosigned.
+        """
+        ...
+
+
+class WitnessedLogs(Protocol):
+    """What a witness has cosigned. Safe for any thread and process."""
+
+    def advance(self, origin: str, decide: Callable[[bytes | None], tuple[int, bytes]], *, now_ms: int) -> None:
+        """Read the checkpoint of a log that was cosigned last, decide, and keep the one that is cosigned now.
+
+        Durability: synced when the call returns. Atomicity: from reading to keeping, no other call of any process
+        comes between. What ``decide`` raises goes through, and nothing is kept.
+
+        Args:
+            origin: Which log.
+            decide: Is given what was cosigned last, or None; returns tree size and checkpoint to keep. A size that is
+                there already is not kept again.
+            now_ms: The time.
+
+        Raises:
+            StorageError: The store failed; nothing may be answered.
+        """
+        ...
+
+    def refuse(self, origin: str, sha256: str, checkpoint: bytes, *, now_ms: int) -> None:
+        """Keep a checkpoint that the log signed and that contradicts what was cosigned. Idempotent by its digest.
+
+        Raises:
+            StorageError: The store failed.
         """
         ...
 

@@ -44,8 +44,9 @@ from ledger.errors import (
 from ledger.expiry import Expirer
 from ledger.integrator import Integrator
 from ledger.keyring import Keyring
-from ledger.keys import load_key
+from ledger.keys import LocalKey, load_key
 from ledger.log_keys import LogKeys
+from ledger.notes import VerifierKey
 from ledger.ports import Anchor, Draft, Lease, LogStore, Signer, TileStore, TimestampArchive
 from ledger.prover import Prover
 from ledger.publisher import Published, Publisher
@@ -58,6 +59,7 @@ from ledger.remote_keys import RemoteKey, SigningKey
 from ledger.s3 import S3Bucket, open_bucket
 from ledger.sequencer import Sequencer
 from ledger.signers import aws_kms
+from ledger.signers.cosigner import LocalCosigner
 from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 from ledger.stores.cosignatures import SQLCosignatures
 from ledger.stores.directory import DirectoryTileStore
@@ -70,11 +72,13 @@ from ledger.stores.sql_payloads import SQLPayloadArchive
 from ledger.stores.sql_rebuild import SQLProjectionRebuild
 from ledger.stores.subject_keys import DirectorySubjectKeys
 from ledger.stores.timestamps import SQLTimestamps
+from ledger.stores.witnessed import SQLWitnessedLogs
 from ledger.timestamping import Timestamping, TimestampingLoop
 from ledger.timestamps import TimestampTrust, parse_roots
 from ledger.trust import TrustPolicy, parse_trust_policy
 from ledger.vault import Vault
 from ledger.witnesses.client import HTTPWitness
+from ledger.witnesses.server import WitnessServer
 from ledger.witnessing import Witnessing, WitnessMode
 from migrations.schema import require_current, upgrade
 from policies.engines.cedar import CedarEngine
@@ -105,6 +109,7 @@ __all__ = [
     "LogSummary",
     "Services",
     "SharedParts",
+    "WitnessParts",
     "build_services",
     "directory_sources",
     "directory_tiles",
@@ -113,6 +118,7 @@ __all__ = [
     "make_evaluator",
     "make_gateway",
     "make_tiles",
+    "make_witness",
     "open_audit_sources",
     "open_database_copy",
     "open_for_audit",
@@ -120,6 +126,7 @@ __all__ = [
     "open_shared",
     "open_signer",
     "summarise_logs",
+    "witness_vkey",
 ]
 
 _log = structlog.get_logger()
@@ -242,6 +249,15 @@ def directory_tiles(root: Path) -> TileStore:
 def directory_sources(root: Path) -> AuditSources:
     """Return what an audit reads of a directory that holds one directory for each log."""
     return AuditSources(tiles=directory_tiles(root))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessParts:
+    """A witness for other people's logs."""
+
+    server: WitnessServer
+    verifier_key: VerifierKey
+    close: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -757,6 +773,38 @@ def _make_timestamping(
         interval_seconds=settings.tsa_interval_seconds,
     )
     return TimestampingLoop(timestamping, published, interval_seconds=settings.tsa_interval_seconds)
+
+
+def witness_vkey(key: LocalKey) -> VerifierKey:
+    """Return the key by which a witness's cosignatures are verified.
+
+    Raises:
+        ConfigError: The key is not a witness's.
+        MalformedError: No note can carry its name.
+    """
+    return LocalCosigner(key).verifier_key
+
+
+def make_witness(key: LocalKey, logs: TrustPolicy, database_url: str, clock: Clock) -> WitnessParts:
+    """Return a witness for other people's logs.
+
+    Args:
+        key: Its key.
+        logs: The logs that it knows.
+        database_url: A database of its own.
+        clock: For the time of cosignatures.
+
+    Raises:
+        ConfigError: The key is not a witness's, or the database cannot be used.
+        StorageError: The database failed.
+    """
+    cosigner = LocalCosigner(key)
+    database = open_engine(database_url)
+    return WitnessParts(
+        server=WitnessServer(logs, cosigner, SQLWitnessedLogs(database), clock),
+        verifier_key=cosigner.verifier_key,
+        close=database.dispose,
+    )
 
 
 def _make_timestamp_archive(settings: Settings, clock: Clock) -> TimestampArchive:

@@ -19,6 +19,7 @@ from service.cli.rebuild import rebuild
 from service.cli.records import find, open_payload, replay, session
 from service.cli.serve import migrate, serve
 from service.cli.verify import verify
+from service.cli.witness import witness
 from service.version import VERSION
 
 __all__ = ["cli", "main"]
@@ -57,6 +58,7 @@ for command in (
     evidence,
     policy,
     gateway,
+    witness,
 ):
     cli.add_command(command)
 

@@ -215,6 +215,7 @@ _ALL: list[Requirement] = [
         ("Cosignatures of unknown keys are ignored.", _WITNESS),
         ("A conflict says the tree size that the witness cosigned last, and is asked once more from there.", _WITNESS),
         ("404 is an unknown log, 403 no trusted signature, 400 a malformed request, 422 a proof that fails.", _WITNESS),
+        ("What is cosigned is kept before it is answered, in one step with the comparison.", _WITNESS),
     ),
     *_family(
         "timestamp",

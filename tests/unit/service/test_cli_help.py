@@ -12,7 +12,7 @@ from service.cli.main import cli
 from service.settings import Settings
 from tests.support.repository import ROOT
 
-NO_JSON = {("serve",), ("gateway",)}
+NO_JSON = {("serve",), ("gateway",), ("witness", "serve")}
 """They run until they are stopped, and log JSON."""
 
 NO_SETTINGS = {"URL", "TOKEN", "USE_PROXY", "GATEWAY_LISTEN", "BACKUP_PASSPHRASE", "PASSPHRASE", "PASSPHRASE_FILE"}
