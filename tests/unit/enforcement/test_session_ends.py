@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 from enforcement.facts import Pseudonyms
+from enforcement.session_ends import SessionEnds
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
+from ledger.bodies import SessionEnd
+from ledger.clock import SimulatedClock
+from ledger.errors import StorageError
+from policies.model import Obligation
 from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY
+from tests.unit.enforcement.test_pep import World as PointWorld
+from tests.unit.enforcement.test_pep import answering, call_of
 from tests.unit.enforcement.test_sessions import BOT, IDLE_MS, World
 
 LATER_MS = NOON_MS + IDLE_MS + 1
@@ -130,3 +137,57 @@ def test_a_state_file_can_be_opened_twice_while_it_is_brought_up_to_date(tmp_pat
     Sessions(second, pseudonyms(), idle_ms=IDLE_MS)
     first.close()
     second.close()
+
+
+# --- through the enforcement point and the recorder
+
+
+def ends_of(world: PointWorld) -> list[SessionEnd]:
+    return [record.body for record in world.spooled() if isinstance(record.body, SessionEnd)]
+
+
+def test_a_kill_is_recorded_with_the_end_of_its_session(tmp_path: Path) -> None:
+    async def scenario(world: PointWorld) -> None:
+        await world.pep.handle(call_of("fatal"))
+        (end,) = ends_of(world)
+        (decision,) = world.decisions()
+        assert (end.reason, end.calls, end.denied) == ("killed", 1, 1)
+        assert (end.session, end.user, end.agent) == (decision.session, decision.user, decision.agent)
+
+    PointWorld(tmp_path, answering(obligations=(Obligation.END_SESSION,))).run(scenario)
+
+
+def test_silent_sessions_are_looked_for_and_their_ends_recorded_once(tmp_path: Path) -> None:
+    clock = SimulatedClock(NOON_MS)
+
+    async def scenario(world: PointWorld) -> None:
+        await world.pep.handle(call_of("look_up"))
+        ends = SessionEnds(world.sessions, world.recorder, clock, interval_seconds=3600)
+        assert await ends.look() == 0
+        clock.advance(IDLE_MS + 1)
+        assert await ends.look() == 1
+        assert await ends.look() == 0
+        (end,) = ends_of(world)
+        assert (end.reason, end.calls) == ("idle", len(world.decisions()))
+
+    PointWorld(tmp_path).run(scenario)
+
+
+def test_an_end_that_the_spool_refuses_is_recorded_at_the_next_look(tmp_path: Path, monkeypatch) -> None:
+    clock = SimulatedClock(NOON_MS)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise StorageError("the disk is full")
+
+    async def scenario(world: PointWorld) -> None:
+        await world.pep.handle(call_of("look_up"))
+        clock.advance(IDLE_MS + 1)
+        ends = SessionEnds(world.sessions, world.recorder, clock, interval_seconds=3600)
+        with monkeypatch.context() as broken:
+            broken.setattr(world.recorder, "record", fail)
+            with pytest.raises(StorageError):
+                await ends.look()
+        assert await ends.look() == 1
+        assert len(ends_of(world)) == 1
+
+    PointWorld(tmp_path).run(scenario)
