@@ -162,6 +162,11 @@ class Settings(BaseSettings):
             raise ValueError("must start with directory: or s3://")
         return value
 
+    @field_validator("anchor_retention_days", "tiles_retention_days", mode="before")
+    @classmethod
+    def _empty_is_undecided(cls, value: object) -> object:
+        return None if value == "" else value  # the same
+
     @field_validator("anchor_endpoint", "tiles_endpoint")
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:

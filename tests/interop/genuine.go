@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -161,14 +163,26 @@ func (t tiles) Height() int                     { return tileHeight }
 func (t tiles) SaveTiles([]tlog.Tile, [][]byte) {}
 func (t tiles) ReadTiles(wanted []tlog.Tile) (data [][]byte, err error) {
 	for _, tile := range wanted {
-		path := strings.Replace(tile.Path(), fmt.Sprintf("tile/%d/", tileHeight), "tile/", 1)
-		content, err := os.ReadFile(filepath.Join(string(t), path))
+		content, err := t.read(tile)
+		if errors.Is(err, fs.ErrNotExist) && tile.W < 1<<tileHeight {
+			// Collected: tlog-tiles has readers take the beginning of the full tile.
+			full := tile
+			full.W = 1 << tileHeight
+			if content, err = t.read(full); err == nil {
+				content = content[:min(len(content), tile.W*tlog.HashSize)]
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
 		data = append(data, content)
 	}
 	return data, nil
+}
+
+func (t tiles) read(tile tlog.Tile) ([]byte, error) {
+	path := strings.Replace(tile.Path(), fmt.Sprintf("tile/%d/", tileHeight), "tile/", 1)
+	return os.ReadFile(filepath.Join(string(t), path))
 }
 
 func sameProofsAsTlog(l *publishedLog) error {

@@ -12,6 +12,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+from ledger.collecting import PartialCollector
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.notes import encode_base64
 from tests.support.ledger import LOG_ID, ORIGIN, EmbeddedLedger, make_key, pending
@@ -35,6 +36,15 @@ def append_records(ledger: EmbeddedLedger, size: int) -> None:
             ledger.decide()
 
 
+def collect(ledger: EmbeddedLedger) -> None:
+    """Collect partial tiles, as a running service does: the public tools must do without them."""
+    collector = PartialCollector(LOG_ID, ledger.tiles)
+    collected = 0
+    while not (turn := collector.turn(SIZES[-1])).done:
+        collected += turn.collected
+    assert collected + turn.collected, "there was nothing to collect"
+
+
 def make_log(folder: Path) -> None:
     """Write the log, its older checkpoints, its proofs and the list of them."""
     (folder / "checkpoints").mkdir(parents=True)
@@ -43,6 +53,7 @@ def make_log(folder: Path) -> None:
     for size in SIZES:
         append_records(ledger, size)
         (folder / "checkpoints" / str(size)).write_bytes(ledger.publish())
+    collect(ledger)
     newest = ledger.prover.checkpoint()
     for index in INDEXES:
         proof = ledger.prover.proof_file(index, newest)

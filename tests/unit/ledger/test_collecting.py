@@ -275,3 +275,24 @@ def test_a_failure_of_the_loop_is_told_and_stops_nothing_else():
     del log.tiles._files[LOG_ID, "tile/0/000"]
     loop = run_loop(PartialCollector(LOG_ID, log.tiles), 300, lambda loop: loop.failure is not None)
     assert "tile/0/000" in loop.failure
+
+
+# --- what it is for --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [40, 100, 1000])
+def test_after_collecting_the_files_are_at_most_6_percent_beyond_the_entries(every):
+    """Entries of 800 bytes, a checkpoint after every few: beside them stand tiles, and the partials that are left."""
+    simulator, tiles, size = LogSimulator(), MemoryTileStore(), 8000
+    collector = PartialCollector(LOG_ID, tiles)
+    for end in range(every, size + 1, every):
+        simulator.grow(index.to_bytes(800, "big") for index in range(simulator.size, end))
+        for coordinate in tile_coordinates(end):
+            tiles.put(LOG_ID, coordinate.path, simulator.files[coordinate.path])
+        for coordinate in bundle_coordinates(end):
+            entries = simulator.entries[coordinate.number * 256 :][: coordinate.width]
+            tiles.put(LOG_ID, coordinate.path, pack_bundle(entries))
+        while not collector.turn(end).done:
+            pass
+    beyond = sum(len(data) for data in tiles._files.values()) / (800 * size) - 1
+    assert 0.04 < beyond <= 0.06

@@ -45,6 +45,32 @@ def test_an_anchors_endpoint_that_is_set_to_nothing_is_none(monkeypatch):
     assert load_settings().anchor_endpoint is None
 
 
+@pytest.mark.parametrize("name", ["anchor_retention_days", "tiles_retention_days"])
+def test_a_retention_that_is_set_to_nothing_is_no_decision(monkeypatch, name):
+    monkeypatch.setenv(f"TALLYSTICK_{name.upper()}", "")
+    assert getattr(load_settings(), name) is None
+
+
+S3 = {"anchor": "s3://a/p", "tiles": "s3://b/p", "tiles_retention_days": 1, "anchor_credentials": "profile:anchor"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, None),
+        ({"anchor_credentials": ""}, "the same S3 credentials"),
+        ({"tiles_credentials": "profile:anchor"}, "the same S3 credentials"),
+        ({"anchor_credentials": "", "tiles": ""}, None),
+        ({"tiles_retention_days": 0}, "not locked"),
+        ({"anchor_accept": "shorten, downgrade"}, "may not refuse: shorten, downgrade."),
+    ],
+)
+def test_weak_storage_is_told_loudly(changes, told):
+    found = load_settings(**{**S3, "origin": "log.example/acme", **changes}).warnings()
+    assert len(found) == (0 if told is None else 1)
+    assert told is None or told in found[0]
+
+
 def test_settings_do_not_change_once_they_are_read():
     with pytest.raises(ValueError, match="frozen"):
         load_settings().tenant = "globex"
@@ -57,6 +83,9 @@ def test_what_is_not_ours_in_the_environment_does_not_matter(monkeypatch):
 
 
 BAD = [
+    ("tiles", f"ftp://{SECRET}"),
+    ("tiles_credentials", SECRET),
+    ("anchor_credentials", f"vault:{SECRET}"),
     ("log_id", SECRET.upper()),
     ("log_id", ""),
     ("log_id", "a" * 64),
