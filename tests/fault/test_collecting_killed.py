@@ -91,6 +91,7 @@ def test_a_death_in_two_starts_in_a_row_is_no_worse(folder, monkeypatch):
         assert superseded(folder)
         collect(ledger)
         assert superseded(folder) == []
+        ledger.clock.advance(60_000)
         ledger.decide()
         ledger.publish()
         assert ledger.audit().clean
