@@ -102,7 +102,7 @@ class Catalog(Protocol):
         ...
 
     def session(self, log_id: str, session: str) -> list[int]:
-        """Return the leaf indexes of a session's decisions and outcomes, in order."""
+        """Return the leaf indexes of a session's decisions, outcomes and ends, in order."""
         ...
 
     def outcomes_of(self, log_id: str, decision_id: str) -> list[int]:

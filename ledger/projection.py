@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ledger.bodies import Decision, Outcome
+from ledger.bodies import Decision, Outcome, SessionEnd
 from ledger.merkle import LeafHash
 from ledger.records import Record, record_type
 
@@ -70,6 +70,9 @@ def _said(body: object) -> dict[str, object]:
             "decision_id": body.decision_id,
             "status": body.status,
         }
+    if isinstance(body, SessionEnd):
+        # Its session alone: whatever has an agent is counted and searched as a decision (`stores.sql_catalog`).
+        return {"session": body.session}
     return {}
 
 

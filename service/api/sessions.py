@@ -93,7 +93,7 @@ async def get_session(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
 ) -> Response:
-    """Return a session's decisions and outcomes in log order, and whether records are missing in between."""
+    """Return a session's decisions, outcomes and ends in log order, and whether records are missing in between."""
     page = await asyncio.to_thread(_read, services, session, cursor, limit)
     draft = services.access.draft(caller, "read", "session", target_id=session, items=len(page.entries))
     await services.access.record([draft])

@@ -110,6 +110,12 @@ def _outcome(body: Mapping[str, Any]) -> str:
     return ", ".join(details)
 
 
+def _end(event: Mapping[str, Any]) -> str:
+    body, when = event["record"]["body"], utc(event["record"]["time_ms"])
+    told = f"{counted(body['calls'], 'calls')} by its enforcer's count, {body['denied']} not let through"
+    return f"{when}  leaf {event['leaf_index']}  the session ended ({body['reason']}): {told}"
+
+
 def _whole_session(client: ServiceClient, session_id: str) -> dict[str, Any]:
     """Return all pages of a session as one."""
     events: list[Mapping[str, Any]] = []
@@ -161,6 +167,9 @@ def session(session_id: str, url: str, token: str | None, *, as_json: bool) -> N
             say(f"      bundle {bundle['name']} {bundle['revision'][:12]}, {engine}")
         outcome = outcomes.get(record_id)
         say(f"      outcome: {_outcome(outcome) if outcome else 'none: the call did not go upstream'}")
+    for event in events:
+        if event["record"]["body"]["type"] == "session_end":
+            say(f"  {_end(event)}")
     for stream in found["streams"]:
         missing = stream["missing"]
         told = "no record is missing" if missing == 0 else f"{missing} records are MISSING"

@@ -1,4 +1,4 @@
-"""A session's story: its decisions in log order, each with what became of the call, and what is missing in between.
+"""A session's story: its decisions in log order, each with what became of the call, its end, and what is missing.
 
 Pure but for the two functions that it is given. A session may be long; it is told in pages, and each page says for its
 own stretch whether records of the same enforcers are missing.
@@ -6,33 +6,56 @@ own stretch whether records of the same enforcers are missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ledger.bodies import Decision, Outcome
+from ledger.bodies import Decision, Outcome, SessionEnd
+from ledger.completeness import SessionCount
 from ledger.records import Record
+from service.left_out import counted_calls
 from service.web.views import OutcomeView, Row, decision_row, outcome_view
 
-__all__ = ["STORY_ROWS", "Step", "Story", "Stream", "tell"]
+__all__ = ["STORY_ROWS", "EndView", "Step", "Story", "Stream", "tell"]
 
 STORY_ROWS: Final = 200
 """Records on one page of a story."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One decision or, where its decision stands on an earlier page, one outcome.
+class EndView:
+    """An end of the session, as its enforcer told it.
 
     Attributes:
-        row: The decision, or None for an outcome that stands alone.
+        leaf: Its leaf index.
+        time_ms: The enforcer's clock.
+        reason: ``client``, ``idle``, ``killed`` or ``shutdown``.
+        calls: Calls that it counted.
+        denied: Calls among them that were not let through.
+    """
+
+    leaf: int
+    time_ms: int
+    reason: str
+    calls: int
+    denied: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One decision, one end or, where its decision stands on an earlier page, one outcome.
+
+    Attributes:
+        row: The decision, or None for what stands alone.
         outcome: What became of the call, if its record stands on this page.
-        decision_id: The decision's id.
+        decision_id: The decision's id; empty for an end.
+        end: The end, or None.
     """
 
     row: Row | None
     outcome: OutcomeView | None
     decision_id: str
+    end: EndView | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +88,7 @@ class Story:
         first: Number of the page's first record within the session, from 1.
         last: Number of its last.
         next: Leaf index after which the next page begins, or None on the last.
+        calls: What the ends say of the calls of the whole session; only on the last page, where they have been told.
     """
 
     steps: tuple[Step, ...]
@@ -73,6 +97,7 @@ class Story:
     first: int
     last: int
     next: int | None
+    calls: SessionCount | None
 
 
 def tell(
@@ -84,7 +109,7 @@ def tell(
     """Return one page of a session.
 
     Args:
-        indexes: Leaf indexes of all of its decisions and outcomes, in order.
+        indexes: Leaf indexes of all of its records, in order.
         after: Leaf index that the page begins after; None for the first page.
         read: Returns the records at leaf indexes.
         gaps: Returns what is missing between records, as `service.api.sessions` says it.
@@ -95,14 +120,22 @@ def tell(
     last = done + len(shown)
     # The record before the page belongs to the stretch, or what is missing between two pages would be on neither.
     before = read(indexes[max(0, done - 1) : done])
+    more = bool(shown) and last < len(indexes)
     return Story(
         steps=_steps(list(zip(shown, records, strict=True))),
         streams=tuple(Stream(**stream) for stream in gaps([*before, *records])),
         records=len(indexes),
         first=done + 1 if shown else done,
         last=last,
-        next=shown[-1] if shown and last < len(indexes) else None,
+        next=shown[-1] if more else None,
+        calls=None if more else counted_calls(_all(indexes, read)),
     )
+
+
+def _all(indexes: Sequence[int], read: Callable[[Sequence[int]], Sequence[Record]]) -> Iterator[Record]:
+    """Yield every record of a session, read in parts: it may be longer than what should be in memory at once."""
+    for start in range(0, len(indexes), STORY_ROWS):
+        yield from read(indexes[start : start + STORY_ROWS])
 
 
 def _steps(found: Sequence[tuple[int, Record]]) -> tuple[Step, ...]:
@@ -120,4 +153,7 @@ def _steps(found: Sequence[tuple[int, Record]]) -> tuple[Step, ...]:
             steps.append(Step(row=row, outcome=outcomes.get(record.record_id), decision_id=record.record_id))
         elif isinstance(body, Outcome) and body.decision_id not in decided:
             steps.append(Step(row=None, outcome=outcomes[body.decision_id], decision_id=body.decision_id))
+        elif isinstance(body, SessionEnd):
+            end = EndView(leaf=index, time_ms=record.time_ms, reason=body.reason, calls=body.calls, denied=body.denied)
+            steps.append(Step(row=None, outcome=None, decision_id="", end=end))
     return tuple(steps)

@@ -7,6 +7,7 @@ from typing import Final
 
 __all__ = [
     "DIGEST_DIGITS",
+    "END_WORDS",
     "ENFORCEMENT_WORDS",
     "OUTCOME_WORDS",
     "PACK_WORDS",
@@ -32,6 +33,14 @@ OUTCOME_WORDS: Final = {
     "not_forwarded": "Not forwarded",
     "unknown": "Unknown: found at restart",
 }
+
+END_WORDS: Final = {
+    "client": "its client said so",
+    "idle": "it was silent for too long",
+    "killed": "a decision ended it",
+    "shutdown": "its enforcer stopped",
+}
+"""Why a session ended."""
 
 PACK_WORDS: Final = {"queued": "Waiting", "running": "Being made", "done": "Ready", "failed": "Failed"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.bodies import BundleReference, Decision, Outcome
+from ledger.bodies import BundleReference, Decision, Outcome, SessionEnd
 from ledger.catalog import MAX_PAGE, MINUTE_MS, Catalog, DecisionQuery, StreamPosition
 from ledger.errors import NotFoundError, StorageError
 from ledger.projection import PROJECTED_TABLES, project
@@ -270,6 +270,27 @@ def test_a_session_is_its_decisions_and_outcomes_in_order(log):
         assert log.catalog.session(LOG_ID, session) == expected
         assert any(isinstance(log.records[index].body, Outcome) for index in expected) == (session == SESSIONS[0])
     assert log.catalog.session(LOG_ID, "c" * 32) == []
+
+
+def test_the_end_of_a_session_belongs_to_it_and_counts_as_no_decision(empty):
+    gateway = Enforcer(enforcer_id="gateway-1")
+    session, other = SESSIONS
+    ends = [
+        SessionEnd(session=one, calls=1, denied=0, reason="idle", agent="agent-1", started_ms=1, user=USERS[0])
+        for one in (session, other)
+    ]
+    decision = make_decision(session=session, agent="agent-1", user=USERS[0])[0]
+    empty.add(*map(gateway.record, [decision, ends[1], ends[0]]))
+    assert empty.catalog.session(LOG_ID, session) == [0, 2]
+    assert empty.catalog.session(LOG_ID, other) == [1]
+    assert empty.catalog.of_type(LOG_ID, "session_end") == [1, 2]
+    assert empty.catalog.counts(LOG_ID) == {"decision": 1, "session_end": 2}
+    for wanted in (DecisionQuery(), DecisionQuery(session=session), DecisionQuery(users=(USERS[0],))):
+        assert empty.catalog.search(LOG_ID, wanted) == [0]
+    assert empty.catalog.search(LOG_ID, DecisionQuery(session=other)) == []
+    assert sum(tally.decisions for tally in empty.catalog.tally(LOG_ID, from_index=0)) == 1
+    for index, rows in empty.catalog.rows(LOG_ID, 0, 3).items():
+        assert rows == project(empty.records[index], index, leaf_hash(empty.records[index]))
 
 
 def test_the_outcomes_of_a_decision_are_found(log):

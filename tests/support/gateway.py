@@ -82,6 +82,7 @@ class FakeLedger:
     records: list[Record] = field(default_factory=list)
     openings: dict[tuple[str, str], bytes] = field(default_factory=dict)
     posts: list[list[str]] = field(default_factory=list)
+    lines: dict[str, bytes] = field(default_factory=dict)
     fault: Callable[[list[Record]], web.Response | None] = lambda _: None
     before: Callable[[], Any] | None = None
     url: str = ""
@@ -120,6 +121,7 @@ class FakeLedger:
         if any(self._conflicts(record) for record in records):
             return web.json_response({"title": "conflict"}, status=409)
         results = [self._take(record, value["openings"]) for record, value in batch]
+        self.lines.update((record.record_id, line) for record, line in zip(records, lines, strict=True))
         return web.json_response({"results": results}, status=201)
 
     @staticmethod

@@ -31,7 +31,6 @@ OTHER_BODIES = [
     KeyEvent(action="created", purpose="vault", algorithm="a", subject="s", key_id="k"),
     Heartbeat(kind="start", version="1", spool_depth=0),
     Dropped(first_seq=1, last_seq=2, decisions=1, reason="spool_lost"),
-    SessionEnd(session=PSEUDONYM, calls=3, denied=1, reason="idle", agent="bot", started_ms=1),
     Succession(origin="o", size=1, root="0" * 64, checkpoint_sha256="1" * 64, reason="key_lost"),
     Approval(approval_id=SOME_ID, decision_id=SOME_ID, action="requested", binding=COMMITMENT, expires_ms=1),
     Tombstone(subject=PSEUDONYM, payloads=1, reason="erasure", actor=PSEUDONYM),
@@ -120,6 +119,13 @@ def test_an_outcome_is_found_by_its_decision_session_and_content(writer):
         "fingerprint": "c" * 32,
     }
     assert rows(record)["decision_rules"] == []
+
+
+def test_the_end_of_a_session_is_found_by_its_session_and_passes_for_no_decision(writer):
+    end = SessionEnd(session=PSEUDONYM, calls=3, denied=1, reason="idle", agent="bot", started_ms=1, user="6" * 32)
+    found = writer.record(end)
+    assert said(found) == {"session": PSEUDONYM}
+    assert rows(found)["records"][0]["record_type"] == "session_end"
 
 
 @pytest.mark.parametrize("body", OTHER_BODIES, ids=lambda body: type(body).__name__)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ledger.bodies import Outcome
+from ledger.bodies import Outcome, SessionEnd
 from ledger.records import Record
 from service.web import stories
 from service.web.stories import tell
@@ -108,3 +108,34 @@ def test_a_place_beyond_the_end_is_an_empty_page():
     story = told(log(4), after=99)
     assert story.steps == ()
     assert story.next is None
+
+
+def ended(records: list[Record], *, calls: int) -> list[Record]:
+    end = SessionEnd(session="5" * 32, calls=calls, denied=1, reason="idle", agent="agent-0", started_ms=1)
+    enforcer = Enforcer("gateway-1")
+    enforcer.seq = records[-1].seq
+    return [*records, enforcer.record(end)]
+
+
+def test_a_session_that_ended_tells_its_end_last_and_that_every_counted_call_is_here():
+    story = told(ended(log(4), calls=2))
+    last = story.steps[-1]
+    assert (last.row, last.outcome, last.end.leaf) == (None, None, 4)
+    assert (last.end.reason, last.end.calls, last.end.denied) == ("idle", 2, 1)
+    assert (story.calls.verdict, story.calls.counted) == ("complete", 2)
+
+
+def test_a_call_that_was_withheld_is_missing_from_the_count():
+    story = told(ended(log(4), calls=3))
+    assert (story.calls.verdict, story.calls.reason) == ("gap", "1 of 3 calls have no decision here")
+
+
+def test_a_session_without_an_end_has_an_unknown_tail():
+    assert told(log(4)).calls.verdict == "tail unknown"
+
+
+@pytest.mark.usefixtures("short_pages")
+def test_calls_are_counted_over_the_whole_session_on_its_last_page_alone():
+    records = ended(log(6), calls=3)
+    assert [told(records, after).calls for after in (None, 2)] == [None, None]
+    assert told(records, after=5).calls.verdict == "complete"
