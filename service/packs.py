@@ -3,14 +3,18 @@
 A job first closes the evidence it will use: the request is recorded, the service's own heartbeat says that its stream
 is known up to now, and a checkpoint that covers both is awaited. The pack is then made from that checkpoint alone.
 What became of it is recorded as well, with its digest. A job that was under way when the service stopped has failed.
+
+A job is run by the process that took the order, under a lease of its own. INVARIANT: no process ends another's job: one
+that is unfinished has failed only once its lease can be had, which is when its process stopped or is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,7 +29,9 @@ from evidence.catalogue import framework_names, load_frameworks
 from ledger.clock import Clock
 from ledger.database import translated, writing
 from ledger.errors import AnchorError, EvidenceError, LedgerError, NotFoundError, OverloadedError, TallystickError
+from ledger.ports import Lease
 from ledger.publisher import Published
+from ledger.publishing_turns import SoleLease
 from ledger.records import Record, new_record_id
 from ledger.trust import TrustPolicy
 from policies.bundles import Bundle, parse_archive
@@ -39,11 +45,15 @@ from service.version import VERSION
 if TYPE_CHECKING:
     from service.wiring import Services
 
-__all__ = ["PackJob", "PackJobs", "PackOrder", "PackStore"]
+__all__ = ["PACK_LEASE_SECONDS", "PackJob", "PackJobs", "PackOrder", "PackStore"]
 
 _log = structlog.get_logger()
 
+PACK_LEASE_SECONDS: Final = 30.0
+"""How long a job stands as unfinished after its process is gone."""
+
 _MAX_WAITING: Final = 16
+_UNFINISHED: Final = ("queued", "running")
 _ANCHOR_KINDS: Final = {"directory": "directory", "s3": "S3 Object Lock"}
 _STEPS: Final = {
     "walk": "reading the log",
@@ -151,12 +161,19 @@ class PackStore:
         with translated("note a pack job's progress"), writing(self._engine) as connection:
             connection.execute(statement)
 
-    def fail_unfinished(self, now_ms: int) -> None:
-        """Note that jobs of an earlier run of the service will not end."""
+    def unfinished(self) -> list[str]:
+        """Return the ids of jobs that have not ended."""
+        mine = tables.pack_jobs.c
+        query = select(mine.job_id).where(mine.log_id == self._log_id, mine.state.in_(_UNFINISHED))
+        with translated("read unfinished pack jobs"), self._engine.connect() as connection:
+            return [job_id for (job_id,) in connection.execute(query)]
+
+    def fail_unfinished(self, now_ms: int, job_ids: Sequence[str]) -> None:
+        """Note that nobody works on these jobs any more; those that ended meanwhile stay as they are."""
         mine = tables.pack_jobs.c
         statement = (
             update(tables.pack_jobs)
-            .where(mine.log_id == self._log_id, mine.state.in_(("queued", "running")))
+            .where(mine.log_id == self._log_id, mine.job_id.in_(job_ids), mine.state.in_(_UNFINISHED))
             .values(state="failed", error=_INTERRUPTED, finished_ms=now_ms)
         )
         with translated("note interrupted pack jobs"), writing(self._engine) as connection:
@@ -210,9 +227,20 @@ class PackStore:
 class PackJobs:
     """Makes packs for one service, one at a time. Methods belong to one event loop."""
 
-    def __init__(self, store: PackStore, clock: Clock) -> None:
-        """Keep jobs in ``store``; `start` begins the work."""
+    def __init__(
+        self, store: PackStore, clock: Clock, *, lease: Callable[[str], Lease] = lambda _job_id: SoleLease()
+    ) -> None:
+        """Prepare; `start` begins the work.
+
+        Args:
+            store: Where jobs are kept.
+            clock: For the jobs' times.
+            lease: Returns the lease of a job; needed where other processes make packs of this log too.
+        """
         self.store = store
+        self._lease = lease
+        self._held: dict[str, Lease] = {}
+        self._watch: asyncio.Task[None] | None = None
         self._clock = clock
         self._services: Services | None = None
         self._one_at_a_time = asyncio.Semaphore(1)
@@ -224,13 +252,46 @@ class PackJobs:
         """Take up work for ``services``; unfinished jobs of an earlier run have failed."""
         self._services = services
         await asyncio.to_thread(self.store.make_directory)
-        await asyncio.to_thread(self.store.fail_unfinished, self._clock.now_ms())
+        await asyncio.to_thread(self._fail_abandoned)
+        self._watch = asyncio.create_task(self._keep_watch(), name="pack-jobs")
 
     async def stop(self) -> None:
-        """End what is under way; the next start notes it as failed."""
-        for task in tuple(self._tasks):
+        """End what is under way; the next start, or another process, notes it as failed."""
+        watch = () if self._watch is None else (self._watch,)
+        ending = (*watch, *self._tasks)
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
+        for job_id in tuple(self._held):
+            await asyncio.to_thread(self._let_go, job_id)
+
+    async def _keep_watch(self) -> None:
+        """Hold the leases of the jobs here, and note those that other processes left behind."""
+        while True:
+            await asyncio.sleep(PACK_LEASE_SECONDS / 3)
+            try:
+                await asyncio.to_thread(self._hold_on)
+                await asyncio.to_thread(self._fail_abandoned)
+            except LedgerError as error:
+                _log.warning("pack_jobs_not_watched", error=type(error).__name__)
+
+    def _hold_on(self) -> None:
+        for lease in tuple(self._held.values()):
+            lease.take()
+
+    def _fail_abandoned(self) -> None:
+        # A job stands among the unfinished only after its lease was taken: one that can be had was left behind.
+        abandoned = [
+            job_id for job_id in self.store.unfinished() if job_id not in self._held and self._lease(job_id).take()
+        ]
+        if abandoned:
+            self.store.fail_unfinished(self._clock.now_ms(), abandoned)
+
+    def _let_go(self, job_id: str) -> None:
+        lease = self._held.pop(job_id, None)
+        if lease is not None:
+            with contextlib.suppress(LedgerError):
+                lease.give_up()
 
     async def order(self, caller: Caller, order: PackOrder) -> PackJob:
         """Take an order; the job runs on its own.
@@ -262,7 +323,14 @@ class PackJobs:
         actor = services.access.actor(caller)
         # Recorded first: a job that nobody may run, because nobody could record it, must not stand in the list.
         await services.access.record([services.access.draft(caller, "request_pack", "pack", target_id=job_id)])
-        await asyncio.to_thread(self.store.add, job_id, order, actor, now_ms)
+        lease = self._lease(job_id)
+        await asyncio.to_thread(lease.take)
+        self._held[job_id] = lease
+        try:
+            await asyncio.to_thread(self.store.add, job_id, order, actor, now_ms)
+        except BaseException:
+            del self._held[job_id]
+            raise
         task = asyncio.create_task(self._run(caller, job_id, order, actor), name=f"pack-{job_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -279,6 +347,7 @@ class PackJobs:
         except LedgerError as error:
             # How the job ended could not be noted. The list shows it as running; the next start notes that it failed.
             _log.error("pack_end_not_noted", job_id=job_id, **describe(error))
+        await asyncio.to_thread(self._let_go, job_id)
 
     async def _run_to_its_end(self, caller: Caller, job_id: str, order: PackOrder, actor: str) -> None:
         services = self._require()

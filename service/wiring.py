@@ -96,7 +96,7 @@ from service.ingest import Admission, LogIdentity
 from service.key_records import NO_KEYS, KeyringReader
 from service.keyset import KeySet, introductions, load_key_set
 from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_record_check
-from service.packs import PackJobs, PackStore
+from service.packs import PACK_LEASE_SECONDS, PackJobs, PackStore
 from service.predecessor import load_predecessor, require_predecessor
 from service.rebuilds import record_rebuilds
 from service.recorder import ServiceRecorder
@@ -921,6 +921,7 @@ def _assemble(
         holdable=[place for place in (anchor, tiles) if isinstance(place, HoldableStore)],
     )
     tokens = TokenStore(database, clock)
+    pack_maker = secrets.token_hex(16)
     archives = SQLBundleStore(database, clock)
     registry = Registry(
         log_id=log_id,
@@ -958,7 +959,13 @@ def _assemble(
         evaluator=evaluator,
         bundles=registry,
         bundle_archives=archives,
-        packs=PackJobs(PackStore(database, settings.data_dir / "packs", log_id), clock),
+        packs=PackJobs(
+            PackStore(database, settings.data_dir / "packs", log_id),
+            clock,
+            lease=lambda job_id: SQLLease(
+                database, log_id, f"pack:{job_id}", holder=pack_maker, seconds=PACK_LEASE_SECONDS
+            ),
+        ),
         lifecycle=lifecycle,
         places=Places(settings.max_requests),
         bytes_in_hand=Bytes(max(settings.max_waiting_bytes, settings.max_request_bytes)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -15,10 +15,11 @@ from ledger.clock import SimulatedClock
 from ledger.database import open_engine
 from ledger.errors import EvidenceError, NotFoundError, OverloadedError, StorageError
 from ledger.ports import Draft
+from ledger.stores.memory_leases import LeaseTable, MemoryLease
 from migrations.schema import upgrade
 from service.access import AccessRecorder
 from service.auth import Caller, Role
-from service.packs import PackJobs, PackOrder, PackStore
+from service.packs import PACK_LEASE_SECONDS, PackJobs, PackOrder, PackStore
 from tests.support.ledger import LOG_ID, NOW_MS
 
 ORDER = PackOrder(from_ms=NOW_MS, to_ms=NOW_MS + 1, frameworks=("soc2",), title="Überprüfung", zone="Europe/Paris")
@@ -75,7 +76,8 @@ def test_a_job_of_another_log_is_not_found_listed_changed_or_ended(store, engine
         store.get(IDS[0])
     assert store.newest() == []
     store.change(IDS[0], state="done")
-    store.fail_unfinished(NOW_MS)
+    store.fail_unfinished(NOW_MS, [IDS[0]])
+    assert store.unfinished() == []
     assert other.get(IDS[0]).state == "queued"
     assert store.path(IDS[0], "zip").parent != other.path(IDS[0], "zip").parent
 
@@ -98,7 +100,8 @@ def test_jobs_of_an_earlier_run_have_failed_and_say_so_and_ended_ones_stay_as_th
     for id_, state in zip(IDS, ("queued", "running", "done", "failed"), strict=False):
         store.add(id_, ORDER, "a" * 32, NOW_MS)
         store.change(id_, state=state, error="before" if state == "failed" else None)
-    store.fail_unfinished(NOW_MS + 5)
+    assert sorted(store.unfinished()) == IDS[:2]
+    store.fail_unfinished(NOW_MS + 5, IDS[:4])
     assert [store.get(id_).state for id_ in IDS[:4]] == ["failed", "failed", "done", "failed"]
     assert [store.get(id_).finished_ms for id_ in IDS[:4]] == [NOW_MS + 5, NOW_MS + 5, None, None]
     assert "ask again" in store.get(IDS[0]).error
@@ -136,13 +139,13 @@ class Sink:
 class Case:
     """Jobs whose making is the test's."""
 
-    def __init__(self, store: PackStore) -> None:
+    def __init__(self, store: PackStore, **options: Any) -> None:
         self.store = store
         self.sink = Sink()
         self.go_on = asyncio.Event()
         self.failure: Exception | None = None
         self.services = SimpleNamespace(access=AccessRecorder(self.sink, lambda: b"p" * 32))
-        self.jobs = PackJobs(store, SimulatedClock(NOW_MS))
+        self.jobs = PackJobs(store, SimulatedClock(NOW_MS), **options)
         self.running = 0
         self.most = 0
 
@@ -318,7 +321,7 @@ def test_a_job_whose_end_could_not_be_noted_does_not_hold_up_the_next(store, mon
             await case.settled()
             assert store.get(first.job_id).state == "running"
             assert store.get(second.job_id).state == "done"
-            await PackJobs(store, SimulatedClock(NOW_MS)).start(case.services)
+            await start_and_stop(PackJobs(store, SimulatedClock(NOW_MS)), case)
             assert store.get(first.job_id).state == "failed", "the next start says so"
 
     run(work())
@@ -330,8 +333,72 @@ def test_stopping_ends_what_is_under_way_and_the_next_start_says_so(store):
             jobs = [await case.jobs.order(JANE, ORDER) for _ in range(2)]
             await asyncio.sleep(0.01)
         assert case.running == 0
-        await PackJobs(store, SimulatedClock(NOW_MS)).start(case.services)
+        await start_and_stop(PackJobs(store, SimulatedClock(NOW_MS)), case)
         assert [store.get(job.job_id).state for job in jobs] == ["failed", "failed"]
+
+    run(work())
+
+
+async def start_and_stop(jobs: PackJobs, case: Case) -> None:
+    await jobs.start(case.services)
+    await jobs.stop()
+
+
+class Makers:
+    """Leases of several processes that make packs of one log."""
+
+    def __init__(self) -> None:
+        self.clock = SimulatedClock(NOW_MS)
+        self.table = LeaseTable(self.clock)
+
+    def of(self, holder: str) -> Callable[[str], MemoryLease]:
+        return lambda job_id: MemoryLease(
+            self.table, LOG_ID, f"pack:{job_id}", holder=holder, seconds=PACK_LEASE_SECONDS
+        )
+
+
+def test_no_process_ends_a_job_that_another_makes_and_whoever_is_left_notes_one_whose_process_is_gone(store):
+    makers = Makers()
+
+    async def work() -> None:
+        async with Case(store, lease=makers.of("a")) as case:
+            job = await case.jobs.order(JANE, ORDER)
+            await start_and_stop(PackJobs(store, SimulatedClock(NOW_MS), lease=makers.of("b")), case)
+            assert store.get(job.job_id).state != "failed"
+            makers.clock.advance(int(PACK_LEASE_SECONDS * 1000))
+            await start_and_stop(PackJobs(store, SimulatedClock(NOW_MS), lease=makers.of("b")), case)
+            assert store.get(job.job_id).state == "failed"
+
+    run(work())
+
+
+def test_a_job_that_takes_longer_than_its_lease_is_held_on_to(store, monkeypatch):
+    makers = Makers()
+
+    async def work() -> None:
+        async with Case(store, lease=makers.of("a")) as case:
+            job = await case.jobs.order(JANE, ORDER)
+            for _ in range(3):
+                makers.clock.advance(int(PACK_LEASE_SECONDS * 1000) - 1)
+                await asyncio.sleep(0.1)
+            await start_and_stop(PackJobs(store, SimulatedClock(NOW_MS), lease=makers.of("b")), case)
+            assert store.get(job.job_id).state != "failed"
+            case.go_on.set()
+            await case.settled()
+            assert store.get(job.job_id).state == "done"
+
+    monkeypatch.setattr("service.packs.PACK_LEASE_SECONDS", 0.03)
+    run(work())
+
+
+def test_who_stops_in_order_leaves_his_jobs_to_be_noted_at_once(store):
+    makers = Makers()
+
+    async def work() -> None:
+        async with Case(store, lease=makers.of("a")) as case:
+            job = await case.jobs.order(JANE, ORDER)
+        await start_and_stop(PackJobs(store, SimulatedClock(NOW_MS), lease=makers.of("b")), case)
+        assert store.get(job.job_id).state == "failed"
 
     run(work())
 
