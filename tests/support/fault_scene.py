@@ -12,7 +12,7 @@ import pytest
 
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import DependencyError
-from ledger.ports import PendingEntry
+from ledger.ports import Anchor, PendingEntry, TileStore
 from tests.support.faults import Effect, Faults, Write
 from tests.support.ledger import LOG_ID, EmbeddedLedger, Enforcer, pending
 from tests.support.processes import KILLED, in_child
@@ -55,8 +55,18 @@ PERSISTED = {Effect.LOST: False, Effect.KEPT: True, Effect.DIES_BEFORE: False, E
 class Scene:
     """A log on disk, the batches that are sent to it, and what was acknowledged and seen."""
 
-    def __init__(self, root: Path, base: list[PendingEntry], writer: Enforcer, database_url: str | None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        base: list[PendingEntry],
+        writer: Enforcer,
+        database_url: str | None,
+        *,
+        tiles: TileStore | None = None,
+        anchor: Anchor | None = None,
+    ) -> None:
         self.root = root
+        self.tiles, self.anchor = tiles, anchor
         self.database_url = database_url
         self.writer = writer
         self.sent: list[PendingEntry] = list(base)
@@ -65,7 +75,15 @@ class Scene:
 
     def open(self, faults: Faults | None = None, *, load: bool = True) -> EmbeddedLedger:
         """Open the log as a new process would."""
-        return EmbeddedLedger(self.root, database_url=self.database_url, service=self.writer, faults=faults, load=load)
+        return EmbeddedLedger(
+            self.root,
+            database_url=self.database_url,
+            service=self.writer,
+            faults=faults,
+            load=load,
+            tiles=self.tiles,
+            anchor=self.anchor,
+        )
 
     def new_batch(self) -> None:
         """Make ten more records; they are sent from now on, with all that went before."""
@@ -118,11 +136,17 @@ def size_of(checkpoint: bytes) -> int:
     return parse_unverified_checkpoint(checkpoint).claim.size
 
 
-def begin(root: Path, database_url: str | None = None) -> Scene:
+def begin(
+    root: Path,
+    database_url: str | None = None,
+    *,
+    tiles: TileStore | None = None,
+    anchor: Anchor | None = None,
+) -> Scene:
     """Make a log of 250 leaves, published and anchored."""
     writer = Enforcer()
     root.mkdir(parents=True, exist_ok=True)
-    scene = Scene(root, [], writer, database_url)
+    scene = Scene(root, [], writer, database_url, tiles=tiles, anchor=anchor)
     with scene.open() as ledger:
         scene.sent = [pending(writer.record(writer.introduction()))]
         scene.sent += [pending(writer.record(writer.heartbeat())) for _ in range(BASE - 1)]

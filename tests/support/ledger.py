@@ -18,10 +18,11 @@ from ledger.clock import SimulatedClock
 from ledger.commitments import SALT_BYTES
 from ledger.database import open_engine
 from ledger.envelopes import ED25519, MLDSA44
+from ledger.errors import NotFoundError
 from ledger.integrator import Integrator
 from ledger.keys import LocalKey
 from ledger.notes import encode_base64
-from ledger.ports import Opening, PendingEntry, commit
+from ledger.ports import Anchor, Opening, PendingEntry, TileStore, commit
 from ledger.prover import Prover
 from ledger.publisher import Publisher
 from ledger.reader import EntryReader
@@ -155,6 +156,8 @@ class EmbeddedLedger:
         service: Enforcer | None = None,
         faults: Faults | None = None,
         load: bool = True,
+        tiles: TileStore | None = None,
+        anchor: Anchor | None = None,
     ) -> None:
         self.root = root
         self.log_id = log_id
@@ -166,8 +169,8 @@ class EmbeddedLedger:
         self.store.create_log(
             log_id, tenant="acme", origin=ORIGIN, environment="test", simulated=True, created_ms=NOW_MS
         )
-        self.tiles = DirectoryTileStore(root / "logs")
-        self.anchor = DirectoryAnchor(root / "anchor")
+        self.tiles: TileStore = tiles or DirectoryTileStore(root / "logs")
+        self.anchor: Anchor = anchor or DirectoryAnchor(root / "anchor")
         self.faults = faults or Faults()
         self.signers = [LocalSigner(make_key("log", ED25519, seed=1)), LocalSigner(make_key("log", MLDSA44, seed=2))]
         self.policy = self.trust_policy()
@@ -259,13 +262,14 @@ class EmbeddedLedger:
 
     def exposed_checkpoints(self) -> list[bytes]:
         """Return the live checkpoint, if there is one."""
-        path = self.root / "logs" / self.log_id / CHECKPOINT_PATH
-        return [path.read_bytes()] if path.exists() else []
+        try:
+            return [self.tiles.get(self.log_id, CHECKPOINT_PATH)]
+        except NotFoundError:
+            return []
 
     def anchored_checkpoints(self) -> list[bytes]:
         """Return every anchored checkpoint, oldest first."""
-        paths = (self.root / "anchor" / self.log_id / "checkpoint").glob("[0-9]*")
-        return [path.read_bytes() for path in sorted(paths, key=lambda path: int(path.name))]
+        return [self.anchor.get(self.log_id, size) for size in self.anchor.sizes(self.log_id)]
 
     def audit(self) -> AuditReport:
         """Audit with everything at hand: projection, vault, and every checkpoint ever seen."""
