@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from benchmarks.audits import NOTE, audit_table
 from benchmarks.logs import GrowingLog, growing_log
 from benchmarks.measure import Plan, Section, Table, figure, ratios, spread, timed
 from benchmarks.records import LOG_ID
@@ -69,11 +70,12 @@ def run(plan: Plan) -> Section:
             found.append(_measure(plan, log))
             plan.say(f"{size:,} leaves: a checkpoint of one leaf takes {1000 * median(found[-1].publish_one):.1f} ms")
         disk = _disk_table(log, plan.work)
+        audits = audit_table(plan, log)
     return Section(
         title="The tree as it grows",
         method=_METHOD.format(every=log.publish_every, rounds=plan.rounds),
-        tables=[_append_table(found), _proof_table(found), disk],
-        notes=[_PROOFS_NOTE, _PARTIALS_NOTE.format(publications=log.publications)],
+        tables=[_append_table(found), _proof_table(found), disk, audits],
+        notes=[NOTE, _PROOFS_NOTE, _PARTIALS_NOTE.format(publications=log.publications)],
     )
 
 

@@ -172,7 +172,10 @@ class SQLCatalog:
         """See `Catalog.rows`."""
         found: defaultdict[int, dict[str, list[Row]]] = defaultdict(lambda: {name: [] for name in PROJECTED_TABLES})
         with translated("read the projection"), self._engine.connect() as connection:
-            stored = [dict(row) for row in connection.execute(_range(tables.records, log_id, start, end)).mappings()]
+            result = connection.execute(_range(tables.records, log_id, start, end))
+            columns = list(result.keys())
+            # An audit reads every row of a log here: a mapping for each by SQLAlchemy takes twice as long.
+            stored = [dict(zip(columns, row, strict=True)) for row in result.all()]
             rules = connection.execute(_range(tables.decision_rules, log_id, start, end)).all()
             numbers = {row[column] for row in stored for column in NAMED_COLUMNS} | {rule.rule for rule in rules}
             # Read each time: what was numbered once may have been changed since, which an audit must see.

@@ -166,13 +166,13 @@ def record_row(
     row: dict[str, object] = {"log_id": log_id, **{column: stored[column] for column in _PLAIN}}
     for column in NAMED_COLUMNS:
         number = stored[column]
-        row[column] = None if number is None else names.get(int(str(number)), f"number {number}")
+        row[column] = None if number is None else names.get(_int(number), f"number {number}")
     for column in CODES:
         code = stored[column]
-        row[column] = None if code is None else word_of(column, int(str(code)))
+        row[column] = None if code is None else word_of(column, _int(code))
     for column in _HALVED:
         row[column] = _whole(stored[f"{column}_key"], stored[f"{column}_rest"])
-    row["enforcer_id"], row["epoch"] = streams.get(int(str(stored["stream_no"])), (None, None))
+    row["enforcer_id"], row["epoch"] = streams.get(_int(stored["stream_no"]), (None, None))
     row["leaf_hash"] = _bytes(stored["leaf_hash"])
     row["record_id"] = id_text(_bytes(stored["record_id"]))
     decision_id, trace_id = stored["decision_id"], stored["trace_id"]
@@ -184,6 +184,10 @@ def record_row(
 def rule_row(log_id: str, leaf_index: int, rule: int, names: Mapping[int, str]) -> Row:
     """Return a row of ``decision_rules`` as `ledger.projection.project` makes it."""
     return {"log_id": log_id, "leaf_index": leaf_index, "rule": names.get(rule, f"number {rule}")}
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else int(str(value))
 
 
 def _bytes(value: object) -> bytes:
