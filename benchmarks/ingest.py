@@ -99,7 +99,7 @@ def _url(target: Target, query: str = "") -> str:
 
 
 def _measure_rate(plan: Plan, target: Target, kind: Kind, rates: _Rates) -> None:
-    count = plan.choose(3, 20)
+    count = plan.choose(4, 20)
     streams, signed = target.batches(kind, count, _BATCH)
     rows = [target.floor.rows(batch) for batch in signed]
     records = len(signed) * _BATCH
@@ -114,7 +114,7 @@ def _measure_rate(plan: Plan, target: Target, kind: Kind, rates: _Rates) -> None
 
 def _measure_latency(plan: Plan, target: Target, latencies: _Latencies) -> None:
     """Offer single records at a modest rate; the floor writes the same rows, one transaction each."""
-    count, per_second = plan.choose(100, 500), _rate(plan)
+    count, per_second = plan.choose(600, 3_000), _rate(plan)
     durable, signed = _singles(target, count)
     proved, _ = _singles(target, count)
     rows = [target.floor.rows([record]) for record in signed]
@@ -131,7 +131,7 @@ def _measure_latency(plan: Plan, target: Target, latencies: _Latencies) -> None:
 
 def _rate(plan: Plan) -> int:
     """Return the offered rate, records a second."""
-    return plan.choose(50, 300)
+    return plan.choose(300, 300)
 
 
 def _singles(target: Target, count: int) -> tuple[list[Post], list[Signed]]:

@@ -90,12 +90,13 @@ def new_database(url: str) -> Engine:
 
 
 @contextmanager
-def serving(folder: Path, database_url: str = "") -> Iterator[Installation]:
+def serving(folder: Path, database_url: str = "", *, workers: int = 1) -> Iterator[Installation]:
     """Run a service in a folder: SQLite there, or the given database; directory tiles, directory anchor.
 
     Args:
         folder: An empty folder.
         database_url: Another, empty database.
+        workers: Processes that answer; more than one needs a database of their own.
     """
     data, keys = folder / "data", folder / "keys"
     make_key_set(keys, origin=ORIGIN, service_id=_SERVICE_ID, created_ms=SystemClock().now_ms())
@@ -112,6 +113,7 @@ def serving(folder: Path, database_url: str = "") -> Iterator[Installation]:
         "SERVICE_ID": _SERVICE_ID,
         "LISTEN": f"127.0.0.1:{port}",
         "EXTERNAL_URL": url,
+        "WORKERS": str(workers),
     }
     environment = {f"TALLYSTICK_{name}": value for name, value in settings.items()}
     with child([*TALLYSTICK, "serve", "--migrate"], log=log, environment=environment) as process:

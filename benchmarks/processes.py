@@ -124,30 +124,49 @@ class Memory:
     peak: float | None = None
 
 
-def memory_of(process: subprocess.Popen[bytes]) -> Memory:
-    """Return the resident memory of a process, as Linux tells it."""
+def _family(pid: int) -> list[int]:
+    """Return a process and all that come from it and are there now, as Linux tells them."""
     try:
-        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     except OSError:
-        return Memory()
+        children = []
+    return [pid, *(one for child_pid in children for one in _family(int(child_pid)))]
+
+
+def _sizes(pid: int) -> dict[str, int]:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return {}
     found: Sequence[tuple[str, str]] = _STATUS.findall(status)
-    sizes = {name: int(size) / 1024 for name, size in found}
-    return Memory(sizes.get("VmRSS"), sizes.get("VmHWM"))
+    return {name: int(size) for name, size in found}
+
+
+def memory_of(process: subprocess.Popen[bytes]) -> Memory:
+    """Return the resident memory of a process and its children; what they share counts for each."""
+    sizes = [found for pid in _family(process.pid) if (found := _sizes(pid))]
+    if not all({"VmRSS", "VmHWM"} <= found.keys() for found in sizes) or not sizes:
+        return Memory()
+    return Memory(*(sum(found[name] for found in sizes) / 1024 for name in ("VmRSS", "VmHWM")))
 
 
 class ProcessorTime:
-    """Counts the processor time that a process uses from now on, where Linux tells it: to a hundredth of a second."""
+    """Counts the processor time that a process and its children use from now on: to a hundredth of a second, on Linux.
+
+    A child that ends meanwhile takes its time along; none of ours does.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._path = Path(f"/proc/{process.pid}/stat")
+        self._pid = process.pid
         self._before = self._seconds()
 
     def _seconds(self) -> float | None:
         try:
-            fields = self._path.read_text(encoding="ascii").rpartition(")")[2].split()
+            told = [Path(f"/proc/{pid}/stat").read_text(encoding="ascii") for pid in _family(self._pid)]
         except OSError:
             return None
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        fields = [text.rpartition(")")[2].split() for text in told]
+        return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
 
     def each(self, count: int, *, units_per_second: int) -> list[float]:
         """Return what one of ``count`` pieces of work took, in a unit; an empty list where nobody knows."""

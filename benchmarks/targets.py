@@ -23,9 +23,10 @@ from tests.support.postgres import PostgresCluster, PostgresMissingError
 
 __all__ = ["STREAMS", "Target", "table_bytes", "targets"]
 
-STREAMS = 4
+STREAMS = 8
 """Enforcers that post side by side, each with one request under way."""
 _PUBLISH_SECONDS = 120.0
+_WORKERS = {1: "PostgreSQL", 2: "PostgreSQL, 2 processes"}
 
 
 @dataclass(slots=True)
@@ -86,11 +87,11 @@ def table_bytes(engine: Engine) -> dict[str, int]:
 
 
 @contextmanager
-def _target(name: str, folder: Path, service_url: str, floor_url: str) -> Iterator[Target]:
+def _target(name: str, folder: Path, service_url: str, floor_url: str, workers: int = 1) -> Iterator[Target]:
     folder.mkdir()
     floor_engine = new_database(floor_url or f"sqlite:///{folder / 'floor.db'}")
     try:
-        with serving(folder, service_url) as service:
+        with serving(folder, service_url, workers=workers) as service:
             writers = [service.writer(f"gateway-{number}") for number in range(STREAMS)]
             yield Target(name, service, Floor(floor_engine, folder), writers)
     finally:
@@ -108,7 +109,7 @@ def _postgres(stack: ExitStack) -> PostgresCluster | None:
 
 @contextmanager
 def targets(work: Path) -> Iterator[list[Target]]:
-    """Run a service over SQLite and, where its programs are installed, one over PostgreSQL.
+    """Run a service over SQLite and, where its programs are installed, two over PostgreSQL: of one process, and of two.
 
     PostgreSQL's files, for the service and for the floor alike, are in the system's folder for temporary files: its
     server runs as another user than root, who may not be able to enter ours.
@@ -117,6 +118,8 @@ def targets(work: Path) -> Iterator[list[Target]]:
         found = [stack.enter_context(_target("SQLite", work / "sqlite", "", ""))]
         cluster = _postgres(stack)
         if cluster is not None:
-            service_url, floor_url = cluster.new_database(), cluster.new_database()
-            found.append(stack.enter_context(_target("PostgreSQL", work / "postgresql", service_url, floor_url)))
+            for workers, name in _WORKERS.items():
+                service_url, floor_url = cluster.new_database(), cluster.new_database()
+                place = work / f"postgresql-{workers}"
+                found.append(stack.enter_context(_target(name, place, service_url, floor_url, workers)))
         yield found
