@@ -12,8 +12,8 @@
 * no record id stands twice;
 * every vaulted payload, if the vault is at hand, must open its commitment, or its key must have been destroyed as a
   tombstone says;
-* every other checkpoint at hand (anchored, kept, published before) must be signed, and its root must be the root that
-  the same entries had at its size.
+* every other checkpoint at hand (anchored, kept, published before) must be signed, by the policy or by keys that the
+  log itself had at that size (`own_keys`), and its root must be the root that the same entries had then.
 
 How much of it is done is the audit's *depth*. With a memory (`audit_state`) an audit goes on where an earlier one
 stopped. What was not looked at is said in the report. Several findings may have one cause. A *notice* is something that
@@ -54,7 +54,9 @@ from ledger.audit_workers import AuditWorkers, InProcess
 from ledger.catalog import Catalog
 from ledger.completeness import assess_streams
 from ledger.errors import MalformedError, NotFoundError
+from ledger.keyring import Keyring
 from ledger.merkle import RootHash
+from ledger.own_keys import recognise
 from ledger.ports import TileStore
 from ledger.proofs import TreeHead, verify_consistency, verify_inclusion
 from ledger.prover import Prover
@@ -119,9 +121,11 @@ class Auditor:
         self._report = AuditReport(log_id=log_id, depth=depth)
         self._progress = AuditProgress()
         self._keys = KeyRecords()
+        self._own_keys: KeyRecords | None = None
         self._erased: list[tuple[int, str]] = []
         self._wanted_roots: dict[int, list[VerifiedCheckpoint]] = defaultdict(list)
-        self._published_by_checkpoint: dict[bytes, bool] = {}
+        self._met: dict[bytes, tuple[bool, TrustPolicy]] = {}
+        """By checkpoint: whether it is the published one, and the policy that it met."""
 
     def audit(self) -> AuditReport:
         """Audit the published log.
@@ -144,7 +148,9 @@ class Auditor:
             report.not_checked.append("vaulted payloads: no vault was given")
         verified = self._published()
         state = None if verified is None else self._take_up(verified.head)
-        self._read_other_checkpoints(-1 if state is None else state.bundles * TILE_WIDTH)
+        if verified is not None and self._progress.begun_ms is None:
+            self._keys = self._find_keys(verified.head, 0)
+        self._read_other_checkpoints(-1 if state is None else state.bundles * TILE_WIDTH, verified)
         if verified is None:
             self._refuse_larger(0)
             return report
@@ -178,25 +184,32 @@ class Auditor:
         except BAD as error:
             self._find("checkpoint", error, place="checkpoint")
             return None
-        self._published_by_checkpoint[data] = True
+        self._met[data] = (True, self._policy)
         self._report.checked["checkpoints"] += 1
         return verified
 
-    def _read_other_checkpoints(self, above: int) -> None:
+    def _read_other_checkpoints(self, above: int, published: VerifiedCheckpoint | None) -> None:
         anchored = () if self._anchored is None else self._anchored(above)
         for given in (self._other, anchored):
             for data in given:
-                self._read_other_checkpoint(data)
+                self._read_other_checkpoint(data, published)
 
-    def _read_other_checkpoint(self, data: bytes) -> None:
+    def _read_other_checkpoint(self, data: bytes, published: VerifiedCheckpoint | None) -> None:
         try:
-            verified = self._policy.verify(data)
+            verified, policy = recognise(data, self._policy, lambda: self._keyring(published))
         except BAD as error:
             self._find("checkpoint", error, place="a kept checkpoint")
             return
         self._wanted_roots[verified.head.size].append(verified)
-        self._published_by_checkpoint.setdefault(data, False)
+        self._met.setdefault(data, (False, policy))
         self._report.checked["checkpoints"] += 1
+
+    def _keyring(self, published: VerifiedCheckpoint | None) -> Keyring:
+        """Return what the published tree says of its keys, also at a depth that does not look at them otherwise."""
+        if published is not None and self._own_keys is None:
+            head = published.head
+            self._own_keys = self._keys if self._depth.checks_records else self._look_for_keys(head, 0)
+        return Keyring() if self._own_keys is None else self._own_keys.keyring
 
     def _refuse_larger(self, size: int) -> None:
         for known in sorted(known for known in self._wanted_roots if known > size):
@@ -315,6 +328,15 @@ class Auditor:
     ) -> KeyRecords:
         if not self._depth.checks_records:
             return KeyRecords()
+        return self._look_for_keys(head, first, known, buried)
+
+    def _look_for_keys(
+        self,
+        head: TreeHead,
+        first: int,
+        known: Iterable[tuple[int, bytes]] = (),
+        buried: Mapping[str, int] = MappingProxyType({}),
+    ) -> KeyRecords:
         reader = BundleReader(self._sources.tiles, self._log_id, head.size)
         return find_key_records(reader, range(first, -(-head.size // TILE_WIDTH)), known, buried=buried)
 
@@ -322,7 +344,6 @@ class Auditor:
         """Read every bundle, and return what is to be remembered, or None if one could not be read."""
         if self._progress.begun_ms is None:
             self._progress.begun_ms = self._now_ms
-            self._keys = self._find_keys(head, 0)
             self._compare_roots(0, 0, ())
         setup = ChunkSetup(
             log_id=self._log_id,
@@ -432,10 +453,9 @@ class Auditor:
         The published one must be signed by keys that count for its size. An older one that is not was signed before the
         end of a key was known; its root has been compared, so it does no harm, and it vouches for nothing any more.
         """
-        narrowed = self._policy.narrowed(self._keys.keyring.log_validity)
-        for data, published in self._published_by_checkpoint.items():
+        for data, (published, policy) in self._met.items():
             try:
-                narrowed.verify(data)
+                policy.narrowed(self._keys.keyring.log_validity).verify(data)
             except BAD as error:
                 if published:
                     self._find("checkpoint", error, place="checkpoint")

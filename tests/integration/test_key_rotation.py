@@ -328,6 +328,40 @@ def test_a_compromised_log_key_counts_up_to_the_size_that_was_said_and_the_audit
     assert audit(service, before).findings != []
 
 
+def installation_audit(service: RunningService, *options: str) -> Result:
+    """Run `tallystick audit` as an operator does: with the policy beside the keys, and every anchored checkpoint."""
+    service.wait_until_published()
+    settings = service.services.settings
+    variables = {
+        "TALLYSTICK_KEYS_DIR": str(settings.keys_dir),
+        "TALLYSTICK_DATA_DIR": str(settings.data_dir),
+        "TALLYSTICK_LOG_ID": LOG_ID,
+        "TALLYSTICK_TENANT": settings.tenant,
+        "TALLYSTICK_ENVIRONMENT": settings.environment,
+        "TALLYSTICK_ORIGIN": settings.origin,
+    }
+    return CliRunner().invoke(cli, ["audit", "--processes", "1", "--json", *options], env=variables)
+
+
+@pytest.mark.parametrize("depth", ["full", "hashes"])
+def test_the_audit_with_the_policy_beside_the_keys_is_clean_after_a_compromise(service, depth):
+    enforcer = service.enforcer()
+    a_proof(service, enforcer)
+    (old, _) = in_force(service, "log")
+    size = service.services.publishing.published.head.size
+    a_proof(service, enforcer)
+    done(service, "keys", "rotate", "log", "--algorithm", "ed25519")
+    done(service, "keys", "compromise", old, "--after-size", str(size), "--purpose", "a laptop was stolen")
+    service.run(service.services.heartbeat)
+    assert old not in signers(service)
+    audited = installation_audit(service, "--depth", depth)
+    report = json.loads(audited.stdout)
+    assert (audited.exit_code, report["findings"]) == (0, [])
+    assert report["checked"]["roots"] >= len(list(service.services.anchor.sizes(LOG_ID)))
+    again = [installation_audit(service, "--depth", depth, "--since", "last") for _ in range(2)]
+    assert [audited.exit_code for audited in again] == [0, 0]
+
+
 def test_an_enforcers_compromised_key_writes_nothing_more_and_its_tokens_open_nothing(service):
     enforcer = service.enforcer("gateway-9", seed=55)
     enforcer.decide()
