@@ -59,7 +59,7 @@ def recognise(
 def own_policy(policy: TrustPolicy, keyring: Keyring, origin: str, size: int) -> TrustPolicy | None:
     """Return the policy with the log keys that the log itself had for a tree, or None if it tells of none.
 
-    The witnesses stay those of the policy: no log says who watches it.
+    Witnesses stay those of the policy, for no log says who watches it; so do the sizes for which its keys count.
 
     Args:
         policy: From outside the log.
@@ -71,7 +71,7 @@ def own_policy(policy: TrustPolicy, keyring: Keyring, origin: str, size: int) ->
         return None
     keys = [_verifier_key(key) for key in keyring.keys if _had(keyring, key, origin, size)]
     named = tuple(dict.fromkeys(key for key in keys if key is not None))
-    return replace(policy, logs=named, validity={}) if named else None
+    return replace(policy, logs=named) if named else None
 
 
 def _had(keyring: Keyring, key: IntroducedKey, origin: str, size: int) -> bool:

@@ -19,9 +19,10 @@ from ledger.auditor import Auditor, AuditReport, Depth, Finding
 from ledger.clock import SystemClock
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError
+from ledger.notes import KeyId
 from ledger.trust import TrustPolicy
 from service.auditing import installation_auditor, read_trust
-from service.cli.options import log_id_option
+from service.cli.options import compromised_option, log_id_option, without_compromised
 from service.cli.output import ExitCode, counted, echo_json, json_option, say, with_exit_codes
 from service.settings import load_settings, passphrase
 
@@ -146,6 +147,7 @@ def _directory_auditor(log: Path, wish: _Wish, progress: Callable[[int, int], No
     type=click.Path(file_okay=False, path_type=Path),
     help="Where --since remembers; without it, in the installation's data directory.",
 )
+@compromised_option
 @log_id_option
 @json_option
 @with_exit_codes
@@ -157,6 +159,7 @@ def audit(
     processes: int | None,
     since: str | None,
     notes: Path | None,
+    compromised: dict[KeyId, int],
     log_id: str | None,
     *,
     anew: bool,
@@ -170,7 +173,7 @@ def audit(
         raise click.UsageError("--full and --notes are for --since.")
     wish = _Wish(
         log_id=log_id,
-        trust=read_trust(trust) if trust else None,
+        trust=without_compromised(read_trust(trust) if trust else None, compromised),
         known=[path.read_bytes() for path in known],
         depth=Depth(depth),
         processes=processes or len(os.sched_getaffinity(0)),

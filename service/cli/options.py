@@ -3,17 +3,71 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 import click
 
-__all__ = ["DECISION_ID", "REVISION", "SESSION_ID", "Spelt", "log_id_option", "milliseconds", "utc"]
+from ledger.errors import ConfigError
+from ledger.notes import KeyId
+from ledger.trust import KeyValidity, TrustPolicy
+
+__all__ = [
+    "DECISION_ID",
+    "REVISION",
+    "SESSION_ID",
+    "Spelt",
+    "compromised_option",
+    "log_id_option",
+    "milliseconds",
+    "utc",
+    "without_compromised",
+]
 
 log_id_option = click.option(
     "--log-id", default=None, help="Which log, where TALLYSTICK_LOGS names several; or TALLYSTICK_LOG_ID."
 )
 """For commands that work on an installation; `service.settings.load_settings` takes it."""
+
+
+_COMPROMISED: Final = re.compile(r"([0-9a-f]{8}):(0|[1-9][0-9]{0,15})")
+
+
+def _compromised(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[KeyId, int]:
+    found: dict[KeyId, int] = {}
+    for value in values:
+        if (spelt := _COMPROMISED.fullmatch(value)) is None:
+            raise click.BadParameter("KEY_ID:SIZE, 8 hexadecimal digits in lower case and the last size that counts")
+        key_id, size = KeyId(bytes.fromhex(spelt[1])), int(spelt[2])
+        found[key_id] = min(size, found.get(key_id, size))
+    return found
+
+
+compromised_option = click.option(
+    "--compromised",
+    multiple=True,
+    metavar="KEY_ID:SIZE",
+    callback=_compromised,
+    help="A log key of --trust that counts for trees up to this size alone; may be repeated.",
+)
+"""For what somebody was told of a key, where the log does not say it or is not at hand."""
+
+
+def without_compromised(policy: TrustPolicy | None, told: Mapping[KeyId, int]) -> TrustPolicy | None:
+    """Return a policy whose compromised keys count up to the sizes told.
+
+    Raises:
+        ConfigError: There is no policy, or it does not list such a key: nobody should believe that it was looked at.
+    """
+    if not told:
+        return policy
+    if policy is None:
+        raise ConfigError("--compromised needs --trust: it narrows what that trusts")
+    listed = {key.key_id for key in policy.logs}
+    if unknown := [key_id.hex() for key_id in told if key_id not in listed]:
+        raise ConfigError(f"--compromised: the trust policy lists no log key {', '.join(unknown)}")
+    return policy.narrowed({key_id: KeyValidity(last_size=size) for key_id, size in told.items()})
 
 
 def utc(time_ms: int) -> str:

@@ -16,10 +16,12 @@ from evidence.verification import VerificationReport
 from evidence.verify import verify_pack, verify_record
 from ledger.equivocation import EQUIVOCATION_FORMAT
 from ledger.errors import ConfigError, MalformedError
+from ledger.notes import KeyId
 from ledger.prover import Prover
 from ledger.timestamps import TimestampTrust, parse_roots
 from ledger.trust import TrustPolicy
 from service.auditing import read_trust
+from service.cli.options import compromised_option, without_compromised
 from service.cli.output import echo_json, json_option, say, with_exit_codes
 
 __all__ = ["verify"]
@@ -99,9 +101,17 @@ def _oid(_context: click.Context, _parameter: click.Parameter, value: str | None
     "--tsa-roots", type=_FILE, help="Root certificates of the time-stamping authority, PEM; never the token's."
 )
 @click.option("--tsa-policy", callback=_oid, metavar="OID", help="The policy that the token must be made under.")
+@compromised_option
 @json_option
 @with_exit_codes
-def verify(file: Path, trust: Path | None, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401  # click's values
+def verify(
+    file: Path,
+    trust: Path | None,
+    compromised: dict[KeyId, int],
+    *,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401  # click's values
+) -> None:
     """Verify an evidence pack, one record by its proof file, a timestamp, or an accusation of equivocation, offline.
 
     Prints what was checked and what was not. Exit status: 0 all proven, 1 a proof or digest fails, 2 malformed,
@@ -109,7 +119,7 @@ def verify(file: Path, trust: Path | None, *, as_json: bool, **options: Any) -> 
     An accusation ends with 1 if it is proved: the log's keys signed two histories.
     """
     given = _Options(**options)
-    report = _judge(file, read_trust(trust) if trust else None, given)
+    report = _judge(file, without_compromised(read_trust(trust) if trust else None, compromised), given)
     if as_json:
         echo_json(report.value())
     else:

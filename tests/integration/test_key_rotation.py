@@ -19,6 +19,7 @@ from ledger.auditor import Auditor, AuditReport
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.commitments import pseudonym
 from ledger.keys import generate_key, save_key
+from ledger.proof_files import parse_proof_file
 from ledger.trust import TrustPolicy, parse_trust_policy
 from service.auth import Role
 from service.cli.main import cli
@@ -360,6 +361,42 @@ def test_the_audit_with_the_policy_beside_the_keys_is_clean_after_a_compromise(s
     assert report["checked"]["roots"] >= len(list(service.services.anchor.sizes(LOG_ID)))
     again = [installation_audit(service, "--depth", depth, "--since", "last") for _ in range(2)]
     assert [audited.exit_code for audited in again] == [0, 0]
+
+
+def test_a_compromise_that_was_told_from_outside_ends_a_key_after_its_size_and_not_before(service, tmp_path):
+    entry, proof = a_proof(service, service.enforcer())
+    size = parse_unverified_checkpoint(parse_proof_file(proof).checkpoint).claim.size
+    (key, *_) = in_force(service, "log")
+    (tmp_path / "entry").write_bytes(entry)
+    (tmp_path / "proof").write_bytes(proof)
+    policy = str(service.services.settings.keys_dir / "trust.policy")
+    given = ("verify", str(tmp_path / "proof"), "--entry", str(tmp_path / "entry"))
+
+    def judged(*more: str) -> tuple[int, str]:
+        result = tallystick(service, *given, *more)
+        return result.exit_code, result.output
+
+    def told(last: int) -> tuple[str, ...]:
+        return ("--trust", policy, "--compromised", f"{key}:{last}")
+
+    assert judged(*told(size))[0] == 0
+    status, said = judged(*told(size - 1))
+    assert status == 3
+    assert "by a key that counts for this tree size" in said
+    assert judged(*told(size), "--compromised", f"{key}:0")[0] == 3
+    refused = [judged("--compromised", f"{key}:0"), judged("--trust", policy, "--compromised", "00000000:5")]
+    assert [status for status, _ in refused] == [64, 64]
+    assert "--compromised needs --trust" in refused[0][1]
+    assert "the trust policy lists no log key 00000000" in refused[1][1]
+    for wrong in (key, f"{key}:-1", f"{key}:x", f"{key.upper()}x:1"):
+        status, said = judged("--trust", policy, "--compromised", wrong)
+        assert status != 0
+        assert "Invalid value for '--compromised'" in said
+    audited = [
+        installation_audit(service, "--trust", policy, "--compromised", f"{key}:{last}").exit_code
+        for last in (10**9, size - 1)
+    ]
+    assert audited == [0, 1]
 
 
 def test_an_enforcers_compromised_key_writes_nothing_more_and_its_tokens_open_nothing(service):
