@@ -22,7 +22,7 @@ Two distinctions carry the design:
     │  │  ├─ SignatureError ── SignatureInvalidError, SignatureUncheckedError
     │  │  ├─ TrustPolicyError
     │  │  └─ CommitmentError
-    │  ├─ StateError ── NotFoundError, OverloadedError, ErasedError, HeldError
+    │  ├─ StateError ── NotFoundError, OverloadedError, ErasedError, HeldError, PrunedError
     │  │  └─ ConflictError ── SwapLostError, StaleKeysError
     │  └─ DependencyError ── StorageError, AnchorError, TimestampError, UpstreamError
     │     └─ WitnessError ── WitnessSizeError
@@ -52,6 +52,7 @@ __all__ = [
     "PolicyError",
     "PolicySyntaxError",
     "ProofError",
+    "PrunedError",
     "RollbackError",
     "RootMismatchError",
     "SignatureError",
@@ -181,6 +182,18 @@ class HeldError(StateError):
     def __init__(self, message: str, holds: Collection[str] = ()) -> None:
         super().__init__(message)
         self.holds = tuple(holds)
+
+
+class PrunedError(StateError):
+    """The log was pruned: the entry is below its published minimum index and no longer served.
+
+    Attributes:
+        minimum: The minimum index.
+    """
+
+    def __init__(self, message: str, *, minimum: int) -> None:
+        super().__init__(message)
+        self.minimum = minimum
 
 
 class DependencyError(LedgerError):

@@ -14,7 +14,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.errors import TallystickError
 from service import failures, problems
-from service.api import access, bundles, decisions, erasures, health, holds, keys, logs, packs, replays, sessions
+from service.api import (
+    access,
+    bundles,
+    decisions,
+    erasures,
+    health,
+    holds,
+    keys,
+    logs,
+    packs,
+    pruning,
+    replays,
+    sessions,
+)
 from service.api.description import describe
 from service.health import Metrics
 from service.hosting import Hosting, alone
@@ -126,7 +139,10 @@ def create_app(served: Services | Hosting) -> FastAPI:
     problems.install(app)
     routers = [
         module.router
-        for module in (decisions, sessions, replays, bundles, packs, erasures, holds, logs, access, keys, health)
+        for module in (
+            *(decisions, sessions, replays, bundles, packs, erasures, holds, pruning),
+            *(logs, access, keys, health),
+        )
     ]
     for router in routers:
         app.include_router(router)

@@ -14,7 +14,7 @@ from ledger.bodies import Decision, SessionEnd
 from ledger.completeness import SessionCount
 from ledger.records import Record
 
-__all__ = ["ALWAYS", "counted_calls", "of_a_page", "of_replays", "of_the_tail"]
+__all__ = ["ALWAYS", "counted_calls", "of_a_page", "of_replays", "of_the_pruned", "of_the_tail"]
 
 ALWAYS: Final = (
     "payloads: an answer holds commitments to messages, requests and results; they are opened apart, for a purpose",
@@ -29,6 +29,11 @@ def of_the_tail(sequenced: int, published: int) -> list[str]:
     if behind <= 0:
         return []
     return [f"proofs of the newest {behind} records of the log: no checkpoint covers them yet; they may be listed"]
+
+
+def of_the_pruned(minimum: int) -> list[str]:
+    """Return what to say of records that are no longer served, given the log's minimum index."""
+    return [f"records below leaf {minimum}: the log was pruned by its published minimum index"] if minimum else []
 
 
 def of_a_page(what: str, limit: int, *, more: bool) -> list[str]:

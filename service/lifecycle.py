@@ -197,10 +197,9 @@ class Lifecycle:
     async def _state_policy(self) -> None:
         """Record the policy if it is not the one that was recorded last."""
         policy = self.expirer.policy
-        unused = [name for name in ("log", "anchor") if getattr(policy, name)]
-        if unused:
-            # Nothing of these is pruned by this version: what they state is kept for longer, never for less.
-            _log.warning("retention_stated_and_not_applied", places=unused)
+        if policy.anchor:
+            # Nothing lets go of anchored copies by it: what it states is kept for longer, never for less.
+            _log.warning("retention_stated_and_not_applied", places=["anchor"])
         known = await asyncio.to_thread(self.keeper.policy_digest)
         if policy.digest == known or (known is None and not policy.classes):
             return

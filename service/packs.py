@@ -40,6 +40,7 @@ from service import tables
 from service.auth import Caller
 from service.failures import describe
 from service.keyset import trust_policy
+from service.pack_start import start_checkpoint
 from service.version import VERSION
 
 if TYPE_CHECKING:
@@ -399,6 +400,8 @@ class PackJobs:
         await services.heartbeat()
         size = await asyncio.to_thread(services.sequenced_size)
         published = await services.publishing.wait_for(size, services.settings.proof_timeout_seconds)
+        trust = _trust(services)
+        start = await asyncio.to_thread(start_checkpoint, services, trust, order.from_ms, published.head.size)
         request = PackRequest(
             title=order.title,
             from_ms=order.from_ms,
@@ -408,12 +411,13 @@ class PackJobs:
             requested_ms=self._clock.now_ms(),
             software=f"tallystick {VERSION}",
             zone=order.zone,
+            start_checkpoint=start,
             simulated=services.identity.simulated,
         )
         sources = PackSources(
             prover=services.prover,
             checkpoint=published.checkpoint,
-            trust=_trust(services),
+            trust=trust,
             anchors=await asyncio.to_thread(_anchored, services, published),
             bundle=_bundles(services),
             open_request=_requests(services),

@@ -49,6 +49,7 @@ from ledger.log_keys import LogKeys
 from ledger.notes import VerifierKey
 from ledger.ports import Anchor, Draft, Lease, LogStore, Signer, TileStore, TimestampArchive
 from ledger.prover import Prover
+from ledger.pruning import MinimumIndex, Pruner
 from ledger.publisher import Published, Publisher
 from ledger.publishing import PublishingLoop
 from ledger.publishing_turns import LEASE_SECONDS, PUBLISHER_LEASE
@@ -482,6 +483,8 @@ class Services:
     bundle_archives: SQLBundleStore
     packs: PackJobs
     lifecycle: Lifecycle
+    minimum_index: MinimumIndex
+    pruner: Pruner
     places: Places
     bytes_in_hand: Bytes
     auditing: AuditLoop
@@ -815,6 +818,19 @@ def _make_timestamp_archive(settings: Settings, clock: Clock) -> TimestampArchiv
     return S3TimestampCopies(bucket, prefix, retention_days=retention_days, clock=clock)
 
 
+def _checked_by_newest_keys(
+    key_records: KeyringReader, keyring: Keyring, service_id: str
+) -> Callable[[int, Record], None]:
+    """Return `own_record_check` for records that another process may have signed with a key not known here yet."""
+    own = own_record_check(keyring, service_id)
+
+    def check(index: int, record: Record) -> None:
+        key_records.refresh()
+        own(index, record)
+
+    return check
+
+
 def _assemble(
     settings: Settings,
     identity: LogIdentity,
@@ -897,6 +913,9 @@ def _assemble(
         sink=recorder,
         check=own_record_check(keyring, settings.service_id),
     )
+    minimum_index = MinimumIndex(
+        log_id, catalog=catalog, reader=reader, check=_checked_by_newest_keys(key_records, keyring, settings.service_id)
+    )
     actor = pseudonym(current.keys.pseudonym.seed, "actor", settings.service_id)
     expirer = Expirer(
         log_id,
@@ -919,6 +938,17 @@ def _assemble(
         beyond=lambda: erasures_beyond(log_id, store, tiles, bytes(current.keys.service.signing_key().verify_key)),
         interval_seconds=settings.expiry_interval_seconds,
         holdable=[place for place in (anchor, tiles) if isinstance(place, HoldableStore)],
+    )
+    pruner = Pruner(
+        log_id,
+        policy=expirer.policy,
+        minimum=minimum_index,
+        keeper=keeper,
+        keys=subject_keys,
+        reader=reader,
+        sink=recorder,
+        published=lambda: publishing.published.head.size if publishing.published else 0,
+        clock=clock,
     )
     tokens = TokenStore(database, clock)
     pack_maker = secrets.token_hex(16)
@@ -967,6 +997,8 @@ def _assemble(
             ),
         ),
         lifecycle=lifecycle,
+        minimum_index=minimum_index,
+        pruner=pruner,
         places=Places(settings.max_requests),
         bytes_in_hand=Bytes(max(settings.max_waiting_bytes, settings.max_request_bytes)),
         auditing=_audit_loop(settings, database, clock),

@@ -28,6 +28,7 @@ from service.fairness import Room
 from service.ingest import count_ahead, decode_submissions, sequence_admitted
 from service.left_out import ALWAYS
 from service.left_out import of_a_page as left_out_of_a_page
+from service.left_out import of_the_pruned as left_out_of_the_pruned
 from service.left_out import of_the_tail as left_out_of_the_tail
 from service.wiring import Services
 
@@ -209,7 +210,9 @@ async def search_decisions(
 ) -> Response:
     """Search; the answer is read from the log, the index only finds it."""
     query = wanted.to_query(services.keys.pseudonym_seeds)
-    indexes = await asyncio.to_thread(services.catalog.search, caller.log_id, query)
+    found = await asyncio.to_thread(services.catalog.search, caller.log_id, query)
+    minimum = await asyncio.to_thread(services.minimum_index.current)
+    indexes = [index for index in found if index >= minimum]
     items = await asyncio.to_thread(_read, services, indexes)
     await services.access.record([services.access.draft(caller, "query", "decisions", items=len(items))])
     more = indexes[-1] if len(indexes) == wanted.limit else None
@@ -217,6 +220,7 @@ async def search_decisions(
     published = services.publishing.published
     left_out = [
         *left_out_of_a_page("older decisions that match", wanted.limit, more=more is not None),
+        *left_out_of_the_pruned(minimum),
         *left_out_of_the_tail(sequenced, published.head.size if published else 0),
         *ALWAYS,
     ]
@@ -228,9 +232,11 @@ def find_decision(services: Services, decision_id: str) -> tuple[int, bytes, Rec
 
     Raises:
         NotFoundError: There is no such decision.
+        PrunedError: It is no longer served.
         StorageError: A store failed.
     """
     index = services.catalog.index_of(services.identity.log_id, decision_id)
+    services.minimum_index.require(index)
     entry = next(services.reader.entries(index, index + 1))
     record = decode_entry(entry)
     # The index is a convenience: what it led to is checked before it is shown (invariant 3).
@@ -242,7 +248,11 @@ def find_decision(services: Services, decision_id: str) -> tuple[int, bytes, Rec
 def _outcomes(services: Services, decision_id: str) -> list[tuple[int, Record]]:
     """Return leaf indexes and records of what became of a call; as above, the index is not believed."""
     found = []
+    minimum = services.minimum_index.current()
     for index in services.catalog.outcomes_of(services.identity.log_id, decision_id):
+        # An outcome stands behind its decision, and is served if that is; one that does not was never its.
+        if index < minimum:
+            continue
         record = services.reader.record(index)
         if isinstance(record.body, Outcome) and record.body.decision_id == decision_id:
             found.append((index, record))

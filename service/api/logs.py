@@ -10,11 +10,12 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from ledger.errors import MalformedError, NotFoundError
-from ledger.tiles import BUNDLE_LEVEL, CHECKPOINT_PATH, TileCoordinate, parse_tile_path
-from service.api.common import PROBLEMS, authenticated, log_of_path
+from ledger.tiles import BUNDLE_LEVEL, CHECKPOINT_PATH, TILE_WIDTH, TileCoordinate, parse_tile_path
+from service.api.common import PROBLEMS, authenticated, json_response, log_of_path
 from service.api.description import asks
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
+from service.problems import Problem
 from service.wiring import Services
 
 __all__ = ["router"]
@@ -43,6 +44,27 @@ async def get_checkpoint(request: Request, log_id: _LogId) -> Response:
 
 
 @router.get(
+    "/logs/{log_id}/minimum-index",
+    summary="The minimum index",
+    response_description="Entries below it are no longer served; with the record and the policy that say so.",
+    openapi_extra=asks(Permission.READ_LOG),
+)
+async def get_minimum_index(request: Request, log_id: _LogId) -> Response:
+    """Return the leaf index under which entry bundles are no longer served, 0 if the log was never pruned."""
+    services = await log_of_path(request, log_id, Permission.READ_LOG, public=True)
+    minimum, leaf = await asyncio.to_thread(services.minimum_index.look)
+    policy = services.pruner.policy
+    answer = {
+        "log_id": log_id,
+        "minimum_index": minimum,
+        "recorded_leaf": leaf,
+        "policy": policy.digest,
+        "classes": [name for name in policy.classes if name.startswith("log:")],
+    }
+    return json_response(answer, headers={"Cache-Control": _cache(services, "max-age=1")})
+
+
+@router.get(
     "/logs/{log_id}/tile/{path:path}",
     summary="A tile or an entry bundle",
     response_description="The tile's or entry bundle's bytes.",
@@ -61,11 +83,21 @@ async def get_tile(request: Request, log_id: _LogId, path: str) -> Response:
     permission = Permission.READ_ENTRIES if is_bundle else Permission.READ_LOG
     # INVARIANT 12: log endpoints need a token unless the operator makes the log public; entries always do.
     services = await log_of_path(request, log_id, permission, public=not is_bundle)
+    if is_bundle:
+        await asyncio.to_thread(_require_served, services, coordinate)
     data = await asyncio.to_thread(services.prover.file, coordinate)
     if is_bundle:
         await _record_export(services, await authenticated(request), coordinate, data)
     cache = "private, no-store" if is_bundle else _cache(services, "max-age=31536000, immutable")
     return Response(data, media_type="application/octet-stream", headers={"Cache-Control": cache})
+
+
+def _require_served(services: Services, coordinate: TileCoordinate) -> None:
+    """Answer 404 for a bundle that ends at or before the minimum index (tlog-tiles, "Pruning")."""
+    minimum = services.minimum_index.current()
+    if coordinate.number * TILE_WIDTH + coordinate.width <= minimum:
+        detail = f"entries below leaf {minimum} are no longer served: the log was pruned by its published minimum index"
+        raise Problem(404, "pruned", "No longer served", detail, minimum_index=minimum)
 
 
 async def _record_export(services: Services, caller: Caller, coordinate: TileCoordinate, data: bytes) -> None:

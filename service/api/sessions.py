@@ -22,36 +22,53 @@ from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.left_out import ALWAYS, counted_calls
 from service.left_out import of_a_page as left_out_of_a_page
+from service.left_out import of_the_pruned as left_out_of_the_pruned
 from service.wiring import Services
 
-__all__ = ["router", "stream_gaps"]
+__all__ = ["router", "served_session", "stream_gaps"]
 
 router = APIRouter(tags=["sessions"], responses=PROBLEMS, route_class=ServiceRoute)
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A part of a session: its entries by leaf index, its streams, and where the next part begins."""
+    """A part of a session: its entries by leaf index, its streams, where the next part begins, what was pruned."""
 
     entries: list[tuple[int, bytes]]
     streams: list[dict[str, object]]
     next_cursor: int | None
     calls: SessionCount | None
+    pruned_below: int
 
 
-def _read(services: Services, session: str, cursor: int | None, limit: int) -> _Page:
+def served_session(services: Services, session: str) -> tuple[list[int], int]:
+    """Return the leaf indexes of a session that are served, and the minimum index if it has others; else 0.
+
+    Raises:
+        NotFoundError: There is no such session.
+        PrunedError: No record of it is served any more.
+        StorageError: A store failed.
+    """
     indexes = services.catalog.session(services.identity.log_id, session)
     if not indexes:
         raise NotFoundError(f"there is no session {session}")
+    services.minimum_index.require(indexes[-1])
+    minimum = services.minimum_index.current()
+    served = [index for index in indexes if index >= minimum]
+    return served, minimum if len(served) < len(indexes) else 0
+
+
+def _read(services: Services, session: str, cursor: int | None, limit: int) -> _Page:
+    indexes, pruned_below = served_session(services, session)
     start = 0 if cursor is None else bisect_right(indexes, cursor)
     # With the record before the page, so that what is missing between two pages is told with one of them.
     first = max(0, start - 1)
     read = [(index, next(services.reader.entries(index, index + 1))) for index in indexes[first : start + limit]]
     streams = stream_gaps(services, [decode_entry(entry) for _, entry in read])
     more = start + limit < len(indexes)
-    # Counted once, with the last page: only then is every record of the session told.
-    calls = None if more else counted_calls(map(services.reader.record, indexes))
-    return _Page(read[start - first :], streams, indexes[start + limit - 1] if more else None, calls)
+    # Counted once, with the last page: only then is every record of the session told; never, if some are pruned.
+    calls = None if more or pruned_below else counted_calls(map(services.reader.record, indexes))
+    return _Page(read[start - first :], streams, indexes[start + limit - 1] if more else None, calls, pruned_below)
 
 
 def stream_gaps(services: Services, records: Sequence[Record]) -> list[dict[str, object]]:
@@ -98,7 +115,11 @@ async def get_session(
     draft = services.access.draft(caller, "read", "session", target_id=session, items=len(page.entries))
     await services.access.record([draft])
     events = [{"leaf_index": index, "record": msgspec.Raw(entry)} for index, entry in page.entries]
-    left_out = [*left_out_of_a_page("later records of the session", limit, more=page.next_cursor is not None), *ALWAYS]
+    left_out = [
+        *left_out_of_a_page("later records of the session", limit, more=page.next_cursor is not None),
+        *left_out_of_the_pruned(page.pruned_below),
+        *ALWAYS,
+    ]
     answer = {
         "session": session,
         "events": events,

@@ -1,4 +1,4 @@
-"""``tallystick erase``, ``hold`` and ``expire``: what an administrator asks a service about payloads and their time."""
+"""``tallystick erase``, ``hold``, ``expire``, ``prune``: what an administrator asks about how long things stay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.cli.client import ServiceClient, service_options
 from service.cli.options import DECISION_ID, SESSION_ID, Spelt, milliseconds, utc
 from service.cli.output import counted, echo_json, json_option, say, table, with_exit_codes
 
-__all__ = ["erase", "expire", "hold"]
+__all__ = ["erase", "expire", "hold", "prune"]
 
 _PSEUDONYM: Final = Spelt("pseudonym", "[0-9a-f]{32}", "32 hexadecimal digits in lower case, as records have it")
 
@@ -167,3 +167,24 @@ def expire(url: str, token: str | None, *, dry_run: bool, as_json: bool) -> None
     ]
     table(("type", "day", "payloads", "kept by holds", ""), rows)
     say("nothing was changed" if dry_run else counted(sum(item["payloads"] for item in done["items"]), "payloads"))
+
+
+@click.command(short_help="Stop serving entries below a leaf index.")
+@click.option("--below", type=int, required=True, help="The new minimum index, a multiple of 256.")
+@click.option("--dry-run", is_flag=True, help="Only say whether it could be done.")
+@service_options
+@json_option
+@with_exit_codes
+def prune(below: int, url: str, token: str | None, *, dry_run: bool, as_json: bool) -> None:
+    """Publish a minimum index: entries below it are no longer served. It never moves back; nothing is deleted.
+
+    Refused unless every record below it is past the time that the retention policy states for the log, and while a
+    legal hold covers one of them.
+    """
+    done = ServiceClient(url, token).post("/v1/minimum-index", {"below": below, "dry_run": dry_run})
+    if as_json:
+        echo_json(done)
+    elif dry_run:
+        say(f"the minimum index could be moved from {done['before']} to {done['below']}; nothing was changed")
+    else:
+        say(f"the minimum index is {done['below']}, leaf {done['recorded_leaf']}; it was {done['before']}")

@@ -8,7 +8,7 @@ from service.cli.anchor import anchor
 from service.cli.audit import audit
 from service.cli.backup import backup, restore
 from service.cli.demo import demo
-from service.cli.erasing import erase, expire, hold
+from service.cli.erasing import erase, expire, hold, prune
 from service.cli.evidence import evidence
 from service.cli.gateway import gateway
 from service.cli.keys import keys
@@ -49,6 +49,7 @@ for command in (
     erase,
     hold,
     expire,
+    prune,
     verify,
     audit,
     anchor,

@@ -174,6 +174,10 @@ def session(session_id: str, url: str, token: str | None, *, as_json: bool) -> N
         missing = stream["missing"]
         told = "no record is missing" if missing == 0 else f"{missing} records are MISSING"
         say(f"  {stream['enforcer_id']}: numbers {stream['first_seq']} to {stream['last_seq']}, {told}")
+    if found["calls"] is None:
+        for told in found["left_out"]:
+            say(f"  left out: {told}")
+        return
     say(f"  calls: {found['calls']['verdict']}: {found['calls']['reason']}")
 
 

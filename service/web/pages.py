@@ -17,10 +17,9 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 
 from ledger.bodies import Decision, Outcome
-from ledger.errors import NotFoundError
 from ledger.records import Record
 from service.api.decisions import find_decision, get_proof
-from service.api.sessions import stream_gaps
+from service.api.sessions import served_session, stream_gaps
 from service.auth import Caller, Permission, require, roles_holding
 from service.problems import ForbiddenError
 from service.web.counts import Counts
@@ -66,18 +65,25 @@ class Listing:
         rows: Newest first.
         older: Where the next page begins, or None on the last.
         strays: Leaves that the search index named and that are no decisions: the index is damaged.
+        pruned_below: The log's minimum index: decisions below it are not listed.
     """
 
     rows: tuple[Row, ...]
     older: int | None
     strays: int
+    pruned_below: int = 0
 
 
 def _list(dashboard: Dashboard, filters: Filters, before: int | None) -> Listing:
     if filters.faults:
         return Listing(rows=(), older=None, strays=0)
     services = dashboard.services
-    found = services.catalog.search(services.identity.log_id, filters.query(before=before))
+    minimum = services.minimum_index.current()
+    found = [
+        index
+        for index in services.catalog.search(services.identity.log_id, filters.query(before=before))
+        if index >= minimum
+    ]
     indexes = found[:PAGE_ROWS]
     # The index is a convenience: what is shown is read from the log (architecture.md, invariant 3).
     records = dashboard.records.records(indexes)
@@ -87,7 +93,7 @@ def _list(dashboard: Dashboard, filters: Filters, before: int | None) -> Listing
         if isinstance(record.body, Decision)
     )
     older = indexes[-1] if len(found) > PAGE_ROWS else None
-    return Listing(rows=rows, older=older, strays=len(indexes) - len(rows))
+    return Listing(rows=rows, older=older, strays=len(indexes) - len(rows), pruned_below=minimum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +178,8 @@ def _read_decision(dashboard: Dashboard, decision_id: str) -> DecisionView:
     index, _entry, record = find_decision(services, decision_id)
     body = record.body
     assert isinstance(body, Decision)  # find_decision refuses others
-    found = services.catalog.outcomes_of(services.identity.log_id, decision_id)
+    minimum = services.minimum_index.current()
+    found = [at for at in services.catalog.outcomes_of(services.identity.log_id, decision_id) if at >= minimum]
     outcomes = [
         (at, outcome, outcome.body)
         for at, outcome in zip(found, dashboard.records.records(found), strict=True)
@@ -239,16 +246,14 @@ async def download_entry(dashboard: DashboardDep, session: ReaderDep, decision_i
     return Response(entry, media_type="application/json", headers=headers)
 
 
-def _read_session(dashboard: Dashboard, session: str, after: int | None) -> Story:
+def _read_session(dashboard: Dashboard, session: str, after: int | None) -> tuple[Story, int]:
     services = dashboard.services
-    indexes: Sequence[int] = services.catalog.session(services.identity.log_id, session)
-    if not indexes:
-        raise NotFoundError(f"there is no session {session}")
+    indexes, pruned_below = served_session(services, session)
 
     def gaps(records: Sequence[Record]) -> list[dict[str, object]]:
         return stream_gaps(services, records)
 
-    return tell(indexes, after, dashboard.records.records, gaps)
+    return tell(indexes, after, dashboard.records.records, gaps), pruned_below
 
 
 @router.get("/sessions/{session_id}")
@@ -260,7 +265,7 @@ async def show_session(
     after: Annotated[int | None, Query(ge=0, le=2**62)] = None,
 ) -> Response:
     """Tell what happened in a session, in order."""
-    story = await asyncio.to_thread(_read_session, dashboard, session_id, after)
+    story, pruned_below = await asyncio.to_thread(_read_session, dashboard, session_id, after)
     integrity = await asyncio.to_thread(look, dashboard.services)
     await _viewed(dashboard, session.caller, "session", session_id, len(story.steps))
     return dashboard.pages.page(
@@ -271,5 +276,6 @@ async def show_session(
         story=story,
         session_id=session_id,
         rows_per_page=STORY_ROWS,
+        pruned_below=pruned_below,
         live=_LIVE,
     )

@@ -45,6 +45,7 @@ _TILES = "C2SP tlog-tiles v0.1.0, Merkle Tree"
 _PARTIAL = "C2SP tlog-tiles v0.1.0, Partial Tiles"
 _SERVED = "C2SP tlog-tiles v0.1.0, Checkpoints and Merkle Tree"
 _BUNDLES = "C2SP tlog-tiles v0.1.0, Log entries"
+_PRUNING = "C2SP tlog-tiles v0.1.0, Pruning"
 _PROOF = "C2SP tlog-proof, Format"
 _POLICY = "C2SP tlog-policy, Policy file syntax and structure"
 _WITNESS = "C2SP tlog-witness v1.0.0, add-checkpoint"
@@ -122,6 +123,12 @@ _ALL: list[Requirement] = [
         ("A checkpoint is served as UTF-8 text for seconds, tiles and bundles as bytes that never change.", _SERVED),
         ("A partial tile may go once its full tile exists; readers then take the full one.", _PARTIAL),
         ("The partial tiles of the published size are there.", _PARTIAL),
+        (
+            "A bundle whose end index is at most the minimum index is answered with 404, every other one served.",
+            _PRUNING,
+        ),
+        ("Without a published retention policy the minimum index stays 0.", _PRUNING),
+        ("Ours: the minimum index never moves back.", "wire-formats.md section 8"),
     ),
     *_family(
         "proof",

@@ -27,6 +27,7 @@ GET    /healthz                                  200    200      200     200    
 GET    /readyz                                   200    200      200     200       200      200
 GET    /metrics                                  200    200      200     200       200      200
 GET    /logs/{log_id}/checkpoint                 401    200      200     200       200      200
+GET    /logs/{log_id}/minimum-index              401    200      200     200       200      200
 GET    /logs/{log_id}/tile/{path:path}           401    200      200     200       200      200
 GET    /logs/{log_id}/tile/entries/000.p/{width} 401    403      200     403       403      200
 POST   /v1/decisions                             401    201      403     403       403      403
@@ -52,6 +53,7 @@ POST   /v1/holds                                 401    403      403     403    
 GET    /v1/holds                                 401    403      403     403       403      200
 POST   /v1/holds/{hold_id}/release               401    403      403     403       403      404
 POST   /v1/expiries                              401    403      403     403       403      200
+POST   /v1/minimum-index                         401    403      403     403       403      409
 POST   /v1/enforcers                             401    403      403     403       403      201
 DELETE /v1/enforcers/{enforcer_id:path}          401    403      403     403       403      404
 POST   /v1/tokens                                401    403      403     403       403      201
@@ -61,7 +63,7 @@ POST   /v1/keys                                  401    403      403     403    
 POST   /v1/keys/{key_id}/retirement              401    403      403     403       403      404
 POST   /v1/keys/{key_id}/compromise              401    403      403     403       403      404
 """
-"""A 404 is what a role that may is told of a thing that is not there."""
+"""A 404 is what a role that may is told of a thing that is not there; a 409, of a log that keeps everything."""
 
 HEADER, *ROWS = [line.split() for line in ROUTES.strip().splitlines()]
 CELLS = [
@@ -119,6 +121,7 @@ class Furnished:
             "/v1/erasures": {"json": {"user": "nobody", "basis": "an inquiry by the board"}},
             "/v1/holds": {"json": {"session": "0" * 32, "reason": "an inquiry by the board"}},
             "/v1/expiries": {"json": {"dry_run": True}},
+            "/v1/minimum-index": {"json": {"below": 256}},
             "/v1/tokens": {"json": {"role": "auditor", "name": "jane"}},
             "/v1/keys": {"json": {"key_id": "nobodys"}},
             "/v1/keys/{key_id}/compromise": {"json": {"after_size": 1, "purpose": "it was stolen"}},

@@ -51,6 +51,7 @@ NotFoundError             4
 OverloadedError           4
 ErasedError               4
 HeldError                 4
+PrunedError               4
 DependencyError           4
 StorageError              4
 AnchorError               4
@@ -201,6 +202,7 @@ def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads
         "migrate",
         "open",
         "policy",
+        "prune",
         "rebuild",
         "replay",
         "restore",

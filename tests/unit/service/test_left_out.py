@@ -6,7 +6,7 @@ import pytest
 
 from ledger.bodies import SessionEnd
 from ledger.completeness import Verdict
-from service.left_out import counted_calls, of_a_page, of_replays, of_the_tail
+from service.left_out import counted_calls, of_a_page, of_replays, of_the_pruned, of_the_tail
 from tests.support.ledger import Enforcer, make_decision
 
 
@@ -20,6 +20,11 @@ def test_a_page_that_is_cut_says_so_and_a_whole_one_says_nothing():
 def test_records_without_a_checkpoint_are_counted():
     assert of_the_tail(10, 10) == []
     assert of_the_tail(12, 10)[0].startswith("proofs of the newest 2 records")
+
+
+def test_what_is_below_the_minimum_index_is_said_and_of_a_whole_log_nothing():
+    assert of_the_pruned(0) == []
+    assert of_the_pruned(512) == ["records below leaf 512: the log was pruned by its published minimum index"]
 
 
 def test_decisions_that_were_not_replayed_are_counted_by_the_reason():
