@@ -191,7 +191,7 @@ class PrunedError(StateError):
         minimum: The minimum index.
     """
 
-    def __init__(self, message: str, *, minimum: int) -> None:
+    def __init__(self, message: str, *, minimum: int = 0) -> None:
         super().__init__(message)
         self.minimum = minimum
 

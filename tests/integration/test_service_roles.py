@@ -12,7 +12,20 @@ import pytest
 from fastapi.routing import APIRoute
 
 from ledger.notes import encode_base64
-from service.api import access, bundles, decisions, erasures, health, holds, keys, logs, packs, replays, sessions
+from service.api import (
+    access,
+    bundles,
+    decisions,
+    erasures,
+    health,
+    holds,
+    keys,
+    logs,
+    packs,
+    pruning,
+    replays,
+    sessions,
+)
 from service.auth import Role
 from service.packs import PackJobs
 from tests.support.ledger import LOG_ID, NOW_MS, Enforcer
@@ -182,7 +195,7 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 
 def test_the_table_has_every_route_of_the_api():
-    modules = (access, bundles, decisions, erasures, health, holds, keys, logs, packs, replays, sessions)
+    modules = (access, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning, replays, sessions)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}

@@ -47,6 +47,7 @@ NotFoundError             404  not-found
 OverloadedError           429  overloaded
 ErasedError               410  erased
 HeldError                 409  held
+PrunedError               410  pruned
 DependencyError           503  unavailable
 StorageError              503  unavailable
 AnchorError               503  unavailable
