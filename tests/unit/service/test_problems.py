@@ -17,7 +17,14 @@ from fastapi.responses import StreamingResponse
 from structlog.testing import capture_logs
 
 from ledger import errors
-from ledger.errors import MalformedError, OverloadedError, RootMismatchError, StorageError, TallystickError
+from ledger.errors import (
+    MalformedError,
+    OverloadedError,
+    RootMismatchError,
+    StorageError,
+    TallystickError,
+    WitnessSizeError,
+)
 from service.app import AnswerBrokenOffError, _Outermost
 from service.health import Metrics
 from service.problems import ForbiddenError, Problem, UnauthenticatedError, install, kind_of, problem_response
@@ -52,6 +59,8 @@ DependencyError           503  unavailable
 StorageError              503  unavailable
 AnchorError               503  unavailable
 WitnessError              503  unavailable
+WitnessSizeError          503  unavailable
+TimestampError            503  unavailable
 UpstreamError             503  unavailable
 PolicyError               422  policy
 PolicySyntaxError         422  policy
@@ -68,6 +77,8 @@ def make(name: str, message: str = "what is wrong") -> TallystickError:
     kind = getattr(errors, name)
     if kind is RootMismatchError:
         return RootMismatchError(message, expected=b"e", calculated=b"c")
+    if kind is WitnessSizeError:
+        return WitnessSizeError(message, size=3)
     made: TallystickError = kind(message)
     return made
 
