@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Metrics", "ReadinessProbe", "exposition", "late_after_seconds", "readiness"]
 
 _LOOK_SECONDS: Final = 1.0
+_HTTP: Final = "tallystick_http_"
 _LATE_CHECKPOINT_FACTOR: Final = 30
 """A checkpoint that should have come this many intervals ago is late."""
 
@@ -187,6 +188,9 @@ class _Labelled(Collector):
         families: dict[str, Metric] = {}
         for log_id, metrics in self._parts:
             for found in metrics.registry.collect():
+                # A process without a log has no records, queue or anchor: zeros of those would raise alarms.
+                if not log_id and not found.name.startswith(_HTTP):
+                    continue
                 family = families.setdefault(found.name, Metric(found.name, found.documentation, found.type))
                 family.samples += [sample._replace(labels={"log": log_id, **sample.labels}) for sample in found.samples]
         yield from families.values()

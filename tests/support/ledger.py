@@ -64,6 +64,7 @@ class Enforcer:
     running_count: int = 0
     time_ms: int = NOW_MS
     simulated: bool = True
+    tenant: str = "acme"
     key: nacl.signing.SigningKey = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,7 +78,7 @@ class Enforcer:
             schema_version=1,
             record_id=record_id or new_record_id(self.time_ms, secrets.token_bytes(10)),
             log_id=self.log_id,
-            tenant="acme",
+            tenant=self.tenant,
             environment="test",
             enforcer_id=self.enforcer_id,
             epoch=self.epoch,

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import msgspec
 import uvicorn
+from starlette.types import ASGIApp
 
 from ledger.bodies import AccessEvent, Body, BundleReference, Decision, Outcome
 from ledger.clock import Clock, SystemClock
@@ -49,8 +50,9 @@ class EnforcerClient:
         token: The enforcer's token.
     """
 
-    def __init__(self, service: RunningService, enforcer_id: str, *, seed: int) -> None:
-        self.enforcer = Enforcer(enforcer_id, LOG_ID, seed=seed, epoch=f"{seed:032x}")
+    def __init__(self, service: ServedLog, enforcer_id: str, *, seed: int) -> None:
+        identity = service.services.identity
+        self.enforcer = Enforcer(enforcer_id, identity.log_id, seed=seed, epoch=f"{seed:032x}", tenant=identity.tenant)
         public_key = encode_base64(bytes(self.enforcer.key.verify_key))
         with service.client(Role.ADMIN) as admin:
             answer = admin.post("/v1/enforcers", json={"enforcer_id": enforcer_id, "public_key": public_key})
@@ -141,20 +143,18 @@ def _openings(openings: Sequence[Opening]) -> list[dict[str, str]]:
     ]
 
 
-class RunningService:
-    """A service that answers; made by `start_service` alone.
+class ServerThread:
+    """An application that answers, in a thread with its own event loop.
 
     Attributes:
-        services: Its parts. They belong to the service's event loop; what is synchronous in them may be used here.
         url: Where it answers.
     """
 
-    def __init__(self, services: Services) -> None:
-        self.services = services
+    def __init__(self, app: ASGIApp) -> None:
         self.url = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
-            create_app(services),
+            app,
             host="127.0.0.1",
             port=0,
             log_config=None,
@@ -204,16 +204,6 @@ class RunningService:
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result(_START_SECONDS)
 
-    def token(self, role: Role, name: str | None = None, *, lifetime_days: int | None = None) -> str:
-        """Issue a token of a role that is not an enforcer's."""
-        return self.services.tokens.issue(LOG_ID, role, name or f"test-{role}", lifetime_days=lifetime_days)
-
-    def client(self, role: Role = Role.AUDITOR, *, token: str | None = None) -> httpx.Client:
-        """Return an HTTP client that speaks for a role, or with a given token."""
-        client = self.stranger()
-        client.headers["authorization"] = f"Bearer {token or self.token(role)}"
-        return client
-
     def stranger(self) -> httpx.Client:
         """Return an HTTP client that speaks for nobody."""
         # There is no TLS here, and to load the certificates for it would take longer than the requests.
@@ -223,24 +213,59 @@ class RunningService:
         """Return an HTTP client that keeps cookies and says where its forms come from, as a browser does."""
         return httpx.Client(base_url=self.url, headers={"origin": self.url}, timeout=30, trust_env=False)
 
+
+class ServedLog:
+    """One log of a server: who speaks for it, and what is in it.
+
+    Attributes:
+        server: Where it is served.
+        services: Its parts. They belong to the service's event loop; what is synchronous in them may be used here.
+        log_id: Its id.
+    """
+
+    server: ServerThread
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.log_id = services.identity.log_id
+
+    def token(self, role: Role, name: str | None = None, *, lifetime_days: int | None = None) -> str:
+        """Issue a token of a role that is not an enforcer's."""
+        return self.services.tokens.issue(self.log_id, role, name or f"test-{role}", lifetime_days=lifetime_days)
+
+    def client(self, role: Role = Role.AUDITOR, *, token: str | None = None) -> httpx.Client:
+        """Return an HTTP client that speaks for a role, or with a given token."""
+        client = self.server.stranger()
+        client.headers["authorization"] = f"Bearer {token or self.token(role)}"
+        return client
+
     def enforcer(self, enforcer_id: str = "gateway-1", *, seed: int = 21) -> EnforcerClient:
         """Introduce an enforcer; each needs a seed of its own."""
         return EnforcerClient(self, enforcer_id, seed=seed)
 
     def login_url(self, role: Role = Role.AUDITOR) -> str:
         """Return a one-time login link that leads to this service."""
-        return f"{self.url}/login/link/{self.services.login_links.issue(self.token(role))}"
+        return f"{self.server.url}/login/link/{self.services.login_links.issue(self.token(role))}"
 
     def wait_until_published(self, size: int | None = None) -> None:
         """Wait until a checkpoint covers ``size`` leaves, or all that there are."""
         wanted = self.services.sequenced_size() if size is None else size
-        self.run(lambda: self.services.publishing.wait_for(wanted, _START_SECONDS))
+        self.server.run(lambda: self.services.publishing.wait_for(wanted, _START_SECONDS))
 
     def access_events(self, action: str | None = None) -> list[AccessEvent]:
         """Return the access records of the log, in order."""
-        indexes = self.services.catalog.of_type(LOG_ID, "access")
+        indexes = self.services.catalog.of_type(self.log_id, "access")
         bodies = [self.services.reader.record(index).body for index in indexes]
         return [body for body in bodies if isinstance(body, AccessEvent) and action in (None, body.action)]
+
+
+class RunningService(ServerThread, ServedLog):
+    """A service of one log that answers; made by `start_service` alone."""
+
+    def __init__(self, services: Services) -> None:
+        ServerThread.__init__(self, create_app(services))
+        ServedLog.__init__(self, services)
+        self.server = self
 
 
 def make_settings(root: Path, **changes: object) -> Settings:
