@@ -40,6 +40,7 @@ def _pairs(first: Settings, second: Settings) -> Iterator[tuple[str, tuple[str, 
     yield "the origin", (first.origin,), (second.origin,)
     yield "the key directory, and with it vault and signatures", _folder(first.keys_dir), _folder(second.keys_dir)
     yield "the data directory", _folder(first.data_dir), _folder(second.data_dir)
+    yield "the place of the tiles", _tiles(first), _tiles(second)
     yield "the place of the anchor", _anchor(first), _anchor(second)
 
 
@@ -48,10 +49,18 @@ def _folder(path: Path) -> tuple[str, ...]:
 
 
 def _anchor(settings: Settings) -> tuple[str, ...]:
-    kind, _, place = settings.effective_anchor.partition(":")
+    return _store(settings.effective_anchor, settings.anchor_endpoint)
+
+
+def _tiles(settings: Settings) -> tuple[str, ...]:
+    return _store(settings.effective_tiles, settings.tiles_endpoint)
+
+
+def _store(uri: str, endpoint: str | None) -> tuple[str, ...]:
+    kind, _, place = uri.partition(":")
     if kind == "directory":
         return (kind, *_folder(Path(place)))
-    return (kind, settings.anchor_endpoint or "", *(part for part in place.split("/") if part))
+    return (kind, endpoint or "", *(part for part in place.split("/") if part))
 
 
 def _within(place: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -116,6 +116,8 @@ def test_the_only_log_of_a_file_needs_no_naming(machine):
         ({"anchor": "directory:a"}, {"anchor": "directory:a/b"}, "share the place of the anchor"),
         ({"anchor": "s3://b/p"}, {"anchor": "s3://b/p/"}, "share the place of the anchor"),
         ({"anchor": "s3://b"}, {"anchor": "s3://b/p"}, "share the place of the anchor"),
+        ({"tiles": "s3://b/p"}, {"tiles": "s3://b/p"}, "share the place of the tiles"),
+        ({"tiles": "directory:t"}, {"tiles": "directory:t/x"}, "share the place of the tiles"),
         ({"anchor": "s3://b/p/q"}, {"anchor": "s3://b/p"}, "share the place of the anchor"),
     ],
 )
