@@ -97,6 +97,12 @@ class Sender:
         answer.raise_for_status()
         self._token = answer.json()["token"]
 
+    def resume(self, token: str, *, seq: int, running_count: int, acknowledged: dict[int, bytes]) -> None:
+        """Go on where this enforcer stopped, with what it was told."""
+        self._token = token
+        self.enforcer.seq, self.enforcer.running_count = seq, running_count
+        self.acknowledged = acknowledged
+
     def _next_batch(self) -> list[Submission]:
         self._batches += 1
         self.enforcer.time_ms = max(self.enforcer.time_ms, time.time_ns() // 1_000_000)
@@ -182,7 +188,7 @@ class Load:
     def append(self, url: str, until: Callable[[], bool], then: Callable[[], object]) -> None:
         """Let all senders append at once until something holds, and then do something about it."""
         enough = threading.Event()
-        with ThreadPoolExecutor(SENDERS) as pool:
+        with ThreadPoolExecutor(len(self.senders)) as pool:
             sending = [pool.submit(sender.send, url, enough) for sender in self.senders]
             try:
                 wait_until(lambda: until() or any(one.done() for one in sending))
