@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import Engine, event
 
 import ledger.database
-import service.wiring
+import service.wiring.services
 from service.cli import main
 
 
@@ -20,5 +20,5 @@ def open_carelessly(url: str, *, pool_size: int = 5) -> Engine:
 
 
 if __name__ == "__main__":
-    service.wiring.open_engine = open_carelessly
+    service.wiring.services.open_engine = open_carelessly
     main()

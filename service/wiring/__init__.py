@@ -1,0 +1,47 @@
+"""The composition root: nothing else names a concrete store, anchor, signer, witness or engine.
+
+`build_services` makes every part from settings and keys; `Services.start` and `Services.stop` run them in order. There
+are no module-level engines or clients: two services in one process do not know of each other.
+"""
+
+from service.wiring.assembly import build_services
+from service.wiring.engines import make_evaluator, make_gateway
+from service.wiring.installations import (
+    AuditParts,
+    LogSummary,
+    directory_sources,
+    open_audit_sources,
+    open_database_copy,
+    open_for_audit,
+    open_for_rebuild,
+    summarise_logs,
+)
+from service.wiring.outsiders import WitnessParts, make_witness, witness_vkey
+from service.wiring.places import directory_tiles, make_anchor, make_tiles
+from service.wiring.services import Services, SharedParts, open_shared
+from service.wiring.signing import fetch_public_key, open_signer
+
+__all__ = [
+    "AuditParts",
+    "LogSummary",
+    "Services",
+    "SharedParts",
+    "WitnessParts",
+    "build_services",
+    "directory_sources",
+    "directory_tiles",
+    "fetch_public_key",
+    "make_anchor",
+    "make_evaluator",
+    "make_gateway",
+    "make_tiles",
+    "make_witness",
+    "open_audit_sources",
+    "open_database_copy",
+    "open_for_audit",
+    "open_for_rebuild",
+    "open_shared",
+    "open_signer",
+    "summarise_logs",
+    "witness_vkey",
+]

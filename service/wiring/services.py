@@ -1,0 +1,264 @@
+"""Every part of one running service, what it shares with others of its process, and the order of start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy import Engine
+
+from ledger.anchoring import ProbedAnchor, ProbeReport
+from ledger.bodies import Body, Heartbeat, Succession
+from ledger.catalog import Catalog
+from ledger.clock import Clock, SystemClock
+from ledger.collecting import CollectableStore, CollectingLoop
+from ledger.database import open_engine
+from ledger.errors import (
+    ConfigError,
+    LedgerError,
+    StaleKeysError,
+)
+from ledger.keyring import Keyring
+from ledger.ports import Anchor, Draft
+from ledger.prover import Prover
+from ledger.pruning import MinimumIndex, Pruner
+from ledger.publishing import PublishingLoop
+from ledger.reader import EntryReader
+from ledger.sequencer import Sequencer
+from ledger.signers.local import LocalEnvelopeSigner
+from ledger.stores.sql import SQLLogStore
+from ledger.stores.sql_objects import SQLBundleStore
+from ledger.timestamping import TimestampingLoop
+from ledger.trust import TrustPolicy
+from ledger.vault import Vault
+from migrations.schema import require_current, upgrade
+from policies.evaluate import Evaluator
+from policies.registry import Registry
+from service.access import AccessRecorder
+from service.auditing import AuditLoop
+from service.auth import TokenStore
+from service.current_keys import CurrentKeys
+from service.fairness import Bytes, Places
+from service.health import Metrics, ReadinessProbe
+from service.ingest import Admission, LogIdentity
+from service.key_records import NO_KEYS, KeyringReader
+from service.keyset import KeySet, introductions
+from service.lifecycle import Lifecycle
+from service.packs import PackJobs
+from service.predecessor import load_predecessor, require_predecessor
+from service.rebuilds import record_rebuilds
+from service.recorder import ServiceRecorder
+from service.settings import Settings
+from service.version import VERSION
+from service.web.sessions import LoginLinks
+from service.wiring.engines import make_evaluator
+
+__all__ = ["Services", "SharedParts", "make_data_dir", "open_shared"]
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedParts:
+    """What all logs of one process have in common. Made by `open_shared` alone; whoever made it closes it."""
+
+    clock: Clock
+    database: Engine
+    evaluator: Evaluator
+
+    def close(self) -> None:
+        """Let threads and connections go."""
+        self.evaluator.close()
+        self.database.dispose()
+
+
+def open_shared(
+    settings: Settings, *, clock: Clock | None = None, migrate: bool = False, connections: int = 5
+) -> SharedParts:
+    """Open what the logs of one process share.
+
+    Args:
+        settings: Which database, and where an SQLite file is.
+        clock: The system's clock if None.
+        migrate: Bring the database to the newest schema; an SQLite database is brought there in any case.
+        connections: Database connections that are kept open.
+
+    Raises:
+        ConfigError: A setting or the database's schema cannot be used.
+        StorageError: The database failed.
+    """
+    make_data_dir(settings)
+    database = open_engine(settings.effective_database_url, pool_size=connections)
+    if migrate or database.dialect.name == "sqlite":
+        upgrade(database)
+    require_current(database)
+    return SharedParts(clock=clock or SystemClock(), database=database, evaluator=make_evaluator())
+
+
+def make_data_dir(settings: Settings) -> None:
+    """Make the data directory unless it is there.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    try:
+        settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the data directory cannot be made: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Every part of one running service. Made by `build_services` alone."""
+
+    settings: Settings
+    identity: LogIdentity
+    clock: Clock
+    current_keys: CurrentKeys
+    database: Engine
+    store: SQLLogStore
+    tiles: CollectableStore
+    catalog: Catalog
+    reader: EntryReader
+    prover: Prover
+    sequencer: Sequencer
+    publishing: PublishingLoop
+    collecting: CollectingLoop
+    timestamping: TimestampingLoop | None
+    witness_policy: TrustPolicy | None
+    anchor: Anchor
+    vault: Vault
+    keyring: Keyring
+    key_records: KeyringReader
+    admission: Admission
+    recorder: ServiceRecorder
+    access: AccessRecorder
+    tokens: TokenStore
+    login_links: LoginLinks
+    metrics: Metrics
+    evaluator: Evaluator
+    bundles: Registry
+    bundle_archives: SQLBundleStore
+    packs: PackJobs
+    lifecycle: Lifecycle
+    minimum_index: MinimumIndex
+    pruner: Pruner
+    places: Places
+    bytes_in_hand: Bytes
+    auditing: AuditLoop
+    shared: SharedParts
+    owns_shared: bool
+    readiness: ReadinessProbe = field(default_factory=ReadinessProbe)
+    enrolment: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def keys(self) -> KeySet:
+        """The keys that are used now; a rotation changes them while the service runs."""
+        return self.current_keys.keys
+
+    @property
+    def pack_signers(self) -> Sequence[LocalEnvelopeSigner]:
+        """What signs the packs that are made now."""
+        return [LocalEnvelopeSigner(key) for key in self.keys.pack]
+
+    @property
+    def anchor_report(self) -> ProbeReport | None:
+        """What was found when the anchor's locks were tried; None if it has none, or could not be tried yet."""
+        return self.anchor.report if isinstance(self.anchor, ProbedAnchor) else None
+
+    def sequenced_size(self) -> int:
+        """Return the number of records that have an index."""
+        return self.store.sequenced_size(self.identity.log_id)
+
+    async def start(self) -> None:
+        """Open the log, writing its first records if it is new, and begin to sequence and publish.
+
+        Raises:
+            ConfigError: The log was opened by another service, or with other keys.
+            LedgerError: A store failed, or the log does not verify.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._let_go()
+            raise
+
+    async def _start(self) -> None:
+        await self.lifecycle.apply_beyond()
+        await self.sequencer.start()
+        await self.publishing.start()
+        predecessor = await asyncio.to_thread(load_predecessor, self.settings.keys_dir)
+        if await asyncio.to_thread(self.sequenced_size) == 0:
+            await self._introduce(predecessor)
+        await asyncio.to_thread(self.key_records.refresh)
+        size = await asyncio.to_thread(self.sequenced_size)
+        await asyncio.to_thread(require_predecessor, predecessor, self.reader.record, size)
+        self._check_keys()
+        await self.lifecycle.apply()
+        await record_rebuilds(self.settings, self.access)
+        self.collecting.start()
+        if self.timestamping is not None:
+            self.timestamping.start()
+        await self.packs.start(self)
+        await self._beat("start")
+        self._tasks.append(asyncio.create_task(self._heartbeats(), name="heartbeats"))
+        await self.lifecycle.start()
+        await self.auditing.start()
+
+    async def _introduce(self, predecessor: Succession | None) -> None:
+        """Write the first records of a log; of several processes that start at once, one does."""
+        opening: list[Body] = [*introductions(self.keys), *([] if predecessor is None else [predecessor])]
+        with contextlib.suppress(StaleKeysError):
+            await self.recorder.append([Draft(body=body) for body in opening], keys_leaf=NO_KEYS)
+
+    def _check_keys(self) -> None:
+        """Refuse to write with keys that the log does not know: such records and packs would verify for nobody."""
+        if self.keyring.registrar != self.settings.service_id:
+            raise ConfigError(f"the log belongs to the service {self.keyring.registrar}")
+        # Made anew now that the log was read; it raises where a kind of key is missing.
+        _ = self.keys
+
+    async def stop(self) -> None:
+        """Close the service's own stream, publish what is sequenced, and let go of everything."""
+        await self.auditing.stop()
+        await self.packs.stop()
+        await self.lifecycle.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(LedgerError):
+            await self._beat("stop")
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        await self.sequencer.stop()
+        await self.collecting.stop()
+        if self.timestamping is not None:
+            await self.timestamping.stop()
+        await self.publishing.stop()
+        if self.owns_shared:
+            await asyncio.to_thread(self.shared.close)
+
+    async def heartbeat(self) -> None:
+        """Record that the service lives, up to now."""
+        await self._beat("periodic")
+
+    async def _beat(self, kind: str) -> None:
+        body = Heartbeat(
+            kind=kind,  # type: ignore[arg-type]  # called with the three kinds alone
+            version=VERSION,
+            spool_depth=self.sequencer.waiting_records,
+        )
+        await self.recorder.append([Draft(body=body)])
+
+    async def _heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.heartbeat_interval_seconds)
+            try:
+                await self.heartbeat()
+            except LedgerError as error:
+                _log.warning("heartbeat_failed", error=type(error).__name__)

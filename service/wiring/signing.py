@@ -1,0 +1,29 @@
+"""What signs checkpoints with a key, wherever its private half is."""
+
+from __future__ import annotations
+
+from ledger.ports import Signer
+from ledger.remote_keys import RemoteKey, SigningKey
+from ledger.signers import aws_kms
+from ledger.signers.local import LocalSigner
+
+__all__ = ["fetch_public_key", "open_signer"]
+
+
+def open_signer(key: SigningKey) -> Signer:
+    """Return what signs checkpoints with a key, wherever its private half is.
+
+    Raises:
+        ConfigError: The key does not sign checkpoints, or no client for its keeper can be made.
+    """
+    return aws_kms.open_signer(key) if isinstance(key, RemoteKey) else LocalSigner(key)
+
+
+def fetch_public_key(uri: str) -> tuple[str, bytes]:
+    """Return algorithm and public key of a log key that is kept elsewhere.
+
+    Raises:
+        ConfigError: The URI cannot be used, or the key is not one that signs checkpoints.
+        DependencyError: Its keeper failed or refused.
+    """
+    return aws_kms.fetch_public_key(uri)
