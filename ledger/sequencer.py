@@ -4,8 +4,9 @@ Appends that arrive while a transaction is being synced wait together and go int
 one sync is shared by all who wait for it. The queue is bounded: what does not fit is refused at once, and nothing of it
 is taken.
 
-A storage error is fatal to the batch in hand, whose fate is unknown, and to everything after it until a verified
-reload: the store must answer, and must still hold at least as much as was ever acknowledged (invariant 2).
+A storage error, or no answer in time, is fatal to the batch in hand, whose fate is unknown, and to everything after it
+until a verified reload: the store must answer, and must still hold at least as much as was ever acknowledged
+(invariant 2).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from ledger.clock import Clock
 from ledger.errors import ConflictError, DependencyError, OverloadedError, StateError, StorageError
@@ -25,6 +26,7 @@ from ledger.ports import Acknowledgement, LogStore, PendingEntry
 __all__ = ["Sequencer"]
 
 _Result: TypeAlias = list[Acknowledgement] | ConflictError
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class Sequencer:
         *,
         max_group_records: int = 2_000,
         max_waiting_records: int = 20_000,
+        answer_seconds: float = 30.0,
         on_sequenced: Callable[[int], None] | None = None,
     ) -> None:
         """Prepare; `start` begins the work.
@@ -60,6 +63,8 @@ class Sequencer:
             clock: For the time of receipt.
             max_group_records: Records in one transaction, at most; a single larger batch goes alone.
             max_waiting_records: Records waiting, at most.
+            answer_seconds: How long the store may take. A call that takes longer goes on, and is over before the next
+                begins; nobody waits for what it says.
             on_sequenced: Called with the new size after each transaction that acknowledged anything; what it raises
                 goes to the event loop's exception handler and stops nothing.
         """
@@ -68,6 +73,7 @@ class Sequencer:
         self._clock = clock
         self._max_group = max_group_records
         self._max_waiting = max_waiting_records
+        self._answer_seconds = answer_seconds
         self._on_sequenced = on_sequenced
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
@@ -76,6 +82,7 @@ class Sequencer:
         self._acknowledged_size = 0
         self._broken = False
         self._worker: asyncio.Task[None] | None = None
+        self._unanswered: set[asyncio.Future[Any]] = set()
         # One thread: the store is never entered twice at once, and SQLite keeps its connection.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sequencer-{log_id}")
 
@@ -96,7 +103,7 @@ class Sequencer:
             NotFoundError: There is no such log.
             StorageError: The store failed.
         """
-        self._acknowledged_size = await self._in_thread(self._store.sequenced_size, self._log_id)
+        self._acknowledged_size = await self._in_thread(partial(self._store.sequenced_size, self._log_id))
         self._worker = asyncio.create_task(self._run(), name=f"sequencer-{self._log_id}")
 
     async def stop(self) -> None:
@@ -105,7 +112,8 @@ class Sequencer:
         self._arrived.set()
         if self._worker is not None:
             await asyncio.gather(self._worker, return_exceptions=True)
-        self._thread.shutdown(wait=True)
+        # A store that does not answer would keep us for as long as it likes.
+        self._thread.shutdown(wait=not self._unanswered)
 
     async def append(self, batch: Sequence[PendingEntry]) -> list[Acknowledgement]:
         """Sequence a batch, whole or not at all.
@@ -135,8 +143,26 @@ class Sequencer:
         # had been lost on the way, and sending it again is acknowledged as a duplicate.
         return await asyncio.shield(waiting.done)
 
-    async def _in_thread(self, function: Callable[..., int], *arguments: object) -> int:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+    async def _in_thread(self, function: Callable[[], _T]) -> _T:
+        """Call the store, for as long as it may take.
+
+        Raises:
+            StorageError: It did not answer in time; what it was asked may be done yet.
+        """
+        call = asyncio.get_running_loop().run_in_executor(self._thread, function)
+        self._unanswered.add(call)
+        call.add_done_callback(self._forget)
+        try:
+            # Shielded: a thread cannot be stopped, and what was not begun yet must not be dropped behind our back.
+            return await asyncio.wait_for(asyncio.shield(call), self._answer_seconds)
+        except TimeoutError:
+            raise StorageError(f"the store did not answer within {self._answer_seconds:g} s") from None
+
+    def _forget(self, call: asyncio.Future[Any]) -> None:
+        self._unanswered.discard(call)
+        # Somebody has given it up, perhaps: then nobody else retrieves what it raised.
+        if not call.cancelled():
+            call.exception()
 
     def _next_group(self) -> list[_Waiting]:
         group = [self._queue.popleft()]
@@ -162,7 +188,7 @@ class Sequencer:
             self._waiting_records = 0
 
     async def _reload(self) -> None:
-        size = await self._in_thread(self._store.sequenced_size, self._log_id)
+        size = await self._in_thread(partial(self._store.sequenced_size, self._log_id))
         if size < self._acknowledged_size:
             raise StorageError(
                 f"the store holds {size} records of {self._acknowledged_size} that were acknowledged: "
@@ -174,7 +200,7 @@ class Sequencer:
         if self._broken:
             await self._reload()
         call = partial(self._store.sequence, self._log_id, batches, received_ms=self._clock.now_ms())
-        results = await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        results = await self._in_thread(call)
         if len(results) != len(batches):
             raise StorageError(f"the store answered for {len(results)} batches of {len(batches)}")
         return results

@@ -508,3 +508,54 @@ def test_a_listener_that_fails_stops_nothing(store, writer):
 
     run(store, test, on_sequenced=listener)
     assert [str(error) for error in unhandled] == ["a bug in the listener"] * 2
+
+
+# --- a store that does not answer ------------------------------------------------------------------------------------
+
+
+def test_a_store_that_does_not_answer_in_time_keeps_nobody_waiting_and_loses_nothing(store, writer):
+    first, second = beats(writer), beats(writer)
+
+    async def test(sequencer: Sequencer) -> None:
+        store.gate.clear()
+        for batch in (first, second):
+            with pytest.raises(StorageError, match="did not answer"):
+                await sequencer.append(batch)
+            assert not sequencer.healthy
+        # The first call was never given up by the store, and the second never reached it.
+        assert store.groups == [[1]]
+        store.gate.set()
+        again = await sequencer.append([*first, *second])
+        assert [(done.index, done.duplicate) for done in again] == [(0, True), (1, False)]
+        assert sequencer.healthy
+
+    run(store, test, answer_seconds=0.2)
+
+
+def test_a_store_that_never_answers_does_not_keep_the_sequencer_from_stopping(store, writer):
+    async def main() -> None:
+        sequencer = Sequencer(store, LOG_ID, SimulatedClock(NOW_MS), answer_seconds=0.05)
+        await sequencer.start()
+        store.gate.clear()
+        with pytest.raises(StorageError, match="did not answer"):
+            await sequencer.append(beats(writer))
+        async with asyncio.timeout(5):
+            await sequencer.stop()
+        with pytest.raises(StateError):
+            await sequencer.append(beats(writer))
+        store.gate.set()
+
+    asyncio.run(main())
+
+
+def test_what_a_late_answer_raises_is_nobodys_any_more(store, writer):
+    async def test(sequencer: Sequencer) -> None:
+        store.gate.clear()
+        store.before = [StorageError("late")]
+        batch = beats(writer)
+        with pytest.raises(StorageError, match="did not answer"):
+            await sequencer.append(batch)
+        store.gate.set()
+        assert [done.index for done in await sequencer.append(batch)] == [0]
+
+    run(store, test, answer_seconds=0.2)
