@@ -13,8 +13,9 @@ from benchmarks.logs import GrowingLog
 from benchmarks.measure import BenchmarkError, Plan, Table, figure, ratios, spread, timed
 from benchmarks.records import LOG_ID
 from ledger.audit_chunks import AuditSources
+from ledger.audit_report import Depth
 from ledger.audit_workers import Processes
-from ledger.auditor import Auditor, Depth
+from ledger.auditor import Auditor
 from ledger.database import open_engine
 from ledger.stores.directory import DirectoryTileStore
 from ledger.stores.sql_catalog import SQLCatalog

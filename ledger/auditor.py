@@ -64,7 +64,7 @@ from ledger.tiles import TILE_WIDTH, TileCoordinate
 from ledger.trust import TrustPolicy, VerifiedCheckpoint
 from ledger.vault import Vault
 
-__all__ = ["AuditReport", "Auditor", "Depth", "Finding"]
+__all__ = ["Auditor"]
 
 _CHUNK_BUNDLES: Final = 16
 """4,096 leaves: little enough to be joined often, much enough that sending them about costs nothing."""

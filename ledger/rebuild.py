@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from ledger.audit_chunks import BAD, BundleReader
-from ledger.auditor import Auditor, Depth
+from ledger.audit_report import Depth
+from ledger.auditor import Auditor
 from ledger.catalog import Catalog
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import MalformedError, RollbackError, StateError, VerificationError

@@ -56,7 +56,7 @@ __all__ = [
 MAX_PAYLOAD_BYTES: Final = 16 * 1024 * 1024
 """Largest payload that one commitment may stand for."""
 
-KEY_BYTES: Final = nacl.secret.Aead.KEY_SIZE
+_KEY_BYTES: Final = nacl.secret.Aead.KEY_SIZE
 _MAGIC: Final = b"tsvault\x02"
 """What a ciphertext begins with; a nonce of version 0.1, 24 random bytes, does so once in 2**64."""
 _KEY_ID_BYTES: Final = 8

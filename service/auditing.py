@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 import structlog
 
+from ledger.audit_report import AuditReport, Depth
 from ledger.audit_state import AuditMemory
 from ledger.audit_workers import AuditWorkers
-from ledger.auditor import Auditor, AuditReport, Depth
+from ledger.auditor import Auditor
 from ledger.clock import Clock, SystemClock
 from ledger.errors import ConfigError, LedgerError, MalformedError, StorageError, TallystickError
 from ledger.ports import Lease

@@ -13,9 +13,10 @@ from pathlib import Path
 import click
 
 from ledger.audit_chunks import AuditSources
+from ledger.audit_report import AuditReport, Depth, Finding
 from ledger.audit_state import AuditMemory
 from ledger.audit_workers import AuditWorkers, Processes
-from ledger.auditor import Auditor, AuditReport, Depth, Finding
+from ledger.auditor import Auditor
 from ledger.clock import SystemClock
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError

@@ -154,7 +154,7 @@ class Way:
         """A responder finds both calls and asks what another policy would have said."""
         run_, do, responder = self.installation.run, self.installation.do, self.acting_as("responder")
         find = ("find", "--agent", "Refund-Bot", "--tool", "refund_customer")
-        denied, permitted = self.installation.do_json(*find, **responder)
+        denied, permitted = self.installation.do_json(*find, **responder)["items"]
         assert [call["record"]["body"]["enforcement"] for call in (denied, permitted)] == ["deny", "allow"]
         assert not any(call["record"].get("simulated") for call in (denied, permitted))
         assert "refund-limit" in do(*find, "--enforcement", "deny", **responder)

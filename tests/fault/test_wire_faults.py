@@ -46,8 +46,10 @@ def strike(scene: Scene, wire: Wire, write: Write, how: Cut) -> None:
             faults.on_write = None
             wire.cut(COMMIT, how)
 
-    scene.new_batch()
     with scene.open(faults) as ledger:
+        # A new process numbers the names that it meets in a transaction of its own, whose commit is not the one.
+        ledger.append(scene.sent[-1])
+        scene.new_batch()
         faults.on_write = arm
         struck = wire.struck
         with pytest.raises(StorageError):

@@ -13,7 +13,8 @@ import nacl.secret
 import pytest
 
 from ledger.anchors.directory import DirectoryAnchor
-from ledger.auditor import Auditor, AuditReport
+from ledger.audit_report import AuditReport
+from ledger.auditor import Auditor
 from ledger.bodies import ErasureEvent, Tombstone
 from ledger.commitments import commitment_digest, pseudonym
 from ledger.errors import ErasedError, SignatureInvalidError, StorageError
@@ -178,7 +179,8 @@ def test_a_payload_that_was_on_its_way_while_its_key_was_destroyed_gets_a_tombst
 
 def gateway_submission(service: RunningService, gateway: EnforcerClient, name: str):
     body, openings = make_decision(user=user_of(service, name), session=SESSION)
-    return Submission(gateway.record(body), {opening.field: opening for opening in openings})
+    record = gateway.record(body)
+    return Submission(record, encode_record(record), {opening.field: opening for opening in openings})
 
 
 # --- interrupted -----------------------------------------------------------------------------------------------------

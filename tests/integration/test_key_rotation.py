@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 
 from evidence.verification import Status
 from evidence.verify import verify_record
-from ledger.auditor import Auditor, AuditReport
+from ledger.audit_report import AuditReport
+from ledger.auditor import Auditor
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.commitments import pseudonym
 from ledger.keys import generate_key, save_key

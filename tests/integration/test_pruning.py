@@ -14,7 +14,8 @@ import pytest
 
 from evidence.verification import Status
 from evidence.verify import verify_pack
-from ledger.auditor import Auditor, AuditReport
+from ledger.audit_report import AuditReport
+from ledger.auditor import Auditor
 from ledger.bodies import RetentionEvent
 from ledger.clock import SimulatedClock
 from ledger.commitments import pseudonym

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.auditor import Auditor, AuditReport
+from ledger.audit_report import AuditReport
+from ledger.auditor import Auditor
 from ledger.bodies import RetentionEvent
 from ledger.clock import SimulatedClock
 from ledger.commitments import pseudonym

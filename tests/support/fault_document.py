@@ -34,7 +34,7 @@ After **every** case the log is opened again, everything is sent again and publi
 
 Each write *is lost* (it fails before it persisted), is *kept but reported lost*, or the process is *killed before* or
 *after* it: once, twice in a row, one after another, with and without a restart, and the database's also on PostgreSQL.
-The same rows are met by real clients whose wire to a real PostgreSQL or S3 server is cut, or silent until they time out.
+Real clients meet the same rows on a wire to a real PostgreSQL or S3 server that is cut, or silent until they time out.
 How far the newest batch has come at that moment, before anything is repaired:
 
 | write | lost, or killed before it | kept, or killed after it |

@@ -12,7 +12,8 @@ import nacl.signing
 from sqlalchemy import select
 
 from ledger.anchors.directory import DirectoryAnchor
-from ledger.auditor import Auditor, AuditReport
+from ledger.audit_report import AuditReport
+from ledger.auditor import Auditor
 from ledger.bodies import Body, Decision, Heartbeat, KeyEvent
 from ledger.clock import SimulatedClock
 from ledger.commitments import SALT_BYTES

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from ledger.audit_chunks import AuditSources, CheckedChunk, Chunk, ChunkSetup
+from ledger.audit_report import AuditReport, Depth
 from ledger.audit_state import AuditMemory
 from ledger.audit_workers import InProcess, Processes
-from ledger.auditor import Auditor, AuditReport, Depth
+from ledger.auditor import Auditor
 from ledger.bodies import Tombstone
 from ledger.completeness import Verdict
 from ledger.database import open_engine

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 from sqlalchemy import LargeBinary, text
 
-from ledger.auditor import Auditor, AuditReport, Finding
+from ledger.audit_report import AuditReport, Finding
+from ledger.auditor import Auditor
 from ledger.bodies import BundleReference, Decision, Facts, KeyEvent, Outcome, Tombstone
 from ledger.canonical import canonical_bytes
 from ledger.completeness import Verdict

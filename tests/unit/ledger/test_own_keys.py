@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.auditor import Auditor, AuditReport, Depth
+from ledger.audit_report import AuditReport, Depth
+from ledger.auditor import Auditor
 from ledger.bodies import KeyEvent
 from ledger.checkpoints import Checkpoint
 from ledger.envelopes import ED25519, MLDSA44
