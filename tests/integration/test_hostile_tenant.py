@@ -153,6 +153,7 @@ CASES: dict[str, Case] = {
     "GET /readyz": OWN,
     "GET /metrics": OWN,
     "GET /logs/{log_id}/checkpoint": AIMED,
+    "GET /logs/{log_id}/minimum-index": AIMED,
     "GET /logs/{log_id}/tile/{path:path}": Case(
         where=[{"path": "0/000.p/3"}, {"path": "entries/000.p/3"}, {"path": "1/000"}]
     ),
@@ -197,6 +198,7 @@ CASES: dict[str, Case] = {
     "POST /v1/tokens": Case(aimed=False, sends=one(json={"role": "auditor", "name": "acme-mallory"})),
     "DELETE /v1/tokens/{token_sha256}": AIMED,
     "POST /v1/erasures": Case(sends=lambda aim: [{"json": {"pseudonym": aim.user, "basis": PURPOSE}}]),
+    "POST /v1/minimum-index": Case(aimed=False, sends=one(json={"below": 256, "dry_run": True})),
     "POST /v1/expiries": Case(aimed=False, sends=one(json={})),
     "POST /v1/holds": Case(aimed=False, sends=one(json={"session": "1" * 32, "reason": PURPOSE})),
     "GET /v1/holds": OWN,

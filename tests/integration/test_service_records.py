@@ -603,7 +603,7 @@ def test_nothing_is_handed_out_that_could_not_be_recorded(running, enforcer, res
     record, openings = decision(enforcer, agent="unseen-agent", session="b1" * 16)
     enforcer.post([(record, openings)]).raise_for_status()
 
-    async def failing(_drafts: object) -> None:
+    async def failing(_drafts: object, **_options: object) -> None:
         raise StorageError("injected")
 
     published = running.services.publishing.published.head.size
