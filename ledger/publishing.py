@@ -135,8 +135,8 @@ class PublishingLoop:
 
         self._waiting += 1
         try:
-            async with self._covered:
-                await asyncio.wait_for(self._covered.wait_for(ready), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds), self._covered:
+                await self._covered.wait_for(ready)
         except TimeoutError:
             raise StateError(f"no checkpoint covered {size} leaves within {timeout_seconds:g} s") from None
         finally:
@@ -196,5 +196,7 @@ class PublishingLoop:
         if until_due > 0:
             await asyncio.sleep(min(until_due, poll))
             return
+        # Not `asyncio.wait_for`: before Python 3.12 it loses the cancellation of `stop` that meets the awaited event.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), poll)
+            async with asyncio.timeout(poll):
+                await self._wake.wait()

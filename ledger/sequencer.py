@@ -154,7 +154,8 @@ class Sequencer:
         call.add_done_callback(self._forget)
         try:
             # Shielded: a thread cannot be stopped, and what was not begun yet must not be dropped behind our back.
-            return await asyncio.wait_for(asyncio.shield(call), self._answer_seconds)
+            async with asyncio.timeout(self._answer_seconds):
+                return await asyncio.shield(call)
         except TimeoutError:
             raise StorageError(f"the store did not answer within {self._answer_seconds:g} s") from None
 

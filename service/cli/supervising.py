@@ -138,7 +138,8 @@ class Supervisor:
             _log.error("worker_ended", worker=number, status=status, again_after_seconds=0 if steady else pause)
             if not steady:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), pause)
+                    async with asyncio.timeout(pause):
+                        await self._stopping.wait()
 
     async def _run_once(self, number: int, ready: asyncio.Future[int | None] | None) -> int:
         ours, theirs = socket.socketpair()

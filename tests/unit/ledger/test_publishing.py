@@ -145,6 +145,26 @@ def test_trouble_is_shown_while_it_lasts(ledger):
     run(ledger, test)
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_a_stop_that_meets_a_notice_ends_the_loop(ledger, turns):
+    """Whenever the cancellation comes: before, while or after the loop wakes up."""
+
+    async def main() -> None:
+        loop = PublishingLoop(ledger.publisher, interval_seconds=0.0)
+        loop._poll = 30.0
+        await loop.start()
+        await loop.wait_for(1, WAIT_SECONDS)
+        # There is nothing to publish: it rests until somebody wakes it.
+        await until(lambda: bool(loop._wake._waiters))
+        loop.notify(1)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await loop.stop()
+
+    asyncio.run(main())
+
+
 def test_an_anchor_failure_stops_nothing_and_is_repaired(ledger):
     async def test(loop: PublishingLoop) -> None:
         await loop.wait_for(1, WAIT_SECONDS)
