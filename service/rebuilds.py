@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from ledger.errors import StorageError
 from ledger.files import create_durably
 from ledger.rebuild import RebuildReport
-from service.access import AccessRecorder
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.access import AccessRecorder
 
 __all__ = ["leave_note", "rebuild_json", "record_rebuilds"]
 

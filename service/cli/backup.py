@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ledger.clock import SystemClock
 from service.auditing import read_trust
-from service.backups import Manifest, back_up
-from service.backups import restore as put_back
 from service.cli.options import log_id_option
 from service.cli.output import counted, echo_json, json_option, say, with_exit_codes
 from service.settings import load_settings
+
+if TYPE_CHECKING:
+    from service.backups import Manifest
 
 __all__ = ["backup", "restore"]
 
@@ -29,6 +31,7 @@ def backup(directory: Path, log_id: str | None, *, as_json: bool) -> None:
 
     The copy is one state of the log, and is verified. It holds no keys and no anchor: those are backed up apart.
     """
+    from service.backups import back_up
     from service.wiring import directory_tiles, make_tiles, open_database_copy
 
     settings = load_settings(log_id=log_id)
@@ -65,6 +68,7 @@ def restore(directory: Path, log_id: str | None, *, database_only: bool, as_json
     Nothing that stands there is overwritten. A log that has been shown beyond the copy publishes nothing afterwards,
     since the anchor knows better: keep the newer log directory, and bring the database forward.
     """
+    from service.backups import restore as put_back
     from service.wiring import directory_tiles
 
     settings = load_settings(log_id=log_id)

@@ -87,13 +87,14 @@ def _changes(value: JSONObject) -> Iterator[tuple[str, str, JSONObject]]:
     yield "signature-of-zeros", "The signature is all zeros.", {"signature": "A" * 86 + "=="}
     body = copy.deepcopy(value["body"])
     name = min(set(body) - {"type"})
-    body[name] = _other(body[name])
+    body[name] = _other(body[name], body["type"])
     yield f"body-{name.replace('_', '-')}-changed", "A member of the body is another.", {"body": body}
 
 
 _OTHER_WORDS = {
     "approved": "denied",
     "expired": "denied",
+    "placed": "released",
     "published": "retired",
     "activated": "retired",
     "compromised": "created",
@@ -102,12 +103,14 @@ _OTHER_WORDS = {
 }
 
 
-def _other(item: Any) -> Any:
-    """Return another value of the same form."""
+def _other(item: Any, kind: str) -> Any:
+    """Return another value of the same form, which the type allows."""
     if isinstance(item, dict):
         return item | {"digest": "ff" * 32}
     if isinstance(item, int):
         return item + 1
+    if (kind, item) == ("retention", "expired"):
+        return "pruned"
     return _OTHER_WORDS.get(item) or item[:-1] + ("0" if item[-1] != "0" else "1")
 
 
