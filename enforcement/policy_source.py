@@ -21,6 +21,7 @@ from ledger.canonical import canonical_bytes, parse_json
 from ledger.clock import Clock
 from ledger.errors import MalformedError, PolicySyntaxError
 from ledger.files import replace_durably
+from ledger.tasks import end
 from policies.bundles import Bundle, parse_archive
 
 __all__ = ["PolicySource", "StaleBundle"]
@@ -83,10 +84,8 @@ class PolicySource:
 
     async def stop(self) -> None:
         """Ask no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await end(self._task)
+        self._task = None
 
     async def refresh(self) -> None:
         """Ask the service which bundle is in force."""

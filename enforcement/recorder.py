@@ -34,6 +34,7 @@ from ledger.bodies import Heartbeat, Outcome
 from ledger.errors import LedgerError, StorageError, TallystickError, UpstreamError
 from ledger.ports import Draft
 from ledger.records import Record
+from ledger.tasks import end
 
 __all__ = ["Recorder"]
 
@@ -135,12 +136,12 @@ class Recorder:
         """
         try:
             if self._draining is not None:
-                await _end(self._beating)  # nothing may follow the last heartbeat
+                await end(self._beating)  # nothing may follow the last heartbeat
                 await self._heartbeat("stop")
                 await self._empty()
         finally:
-            await _end(self._beating)
-            await _end(self._draining)
+            await end(self._beating)
+            await end(self._draining)
             self._beating = self._draining = None
             self._executor.shutdown(wait=True)
 
@@ -283,12 +284,6 @@ class Recorder:
     async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         call = asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
         return await call
-
-
-async def _end(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def _settle(owed: Sequence[_Owed], results: Sequence[list[Record] | Exception]) -> None:

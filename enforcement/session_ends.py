@@ -8,7 +8,6 @@ its end: a crash leaves both or neither.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -19,6 +18,7 @@ from enforcement.sessions import Sessions
 from ledger.clock import Clock
 from ledger.errors import LedgerError
 from ledger.ports import Draft
+from ledger.tasks import end
 
 __all__ = ["SessionEnds"]
 
@@ -44,11 +44,8 @@ class SessionEnds:
 
     async def stop(self) -> None:
         """Stop looking; what is silent then is found by the next run."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await end(self._task)
+        self._task = None
 
     async def look(self) -> int:
         """Record the ends of the sessions that are silent now, and return how many; what fails is tried again."""

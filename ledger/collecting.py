@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 from ledger.errors import LedgerError, NotFoundError, VerificationError
 from ledger.ports import PartialStore, TileStore
+from ledger.tasks import end
 from ledger.tiles import BUNDLE_LEVEL, TILE_HEIGHT, TileCoordinate
 
 __all__ = ["CollectableStore", "CollectingLoop", "CollectingTurn", "PartialCollector"]
@@ -172,10 +173,8 @@ class CollectingLoop:
 
     async def stop(self) -> None:
         """Stop; what is left is found after the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await end(self._task)
+        self._task = None
 
     async def _run(self) -> None:
         while True:

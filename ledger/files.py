@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import ConflictError, MalformedError
+from ledger.errors import ConfigError, ConflictError, MalformedError
 
 __all__ = [
+    "appearing_directory",
     "check_log_id",
     "create_durably",
     "log_directory",
@@ -136,3 +139,25 @@ def replace_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+@contextmanager
+def appearing_directory(directory: Path) -> Iterator[Path]:
+    """Yield a new directory that gets its name at the end; if it does not come to that, nothing stays.
+
+    Raises:
+        ConfigError: There is something of that name.
+        OSError: The file system failed.
+    """
+    if directory.exists():
+        raise ConfigError(f"{directory} exists; name a new directory")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    building = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.tmp")
+    building.mkdir(mode=0o700)
+    try:
+        yield building
+        building.rename(directory)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    sync_directory(directory.parent)

@@ -31,6 +31,7 @@ from ledger.errors import (
 from ledger.ports import Lease
 from ledger.publisher import AnchorStatus, Published, Publisher
 from ledger.publishing_turns import PublishingTurns, SoleLease, Turn
+from ledger.tasks import end
 from ledger.witnessing import WitnessStatus
 
 __all__ = ["PublishingLoop"]
@@ -110,8 +111,7 @@ class PublishingLoop:
     async def stop(self) -> None:
         """Publish what is sequenced, unless another process is about to, and stop; another may lead at once."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
             if self._failure is None:
                 await self._attempt(due=True)

@@ -21,6 +21,7 @@ from ledger.clock import Clock
 from ledger.errors import LedgerError
 from ledger.ports import KeptTimestamp, TimestampArchive, TimestampAuthority, TimestampStore
 from ledger.publisher import Published
+from ledger.tasks import end
 
 __all__ = ["TimestampStatus", "Timestamping", "TimestampingLoop"]
 
@@ -153,10 +154,8 @@ class TimestampingLoop:
 
     async def stop(self) -> None:
         """Stop; a token that is under way is kept."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await end(self._task)
+        self._task = None
 
     async def _run(self) -> None:
         while True:

@@ -26,6 +26,7 @@ from ledger.auditor import Auditor
 from ledger.clock import Clock, SystemClock
 from ledger.errors import ConfigError, LedgerError, MalformedError, StorageError, TallystickError
 from ledger.ports import Lease
+from ledger.tasks import end
 from ledger.trust import TrustPolicy, parse_trust_policy
 from service.settings import Settings
 
@@ -283,10 +284,8 @@ class AuditLoop:
     async def stop(self) -> None:
         """Stop; an audit that is under way is broken off, and goes on another time."""
         self._stopped = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        await end(self._task)
+        self._task = None
 
     async def _run(self) -> None:
         wait = self._first
@@ -320,8 +319,7 @@ class AuditLoop:
             try:
                 await self._audit()
             finally:
-                renewing.cancel()
-                await asyncio.gather(renewing, return_exceptions=True)
+                await end(renewing)
             await asyncio.to_thread(self._lease.take, msgspec.json.encode(self._status).decode())
             await asyncio.to_thread(self._lease.give_up)
         except LedgerError as error:

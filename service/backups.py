@@ -17,7 +17,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -29,7 +29,7 @@ from ledger.audit_report import Depth
 from ledger.auditor import Auditor
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import ConfigError, MalformedError, NotFoundError, StorageError, VerificationError
-from ledger.files import sync_directory
+from ledger.files import appearing_directory, sync_directory
 from ledger.ports import TileStore
 from ledger.prover import Prover
 from ledger.tiles import (
@@ -106,23 +106,6 @@ def _logs_path(settings: Settings) -> Path:
     return Path(place)
 
 
-@contextmanager
-def _appearing(directory: Path) -> Iterator[Path]:
-    """Yield a new directory that gets its name at the end; if it does not come to that, nothing stays."""
-    if directory.exists():
-        raise ConfigError(f"{directory} exists; name a new directory")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    building = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.tmp")
-    building.mkdir(mode=0o700)
-    try:
-        yield building
-        building.rename(directory)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    sync_directory(directory.parent)
-
-
 def back_up(
     settings: Settings,
     directory: Path,
@@ -150,7 +133,7 @@ def back_up(
         StorageError: A store failed.
     """
     source, _ = database_path(settings), _logs_path(settings)
-    with _appearing(directory) as building:
+    with appearing_directory(directory) as building:
         _copy_database(source, building / _DATABASE)
         checkpoints = open_copy(building / _DATABASE).checkpoints
         if list(checkpoints) != [settings.log_id]:

@@ -21,6 +21,7 @@ import structlog
 from enforcement.config_files import read_secret
 from ledger.clock import Clock
 from ledger.errors import ConfigError, NotFoundError, StateError, TallystickError
+from ledger.tasks import end
 from service.auth import TokenStore
 from service.failures import describe
 from service.fairness import FairExecutor, current_log
@@ -219,9 +220,7 @@ class Hosting:
 
     async def stop(self) -> None:
         """Close every log in order, and let go of what they share."""
-        if self._retrying is not None:
-            self._retrying.cancel()
-            await asyncio.gather(self._retrying, return_exceptions=True)
+        await end(self._retrying)
         if self.only is not None:
             await self.only.stop()
             return

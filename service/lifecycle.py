@@ -37,6 +37,7 @@ from ledger.ports import Draft, LogStore, RecordSink, TileStore, commit
 from ledger.prover import Prover
 from ledger.records import Record, decode_entry, verify_record_signature
 from ledger.retention import RetentionPolicy, parse_retention
+from ledger.tasks import end
 from ledger.tiles import CHECKPOINT_PATH
 from ledger.vault import ErasableKeys
 
@@ -189,9 +190,7 @@ class Lifecycle:
 
     async def stop(self) -> None:
         """End it; a bucket in hand is finished, by this process or the next."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         self._tasks.clear()
 
     async def _state_policy(self) -> None:

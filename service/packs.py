@@ -33,6 +33,7 @@ from ledger.ports import Lease
 from ledger.publisher import Published
 from ledger.publishing_turns import SoleLease
 from ledger.records import Record, new_record_id
+from ledger.tasks import end
 from ledger.trust import TrustPolicy
 from policies.bundles import Bundle, parse_archive
 from reports.render import render_pdf
@@ -258,11 +259,7 @@ class PackJobs:
 
     async def stop(self) -> None:
         """End what is under way; the next start, or another process, notes it as failed."""
-        watch = () if self._watch is None else (self._watch,)
-        ending = (*watch, *self._tasks)
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await end(self._watch, *self._tasks)
         for job_id in tuple(self._held):
             await asyncio.to_thread(self._let_go, job_id)
 

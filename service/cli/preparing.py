@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +20,7 @@ from enforcement.config_files import parse_config
 from ledger.clock import SystemClock
 from ledger.envelopes import ED25519
 from ledger.errors import ConfigError
-from ledger.files import create_durably, sync_directory
+from ledger.files import appearing_directory, create_durably
 from ledger.keys import generate_key, save_key
 from ledger.notes import encode_base64
 from service.cli.client import ServiceClient
@@ -121,27 +119,6 @@ def _by_option(fault: str) -> str:
     return f"{option}{separator}{in_words(reason)}"
 
 
-@contextmanager
-def _appearing(directory: Path) -> Iterator[Path]:
-    """Yield a new directory that gets its name at the end; if it does not come to that, nothing stays.
-
-    Raises:
-        ConfigError: There is something of that name.
-    """
-    if directory.exists():
-        raise ConfigError(f"{directory} exists; name a new directory")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    building = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}.tmp")
-    building.mkdir(mode=0o700)
-    try:
-        yield building
-        building.rename(directory)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    sync_directory(directory.parent)
-
-
 def prepare_gateway(
     directory: Path, wish: GatewayWish, client: ServiceClient, *, keys_dir: Path, passphrase: str | None
 ) -> Prepared:
@@ -163,7 +140,7 @@ def prepare_gateway(
     agent_token = secrets.token_urlsafe(_AGENT_TOKEN_BYTES)
     # The log's own names come with the introduction; everything else is checked before the log learns of a key.
     _config(wish, directory, agent_token, {"log_id": "main", "tenant": "main", "environment": "main"})
-    with _appearing(directory) as building:
+    with appearing_directory(directory) as building:
         simulated = bool(client.get("/readyz")["simulated"])
         now_ms = SystemClock().now_ms()
         signing = generate_key("enforcer", ED25519, wish.enforcer_id, created_ms=now_ms, simulated=simulated)

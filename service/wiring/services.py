@@ -31,6 +31,7 @@ from ledger.sequencer import Sequencer
 from ledger.signers.local import LocalEnvelopeSigner
 from ledger.stores.sql import SQLLogStore
 from ledger.stores.sql_objects import SQLBundleStore
+from ledger.tasks import end
 from ledger.timestamping import TimestampingLoop
 from ledger.trust import TrustPolicy
 from ledger.vault import Vault
@@ -227,9 +228,7 @@ class Services:
         await self.auditing.stop()
         await self.packs.stop()
         await self.lifecycle.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         with contextlib.suppress(LedgerError):
             await self._beat("stop")
         await self._let_go()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.errors import ConflictError, MalformedError
-from ledger.files import create_durably, log_directory, make_directory_durably, replace_durably
+from ledger.errors import ConfigError, ConflictError, MalformedError
+from ledger.files import appearing_directory, create_durably, log_directory, make_directory_durably, replace_durably
 from tests.support.file_trace import FileTrace
 
 
@@ -164,3 +164,17 @@ def test_a_log_has_a_directory_of_its_own(tmp_path, log_id):
 def test_no_log_id_leads_elsewhere(tmp_path, log_id):
     with pytest.raises(MalformedError):
         log_directory(tmp_path, log_id)
+
+
+def test_a_directory_that_appears_is_whole_or_was_never_there(tmp_path):
+    target = tmp_path / "new" / "place"
+    with pytest.raises(FileNotFoundError), appearing_directory(target) as building:
+        (building / "half").with_suffix(".gone").read_bytes()
+    assert list(target.parent.iterdir()) == []
+    with appearing_directory(target) as building:
+        (building / "whole").write_bytes(b"1")
+        assert not target.exists()
+    assert [path.name for path in target.iterdir()] == ["whole"]
+    with pytest.raises(ConfigError, match="exists"), appearing_directory(target):
+        pytest.fail("what is there was taken")
+    assert [path.name for path in target.iterdir()] == ["whole"]
