@@ -54,6 +54,8 @@ _BINARY_TYPES: Final = (
 _SQLITE_BUSY_SECONDS = 30
 _PAUSED_MS = 10_000
 """PostgreSQL ends a transaction whose client has said nothing for so long."""
+_LOCK_WAIT_MS = 12_000
+"""Nobody waits longer for a lock of PostgreSQL: longer than for a transaction that is ended because it was paused."""
 _SQLITE_RETRY_SECONDS = 0.01
 _SQLITE_LOG_PAGES = 4000
 """16 MiB; four times what SQLite does by itself. See `_prepare_sqlite`."""
@@ -101,6 +103,8 @@ def _prepare_postgresql(connection: psycopg.Connection[Any], _record: object) ->
     # A process that is paused in the middle of a transaction keeps the log's lock, and with it all others waiting. None
     # of ours waits for anything but the database while one is open.
     connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (str(_PAUSED_MS),))
+    # In the middle of a COPY that does not apply: see `stores.sql_locks`.
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", (str(_LOCK_WAIT_MS),))
     connection.commit()
 
 

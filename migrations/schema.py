@@ -42,6 +42,7 @@ def upgrade(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL statement_timeout = '10min'")
             # Of several services that start at once, one migrates; the others wait, and find nothing left to do.
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
             # A migration that cannot have its lock at once must not make every request queue behind it.
             connection.exec_driver_sql("SET LOCAL lock_timeout = '10s'")

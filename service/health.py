@@ -233,7 +233,7 @@ def readiness(services: Services) -> list[Check]:
 class ReadinessProbe:
     """Looks at most once a second and once at a time, however many ask; one event loop owns it.
 
-    Anybody may ask, and a look takes the database's write lock, which the sequencer needs.
+    Anybody may ask, and on SQLite a look takes the database's write lock, which the sequencer needs.
     """
 
     def __init__(self) -> None:
@@ -256,7 +256,7 @@ def _database(services: Services) -> Check:
         services.store.check_writable()
     except LedgerError as error:
         return Check(name="database", ok=False, vital=True, detail=str(error))
-    return Check(name="database", ok=True, vital=True, detail="answers and takes a write lock")
+    return Check(name="database", ok=True, vital=True, detail="answers and can be written")
 
 
 def _sequencer(services: Services) -> Check:

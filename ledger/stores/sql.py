@@ -27,7 +27,8 @@ from ledger.projection import Row, project
 from ledger.records import Record, record_type
 from ledger.stores import tables
 from ledger.stores.sql_conditions import is_type
-from ledger.stores.sql_dictionary import Dictionary, chunks, lock_log, log_number
+from ledger.stores.sql_dictionary import Dictionary, chunks, log_number
+from ledger.stores.sql_locks import lock_log
 from ledger.stores.sql_rows import Numbers, id_bytes, id_text, names_of, record_cells, stream_of
 
 __all__ = ["SQLLogStore"]
@@ -338,15 +339,18 @@ class SQLLogStore:
             return sorted(connection.scalars(select(tables.logs.c.log_id)))
 
     def check_writable(self) -> None:
-        """Confirm that the database answers and takes a write lock.
+        """Confirm that the database answers and lets us write; on SQLite, that its write lock can be had.
 
         Raises:
             StorageError: It does not.
         """
-        # A standby answers as well; it refuses to lock a row. The row itself need not be free.
-        query = select(tables.logs.c.log_id).limit(1).with_for_update(skip_locked=True)
         with translated("begin a transaction"), writing(self._engine) as connection:
-            connection.execute(query)
+            # SQLite has its one lock now. PostgreSQL is asked for nothing that a writer could wait for; a standby,
+            # which answers as well, gives no transaction a number.
+            if connection.dialect.name == "postgresql":
+                query = select(func.pg_current_xact_id(), func.current_setting("transaction_read_only"))
+                if connection.execute(query).one()[1] == "on":
+                    raise StorageError("the database only reads")
 
 
 def _stray(log_id: str, batch: Sequence[PendingEntry]) -> ConflictError | None:

@@ -16,11 +16,11 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection, Engine, ScalarSelect, func, select
 
 from ledger.database import insert_rows, translated, writing
-from ledger.errors import NotFoundError
 from ledger.stores import tables
+from ledger.stores.sql_locks import lock_log
 from ledger.stores.sql_rows import Numbers
 
-__all__ = ["LOOKUP_CHUNK", "Dictionary", "chunks", "learned_numbers", "lock_log", "log_number"]
+__all__ = ["LOOKUP_CHUNK", "Dictionary", "chunks", "learned_numbers", "log_number"]
 
 LOOKUP_CHUNK: Final = 400
 """Values in one IN list; SQLite accepts 999 variables at least."""
@@ -40,19 +40,6 @@ def chunks(items: Iterable[_T], size: int = LOOKUP_CHUNK) -> Iterator[list[_T]]:
 def log_number(log_id: str) -> ScalarSelect[int]:
     """Return the number of a log, for a condition: NULL, which nothing equals, if there is none."""
     return select(tables.logs.c.log_no).where(tables.logs.c.log_id == log_id).scalar_subquery()
-
-
-def lock_log(connection: Connection, log_id: str) -> int:
-    """Take the lock of a log's row until the transaction ends, and return the log's number.
-
-    Raises:
-        NotFoundError: No such log.
-    """
-    query = select(tables.logs.c.log_no).where(tables.logs.c.log_id == log_id).with_for_update()
-    log_no = connection.scalar(query)
-    if log_no is None:
-        raise NotFoundError(f"there is no log {log_id}")
-    return int(log_no)
 
 
 class Dictionary:

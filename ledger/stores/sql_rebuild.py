@@ -17,7 +17,8 @@ from ledger.database import insert_rows, translated, writing
 from ledger.ports import PendingEntry
 from ledger.projection import PROJECTED_TABLES, project
 from ledger.stores import tables
-from ledger.stores.sql_dictionary import learned_numbers, lock_log
+from ledger.stores.sql_dictionary import learned_numbers
+from ledger.stores.sql_locks import lock_log
 from ledger.stores.sql_rows import names_of, record_cells, stream_of
 from ledger.tiles import TILE_WIDTH
 

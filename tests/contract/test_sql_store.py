@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -453,6 +454,28 @@ def test_looking_whether_the_database_can_be_written_waits_for_nobody(engine, st
         if engine.dialect.name == "postgresql":
             holder.execute(text("SELECT log_id FROM logs FOR UPDATE"))
         threads.submit(store.check_writable).result(10)
+
+
+def test_nobody_waits_for_whoever_looks_whether_the_database_can_be_written(postgres, monkeypatch):
+    engine = open_engine(postgres.new_schema())
+    upgrade(engine)
+    store = SQLLogStore(engine)
+    create(store)
+    locks = []
+
+    @contextmanager
+    def looking(engine):
+        with writing(engine) as connection:
+            yield connection
+            query = text(
+                "SELECT relation::regclass::text FROM pg_locks WHERE pid = pg_backend_pid() AND relation > 16000"
+            )
+            locks.append(list(connection.scalars(query)))
+
+    monkeypatch.setattr("ledger.stores.sql.writing", looking)
+    store.check_writable()
+    engine.dispose()
+    assert locks == [[]]
 
 
 def test_a_database_whose_lock_is_held_for_ever_is_not_writable(tmp_path, monkeypatch):
