@@ -7,7 +7,6 @@ its end: a crash leaves both or neither.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import structlog
@@ -16,9 +15,8 @@ from enforcement.batches import Batch, Item
 from enforcement.recorder import Recorder
 from enforcement.sessions import Sessions
 from ledger.clock import Clock
-from ledger.errors import LedgerError
 from ledger.ports import Draft
-from ledger.tasks import end
+from ledger.tasks import Repeating
 
 __all__ = ["SessionEnds"]
 
@@ -36,16 +34,21 @@ class SessionEnds:
         self._recorder = recorder
         self._clock = clock
         self._interval = interval_seconds
-        self._task: asyncio.Task[None] | None = None
+        self._work = Repeating(
+            "session ends",
+            self._turn,
+            first_seconds=interval_seconds,
+            retry_seconds=interval_seconds,
+            on_failure=lambda error: _LOG.warning("session_ends_not_recorded", error=type(error).__name__),
+        )
 
     def start(self) -> None:
         """Begin to look."""
-        self._task = asyncio.create_task(self._run(), name="session ends")
+        self._work.start()
 
     async def stop(self) -> None:
         """Stop looking; what is silent then is found by the next run."""
-        await end(self._task)
-        self._task = None
+        await self._work.stop()
 
     async def look(self) -> int:
         """Record the ends of the sessions that are silent now, and return how many; what fails is tried again."""
@@ -67,10 +70,6 @@ class SessionEnds:
             raise
         return len(ends)
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
-            try:
-                await self.look()
-            except LedgerError as error:
-                _LOG.warning("session_ends_not_recorded", error=type(error).__name__)
+    async def _turn(self) -> float:
+        await self.look()
+        return self._interval

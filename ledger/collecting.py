@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 from ledger.errors import LedgerError, NotFoundError, VerificationError
 from ledger.ports import PartialStore, TileStore
-from ledger.tasks import end
+from ledger.tasks import Repeating
 from ledger.tiles import BUNDLE_LEVEL, TILE_HEIGHT, TileCoordinate
 
 __all__ = ["CollectableStore", "CollectingLoop", "CollectingTurn", "PartialCollector"]
@@ -137,7 +137,11 @@ def _levels(size: int) -> list[tuple[int, int]]:
 
 
 class CollectingLoop:
-    """Collects in the background, as the log grows. Methods belong to one event loop."""
+    """Collects in the background, as the log grows. Methods belong to one event loop.
+
+    Attributes:
+        work: What is repeated.
+    """
 
     def __init__(
         self,
@@ -159,35 +163,27 @@ class CollectingLoop:
         self._published_size = published_size
         self._interval = interval_seconds
         self._on_collected = on_collected
-        self._failure: str | None = None
-        self._task: asyncio.Task[None] | None = None
+        self.work = Repeating("collecting", self._turn, retry_seconds=max(_RETRY_SECONDS, interval_seconds))
 
     @property
     def failure(self) -> str | None:
         """Why the last turn failed and will be repeated, or None."""
-        return self._failure
+        failure = self.work.failure
+        if failure is None:
+            return None
+        # What nobody expected may quote anything, and everybody may ask.
+        return str(failure) if isinstance(failure, LedgerError) else "an unexpected error"
 
     def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._run(), name="collector")
+        self.work.start()
 
     async def stop(self) -> None:
         """Stop; what is left is found after the next start."""
-        await end(self._task)
-        self._task = None
-
-    async def _run(self) -> None:
-        while True:
-            pause = await self._turn()
-            await asyncio.sleep(pause)
+        await self.work.stop()
 
     async def _turn(self) -> float:
         """Do one turn and return the seconds until the next."""
-        try:
-            turn = await asyncio.to_thread(self._collector.turn, self._published_size())
-        except LedgerError as error:
-            self._failure = str(error)
-            return max(_RETRY_SECONDS, self._interval)
-        self._failure = None
+        turn = await asyncio.to_thread(self._collector.turn, self._published_size())
         self._on_collected(turn.collected)
         return self._interval if turn.done else _PAUSE_SECONDS

@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from ledger.errors import LedgerError, StateError, SwapLostError
+from ledger.errors import StateError, SwapLostError
 from ledger.ports import Lease, LeaseState
 from ledger.publisher import AnchorStatus, Published, Publisher
 from ledger.witnessing import WitnessStatus
@@ -163,5 +163,6 @@ class PublishingTurns:
     def give_up(self) -> None:
         """Let another lead at once; a failure is left to the lease's end."""
         self._leads = False
-        with suppress(LedgerError):
+        # Whatever it raises, the lease ends by itself; who gives it up has worse to tell, and must go on to do so.
+        with suppress(Exception):
             self._lease.give_up()

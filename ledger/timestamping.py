@@ -21,7 +21,7 @@ from ledger.clock import Clock
 from ledger.errors import LedgerError
 from ledger.ports import KeptTimestamp, TimestampArchive, TimestampAuthority, TimestampStore
 from ledger.publisher import Published
-from ledger.tasks import end
+from ledger.tasks import Repeating
 
 __all__ = ["TimestampStatus", "Timestamping", "TimestampingLoop"]
 
@@ -126,7 +126,11 @@ class Timestamping:
 
 
 class TimestampingLoop:
-    """Has checkpoints dated in the background. Methods belong to one event loop."""
+    """Has checkpoints dated in the background. Methods belong to one event loop.
+
+    Attributes:
+        work: What is repeated.
+    """
 
     def __init__(
         self, timestamping: Timestamping, published: Callable[[], Published | None], *, interval_seconds: float
@@ -141,7 +145,7 @@ class TimestampingLoop:
         self._timestamping = timestamping
         self._published = published
         self._look_seconds = min(interval_seconds, _LONGEST_LOOK_SECONDS)
-        self._task: asyncio.Task[None] | None = None
+        self.work = Repeating("timestamping", self._turn)
 
     @property
     def status(self) -> TimestampStatus:
@@ -150,14 +154,12 @@ class TimestampingLoop:
 
     def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._run(), name="timestamping")
+        self.work.start()
 
     async def stop(self) -> None:
         """Stop; a token that is under way is kept."""
-        await end(self._task)
-        self._task = None
+        await self.work.stop()
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.to_thread(self._timestamping.turn, self._published())
-            await asyncio.sleep(self._look_seconds)
+    async def _turn(self) -> float:
+        await asyncio.to_thread(self._timestamping.turn, self._published())
+        return self._look_seconds

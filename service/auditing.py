@@ -26,7 +26,7 @@ from ledger.auditor import Auditor
 from ledger.clock import Clock, SystemClock
 from ledger.errors import ConfigError, LedgerError, MalformedError, StorageError, TallystickError
 from ledger.ports import Lease
-from ledger.tasks import end
+from ledger.tasks import Repeating, end
 from ledger.trust import TrustPolicy, parse_trust_policy
 from service.settings import Settings
 
@@ -236,7 +236,11 @@ def _forget_before(memory: AuditMemory, begun_ms: int) -> None:
 
 
 class AuditLoop:
-    """Audits a log at an interval, if no other process does. Methods belong to one event loop."""
+    """Audits a log at an interval, if no other process does. Methods belong to one event loop.
+
+    Attributes:
+        work: What is repeated.
+    """
 
     def __init__(
         self,
@@ -258,8 +262,9 @@ class AuditLoop:
         self._first = min(first_seconds, interval_seconds)
         self._retry = retry_seconds
         self._status = AuditStatus()
-        self._task: asyncio.Task[None] | None = None
+        self._wait = self._first
         self._stopped = False
+        self.work = Repeating("auditing", self._turn, retry_seconds=retry_seconds)
 
     @property
     def enabled(self) -> bool:
@@ -279,28 +284,25 @@ class AuditLoop:
     async def start(self) -> None:
         """Begin to audit."""
         if self.enabled:
-            self._task = asyncio.create_task(self._run(), name="audit")
+            self.work.start()
 
     async def stop(self) -> None:
         """Stop; an audit that is under way is broken off, and goes on another time."""
         self._stopped = True
-        await end(self._task)
-        self._task = None
+        await self.work.stop()
 
-    async def _run(self) -> None:
-        wait = self._first
-        while not self._stopped:
-            await self._learn()
-            finished = self._status.finished_ms
-            due = wait
-            if finished is not None and self._status.failure is None:
-                due = max(0.0, self._interval - (self._clock.now_ms() - finished) / 1000)
-            # Looked at in between: another process may have audited meanwhile.
-            await asyncio.sleep(min(due, self._retry))
-            if due > self._retry:
-                continue
+    async def _turn(self) -> float:
+        await self._learn()
+        finished = self._status.finished_ms
+        due = self._wait
+        if finished is not None and self._status.failure is None:
+            due = max(0.0, self._interval - (self._clock.now_ms() - finished) / 1000)
+        # Looked at in between: another process may have audited meanwhile.
+        await asyncio.sleep(min(due, self._retry))
+        if due <= self._retry:
             await self._attempt()
-            wait = self._retry
+            self._wait = self._retry
+        return 0.0
 
     async def _learn(self) -> None:
         """Take up what the last process that audited has told."""

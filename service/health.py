@@ -96,6 +96,12 @@ class Metrics:
         self.collecting_ok = Gauge(
             "tallystick_collecting_up", "1 if the last collection of partial tiles succeeded", registry=self.registry
         )
+        self.background_ok = Gauge(
+            "tallystick_background_up",
+            "1 if the last turn of this repeated work succeeded",
+            ["work"],
+            registry=self.registry,
+        )
         self.audit_age = Gauge(
             "tallystick_clean_audit_age_seconds",
             "Time since an audit that found nothing ended; +Inf if there was none",
@@ -154,6 +160,8 @@ class Metrics:
             for attempt in report.attempts:
                 self.anchor_refuses.labels(attempt.name).set(attempt.held)
         self.collecting_ok.set(0 if services.collecting.failure else 1)
+        for work in services.background:
+            self.background_ok.labels(work.name.replace(" ", "_")).set(work.failure is None)
         self._refresh_outsiders(services)
         self.waiting.set(services.sequencer.waiting_records)
         audited = services.auditing.status
@@ -224,6 +232,7 @@ def readiness(services: Services) -> list[Check]:
         _checkpoint(services),
         _anchor(services),
         _collecting(services),
+        _background(services),
         _audit(services),
         *_witnesses(services),
         *_timestamps(services),
@@ -279,7 +288,10 @@ def _checkpoint(services: Services) -> Check:
     if published is None:
         return Check(name="checkpoint", ok=False, vital=False, detail="nothing has been published")
     age = max(0.0, services.clock.now_ms() / 1000 - published.timestamp_seconds)
-    behind = services.sequenced_size() - published.head.size
+    try:
+        behind = services.sequenced_size() - published.head.size
+    except LedgerError as error:
+        return Check(name="checkpoint", ok=False, vital=False, detail=str(error))
     late = behind > 0 and age > late_after_seconds(services.settings)
     detail = f"size {published.head.size}, {age:.0f} s old, {behind} records behind"
     return Check(name="checkpoint", ok=not late, vital=False, detail=detail)
@@ -306,6 +318,13 @@ def _locks(services: Services) -> str:
 def _collecting(services: Services) -> Check:
     failure = services.collecting.failure
     return Check(name="collecting", ok=failure is None, vital=False, detail=failure or "partial tiles are collected")
+
+
+def _background(services: Services) -> Check:
+    """Say whether all work that is repeated succeeded the last time; errors by their class, for anybody may ask."""
+    failing = [f"{work.name} ({type(work.failure).__name__})" for work in services.background if work.failure]
+    detail = f"failing: {', '.join(failing)}" if failing else "running"
+    return Check(name="background", ok=not failing, vital=False, detail=detail)
 
 
 def _audit(services: Services) -> Check:

@@ -37,7 +37,7 @@ from ledger.ports import Draft, LogStore, RecordSink, TileStore, commit
 from ledger.prover import Prover
 from ledger.records import Record, decode_entry, verify_record_signature
 from ledger.retention import RetentionPolicy, parse_retention
-from ledger.tasks import end
+from ledger.tasks import Repeating
 from ledger.tiles import CHECKPOINT_PATH
 from ledger.vault import ErasableKeys
 
@@ -121,8 +121,18 @@ def own_record_check(keyring: Keyring, service_id: str) -> Callable[[int, Record
     return check
 
 
+def _warn(event: str) -> Callable[[Exception], None]:
+    return lambda error: _log.warning(event, error=type(error).__name__)
+
+
 class Lifecycle:
-    """Erasure, holds and expiry of one log. Methods belong to one event loop."""
+    """Erasure, holds and expiry of one log. Methods belong to one event loop.
+
+    Attributes:
+        keeper: Erases.
+        expirer: Lets payloads expire.
+        works: What is repeated.
+    """
 
     def __init__(
         self,
@@ -160,7 +170,16 @@ class Lifecycle:
         self._interval = interval_seconds
         self._holdable = tuple(holdable)
         self._stores_held: bool | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self.works = (
+            Repeating(
+                "forgetting keys",
+                self._forget,
+                first_seconds=_FORGET_SECONDS,
+                retry_seconds=_FORGET_SECONDS,
+                on_failure=_warn("subject_keys_not_looked_at"),
+            ),
+            Repeating("expiry", self._expire, retry_seconds=interval_seconds, on_failure=_warn("expiry_failed")),
+        )
 
     async def apply_beyond(self) -> None:
         """Destroy again what the tiles say was destroyed, should the store have been put back to before.
@@ -185,13 +204,13 @@ class Lifecycle:
 
     async def start(self) -> None:
         """Begin to look for what is past its time."""
-        self._tasks.append(asyncio.create_task(self._forget(), name="forget-keys"))
-        self._tasks.append(asyncio.create_task(self._run(), name="expiry"))
+        for work in self.works:
+            work.start()
 
     async def stop(self) -> None:
         """End it; a bucket in hand is finished, by this process or the next."""
-        await end(*self._tasks)
-        self._tasks.clear()
+        for work in self.works:
+            await work.stop()
 
     async def _state_policy(self) -> None:
         """Record the policy if it is not the one that was recorded last."""
@@ -207,25 +226,17 @@ class Lifecycle:
         )
         await self._sink.append([Draft(body=body)])
 
-    async def _forget(self) -> None:
-        while True:
-            await asyncio.sleep(_FORGET_SECONDS)
-            try:
-                await asyncio.to_thread(self._keys.forget)
-            except LedgerError as error:
-                _log.warning("subject_keys_not_looked_at", error=type(error).__name__)
+    async def _forget(self) -> float:
+        await asyncio.to_thread(self._keys.forget)
+        return _FORGET_SECONDS
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self.keeper.sweep()
-                for expiry in await self.expirer.expire():
-                    _log.info("payloads_expired", bucket=expiry.bucket.name, payloads=expiry.payloads, held=expiry.held)
-            except LedgerError as error:
-                # Whatever was begun is finished by the next attempt.
-                _log.warning("expiry_failed", error=type(error).__name__)
-            await self._hold_stores()
-            await asyncio.sleep(self._interval)
+    async def _expire(self) -> float:
+        await self._hold_stores()
+        # Whatever is begun and fails is finished by the next turn.
+        await self.keeper.sweep()
+        for expiry in await self.expirer.expire():
+            _log.info("payloads_expired", bucket=expiry.bucket.name, payloads=expiry.payloads, held=expiry.held)
+        return self._interval
 
     async def _hold_stores(self) -> None:
         """Hold what anchor and tile store lock while any hold is in force, for its record is in there; else do not.

@@ -33,7 +33,7 @@ from ledger.ports import Lease
 from ledger.publisher import Published
 from ledger.publishing_turns import SoleLease
 from ledger.records import Record, new_record_id
-from ledger.tasks import end
+from ledger.tasks import Repeating, end
 from ledger.trust import TrustPolicy
 from policies.bundles import Bundle, parse_archive
 from reports.render import render_pdf
@@ -227,7 +227,12 @@ class PackStore:
 
 
 class PackJobs:
-    """Makes packs for one service, one at a time. Methods belong to one event loop."""
+    """Makes packs for one service, one at a time. Methods belong to one event loop.
+
+    Attributes:
+        store: Where jobs are kept.
+        work: What is repeated.
+    """
 
     def __init__(
         self, store: PackStore, clock: Clock, *, lease: Callable[[str], Lease] = lambda _job_id: SoleLease()
@@ -242,7 +247,13 @@ class PackJobs:
         self.store = store
         self._lease = lease
         self._held: dict[str, Lease] = {}
-        self._watch: asyncio.Task[None] | None = None
+        self.work = Repeating(
+            "watching packs",
+            self._keep_watch,
+            first_seconds=PACK_LEASE_SECONDS / 3,
+            retry_seconds=PACK_LEASE_SECONDS / 3,
+            on_failure=lambda error: _log.warning("pack_jobs_not_watched", error=type(error).__name__),
+        )
         self._clock = clock
         self._services: Services | None = None
         self._one_at_a_time = asyncio.Semaphore(1)
@@ -255,23 +266,20 @@ class PackJobs:
         self._services = services
         await asyncio.to_thread(self.store.make_directory)
         await asyncio.to_thread(self._fail_abandoned)
-        self._watch = asyncio.create_task(self._keep_watch(), name="pack-jobs")
+        self.work.start()
 
     async def stop(self) -> None:
         """End what is under way; the next start, or another process, notes it as failed."""
-        await end(self._watch, *self._tasks)
+        await self.work.stop()
+        await end(*self._tasks)
         for job_id in tuple(self._held):
             await asyncio.to_thread(self._let_go, job_id)
 
-    async def _keep_watch(self) -> None:
+    async def _keep_watch(self) -> float:
         """Hold the leases of the jobs here, and note those that other processes left behind."""
-        while True:
-            await asyncio.sleep(PACK_LEASE_SECONDS / 3)
-            try:
-                await asyncio.to_thread(self._hold_on)
-                await asyncio.to_thread(self._fail_abandoned)
-            except LedgerError as error:
-                _log.warning("pack_jobs_not_watched", error=type(error).__name__)
+        await asyncio.to_thread(self._hold_on)
+        await asyncio.to_thread(self._fail_abandoned)
+        return PACK_LEASE_SECONDS / 3
 
     def _hold_on(self) -> None:
         for lease in tuple(self._held.values()):

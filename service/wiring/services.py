@@ -31,7 +31,7 @@ from ledger.sequencer import Sequencer
 from ledger.signers.local import LocalEnvelopeSigner
 from ledger.stores.sql import SQLLogStore
 from ledger.stores.sql_objects import SQLBundleStore
-from ledger.tasks import end
+from ledger.tasks import Repeating
 from ledger.timestamping import TimestampingLoop
 from ledger.trust import TrustPolicy
 from ledger.vault import Vault
@@ -154,7 +154,7 @@ class Services:
     owns_shared: bool
     readiness: ReadinessProbe = field(default_factory=ReadinessProbe)
     enrolment: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _heartbeats: list[Repeating] = field(default_factory=list)
 
     @property
     def keys(self) -> KeySet:
@@ -185,6 +185,7 @@ class Services:
         try:
             await self._start()
         except BaseException:
+            await self._rest()
             await self._let_go()
             raise
 
@@ -206,7 +207,7 @@ class Services:
             self.timestamping.start()
         await self.packs.start(self)
         await self._beat("start")
-        self._tasks.append(asyncio.create_task(self._heartbeats(), name="heartbeats"))
+        self._heartbeats.append(self._beating())
         await self.lifecycle.start()
         await self.auditing.start()
 
@@ -225,13 +226,18 @@ class Services:
 
     async def stop(self) -> None:
         """Close the service's own stream, publish what is sequenced, and let go of everything."""
-        await self.auditing.stop()
-        await self.packs.stop()
-        await self.lifecycle.stop()
-        await end(*self._tasks)
+        await self._rest()
         with contextlib.suppress(LedgerError):
             await self._beat("stop")
         await self._let_go()
+
+    async def _rest(self) -> None:
+        """End what writes records by itself."""
+        await self.auditing.stop()
+        await self.packs.stop()
+        await self.lifecycle.stop()
+        for work in self._heartbeats:
+            await work.stop()
 
     async def _let_go(self) -> None:
         await self.sequencer.stop()
@@ -254,10 +260,24 @@ class Services:
         )
         await self.recorder.append([Draft(body=body)])
 
-    async def _heartbeats(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.heartbeat_interval_seconds)
-            try:
-                await self.heartbeat()
-            except LedgerError as error:
-                _log.warning("heartbeat_failed", error=type(error).__name__)
+    def _beating(self) -> Repeating:
+        """Begin to record heartbeats."""
+        seconds = self.settings.heartbeat_interval_seconds
+
+        async def beat() -> float:
+            await self.heartbeat()
+            return seconds
+
+        def tell(error: Exception) -> None:
+            _log.warning("heartbeat_failed", error=type(error).__name__)
+
+        beating = Repeating("heartbeats", beat, first_seconds=seconds, retry_seconds=seconds, on_failure=tell)
+        beating.start()
+        return beating
+
+    @property
+    def background(self) -> Sequence[Repeating]:
+        """The work that is repeated beside answering requests."""
+        dating = () if self.timestamping is None else (self.timestamping.work,)
+        mine = (*self._heartbeats, self.collecting.work, *dating, *self.lifecycle.works)
+        return (*mine, self.packs.work, self.auditing.work)

@@ -30,6 +30,7 @@ from service.packs import PackOrder, _anchored
 from service.tables import pack_jobs
 from service.wiring import build_services
 from tests.support.ledger import LOG_ID
+from tests.support.load import wait_until
 from tests.support.packs import shop_bundle
 from tests.support.postgres import PostgresCluster
 from tests.support.service import RunningService, make_settings, start_service
@@ -420,7 +421,8 @@ def test_a_sound_service_is_ready_and_says_what_it_looked_at(service):
     service.enforcer().decide()
     service.wait_until_published()
     seen = checks(service, ready=True)
-    assert set(seen) == {"database", "sequencer", "publishing", "checkpoint", "anchor", "collecting", "audit"}
+    parts = ["database", "sequencer", "publishing", "checkpoint", "anchor", "collecting", "background", "audit"]
+    assert list(seen) == parts
     assert all(check["ok"] for check in seen.values())
 
 
@@ -500,17 +502,58 @@ def test_a_database_that_does_not_write_is_told_and_nothing_is_acknowledged(serv
     with monkeypatch.context() as patched:
         patched.setattr(store, "sequence", failing)
         patched.setattr(store, "check_writable", failing)
+        patched.setattr(store, "sequenced_size", failing)
         body = enforcer.record(enforcer.enforcer.heartbeat())
         answer = enforcer.post([(body, ())])
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         seen = checks(service, ready=False)
         assert not seen["database"]["ok"]
         assert not seen["sequencer"]["ok"]
+        assert seen["checkpoint"]["detail"] == "the disk is full"
         with service.stranger() as stranger:
             assert stranger.get("/healthz").status_code == 200
     again = enforcer.post([(body, ())])
     assert again.status_code == 201
     checks(service, ready=True)
+
+
+def test_background_work_that_fails_unexpectedly_is_told_and_goes_on(service, monkeypatch):
+    turns = []
+
+    def failing(*_: object) -> None:
+        turns.append(True)
+        raise ValueError("an unexpected value: secret")
+
+    work = service.services.collecting.work
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "_retry_seconds", 0.05)
+        patched.setattr(type(service.services.collecting._collector), "turn", failing)
+        wait_until(lambda: len(turns) > 1)
+        seen = checks(service, ready=True)
+        assert seen["background"]["detail"] == "failing: collecting (ValueError)"
+        assert not seen["background"]["ok"]
+        assert "secret" not in json.dumps(seen)
+        with service.stranger() as stranger:
+            assert 'tallystick_background_up{work="collecting"} 0.0' in stranger.get("/metrics").text
+    wait_until(lambda: work.failure is None)
+    assert checks(service, ready=True)["background"]["ok"]
+    with service.stranger() as stranger:
+        assert 'tallystick_background_up{work="collecting"} 1.0' in stranger.get("/metrics").text
+
+
+def test_a_start_that_fails_late_leaves_nothing_running(tmp_path: Path):
+    services = start_service(tmp_path).services
+
+    async def failing() -> None:
+        raise StorageError("the disk is full")
+
+    async def start() -> list[str]:
+        services.auditing.start = failing  # type: ignore[method-assign]  # the last that is started
+        with pytest.raises(StorageError, match="the disk is full"):
+            await services.start()
+        return [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    assert asyncio.run(start()) == []
 
 
 def test_a_proof_that_does_not_come_in_time_is_said_and_the_record_is_durable_all_the_same(tmp_path: Path):

@@ -1,10 +1,11 @@
-"""Ending background tasks: whatever they are doing, they are over afterwards, and nobody is told how."""
+"""Background tasks: ended, they are over afterwards whatever they did; repeated, they go on whatever a turn did."""
 
 from __future__ import annotations
 
 import asyncio
 
-from ledger.tasks import end
+from ledger.errors import StorageError
+from ledger.tasks import Repeating, end
 
 
 async def _sleep() -> None:
@@ -45,5 +46,79 @@ def test_a_task_that_needs_time_to_end_is_waited_for():
         await asyncio.sleep(0)
         await end(task)
         assert ended == [True]
+
+    asyncio.run(main())
+
+
+# --- repeated work ---------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """Work whose turns raise what a script says, or succeed."""
+
+    def __init__(self, *script: Exception | None) -> None:
+        self.script = list(script)
+        self.failures: list[Exception | None] = []
+        self.work = Repeating("scripted", self.turn, retry_seconds=0, on_failure=self.tell)
+        self.told: list[Exception] = []
+        self.done = asyncio.Event()
+
+    def tell(self, error: Exception) -> None:
+        self.told.append(error)
+
+    async def turn(self) -> float:
+        self.failures.append(self.work.failure)
+        if not self.script:
+            self.done.set()
+            return 3600
+        error = self.script.pop(0)
+        if error is not None:
+            raise error
+        return 0
+
+    async def run(self) -> list[dict[str, object]]:
+        """Run to the end of the script and return what the event loop's exception handler was told."""
+        handled: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: handled.append(context))
+        self.work.start()
+        async with asyncio.timeout(10):
+            await self.done.wait()
+        await self.work.stop()
+        return handled
+
+
+def test_nothing_that_a_turn_raises_ends_the_work_and_its_failure_shows_until_a_turn_succeeds():
+    unexpected, expected = RuntimeError("injected"), StorageError("the disk is full")
+    scripted = Scripted(unexpected, expected, None)
+    handled = asyncio.run(scripted.run())
+    assert scripted.failures == [None, unexpected, expected, None]
+    assert scripted.told == [unexpected, expected]
+    assert [context["exception"] for context in handled] == [unexpected]
+    assert "scripted" in str(handled[0]["message"])
+
+
+def test_whoever_is_told_of_a_failure_and_fails_ends_nothing_either():
+    scripted = Scripted(StorageError("the disk is full"))
+    scripted.work = Repeating("scripted", scripted.turn, retry_seconds=0, on_failure=lambda _error: 1 // 0)
+    asyncio.run(scripted.run())
+    assert len(scripted.failures) == 2
+
+
+def test_work_that_is_stopped_in_the_middle_of_a_turn_is_broken_off():
+    begun = []
+
+    async def main() -> None:
+        async def turn() -> float:
+            begun.append(True)
+            await _sleep()
+            return 0
+
+        work = Repeating("long", turn)
+        await work.stop()
+        work.start()
+        await asyncio.sleep(0.01)
+        await work.stop()
+        assert begun == [True]
+        assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(main())

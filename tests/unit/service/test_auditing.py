@@ -178,8 +178,8 @@ def test_a_lease_that_cannot_be_asked_ends_no_loop():
         loop = a_loop(runner, Unreadable(a_table(), LOG_ID, "audit", holder="one", seconds=60))
         await loop.start()
         await asyncio.sleep(0.05)
-        assert loop._task is not None
-        assert not loop._task.done()
+        assert loop.work._task is not None
+        assert not loop.work._task.done()
         await loop.stop()
         assert runner.tasks == []
 
