@@ -230,7 +230,13 @@ class Publisher:
         """Take up what whoever leads shows of what is published."""
         if self._witnessing is None:
             self._shown = self._published
-        elif self._shown is None or self._published is None or self._shown.head != self._published.head:
+        elif (
+            self._shown is None
+            or self._published is None
+            or self._shown.head != self._published.head
+            # Fail-open shows a checkpoint first and the cosignatures when they come.
+            or not self.witnessed
+        ):
             self._adopt(self._exposed())
 
     def _adopt(self, exposed: Published | None) -> None:
@@ -382,13 +388,30 @@ class Publisher:
         """Keep an independent copy of what is shown; a failure is remembered, not raised.
 
         Raises:
-            ConflictError: The anchor holds another checkpoint of this size: two trees of one log.
+            ConflictError: The anchor holds another checkpoint of this size that our keys signed: two trees of one log.
         """
         if self._shown is None:
             return
+        size = self._shown.head.size
         try:
-            receipt = self._anchor.put(self._log_id, self._shown.head.size, self._shown.checkpoint)
+            try:
+                receipt = self._anchor.put(self._log_id, size, self._shown.checkpoint)
+            except ConflictError as conflict:
+                if self._is_ours(size):
+                    raise
+                # Whoever may write there can put anything under a size that is still to come, and lock it for years:
+                # what we never signed stops nothing.
+                told = f"under size {size} the anchor holds what no key of this log has signed: that copy is missing"
+                raise AnchorError(told) from conflict
         except AnchorError as failure:
             self._anchor_status = AnchorStatus(self._anchor_status.receipt, str(failure))
         else:
             self._anchor_status = AnchorStatus(receipt)
+
+    def _is_ours(self, size: int) -> bool:
+        """Tell whether what is anchored under a size is a checkpoint that our keys signed."""
+        try:
+            self._keys.recognise(self._anchor.get(self._log_id, size))
+        except (NotFoundError, MalformedError, VerificationError):
+            return False
+        return True

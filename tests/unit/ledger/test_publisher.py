@@ -487,9 +487,12 @@ def test_an_honest_log_goes_on_once_a_silent_anchor_has_answered(ledger):
 
 
 def unsigned_checkpoint(size: int) -> bytes:
-    stranger = LocalSigner(make_key("log", ED25519, seed=8))
+    return other_checkpoint(size, LocalSigner(make_key("log", ED25519, seed=8)))
+
+
+def other_checkpoint(size: int, *signers: LocalSigner) -> bytes:
     claim = Checkpoint(origin=ORIGIN, size=size, root=b"\x01" * 32)
-    return SignedNote(claim.body(), (stranger.sign(claim, 1),)).encode()
+    return SignedNote(claim.body(), tuple(signer.sign(claim, 1) for signer in signers)).encode()
 
 
 def test_an_anchor_that_does_not_answer_does_not_keep_a_log_from_loading(ledger):
@@ -524,9 +527,32 @@ def test_an_anchor_failure_is_remembered_and_not_raised(ledger):
 def test_two_trees_in_the_anchor_are_raised(ledger):
     ledger.clock.advance(1_000)
     ledger.publisher.publish()
-    ledger.anchor.put(LOG_ID, 1, unsigned_checkpoint(1))
+    # put there behind the log's back, and signed with its keys
+    ledger.anchor.put(LOG_ID, 1, other_checkpoint(1, *ledger.signers))
     with pytest.raises(ConflictError):
         ledger.publisher.anchor_newest()
+    with pytest.raises(ConflictError):
+        ledger.make_publisher().load()
+
+
+def test_what_we_never_signed_under_a_size_in_the_anchor_stops_neither_publishing_nor_a_start(ledger):
+    ledger.publish()
+    beat(ledger)
+    ledger.anchor.put(LOG_ID, 2, unsigned_checkpoint(2))
+    ledger.clock.advance(1_000)
+    assert ledger.publisher.publish() is not None
+    ledger.publisher.anchor_newest()
+    failure = ledger.publisher.anchor_status.failure
+    assert failure is not None
+    assert "under size 2 the anchor holds what no key of this log has signed" in failure
+    publisher = ledger.make_publisher()
+    publisher.load()
+    assert not publisher.anchored
+    beat(ledger)
+    assert publisher.publish() is not None
+    publisher.anchor_newest()
+    assert publisher.anchor_status.failure is None
+    assert ledger.anchor.sizes(LOG_ID) == [1, 2, 3]
 
 
 def test_a_damaged_copy_in_the_anchor_does_not_end_publishing(ledger):
