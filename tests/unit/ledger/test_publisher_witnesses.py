@@ -301,6 +301,24 @@ def test_a_process_that_follows_shows_nothing_that_the_leader_does_not(fail_clos
     assert follower.published.checkpoint == fail_closed.exposed
 
 
+def test_a_process_that_follows_shows_the_cosignatures_that_come_later_too(fail_open):
+    fail_open.publish()
+    follower = fail_open.make_publisher()
+    follower.load()
+    fail_open.silence("w1")
+    fail_open.publish()
+    assert follower.follow()
+    assert not follower.witnessed
+    fail_open.silence()
+    fail_open.ledger.clock.advance(60_000)
+    fail_open.publisher.witness_newest()
+    follower.follow()
+    assert follower.published is not None
+    assert follower.published.checkpoint == fail_open.exposed
+    assert fail_open.auditor.verify(follower.published.checkpoint).witnesses == NAMES
+    assert follower.witnessed
+
+
 def test_a_turn_goes_on_asking_until_the_quorum_is_there(fail_closed):
     turns = PublishingTurns(fail_closed.publisher, SoleLease())
     fail_closed.silence("w1")
