@@ -79,8 +79,14 @@ class BoundedExchange:
         Raises:
             UpstreamError: No answer, not in time, or one without end. Nothing of it is quoted.
         """
-        # An event loop for each request: only so does one time-out bound all of it.
-        return asyncio.run(self._post(body))
+        # An event loop for each request: only so does one time-out bound all of it. Not `asyncio.run`, which at its end
+        # waits for the thread that looks the name up: with a name server that is silent, for half a minute and more.
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(self._post(body))
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
     async def _post(self, body: bytes) -> Answer:
         try:
