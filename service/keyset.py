@@ -21,9 +21,9 @@ from ledger.errors import ConfigError
 from ledger.files import create_durably
 from ledger.keyring import Keyring
 from ledger.keys import LocalKey, generate_key, save_key
-from ledger.notes import encode_base64
+from ledger.notes import SignatureType, encode_base64
 from ledger.remote_keys import SigningKey, load_signing_key
-from ledger.trust import TrustPolicy
+from ledger.trust import TrustPolicy, parse_trust_policy
 
 __all__ = [
     "FINGERPRINTS_FILE",
@@ -40,6 +40,7 @@ __all__ = [
     "load_key_set",
     "make_key_set",
     "next_key_file",
+    "present_policy",
     "read_key_files",
     "require_empty",
     "trust_policy",
@@ -59,6 +60,7 @@ KEY_FILES: Final = {
 """File names with purpose and algorithm."""
 
 _FIRST_SUCCESSOR: Final = 2
+_ALGORITHMS: Final[dict[int, str]] = {SignatureType.ED25519: ED25519, SignatureType.MLDSA44_COSIGNATURE: MLDSA44}
 TRUST_FILE: Final = "trust.policy"
 """What auditors are given."""
 
@@ -158,7 +160,7 @@ def make_key_set(
         key = generate_key(purpose, algorithm, subject, created_ms=created_ms, simulated=simulated)
         save_key(key, directory / name, passphrase)
     keys = load_key_set(directory, passphrase)
-    write_public_files(directory, keys)
+    write_public_files(directory, keys, trust_policy(keys))
     return keys
 
 
@@ -173,15 +175,32 @@ def require_empty(directory: Path) -> None:
         raise ConfigError(f"the key directory holds keys already: {', '.join(sorted(present))}")
 
 
-def write_public_files(directory: Path, keys: KeySet) -> None:
-    """Write the trust policy and the fingerprints of keys beside them.
+def write_public_files(directory: Path, keys: KeySet, policy: TrustPolicy) -> None:
+    """Write the trust policy, where none stands yet, and the fingerprints of keys beside them.
 
     Raises:
-        ConflictError: Those of other keys stand there.
+        ConflictError: Fingerprints of other keys stand there.
         OSError: The file system failed.
     """
-    create_durably(directory / TRUST_FILE, trust_policy(keys).encode().encode())
-    create_durably(directory / FINGERPRINTS_FILE, fingerprints(keys).encode())
+    if not (directory / TRUST_FILE).exists():
+        create_durably(directory / TRUST_FILE, policy.encode().encode())
+    create_durably(directory / FINGERPRINTS_FILE, fingerprints(keys, policy).encode())
+
+
+def present_policy(directory: Path, keys: KeySet) -> TrustPolicy:
+    """Return the trust policy beside the keys, which knows what the log has said of them; without one, that of all.
+
+    INVARIANT 11: key files do not tell that a key was disowned. Where somebody wrote it down, that counts.
+
+    Raises:
+        ConfigError: The file cannot be read.
+        MalformedError: It is not a trust policy.
+    """
+    path = directory / TRUST_FILE
+    try:
+        return parse_trust_policy(path.read_bytes()) if path.exists() else trust_policy(keys)
+    except OSError as error:
+        raise ConfigError(f"{TRUST_FILE} beside the keys cannot be read: {error.strerror}") from error
 
 
 def key_files(directory: Path) -> dict[str, tuple[str, str]]:
@@ -351,9 +370,14 @@ def trust_policy(keys: KeySet, *, without: Collection[str] = ()) -> TrustPolicy:
     return TrustPolicy(logs=tuple(key.verifier_key for key in (*keys.log, *former) if key.key_id not in without))
 
 
-def fingerprints(keys: KeySet) -> str:
-    """Return one line for each public key: purpose, algorithm and fingerprint."""
-    lines = [f"{key.purpose:8} {key.algorithm:10} {key.verifier_key.fingerprint}  {key.name}" for key in keys.log]
+def fingerprints(keys: KeySet, policy: TrustPolicy) -> str:
+    """Return one line for each public key: purpose, algorithm and fingerprint.
+
+    Args:
+        keys: The keys of an installation; of pack and service keys the newest are named.
+        policy: What auditors are given; its log keys are named, and no others.
+    """
+    lines = [f"{'log':8} {_ALGORITHMS[key.signature_type]:10} {key.fingerprint}  {key.name}" for key in policy.logs]
     lines += [f"{key.purpose:8} {key.algorithm:10} {key.key_id}  {key.name}" for key in (*keys.pack, keys.service)]
     return "".join(line + "\n" for line in lines)
 

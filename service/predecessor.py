@@ -20,9 +20,10 @@ from ledger.records import Record
 from ledger.succession import commitment_of, find_succession
 from ledger.trust import TrustPolicy
 
-__all__ = ["load_predecessor", "require_predecessor", "save_predecessor", "with_predecessor"]
+__all__ = ["PREDECESSOR_FILE", "load_predecessor", "require_predecessor", "save_predecessor", "with_predecessor"]
 
-_FILE: Final = "predecessor.json"
+PREDECESSOR_FILE: Final = "predecessor.json"
+"""Beside the new log's keys."""
 _MAX_CHECKPOINT_CHARS: Final = 64_000
 
 
@@ -45,7 +46,7 @@ def save_predecessor(directory: Path, checkpoint: bytes, *, reason: str) -> None
     except UnicodeDecodeError as error:
         raise MalformedError("a checkpoint is text") from error
     document = _Predecessor(format="tallystick.predecessor/1", checkpoint=text, reason=reason)
-    create_durably(directory / _FILE, msgspec.json.encode(document) + b"\n")
+    create_durably(directory / PREDECESSOR_FILE, msgspec.json.encode(document) + b"\n")
 
 
 def load_predecessor(directory: Path) -> Succession | None:
@@ -54,14 +55,14 @@ def load_predecessor(directory: Path) -> Succession | None:
     Raises:
         ConfigError: The file cannot be read.
     """
-    path = directory / _FILE
+    path = directory / PREDECESSOR_FILE
     try:
         document = msgspec.json.decode(path.read_bytes(), type=_Predecessor)
         return commitment_of(document.checkpoint.encode(), reason=document.reason)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeError, MalformedError) as error:
-        raise ConfigError(f"{_FILE} beside the keys cannot be used") from error
+        raise ConfigError(f"{PREDECESSOR_FILE} beside the keys cannot be used") from error
 
 
 def require_predecessor(wanted: Succession | None, record_at: Callable[[int], Record], size: int) -> None:
@@ -75,7 +76,7 @@ def require_predecessor(wanted: Succession | None, record_at: Callable[[int], Re
         return
     found = find_succession(record_at, size)
     if found is None or found[1] != wanted:
-        raise ConfigError(f"{_FILE} names a predecessor with which this log was not opened")
+        raise ConfigError(f"{PREDECESSOR_FILE} names a predecessor with which this log was not opened")
 
 
 def with_predecessor(policy: TrustPolicy, old: TrustPolicy, origin: str) -> TrustPolicy:

@@ -6,6 +6,7 @@ New key files are made here, on the service's machine; every step that counts is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,13 +84,18 @@ def _take_over(directory: Path, answer: dict[str, Any]) -> bool:
     path = directory / TRUST_FILE
     if not path.exists():
         return False
-    told = parse_trust_policy(str(answer["trust_policy"]).encode())
+    told, present = parse_trust_policy(str(answer["trust_policy"]).encode()), parse_trust_policy(path.read_bytes())
     origins = {key.name for key in told.logs}
-    # What stands there of other logs, such as the one before this, is not the service's to tell.
-    others = [key for key in parse_trust_policy(path.read_bytes()).logs if key.name not in origins]
-    replace_durably(path, TrustPolicy(logs=(*told.logs, *others)).encode().encode())
-    replace_durably(directory / FINGERPRINTS_FILE, fingerprints(load_key_set(directory, passphrase())).encode())
+    # What stands there of other logs, such as the one before this, and of witnesses is not the service's to tell.
+    others = [key for key in present.logs if key.name not in origins]
+    _write_policy(directory, replace(present, logs=(*told.logs, *others)))
     return True
+
+
+def _write_policy(directory: Path, policy: TrustPolicy) -> None:
+    replace_durably(directory / TRUST_FILE, policy.encode().encode())
+    keys = load_key_set(directory, passphrase())
+    replace_durably(directory / FINGERPRINTS_FILE, fingerprints(keys, policy).encode())
 
 
 def _tell(directory: Path, done: str, answer: dict[str, Any], *, as_json: bool) -> None:
@@ -290,7 +296,7 @@ def succeed(
     )
     save_predecessor(directory, data, reason=reason)
     policy = with_predecessor(trust_policy(made), old, succession.origin)
-    replace_durably(directory / TRUST_FILE, policy.encode().encode())
+    _write_policy(directory, policy)
     if as_json:
         echo_json(
             {"directory": str(directory), "succession": msgspec.to_builtins(succession), "trust": policy.encode()}

@@ -22,21 +22,26 @@ from service.cli.options import log_id_option
 from service.cli.output import echo_json, json_option, say, with_exit_codes
 from service.keyset import (
     KEY_FILES,
+    TRUST_FILE,
     fingerprints,
     is_key_file,
     key_files,
     load_key_set,
     make_key_set,
+    present_policy,
     require_empty,
     trust_policy,
     write_public_files,
 )
+from service.predecessor import PREDECESSOR_FILE
 from service.roles import Role
 from service.settings import load_settings, passphrase
 
 __all__ = ["keys"]
 
-_BACKUP_FORMAT = "tallystick.key-backup/1"
+_BACKUP_FORMAT = "tallystick.key-backup/2"
+"""Version 1 held key files alone."""
+_PUBLIC_FILES = (TRUST_FILE, PREDECESSOR_FILE)
 _MIN_PASSPHRASE_CHARS = 12
 
 
@@ -88,7 +93,7 @@ def init(directory: Path, origin: str, service_id: str, *, simulated: bool, as_j
     protection = "with a passphrase" if secret else "without a passphrase: set TALLYSTICK_PASSPHRASE to protect them"
     say(f"{len(KEY_FILES)} keys are in {directory}, {protection}.")
     say("Fingerprints, for auditors to compare by voice or on paper:")
-    say(fingerprints(made).rstrip())
+    say(fingerprints(made, trust_policy(made)).rstrip())
     say(f"Auditors verify with {directory / 'trust.policy'}. Back the keys up now: tallystick keys backup.")
 
 
@@ -97,8 +102,12 @@ def init(directory: Path, origin: str, service_id: str, *, simulated: bool, as_j
 @json_option
 @with_exit_codes
 def show(directory: Path, *, as_json: bool) -> None:
-    """Show the public side of the keys in DIRECTORY: fingerprints and trust policy."""
+    """Show the public side of the keys in DIRECTORY: fingerprints, and the trust policy that lies beside them.
+
+    Where each key stands, the log says: `keys list`.
+    """
     found = load_key_set(directory, passphrase())
+    policy = present_policy(directory, found)
     if as_json:
         echo_json(
             {
@@ -107,13 +116,13 @@ def show(directory: Path, *, as_json: bool) -> None:
                     {"purpose": key.purpose, "algorithm": key.algorithm, "name": key.name, "key_id": key.key_id}
                     for key in found
                 ],
-                "trust_policy": trust_policy(found).encode(),
+                "trust_policy": policy.encode(),
             }
         )
         return
-    say(fingerprints(found).rstrip())
+    say(fingerprints(found, policy).rstrip())
     say()
-    say(trust_policy(found).encode().rstrip())
+    say(policy.encode().rstrip())
 
 
 def _backup_key(secret: str, salt: bytes) -> bytes:
@@ -139,26 +148,27 @@ def _backup_key(secret: str, salt: bytes) -> bytes:
 def backup(directory: Path, file: Path, backup_passphrase: str, *, as_json: bool) -> None:
     """Write the keys in DIRECTORY to FILE, encrypted under a passphrase of its own.
 
-    Subject keys are left out on purpose: a backup of them would undo an erasure.
+    The trust policy beside them goes along: what it no longer lists shall not come back with a restore. Subject keys are left out on purpose: a backup of them would undo an erasure.
     """
     if len(backup_passphrase) < _MIN_PASSPHRASE_CHARS:
         raise ConfigError(f"the backup's passphrase has at least {_MIN_PASSPHRASE_CHARS} characters")
     if file.exists():
         raise ConfigError(f"{file} exists; name a new file")
     load_key_set(directory, passphrase())
-    files = {name: (directory / name).read_text(encoding="utf-8") for name in key_files(directory)}
+    beside = [name for name in _PUBLIC_FILES if (directory / name).exists()]
+    files = {name: (directory / name).read_text(encoding="utf-8") for name in (*key_files(directory), *beside)}
     salt = nacl.utils.random(argon2id.SALTBYTES)
     box = nacl.secret.SecretBox(_backup_key(backup_passphrase, salt)).encrypt(json.dumps(files).encode())
     document = {"format": _BACKUP_FORMAT, "salt": encode_base64(salt), "box": encode_base64(bytes(box))}
     create_durably(file, json.dumps(document).encode() + b"\n", mode=0o600)
     if as_json:
-        echo_json({"file": str(file), "keys": sorted(files)})
+        echo_json({"file": str(file), "keys": sorted(filter(is_key_file, files))})
         return
-    say(f"{len(files)} keys are in {file}. Keep it apart from the machine, and its passphrase apart from it.")
+    say(f"{len(files) - len(beside)} keys are in {file}. Keep it apart from the machine, and its passphrase apart from it.")
 
 
 class _Backup(msgspec.Struct, frozen=True):
-    format: Literal["tallystick.key-backup/1"]
+    format: Literal["tallystick.key-backup/1", "tallystick.key-backup/2"]
     salt: str
     box: str
 
@@ -168,7 +178,7 @@ def _backed_up(opened: bytes) -> dict[str, str]:
         files = msgspec.json.decode(opened, type=dict[str, str])
     except msgspec.MsgspecError as error:
         raise MalformedError("the backup does not hold key files") from error
-    if not KEY_FILES.keys() <= files.keys() or not all(map(is_key_file, files)):
+    if not KEY_FILES.keys() <= files.keys() or not all(is_key_file(name) or name in _PUBLIC_FILES for name in files):
         raise MalformedError("the backup does not hold the key files that this version knows")
     return files
 
@@ -202,14 +212,19 @@ def restore(file: Path, directory: Path, backup_passphrase: str, *, as_json: boo
     require_empty(directory)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, text in files.items():
-        create_durably(directory / name, text.encode(), mode=0o600)
+        create_durably(directory / name, text.encode(), mode=0o644 if name in _PUBLIC_FILES else 0o600)
     restored = load_key_set(directory, passphrase())
-    write_public_files(directory, restored)
+    policy = present_policy(directory, restored)
+    write_public_files(directory, restored, policy)
+    held = sorted(filter(is_key_file, files))
     if as_json:
-        echo_json({"directory": str(directory), "keys": sorted(files), "trust_policy": trust_policy(restored).encode()})
+        echo_json({"directory": str(directory), "keys": held, "trust_policy": policy.encode()})
         return
-    say(f"{len(files)} keys are in {directory}.")
-    say(fingerprints(restored).rstrip())
+    say(f"{len(held)} keys are in {directory}.")
+    say(fingerprints(restored, policy).rstrip())
+    if TRUST_FILE not in files:
+        say("This backup is of an earlier version and knows nothing of keys that were disowned or given up:")
+        say("once the service runs, compare `tallystick keys list` with trust.policy before you hand that out.")
 
 
 @keys.command(short_help="Issue a first token, on the service's own machine.")

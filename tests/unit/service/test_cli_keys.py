@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
+import nacl.secret
 import pytest
 from click.testing import CliRunner, Result
 
 from ledger.errors import ConfigError
+from ledger.notes import encode_base64
+from ledger.trust import parse_trust_policy
+from service.cli.keys import _backup_key
 from service.cli.main import cli
 from service.keyset import KEY_FILES, unprotected_keys
 from service.settings import load_settings
@@ -109,6 +114,44 @@ def test_a_backup_is_restored_to_the_same_keys(machine):
     assert json.loads(back.stdout)["trust_policy"] == init["trust_policy"]
     for name in KEY_FILES:
         assert (machine / "again" / name).read_bytes() == (machine / "keys" / name).read_bytes()
+
+
+def disowned(machine: Path) -> tuple[str, str]:
+    """Leave one log key out of the trust policy, as a compromise does; return that policy and the key's fingerprint."""
+    path = machine / "keys" / "trust.policy"
+    policy = parse_trust_policy(path.read_bytes())
+    path.write_text(f"# without the key that was found outside\n{replace(policy, logs=policy.logs[1:]).encode()}")
+    return path.read_text(), policy.logs[0].fingerprint
+
+
+def test_a_key_that_was_disowned_does_not_come_back_with_a_restore(machine):
+    made("keys", "init", "keys")
+    policy, fingerprint = disowned(machine)
+    assert json.loads(backed_up().stdout)["keys"] == sorted(KEY_FILES)
+    back = made("keys", "restore", "backup.json", "again", "--backup-passphrase", PASSPHRASE)
+    assert (machine / "again" / "trust.policy").read_text() == policy
+    assert (machine / "again" / "log-ed25519.json").exists()
+    assert fingerprint not in (machine / "again" / "fingerprints.txt").read_text() + back.stdout
+
+
+def test_showing_keys_shows_the_trust_policy_beside_them_and_no_key_that_it_left_out(machine):
+    made("keys", "init", "keys")
+    policy, fingerprint = disowned(machine)
+    told = json.loads(made("keys", "show", "keys", "--json").stdout)
+    assert parse_trust_policy(told["trust_policy"].encode()) == parse_trust_policy(policy.encode())
+    assert fingerprint not in made("keys", "show", "keys").stdout
+
+
+def test_a_backup_of_an_earlier_version_is_restored_and_says_what_it_does_not_know(machine):
+    made("keys", "init", "keys")
+    files = {name: (machine / "keys" / name).read_text() for name in KEY_FILES}
+    salt = bytes(16)
+    box = nacl.secret.SecretBox(_backup_key(PASSPHRASE, salt)).encrypt(json.dumps(files).encode())
+    document = {"format": "tallystick.key-backup/1", "salt": encode_base64(salt), "box": encode_base64(bytes(box))}
+    (machine / "backup.json").write_text(json.dumps(document))
+    back = made("keys", "restore", "backup.json", "again", "--backup-passphrase", PASSPHRASE)
+    assert "knows nothing of keys that were disowned" in back.stdout
+    assert (machine / "again" / "trust.policy").read_bytes() == (machine / "keys" / "trust.policy").read_bytes()
 
 
 def test_what_stands_in_the_way_of_a_backup_is_named_and_left_alone(machine):

@@ -95,8 +95,8 @@ def test_the_public_files_hold_what_auditors_need_and_no_secret(made):
     assert {key.key_id for key in policy.logs} == {key.verifier_key.key_id for key in keys.log}
     lines = (made / "fingerprints.txt").read_text().splitlines()
     assert len(lines) == 5
-    assert "".join(line + "\n" for line in lines) == fingerprints(keys)
-    text = (made / "trust.policy").read_text() + fingerprints(keys)
+    assert "".join(line + "\n" for line in lines) == fingerprints(keys, policy)
+    text = (made / "trust.policy").read_text() + fingerprints(keys, policy)
     assert not any(key.seed.hex() in text for key in keys)
 
 
