@@ -1,10 +1,12 @@
 """Judging what an anchor keeps: every copy re-read, with its lock, and compared with what it must be.
 
-Pure: the copies come from an `ledger.anchoring.InspectableAnchor`, the roots from whoever can derive them. A copy is as
+Pure: the copies come from an `ledger.anchoring.InspectableAnchor`; whether the log's published tree begins with that of
+a copy, and which keys the log itself had, is told by whoever can read the log (`ledger.published_tree`). A copy is as
 it must be if
 
-* it is a checkpoint of the size that its name says, signed by whom the trust policy demands;
-* its root is the one that the log has at that size;
+* it is a checkpoint of the size that its name says, signed by whom the trust policy demands, or by the keys that the
+  log itself had for that size (`ledger.own_keys`): a policy of today does not list what was replaced since;
+* its tree is the one with which the published tree begins;
 * it is locked in COMPLIANCE mode (a file: read-only), not for less than its writer asked;
 * nothing was put over it, and nothing hides it;
 * the copy that its writer knew before it is still there.
@@ -14,16 +16,18 @@ Copies that a version before this one made name neither a date nor a predecessor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from ledger.anchoring import KeptCopy, Protection
-from ledger.errors import LedgerError, MalformedError, VerificationError
-from ledger.merkle import RootHash
+from ledger.errors import MalformedError, NotFoundError, VerificationError
+from ledger.keyring import Keyring
+from ledger.own_keys import recognise
+from ledger.proofs import TreeHead
 from ledger.trust import TrustPolicy
 
-__all__ = ["AnchorCheck", "Drift", "check_copies", "check_protection"]
+__all__ = ["AnchorCheck", "Drift", "PublishedTree", "check_copies", "check_protection"]
 
 _PROTECTED: Final = ("COMPLIANCE", "read-only")
 
@@ -43,6 +47,30 @@ class Drift:
     place: str
     reason: str
     location: str = ""
+
+
+class PublishedTree(Protocol):
+    """What a log shows, for comparing what is anchored with it."""
+
+    def require_begins_with(self, head: TreeHead) -> None:
+        """Check that the published tree begins with another.
+
+        Raises:
+            VerificationError: It does not, or is smaller.
+            NotFoundError: A tile is missing.
+            MalformedError: A tile is damaged.
+            DependencyError: The log could not be read.
+        """
+        ...
+
+    def keyring(self) -> Keyring:
+        """Return what the published tree says of its keys.
+
+        Raises:
+            VerificationError: What the log's bundles say is not in its tree.
+            DependencyError: The log could not be read.
+        """
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,7 +98,7 @@ def check_copies(
     *,
     now_ms: int,
     above: int = -1,
-    root_at: Callable[[int], RootHash] | None = None,
+    tree: PublishedTree | None = None,
 ) -> AnchorCheck:
     """Judge copies.
 
@@ -79,19 +107,24 @@ def check_copies(
         policy: Whose signatures count; from outside the anchor.
         now_ms: For locks that have ended.
         above: The copies are those beyond this size; predecessors up to it are not asked for.
-        root_at: Returns the log's root at a size; a `LedgerError` of it says that it cannot.
+        tree: The log, if that is to be compared.
 
     Returns:
-        The result; an unreadable copy ends the check with the anchor's own error instead.
+        The result.
+
+    Raises:
+        DependencyError: A copy, or the log, could not be read.
     """
     check = AnchorCheck()
     seen: set[int] = set()
-    silent = ended = 0
+    silent = ended = former = 0
     for copy in copies:
         check.copies += 1
         check.newest = copy.size
         seen.add(copy.size)
-        check.drift += _bytes(copy, policy, root_at)
+        found, met = _bytes(copy, policy, tree)
+        check.drift += found
+        former += met is not None and met is not policy
         kept, until = copy.protection, copy.protection.retain_until_ms
         check.drift += check_protection(kept, _place(copy.size), copy.location)
         check.drift += _predecessor(copy, seen, above)
@@ -99,6 +132,9 @@ def check_copies(
         if until is not None:
             ended += until <= now_ms
             check.earliest_end_ms = until if check.earliest_end_ms is None else min(check.earliest_end_ms, until)
+    if former:
+        told = f"{former} copies do not meet the trust policy of today"
+        check.notices.append(f"{told}; they are signed by the keys that the log itself had at their sizes")
     if silent:
         check.notices.append(f"{silent} copies do not say for how long they were locked: a date cannot be compared")
     if ended:
@@ -106,24 +142,27 @@ def check_copies(
     return check
 
 
-def _bytes(copy: KeptCopy, policy: TrustPolicy, root_at: Callable[[int], RootHash] | None) -> Iterator[Drift]:
+def _bytes(copy: KeptCopy, policy: TrustPolicy, tree: PublishedTree | None) -> tuple[list[Drift], TrustPolicy | None]:
+    """Return what is wrong with a copy's bytes, and the policy that they meet."""
     try:
-        head = policy.verify(copy.data).head
+        if tree is None:
+            verified, met = policy.verify(copy.data), policy
+        else:
+            # INVARIANT: read by the log's own keys alone where the tree is compared with the log's.
+            verified, met = recognise(copy.data, policy, tree.keyring)
     except (MalformedError, VerificationError) as error:
-        yield _drift("bytes", copy, f"what was written there first is not a checkpoint of this log: {error}")
-        return
+        return [_drift("bytes", copy, f"what was written there first is not a checkpoint of this log: {error}")], None
+    head = verified.head
     if head.size != copy.size:
-        yield _drift("bytes", copy, f"it is the checkpoint of size {head.size}")
-        return
-    if root_at is None:
-        return
+        return [_drift("bytes", copy, f"it is the checkpoint of size {head.size}")], met
+    if tree is None:
+        return [], met
     try:
-        root = root_at(copy.size)
-    except LedgerError as error:
-        yield _drift("root", copy, f"the log has no root at this size: {error}")
-        return
-    if root != head.root:
-        yield _drift("root", copy, f"the log's root at this size is {root.hex()}, the copy says {head.root.hex()}")
+        tree.require_begins_with(head)
+    except (MalformedError, NotFoundError, VerificationError) as error:
+        told = f"the log shows another tree than that of root {head.root.hex()}, which the copy says: {error}"
+        return [_drift("root", copy, told)], met
+    return [], met
 
 
 def check_protection(kept: Protection, place: str, location: str = "") -> list[Drift]:

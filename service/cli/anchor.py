@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,13 +13,10 @@ import click
 from ledger.anchor_checks import AnchorCheck, Drift, check_copies, check_protection
 from ledger.anchoring import ATTEMPTS, InspectableTiles, ProbeReport, TriableAnchor
 from ledger.clock import SystemClock
-from ledger.errors import ConfigError, MalformedError, NotFoundError
-from ledger.merkle import RootHash
-from ledger.ports import TileStore
+from ledger.errors import ConfigError, NotFoundError
 from ledger.proofs import TreeHead
-from ledger.prover import Prover
+from ledger.published_tree import ShownTree
 from ledger.tiles import TileCoordinate, bundle_coordinates, tile_coordinates
-from ledger.trust import TrustPolicy
 from service.auditing import read_trust
 from service.cli.options import log_id_option
 from service.cli.output import ExitCode, counted, echo_json, json_option, say, table, with_exit_codes
@@ -99,21 +96,21 @@ def verify_anchor(above: int, trust: Path | None, wanted: str, log_id: str | Non
     settings, clock = load_settings(log_id=log_id), SystemClock()
     policy = read_trust(trust or settings.keys_dir / "trust.policy")
     kept, tiles = make_anchor(settings, clock), make_tiles(settings, clock)
-    head = _published(tiles, settings.log_id, policy)
-    check = check_copies(
-        kept.copies(settings.log_id, above=above),
-        policy,
-        now_ms=clock.now_ms(),
-        above=above,
-        root_at=_roots(tiles, settings.log_id, head),
-    )
-    looked = 0
+    tree = ShownTree(tiles, settings.log_id, policy)
+    copies = kept.copies(settings.log_id, above=above)
+    check = check_copies(copies, policy, now_ms=clock.now_ms(), above=above, tree=tree)
+    head = tree.head
+    looked = ended = 0
     if wanted != "0":
         if not isinstance(tiles, InspectableTiles) or not settings.tiles_retention_days:
             raise ConfigError("--tiles: full tiles are not locked in this installation")
-        for drift in _tile_drift(tiles, settings.log_id, head, wanted):
+        for drift, until in _tile_drift(tiles, settings.log_id, head, wanted):
             looked += 1
+            ended += until is not None and until <= clock.now_ms()
             check.drift += drift
+    if ended:
+        told = f"the locks of {ended} full tiles and bundles have ended, as was decided when they were made"
+        check.notices.append(f"{told}: who holds the store's credentials can delete them")
     lag = (head.size if head else 0) - (check.newest if check.newest is not None else max(above, 0))
     if as_json:
         echo_json({**asdict(check), "tiles": looked, "published": head.size if head else None, "lag": lag})
@@ -125,33 +122,17 @@ def verify_anchor(above: int, trust: Path | None, wanted: str, log_id: str | Non
         sys.exit(ExitCode.UNCHECKED)
 
 
-def _published(tiles: TileStore, log_id: str, policy: TrustPolicy) -> TreeHead | None:
-    try:
-        return policy.verify(Prover(tiles, log_id).checkpoint()).head
-    except NotFoundError:
-        return None
-
-
-def _roots(tiles: TileStore, log_id: str, head: TreeHead | None) -> Callable[[int], RootHash]:
-    prover = Prover(tiles, log_id)
-    shown = head.size if head else 0
-
-    def root_at(size: int) -> RootHash:
-        if size > shown:
-            raise MalformedError(f"it shows {shown} leaves")
-        return prover.compact_range(size, tree_size=shown).root() if size else prover.compact_range(0).root()
-
-    return root_at
-
-
-def _tile_drift(tiles: InspectableTiles, log_id: str, head: TreeHead | None, wanted: str) -> Iterator[list[Drift]]:
+def _tile_drift(
+    tiles: InspectableTiles, log_id: str, head: TreeHead | None, wanted: str
+) -> Iterator[tuple[list[Drift], int | None]]:
+    """Yield what is wrong with each tile or bundle, and when its lock ends."""
     for coordinate in _chosen(head.size if head else 0, wanted):
         try:
             kept = tiles.protection(log_id, coordinate.path)
         except NotFoundError as error:
-            yield [Drift(kind="missing", place=coordinate.path, reason=str(error))]
+            yield [Drift(kind="missing", place=coordinate.path, reason=str(error))], None
         else:
-            yield check_protection(kept, coordinate.path)
+            yield check_protection(kept, coordinate.path), kept.retain_until_ms
 
 
 def _chosen(size: int, wanted: str) -> list[TileCoordinate]:

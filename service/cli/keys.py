@@ -148,7 +148,8 @@ def _backup_key(secret: str, salt: bytes) -> bytes:
 def backup(directory: Path, file: Path, backup_passphrase: str, *, as_json: bool) -> None:
     """Write the keys in DIRECTORY to FILE, encrypted under a passphrase of its own.
 
-    The trust policy beside them goes along: what it no longer lists shall not come back with a restore. Subject keys are left out on purpose: a backup of them would undo an erasure.
+    The trust policy beside them goes along: what it no longer lists shall not come back with a restore. Subject keys
+    are left out on purpose: a backup of them would undo an erasure.
     """
     if len(backup_passphrase) < _MIN_PASSPHRASE_CHARS:
         raise ConfigError(f"the backup's passphrase has at least {_MIN_PASSPHRASE_CHARS} characters")
@@ -164,7 +165,8 @@ def backup(directory: Path, file: Path, backup_passphrase: str, *, as_json: bool
     if as_json:
         echo_json({"file": str(file), "keys": sorted(filter(is_key_file, files))})
         return
-    say(f"{len(files) - len(beside)} keys are in {file}. Keep it apart from the machine, and its passphrase apart from it.")
+    held = len(files) - len(beside)
+    say(f"{held} keys are in {file}. Keep it apart from the machine, and its passphrase apart from it.")
 
 
 class _Backup(msgspec.Struct, frozen=True):

@@ -332,6 +332,10 @@ def test_a_compromised_log_key_counts_up_to_the_size_that_was_said_and_the_audit
 
 def installation_audit(service: RunningService, *options: str) -> Result:
     """Run `tallystick audit` as an operator does: with the policy beside the keys, and every anchored checkpoint."""
+    return at_the_installation(service, "audit", "--processes", "1", "--json", *options)
+
+
+def at_the_installation(service: RunningService, *arguments: str) -> Result:
     service.wait_until_published()
     settings = service.services.settings
     variables = {
@@ -342,7 +346,7 @@ def installation_audit(service: RunningService, *options: str) -> Result:
         "TALLYSTICK_ENVIRONMENT": settings.environment,
         "TALLYSTICK_ORIGIN": settings.origin,
     }
-    return CliRunner().invoke(cli, ["audit", "--processes", "1", "--json", *options], env=variables)
+    return CliRunner().invoke(cli, list(arguments), env=variables)
 
 
 @pytest.mark.parametrize("depth", ["full", "hashes"])
@@ -362,6 +366,10 @@ def test_the_audit_with_the_policy_beside_the_keys_is_clean_after_a_compromise(s
     assert report["checked"]["roots"] >= len(list(service.services.anchor.sizes(LOG_ID)))
     again = [installation_audit(service, "--depth", depth, "--since", "last") for _ in range(2)]
     assert [audited.exit_code for audited in again] == [0, 0]
+    looked_at = at_the_installation(service, "anchor", "verify", "--json")
+    told = json.loads(looked_at.stdout)
+    assert (looked_at.exit_code, told["drift"]) == (0, [])
+    assert any("the keys that the log itself had at their sizes" in notice for notice in told["notices"])
 
 
 def test_a_compromise_that_was_told_from_outside_ends_a_key_after_its_size_and_not_before(service, tmp_path):

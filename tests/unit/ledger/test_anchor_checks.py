@@ -8,8 +8,9 @@ import pytest
 
 from ledger.anchor_checks import AnchorCheck, check_copies, check_protection
 from ledger.anchoring import KeptCopy, Protection
-from ledger.errors import NotFoundError
-from ledger.merkle import RootHash
+from ledger.errors import MalformedError, NotFoundError, RollbackError, StorageError
+from ledger.keyring import Keyring
+from ledger.proofs import TreeHead, verify_consistency
 from tests.fakes import LogSimulator
 
 NOW_MS = 1_000_000_000
@@ -35,11 +36,25 @@ def copies(log) -> list[KeptCopy]:
     ]
 
 
-def check(log: LogSimulator, copies: list[KeptCopy], **options: object) -> AnchorCheck:
-    def root_at(size: int) -> RootHash:
-        return log.head(size).root
+class Tree:
+    """The log as it is shown, up to a size."""
 
-    return check_copies(copies, log.policy, **{"now_ms": NOW_MS, "root_at": root_at, **options})
+    def __init__(self, log: LogSimulator, shown: int = 50) -> None:
+        self.log = log
+        self.shown = shown
+
+    def require_begins_with(self, head: TreeHead) -> None:
+        if head.size > self.shown:
+            raise RollbackError(f"it shows {self.shown} leaves")
+        now = self.log.head(self.shown)
+        verify_consistency(head, now, self.log.consistency(head.size, now.size))
+
+    def keyring(self) -> Keyring:
+        return Keyring()
+
+
+def check(log: LogSimulator, copies: list[KeptCopy], **options: object) -> AnchorCheck:
+    return check_copies(copies, log.policy, **{"now_ms": NOW_MS, "tree": Tree(log), **options})
 
 
 def kinds(result: AnchorCheck) -> list[tuple[str, str]]:
@@ -91,16 +106,29 @@ def test_another_tree_signed_by_the_same_keys_is_named(log, copies):
 
 
 def test_a_copy_of_a_tree_that_the_log_no_longer_has_is_named(log, copies):
-    def gone(size: int) -> RootHash:
-        if size > 10:
-            raise NotFoundError("it shows 10 leaves")
-        return log.head(size).root
-
-    assert kinds(check(log, copies, root_at=gone)) == [("root", "checkpoint 50")]
+    assert kinds(check(log, copies, tree=Tree(log, shown=10))) == [("root", "checkpoint 50")]
 
 
-def test_without_the_log_roots_are_not_compared(log, copies):
-    assert check(log, copies, root_at=None).drift == []
+@pytest.mark.parametrize("missing", [NotFoundError("no tile"), MalformedError("half a tile")])
+def test_a_copy_that_cannot_be_compared_is_named(log, copies, missing):
+    class Gone(Tree):
+        def require_begins_with(self, _head: TreeHead) -> None:
+            raise missing
+
+    assert {kind for kind, _ in kinds(check(log, copies, tree=Gone(log)))} == {"root"}
+
+
+def test_a_log_that_cannot_be_read_is_no_drift(log, copies):
+    class Down(Tree):
+        def require_begins_with(self, _head: TreeHead) -> None:
+            raise StorageError("the bucket does not answer")
+
+    with pytest.raises(StorageError):
+        check(log, copies, tree=Down(log))
+
+
+def test_without_the_log_trees_are_not_compared(log, copies):
+    assert check(log, copies, tree=None).drift == []
 
 
 def test_a_copy_that_a_later_one_names_and_that_is_not_there_is_missing(log, copies):
