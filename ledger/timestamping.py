@@ -99,17 +99,12 @@ class Timestamping:
         try:
             self._turn(published, now)
         except LedgerError as error:
-            self._failed(str(error), now)
-        except Exception as error:  # noqa: BLE001  # a loop that ends unseen would never date anything again
-            self._failed(f"timestamping failed unexpectedly ({type(error).__name__})", now)
+            self._status = TimestampStatus(newest=self._status.newest, failure=str(error))
+            self._quiet_until_ms = now + self._pause_ms
+            self._pause_ms = min(2 * self._pause_ms, _LONGEST_PAUSE_MS)
         else:
             self._status = TimestampStatus(newest=self._status.newest)
             self._pause_ms = _FIRST_PAUSE_MS
-
-    def _failed(self, told: str, now: int) -> None:
-        self._status = TimestampStatus(newest=self._status.newest, failure=told)
-        self._quiet_until_ms = now + self._pause_ms
-        self._pause_ms = min(2 * self._pause_ms, _LONGEST_PAUSE_MS)
 
     def _turn(self, published: Published | None, now: int) -> None:
         newest = self._take_newest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from ledger.errors import AnchorError, ConflictError, StorageError, TimestampErr
 from ledger.ports import KeptTimestamp
 from ledger.publisher import Published
 from ledger.stores.timestamps import SQLTimestamps
-from ledger.timestamping import Timestamping, TimestampingLoop
+from ledger.timestamping import Timestamping
 from tests.support.checkpoints import make_checkpoint
 from tests.support.ledger import LOG_ID, NOW_MS, EmbeddedLedger
 
@@ -160,35 +159,6 @@ def test_a_failing_authority_is_told_and_asked_again_after_a_pause_that_grows(sc
     scene.turn(1, after_ms=HOUR_MS)
     assert scene.timestamping.status.failure is None
     assert scene.timestamping.status.newest is not None
-
-
-def test_an_error_that_nobody_expected_is_told_and_the_loop_goes_on(scene):
-    class Careless(Authority):
-        def stamp(self, size: int, checkpoint: bytes) -> KeptTimestamp:
-            if self.failing:
-                raise RuntimeError("a certificate of an unknown kind")
-            return super().stamp(size, checkpoint)
-
-    authority = Careless(scene.clock)
-    authority.failing = True
-    timestamping = scene.make(authority=authority)
-    loop = TimestampingLoop(timestamping, lambda: shown(3), interval_seconds=0.01)
-
-    async def go() -> None:
-        loop.start()
-        async with asyncio.timeout(20):
-            while loop.status.failure is None:  # noqa: ASYNC110  # the loop tells nobody
-                await asyncio.sleep(0.01)
-            assert loop.status.failure == "timestamping failed unexpectedly (RuntimeError)"
-            authority.failing = False
-            scene.clock.advance(HOUR_MS)
-            while loop.status.newest is None:  # noqa: ASYNC110  # as above
-                await asyncio.sleep(0.01)
-        await loop.stop()
-
-    asyncio.run(go())
-    assert authority.asked == [3]
-    assert loop.status.failure is None
 
 
 def test_a_failure_leaves_the_newest_token_in_sight(scene):
