@@ -21,6 +21,7 @@ from typing import Final
 
 import structlog
 
+from service.cli.output import ExitCode
 from service.cli.serve import READY
 from service.cli.serving import STOP_SECONDS
 
@@ -130,7 +131,14 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
             began = loop.time()
-            status = await self._run_once(number, ready)
+            try:
+                status = await self._run_once(number, ready)
+            except OSError as error:
+                # No process or descriptor is to be had at this moment; the next attempt may have one.
+                _log.error("worker_not_started", worker=number, reason=error.strerror or type(error).__name__)
+                status = ExitCode.UNCHECKED
+                if ready is not None and not ready.done():
+                    ready.set_result(status)
             if self._stopping.is_set() or (ready is not None and ready.result() is not None):
                 return
             steady = loop.time() - began >= self._steady
@@ -168,7 +176,9 @@ class Supervisor:
         self, link: socket.socket, process: asyncio.subprocess.Process, ready: asyncio.Future[int | None]
     ) -> None:
         link.settimeout(0)
-        said = await asyncio.get_running_loop().sock_recv(link, len(READY))
+        said = b""
+        with contextlib.suppress(OSError):
+            said = await asyncio.get_running_loop().sock_recv(link, len(READY))
         # The connection ends with the worker, whatever ended that.
         ready.set_result(None if said == READY else await process.wait())
 

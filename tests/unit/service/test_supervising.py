@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -109,6 +110,37 @@ def test_a_first_worker_that_cannot_start_ends_all_with_its_status(workers, stat
 
 def test_a_first_worker_that_is_killed_while_it_starts_is_a_failure(workers):
     assert workers.run("os.kill(os.getpid(), signal.SIGKILL)") == 1
+
+
+def without_processes(monkeypatch: pytest.MonkeyPatch, refused: Callable[[int], bool]) -> list[int]:
+    """Let the system refuse to start some worker; return the numbers of those that it refused."""
+    start, found = asyncio.create_subprocess_exec, []
+
+    async def starting(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        number = int(command[-3])
+        if refused(number):
+            found.append(number)
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return await start(*command, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", starting)
+    return found
+
+
+def test_a_first_worker_for_which_the_system_has_no_process_ends_all(workers, monkeypatch):
+    without_processes(monkeypatch, lambda _number: True)
+    assert workers.run(UNTIL_STOPPED) == 4
+    assert workers.started() == []
+
+
+def test_a_worker_for_which_the_system_has_no_process_is_tried_again(workers, monkeypatch):
+    found = without_processes(monkeypatch, lambda number: number == 2 and len(found) < 2)
+
+    async def work(supervisor: Supervisor) -> None:
+        await until(lambda: sorted(supervisor.living) == [0, 1, 2])
+
+    assert workers.run(UNTIL_STOPPED, work) == 0
+    assert found == [2, 2]
 
 
 def test_a_worker_that_dies_is_started_again_and_the_others_go_on(workers):
