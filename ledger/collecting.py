@@ -5,8 +5,9 @@ once the full tile exists; readers fall back to it (`ledger.prover`, `ledger.aud
 service answers for a collected partial with the beginning of its full tile.
 
 The collector remembers in memory how far it has come, and begins at the left after a start: what a killed process left
-behind is found again. Each turn does a bounded amount of work. Several processes may collect the same log: everything
-is idempotent. A collection that fails stops nothing but itself, and says so.
+behind is found again. Each turn does a bounded amount of work. Of several processes one collects, under a lease that
+saves work and protects nothing: everything is idempotent. A collection that fails stops nothing but itself, says so,
+and lets another process try.
 
 Source: C2SP tlog-tiles, "Partial Tiles".
 """
@@ -19,11 +20,23 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ledger.errors import LedgerError, NotFoundError, VerificationError
-from ledger.ports import PartialStore, TileStore
+from ledger.ports import Lease, PartialStore, TileStore
+from ledger.publishing_turns import SoleLease
 from ledger.tasks import Repeating
+from ledger.tenure import Tenure
 from ledger.tiles import BUNDLE_LEVEL, TILE_HEIGHT, TileCoordinate
 
-__all__ = ["CollectableStore", "CollectingLoop", "CollectingTurn", "PartialCollector"]
+__all__ = [
+    "COLLECTOR_LEASE",
+    "COLLECTOR_LEASE_SECONDS",
+    "CollectableStore",
+    "CollectingLoop",
+    "CollectingTurn",
+    "PartialCollector",
+]
+
+COLLECTOR_LEASE: Final = "collector"
+COLLECTOR_LEASE_SECONDS: Final = 60.0
 
 _GROUP: Final = 1000
 _WORK_PER_TURN: Final = 64
@@ -150,6 +163,7 @@ class CollectingLoop:
         *,
         interval_seconds: float,
         on_collected: Callable[[int], None] = lambda _collected: None,
+        lease: Lease | None = None,
     ) -> None:
         """Prepare; `start` begins the work.
 
@@ -158,7 +172,9 @@ class CollectingLoop:
             published_size: Returns the tree size of the present checkpoint.
             interval_seconds: How often to look.
             on_collected: Told how many tiles each turn collected.
+            lease: Of `COLLECTOR_LEASE_SECONDS`, shared with the other processes that collect; None if there is none.
         """
+        self._tenure = Tenure(lease or SoleLease(), seconds=COLLECTOR_LEASE_SECONDS)
         self._collector = collector
         self._published_size = published_size
         self._interval = interval_seconds
@@ -179,11 +195,21 @@ class CollectingLoop:
         self.work.start()
 
     async def stop(self) -> None:
-        """Stop; what is left is found after the next start."""
+        """Stop; what is left is found by another process, or after the next start."""
         await self.work.stop()
+        await asyncio.to_thread(self._tenure.give_up)
 
     async def _turn(self) -> float:
         """Do one turn and return the seconds until the next."""
-        turn = await asyncio.to_thread(self._collector.turn, self._published_size())
+        turn = await asyncio.to_thread(self._collect, self._published_size())
         self._on_collected(turn.collected)
         return self._interval if turn.done else _PAUSE_SECONDS
+
+    def _collect(self, size: int) -> CollectingTurn:
+        if not self._tenure.held():
+            return CollectingTurn(collected=0, done=True)
+        try:
+            return self._collector.turn(size)
+        except Exception:
+            self._tenure.give_up()
+            raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from ledger.tiles import CHECKPOINT_PATH, TileCoordinate, parse_hash_tile_path, 
 
 __all__ = ["DirectoryTileStore"]
 
+_LOCK_SECONDS = 10.0
+_LOCK_RETRY_SECONDS: Final = 0.01
 _PARTIAL_FOLDER: Final = re.compile(r"([0-9]{3})\.p")
 _PARTIAL_OR_ITS_TEMPORARY: Final = re.compile(r"[1-9][0-9]{0,2}|\.[1-9][0-9]{0,2}\.[0-9a-f]{16}\.tmp")
 
@@ -34,6 +37,24 @@ def _translated(action: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"the log directory failed to {action}: {error.strerror}") from error
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file, but wait for no process that was paused while it had the lock.
+
+    Raises:
+        StorageError: Somebody else has it for longer than an exposure takes.
+    """
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                raise StorageError("another process is exposing a checkpoint, and does not come to an end") from error
+            time.sleep(_LOCK_RETRY_SECONDS)
+        else:
+            return
 
 
 def _names(folder: Path) -> list[str]:
@@ -87,7 +108,7 @@ class DirectoryTileStore:
         # Beside the log's directory, which holds nothing but what tlog-tiles names.
         descriptor = os.open(self._root / f".{log_id}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor)
             yield
         finally:
             os.close(descriptor)

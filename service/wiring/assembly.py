@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from ledger.anchoring import HoldableStore
 from ledger.bodies import KeyEvent
 from ledger.clock import Clock, SystemClock
-from ledger.collecting import CollectingLoop, PartialCollector
+from ledger.collecting import COLLECTOR_LEASE, COLLECTOR_LEASE_SECONDS, CollectingLoop, PartialCollector
 from ledger.commitments import pseudonym
 from ledger.erasure import ErasureKeeper
 from ledger.errors import (
@@ -188,6 +188,9 @@ def _assemble(
         lambda: publishing.published.head.size if publishing.published else 0,
         interval_seconds=max(1.0, settings.checkpoint_interval_seconds),
         on_collected=metrics.collected.inc,
+        lease=SQLLease(
+            database, log_id, COLLECTOR_LEASE, holder=secrets.token_hex(16), seconds=COLLECTOR_LEASE_SECONDS
+        ),
     )
     sequencer = Sequencer(
         store,

@@ -6,13 +6,21 @@ import asyncio
 
 import pytest
 
-from ledger.collecting import CollectingLoop, CollectingTurn, PartialCollector
+from ledger.clock import SimulatedClock
+from ledger.collecting import (
+    COLLECTOR_LEASE,
+    COLLECTOR_LEASE_SECONDS,
+    CollectingLoop,
+    CollectingTurn,
+    PartialCollector,
+)
 from ledger.errors import NotFoundError, StorageError, VerificationError
 from ledger.merkle import hash_leaf
 from ledger.proofs import verify_consistency, verify_inclusion
 from ledger.prover import Prover
 from ledger.stores.directory import DirectoryTileStore
 from ledger.stores.memory import MemoryTileStore
+from ledger.stores.memory_leases import LeaseTable, MemoryLease
 from ledger.tiles import (
     BUNDLE_LEVEL,
     TileCoordinate,
@@ -23,7 +31,7 @@ from ledger.tiles import (
 )
 from tests.conformance.requirements import requirement
 from tests.fakes import LogSimulator
-from tests.support.ledger import LOG_ID
+from tests.support.ledger import LOG_ID, NOW_MS
 
 STEPS = (1, 2, 200, 255, 256, 257, 300, 511, 512, 700)
 
@@ -247,9 +255,9 @@ def test_a_folder_of_partials_keeps_what_is_not_ours(tmp_path):
 # --- in the background -----------------------------------------------------------------------------------------------
 
 
-def run_loop(collector: PartialCollector, size: int, until: object) -> CollectingLoop:
+def run_loop(collector: PartialCollector, size: int, until: object, lease: MemoryLease | None = None) -> CollectingLoop:
     async def run() -> CollectingLoop:
-        loop = CollectingLoop(collector, lambda: size, interval_seconds=0.01, on_collected=told.append)
+        loop = CollectingLoop(collector, lambda: size, interval_seconds=0.01, on_collected=told.append, lease=lease)
         loop.start()
         async with asyncio.timeout(10):
             while not until(loop):  # noqa: ASYNC110  # the loop tells of success alone
@@ -275,6 +283,35 @@ def test_a_failure_of_the_loop_is_told_and_stops_nothing_else():
     del log.tiles._files[LOG_ID, "tile/0/000"]
     loop = run_loop(PartialCollector(LOG_ID, log.tiles), 300, lambda loop: loop.failure is not None)
     assert "tile/0/000" in loop.failure
+
+
+def test_of_several_processes_one_collects_and_whoever_fails_or_stops_lets_another():
+    log = Log(200, 300)
+    table = LeaseTable(SimulatedClock(NOW_MS))
+    one, other = (
+        MemoryLease(table, LOG_ID, COLLECTOR_LEASE, holder=name, seconds=COLLECTOR_LEASE_SECONDS)
+        for name in ("one", "other")
+    )
+    assert other.take()
+    turns: list[int] = []
+
+    class Counted(PartialCollector):
+        def turn(self, size: int) -> CollectingTurn:
+            turns.append(size)
+            return super().turn(size)
+
+    looked = iter(range(5))
+    run_loop(Counted(LOG_ID, log.tiles), 300, lambda _loop: next(looked, None) is None, one)
+    assert turns == []
+    other.give_up()
+    full = log.tiles._files.pop((LOG_ID, "tile/0/000"))
+    run_loop(Counted(LOG_ID, log.tiles), 300, lambda loop: loop.failure is not None, one)
+    assert not one.look().live
+    log.tiles._files[LOG_ID, "tile/0/000"] = full
+    run_loop(Counted(LOG_ID, log.tiles), 300, lambda _loop: len(turns) > 1, one)
+    assert turns[:2] == [300, 300]
+    assert all(_unfinished(path, 300) for path in log.partials())
+    assert not one.look().live
 
 
 # --- what it is for --------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,20 @@ def test_a_checkpoint_that_was_damaged_on_disk_is_not_silently_replaced(tiles, t
     live.write_bytes(live.read_bytes()[:20])
     with pytest.raises(MalformedError):
         tiles.expose(LOG_ID, make_checkpoint(6))
+
+
+def test_an_exposure_waits_for_another_process_and_not_for_one_that_is_paused(tmp_path, monkeypatch):
+    tiles = DirectoryTileStore(tmp_path)
+    tiles.expose(LOG_ID, make_checkpoint(1))
+    (lock,) = tmp_path.glob(".*.lock")
+    with lock.open("rb") as paused, ThreadPoolExecutor(1) as threads:
+        fcntl.flock(paused, fcntl.LOCK_EX)
+        with monkeypatch.context() as patched:
+            patched.setattr("ledger.stores.directory._LOCK_SECONDS", 0.05)
+            with pytest.raises(StorageError, match="another process"):
+                tiles.expose(LOG_ID, make_checkpoint(2))
+        assert tiles.get(LOG_ID, "checkpoint") == make_checkpoint(1)
+        waiting = threads.submit(tiles.expose, LOG_ID, make_checkpoint(3))
+        fcntl.flock(paused, fcntl.LOCK_UN)
+        waiting.result(10)
+    assert tiles.get(LOG_ID, "checkpoint") == make_checkpoint(3)
