@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 import httpx
@@ -127,11 +127,21 @@ def _address(url: str) -> httpx.URL:
     return address
 
 
+class _Answer(dict[str, Any]):
+    """A JSON object of an answer, in which a member that is not there is the service's fault and no bug of ours."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise UpstreamError(f"the service's answer has no {name}: it is of another version, or no Tallystick")
+
+
 def _json(response: httpx.Response) -> Any:  # noqa: ANN401  # JSON
     try:
-        return response.json()
-    except ValueError as error:
+        answer = response.json(object_hook=_Answer)
+    except (ValueError, RecursionError) as error:
         raise UpstreamError("the service answered with something that is no JSON") from error
+    if not isinstance(answer, _Answer):
+        raise UpstreamError("the service's answer is no JSON object: it is of another version, or no Tallystick")
+    return answer
 
 
 def _refusal(response: httpx.Response) -> Exception:
@@ -141,7 +151,7 @@ def _refusal(response: httpx.Response) -> Exception:
         problem = response.json()
         detail = " ".join(str(problem["detail"]).split())
         errors = [(str(item["at"]), str(item["reason"])) for item in problem.get("errors", [])]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return kind(f"the service answered {response.status_code}")
     if problem.get("type") == _INVALID:
         # Where it stood in the request is of no use to somebody who typed a command.

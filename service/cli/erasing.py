@@ -9,7 +9,7 @@ import click
 
 from ledger.errors import ConfigError
 from service.cli.client import ServiceClient, service_options
-from service.cli.options import DECISION_ID, SESSION_ID, Spelt, milliseconds, utc
+from service.cli.options import HOLD_ID, SESSION_ID, Spelt, milliseconds, utc
 from service.cli.output import counted, echo_json, json_option, say, table, with_exit_codes
 
 __all__ = ["erase", "expire", "hold", "prune"]
@@ -132,7 +132,7 @@ def _scope(item: Mapping[str, Any]) -> str:
 
 
 @hold.command(short_help="Ask for a release, or confirm it.")
-@click.argument("hold_id", type=DECISION_ID)
+@click.argument("hold_id", type=HOLD_ID)
 @service_options
 @json_option
 @with_exit_codes

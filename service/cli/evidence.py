@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from ledger.errors import ConfigError, StateError, UpstreamError
+from ledger.legible import legible_text
 from service.cli.client import ServiceClient, service_options
-from service.cli.options import milliseconds
+from service.cli.options import JOB_ID, milliseconds, utc
 from service.cli.output import echo_json, json_option, say, table, with_exit_codes
 
 __all__ = ["evidence"]
 
 _POLL_SECONDS = 0.5
+_FILES: Final = ("pdf", "zip")
 
 
 @click.group()
@@ -25,19 +26,22 @@ def evidence() -> None:
     """Evidence packs of a running service: build, list, download."""
 
 
-def _download(client: ServiceClient, job: Mapping[str, Any], out: Path, *, as_json: bool) -> None:
-    """Save pack and report, over no other file."""
-    paths = {suffix: out / f"{job['job_id']}.{suffix}" for suffix in job["links"]}
+def _download(client: ServiceClient, job_id: str, out: Path, *, as_json: bool) -> None:
+    """Save pack and report, over no other file.
+
+    An auditor need not trust the service: neither where files are saved nor what is asked for is for it to say.
+    """
+    paths = {suffix: out / f"{job_id}.{suffix}" for suffix in _FILES}
     present = [path for path in paths.values() if path.exists()]
     if present:
         raise ConfigError(f"{present[0]} exists; name another directory with --out")
     out.mkdir(parents=True, exist_ok=True)
     for suffix, path in paths.items():
-        path.write_bytes(client.request("GET", job["links"][suffix]).content)
+        path.write_bytes(client.request("GET", f"/v1/evidence-packs/{job_id}.{suffix}").content)
         if not as_json:
             say(f"{path}")
     if as_json:
-        echo_json({"job_id": job["job_id"], "files": {suffix: str(path) for suffix, path in paths.items()}})
+        echo_json({"job_id": job_id, "files": {suffix: str(path) for suffix, path in paths.items()}})
 
 
 @evidence.command(short_help="Have a pack made, and save it.")
@@ -66,16 +70,24 @@ def build(
     client = ServiceClient(url, token)
     wanted = {"from_ms": from_ms, "to_ms": to_ms, "frameworks": list(frameworks), "title": title, "zone": zone}
     job = client.post("/v1/evidence-packs", wanted)
+    job_id = _job_id(job)
     step = ""
     while job["state"] in ("queued", "running"):
         if job["step"] != step:
             step = job["step"]
-            click.echo(f"  {step} …", err=True)
+            click.echo(f"  {legible_text(str(step))} …", err=True)
         time.sleep(_POLL_SECONDS)
-        job = client.get(f"/v1/evidence-packs/{job['job_id']}")
+        job = client.get(f"/v1/evidence-packs/{job_id}")
     if job["state"] != "done":
         raise UpstreamError(f"the pack was not made: {job['error']}")
-    _download(client, job, out, as_json=as_json)
+    _download(client, job_id, out, as_json=as_json)
+
+
+def _job_id(job: Mapping[str, Any]) -> str:
+    job_id = str(job["job_id"])
+    if not JOB_ID.fits(job_id):
+        raise UpstreamError("the service's answer names no evidence pack")
+    return job_id
 
 
 @evidence.command("list")
@@ -93,7 +105,7 @@ def list_packs(url: str, token: str | None, *, as_json: bool) -> None:
         [
             (
                 job["job_id"],
-                datetime.fromtimestamp(job["created_ms"] / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M"),
+                utc(job["created_ms"]),
                 job["error"] or job["state"],
                 job["tree_size"] or "",
                 job["zip_sha256"] or "",
@@ -104,7 +116,7 @@ def list_packs(url: str, token: str | None, *, as_json: bool) -> None:
 
 
 @evidence.command(short_help="Save a pack that was made.")
-@click.argument("job_id")
+@click.argument("job_id", type=JOB_ID)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Where to save it.")
 @service_options
 @json_option
@@ -113,6 +125,6 @@ def download(job_id: str, out: Path, url: str, token: str | None, *, as_json: bo
     """Save pack and report of the job JOB_ID; the delivery is recorded."""
     client = ServiceClient(url, token)
     job = client.get(f"/v1/evidence-packs/{job_id}")
-    if not job["links"]:
+    if job["state"] != "done":
         raise StateError(f"the pack is {job['state']}")
-    _download(client, job, out, as_json=as_json)
+    _download(client, job_id, out, as_json=as_json)

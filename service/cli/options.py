@@ -15,6 +15,8 @@ from ledger.trust import KeyValidity, TrustPolicy
 
 __all__ = [
     "DECISION_ID",
+    "HOLD_ID",
+    "JOB_ID",
     "REVISION",
     "SESSION_ID",
     "Spelt",
@@ -71,8 +73,11 @@ def without_compromised(policy: TrustPolicy | None, told: Mapping[KeyId, int]) -
 
 
 def utc(time_ms: int) -> str:
-    """Return POSIX milliseconds as a UTC time, to the second."""
-    return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+    """Return POSIX milliseconds as a UTC time, to the second; a hold may name one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):
+        return f"{time_ms} ms after 1970"
 
 
 class Spelt(click.ParamType[str]):
@@ -92,14 +97,19 @@ class Spelt(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse everything else."""
-        if self._pattern.fullmatch(value) is None:
+        if not self.fits(value):
             self.fail(f"it is written as {self._told}", param, ctx)
         return value
 
+    def fits(self, value: str) -> bool:
+        """Return whether a text is written so."""
+        return self._pattern.fullmatch(value) is not None
 
-DECISION_ID: Final = Spelt(
-    "decision id", "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "`find` shows it, 01234567-89ab-7cde-8f01-23456789abcd"
-)
+
+_UUID: Final = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+DECISION_ID: Final = Spelt("decision id", _UUID, "`find` shows it, 01234567-89ab-7cde-8f01-23456789abcd")
+HOLD_ID: Final = Spelt("hold id", _UUID, "`hold list` shows it, 01234567-89ab-7cde-8f01-23456789abcd")
+JOB_ID: Final = Spelt("job id", _UUID, "`evidence list` shows it, 01234567-89ab-7cde-8f01-23456789abcd")
 SESSION_ID: Final = Spelt("session id", "[0-9a-f]{32}", "`find` shows it, 32 hexadecimal digits in lower case")
 REVISION: Final = Spelt("revision", "[0-9a-f]{64}", "64 hexadecimal digits in lower case")
 
