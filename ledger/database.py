@@ -135,7 +135,7 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
             # server's default perhaps, he would compare with an older snapshot, and two swaps could win.
             options |= {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
         engine = create_engine(parsed, **options)
-    except (ArgumentError, ImportError) as error:
+    except (ArgumentError, ImportError, ValueError) as error:  # ValueError: a port that is no number
         raise ConfigError("the database URL cannot be used") from error
     if backend == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)

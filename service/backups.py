@@ -24,6 +24,7 @@ from typing import Final, Literal
 
 import msgspec
 from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from ledger.audit_report import Depth
 from ledger.auditor import Auditor
@@ -90,7 +91,10 @@ def database_path(settings: Settings) -> Path:
     Raises:
         ConfigError: It has another database.
     """
-    url = make_url(settings.effective_database_url)
+    try:
+        url = make_url(settings.effective_database_url)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError("the database URL cannot be used") from error
     if url.get_backend_name() != "sqlite" or not url.database:
         raise ConfigError(
             "this copies the embedded shape, with SQLite; PostgreSQL is backed up by its own tools, before the log "
@@ -136,11 +140,11 @@ def back_up(
     with appearing_directory(directory) as building:
         _copy_database(source, building / _DATABASE)
         checkpoints = open_copy(building / _DATABASE).checkpoints
-        if list(checkpoints) != [settings.log_id]:
+        if checkpoints.keys() - {settings.log_id}:
             raise ConfigError(
                 "the database holds several logs: copy it and their directories as docs/operations.md says"
             )
-        checkpoint = checkpoints[settings.log_id]
+        checkpoint = checkpoints.get(settings.log_id)
         if checkpoint is None:
             raise ConfigError("nothing has been published yet: there is nothing to back up")
         # Looked into, the copy has a write-ahead log beside it; it ends as one file.

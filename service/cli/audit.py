@@ -86,6 +86,7 @@ def _installation_auditor(wish: _Wish, progress: Callable[[int, int], None]) -> 
     from service.wiring import open_audit_sources, open_for_audit
 
     settings, secret = load_settings(log_id=wish.log_id), passphrase()
+    settings.require_database()
     parts = open_for_audit(settings, secret)
     try:
         yield installation_auditor(

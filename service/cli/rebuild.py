@@ -71,8 +71,11 @@ def rebuild(log_id: str | None, *, dry_run: bool, forward: bool, as_json: bool) 
     from service.wiring import open_for_rebuild
 
     settings = load_settings(log_id=log_id)
+    settings.require_database()
     parts = open_for_rebuild(settings)
     try:
+        # Of a log that was never opened there is nothing to be alone with.
+        parts.store.sequenced_size(settings.log_id)
         with _alone(parts.lease, needed=not dry_run) as keep:
             sizes = parts.anchor.sizes(settings.log_id)
             rebuilder = Rebuilder(

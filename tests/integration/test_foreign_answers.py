@@ -57,7 +57,7 @@ def answering(body: bytes) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = do_DELETE = answer
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815  # names that http.server calls
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -482,6 +482,37 @@ def test_a_token_for_no_installation_is_not_issued(line):
     assert "ts1." not in said.out + said.err
 
 
+@pytest.mark.parametrize(
+    "command", [("audit",), ("rebuild",), ("rebuild", "--dry-run"), ("rebuild", "--forward")], ids=str
+)
+def test_what_looks_into_an_installation_makes_no_database_where_none_is(line, command):
+    init(line)
+    data = line.root / "data"
+    data.mkdir()
+    said = line.run(*command, TALLYSTICK_DATA_DIR=str(data), TALLYSTICK_KEYS_DIR=str(line.root / "keys"))
+    assert (said.status, len(said.err.splitlines())) == (64, 1)
+    assert "there is no database yet" in said.err
+    assert list(data.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "told"),
+    [
+        (("rebuild",), 4, "there is no log main"),
+        (("rebuild", "--forward"), 4, "there is no log main"),
+        (("backup", "copy"), 64, "nothing has been published yet"),
+    ],
+    ids=str,
+)
+def test_of_a_log_that_was_never_opened_it_is_said_that_there_is_none(line, command, status, told):
+    init(line)
+    given = {"TALLYSTICK_DATA_DIR": str(line.root / "data"), "TALLYSTICK_KEYS_DIR": str(line.root / "keys")}
+    assert line.run("migrate", **given).status == 0
+    said = line.run(*command, **given)
+    assert (said.status, len(said.err.splitlines())) == (status, 1)
+    assert told in said.err
+
+
 # --- serving ---------------------------------------------------------------------------------------------------------
 
 
@@ -495,6 +526,7 @@ def test_a_token_for_no_installation_is_not_issued(line):
         ({"TALLYSTICK_ANCHOR": "ftp://bucket"}, "TALLYSTICK_ANCHOR"),
         ({"TALLYSTICK_INSECURE_COOKIES": "1", "TALLYSTICK_LISTEN": "0.0.0.0:1"}, "INSECURE_COOKIES"),
         ({"TALLYSTICK_DATABASE_URL": "mysql://user:swordfish@x/y"}, "database"),
+        ({"TALLYSTICK_DATABASE_URL": "postgresql+psycopg://user:swordfish@x:port/y"}, "database"),
         ({}, "another service"),
     ],
     ids=str,

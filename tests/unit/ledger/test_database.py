@@ -36,6 +36,8 @@ def engine(tmp_path: Path):
         "oracle://localhost/ledger",
         "postgresql+nosuchdriver://localhost/ledger",
         "sqlite+nosuchdriver:///ledger.db",
+        "postgresql+psycopg://localhost:port/ledger",
+        "postgresql+psycopg://[::1/ledger",
     ],
 )
 def test_what_is_no_url_of_a_supported_database_is_refused(url):
