@@ -26,7 +26,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -105,12 +106,24 @@ async def locked(keys: ErasableKeys, log_id: str) -> AsyncIterator[None]:
     Raises:
         StorageError: The key store failed.
     """
-    lock = keys.exclusive(log_id)
-    await asyncio.to_thread(lock.__enter__)
+    held = ExitStack()
+    call = asyncio.get_running_loop().run_in_executor
+    # INVARIANT: who waits has a thread of his own. Of the event loop's, those who wait could take every one; whoever
+    # holds the lock would then never come to his work, and nobody to anything.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="subject-keys-lock")
+    try:
+        await call(thread, held.enter_context, keys.exclusive(log_id))
+    except BaseException:
+        # Whoever gave up lets go of what he is given later: one thread does things in their order.
+        thread.submit(held.close)
+        thread.shutdown(wait=False)
+        raise
     try:
         yield
     finally:
-        await asyncio.to_thread(lock.__exit__, None, None, None)
+        leaving = call(thread, held.close)
+        thread.shutdown(wait=False)
+        await leaving
 
 
 def bucket_of_event(event: RetentionEvent) -> Bucket | None:
@@ -213,14 +226,15 @@ class ErasureKeeper:
         )
         return [item for item in found if subject in {*subjects_of(item.record), first_subject_of(item.record)}]
 
-    def in_bucket(self, bucket: Bucket) -> list[Located]:
-        """Return the records of a type and day that have payloads which were not emptied, in order."""
-        return [Located(index, self._reader.record(index)) for index in self._archive.of_bucket(self._log_id, bucket)]
+    def in_bucket(self, bucket: Bucket, *, above: int = -1) -> list[Located]:
+        """Return the records of a type and day behind a leaf that have payloads which were not emptied, in order."""
+        found = self._archive.of_bucket(self._log_id, bucket, above=above)
+        return [Located(index, self._reader.record(index)) for index in found]
 
     # --- before the service answers ----------------------------------------------------------------------------------
 
     def apply(self) -> int:
-        """Destroy every key again that the log says was destroyed; returns for how many subjects.
+        """Destroy every key again that the log says was destroyed; returns for how many subjects. Hold the lock.
 
         Raises:
             LedgerError: A store failed, or holds a record that is not signed by who may write it.
@@ -250,14 +264,18 @@ class ErasureKeeper:
             LedgerError: A store failed.
         """
         async with locked(self._keys, self._log_id):
-            orders, buried = await asyncio.to_thread(lambda: (self.orders(), self.tombstones()))
-            recorded = 0
-            for item in orders:
-                event = item.record.body
-                if isinstance(event, ErasureEvent) and buried.get(event.subject, -1) < item.index:
-                    await self._bury(item)
-                    recorded += 1
-            return recorded + await self._sweep()
+            return await self.finish_orders() + await self._sweep()
+
+    async def finish_orders(self) -> int:
+        """Finish what was ordered and interrupted, for whoever holds the key store's lock; see `finish`."""
+        orders, buried = await asyncio.to_thread(lambda: (self.orders(), self.tombstones()))
+        recorded = 0
+        for item in orders:
+            event = item.record.body
+            if isinstance(event, ErasureEvent) and buried.get(event.subject, -1) < item.index:
+                await self._bury(item)
+                recorded += 1
+        return recorded
 
     async def sweep(self) -> int:
         """Record a tombstone for payloads that were sequenced behind the one that they belong under.
@@ -291,15 +309,16 @@ class ErasureKeeper:
 
     def missing(self, record: Record) -> frozenset[str]:
         """Return whose keys are gone of those that a record's payloads were sealed under."""
+        gone: set[str] = set()
         for field in commitments(record):
             try:
                 self._vault.open(record, field)
             except ErasedError as error:
-                return error.subjects
+                gone |= error.subjects
             except (NotFoundError, VerificationError):
                 # What is damaged or lost is the audit's to tell.
                 continue
-        return frozenset()
+        return frozenset(gone)
 
     # --- one erasure -------------------------------------------------------------------------------------------------
 

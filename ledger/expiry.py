@@ -10,33 +10,38 @@ in the order of an erasure (`erasure`), and a crash after each step is mended in
 4. A `Tombstone` with the reason ``expiry`` is recorded.
 5. The ciphertexts are emptied, in addition.
 
-What was held expires in the same way with the first run after its hold has ended.
+What was held expires in the same way with the first run after its hold has ended. A payload that was on its way into
+the log while its bucket's key was destroyed is as unreadable, and gets a further tombstone with the next run.
 
-Payloads of version 0.1 have no bucket's key. They are emptied with their bucket; a copy of the database from before can
-be opened until their subject is erased.
+Payloads of version 0.1 have no bucket's key. They are emptied with their bucket, if their day has one; a copy of the
+database from before can be opened until their subject is erased.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from ledger.bodies import RetentionEvent, Tombstone
 from ledger.clock import Clock
 from ledger.erasure import ErasureKeeper, Located, bucket_of_event, locked
-from ledger.errors import CommitmentError, ErasedError
+from ledger.errors import CommitmentError, ErasedError, NotFoundError
 from ledger.holds import HoldBook
-from ledger.ports import Draft, RecordSink, SealedPayload
-from ledger.records import commitments
+from ledger.ports import Draft, RecordSink
+from ledger.records import Record, commitments
 from ledger.retention import RetentionPolicy
-from ledger.subjects import Bucket
+from ledger.subjects import DAY_MS, Bucket
 from ledger.vault import ErasableKeys, PayloadArchive, Vault
 
 __all__ = ["Expirer", "Expiry"]
 
 _ROLE = "service"
 _NO_LEAF = -1
+_ON_ITS_WAY_MS: Final = 2 * DAY_MS
+"""Longer than a payload is on its way into the log once it was sealed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,16 +153,39 @@ class Expirer:
             return await self._finish()
 
     async def _finish(self) -> int:
-        orders, buried = await asyncio.to_thread(lambda: (self._keeper.expiries(), self._keeper.tombstones()))
-        last: dict[Bucket, Located] = {}
-        for item in orders:
-            if isinstance(item.record.body, RetentionEvent) and (bucket := bucket_of_event(item.record.body)):
-                last[bucket] = item
+        return await self.finish_orders() + await self._sweep()
+
+    async def finish_orders(self) -> int:
+        """Finish what was ordered and interrupted, for whoever holds the key store's lock; see `finish`."""
+        orders, buried = await asyncio.to_thread(self._orders)
         recorded = 0
-        for bucket, item in last.items():
+        for bucket, item in orders.items():
             if isinstance(item.record.body, RetentionEvent) and buried.get(bucket.subject, _NO_LEAF) < item.index:
                 await self._bury(bucket, item.record.body)
                 recorded += 1
+        return recorded
+
+    def _orders(self) -> tuple[dict[Bucket, Located], dict[str, int]]:
+        """Return the last order of each bucket, and the leaf of each subject's last tombstone."""
+        last: dict[Bucket, Located] = {}
+        for item in self._keeper.expiries():
+            if isinstance(item.record.body, RetentionEvent) and (bucket := bucket_of_event(item.record.body)):
+                last[bucket] = item
+        return last, self._keeper.tombstones()
+
+    async def _sweep(self) -> int:
+        """Record a tombstone for payloads that were sequenced behind the one that they belong under."""
+        orders, buried = await asyncio.to_thread(self._orders)
+        since_ms = self._clock.now_ms() - _ON_ITS_WAY_MS
+        recorded = 0
+        for bucket, order in orders.items():
+            if order.record.time_ms < since_ms:
+                continue
+            gone = await asyncio.to_thread(self._gone, bucket, order.index)
+            if any(item.index > buried.get(bucket.subject, _NO_LEAF) for item in gone):
+                await self._record_tombstone(bucket, gone)
+                recorded += 1
+            await asyncio.to_thread(self._archive.shred, self._log_id, [item.index for item in gone])
         return recorded
 
     def _sort(self, bucket: Bucket, book: HoldBook) -> tuple[list[Located], list[Located]]:
@@ -165,16 +193,9 @@ class Expirer:
         going: list[Located] = []
         kept: list[Located] = []
         for item in self._keeper.in_bucket(bucket):
-            if self._is_held(item) == bucket.held:
+            if self._vault.is_held(item.record) == bucket.held:
                 (kept if book.covering(item.record) else going).append(item)
         return going, kept
-
-    def _is_held(self, item: Located) -> bool:
-        try:
-            return any(self._vault.is_held(item.record, field) for field in commitments(item.record))
-        except CommitmentError:
-            # What is damaged is the audit's to tell; it stops no expiry.
-            return False
 
     async def _expire_bucket(self, bucket: Bucket, book: HoldBook, *, dry_run: bool) -> Expiry | None:
         going, kept = await asyncio.to_thread(self._sort, bucket, book)
@@ -206,32 +227,33 @@ class Expirer:
         for item in kept:
             openings = {}
             for field in commitments(item.record):
-                try:
+                # Erased before the hold was placed, damaged or lost: nothing is left to keep of this one. What stands
+                # beside it in the record is held all the same.
+                with suppress(ErasedError, CommitmentError, NotFoundError):
                     openings[field] = self._vault.open(item.record, field)
-                except (ErasedError, CommitmentError):
-                    # Erased before the hold was placed, or damaged: there is nothing left to keep.
-                    break
-            else:
-                sealed: tuple[SealedPayload, ...] = self._vault.seal(item.record, openings, held=True)
-                self._archive.replace(self._log_id, sealed)
+            self._archive.replace(self._log_id, self._vault.seal_held(item.record, openings))
 
     async def _bury(self, bucket: Bucket, event: RetentionEvent) -> int:
         await asyncio.to_thread(self._keys.destroy, self._log_id, {bucket.name: frozenset(event.key_ids)})
         gone = await asyncio.to_thread(self._gone, bucket)
-        tombstone = Tombstone(subject=bucket.subject, payloads=_payloads(gone), reason="expiry", actor=self._actor)
-        (done,) = await self._sink.append([Draft(body=tombstone)])
-        indexes = [item.index for item in gone if item.index < done.index]
-        await asyncio.to_thread(self._archive.shred, self._log_id, indexes)
+        leaf = await self._record_tombstone(bucket, gone)
+        await asyncio.to_thread(self._archive.shred, self._log_id, [item.index for item in gone if item.index < leaf])
+        return leaf
+
+    async def _record_tombstone(self, bucket: Bucket, gone: Sequence[Located]) -> int:
+        body = Tombstone(subject=bucket.subject, payloads=_payloads(gone), reason="expiry", actor=self._actor)
+        (done,) = await self._sink.append([Draft(body=body)])
         return done.index
 
-    def _gone(self, bucket: Bucket) -> list[Located]:
+    def _gone(self, bucket: Bucket, above: int = _NO_LEAF) -> list[Located]:
         """Return what the bucket's key took along, and what never had one: payloads of version 0.1."""
-        return [
-            item
-            for item in self._keeper.in_bucket(bucket)
-            if bucket.subject in self._keeper.missing(item.record)
-            or (not bucket.held and self._vault.is_first(item.record))
-        ]
+        return [item for item in self._keeper.in_bucket(bucket, above=above) if self._is_gone(bucket, item.record)]
+
+    def _is_gone(self, bucket: Bucket, record: Record) -> bool:
+        # A record is emptied whole. One of which anything is held stays, whatever else of it is damaged.
+        if self._vault.is_held(record) != bucket.held:
+            return False
+        return bucket.subject in self._keeper.missing(record) or (not bucket.held and self._vault.is_first(record))
 
 
 def _payloads(found: Sequence[Located]) -> int:

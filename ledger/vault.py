@@ -36,6 +36,7 @@ from ledger.errors import (
     CommitmentError,
     ErasedError,
     MalformedError,
+    NotFoundError,
 )
 from ledger.ports import Opening, SealedPayload
 from ledger.records import Record, commitments
@@ -180,8 +181,14 @@ class PayloadArchive(PayloadStore, Protocol):
         """
         ...
 
-    def of_bucket(self, log_id: str, bucket: Bucket) -> list[int]:
-        """Return the leaf indexes of records of a type and day that have payloads not yet shredded, in order."""
+    def of_bucket(self, log_id: str, bucket: Bucket, *, above: int = -1) -> list[int]:
+        """Return the leaf indexes of records of a type and day that have payloads not yet shredded, in order.
+
+        Args:
+            log_id: Which log.
+            bucket: Type and day.
+            above: Only leaves behind this one.
+        """
         ...
 
     def replace(self, log_id: str, payloads: tuple[SealedPayload, ...]) -> None:
@@ -276,13 +283,12 @@ class Vault:
         # Bound into the ciphertext, so that a payload moved to another record or field does not decrypt.
         return f"tallystick/payload/v{version}\n{self._log_id}\n{record_id}\n{field}".encode()
 
-    def seal(self, record: Record, openings: Mapping[str, Opening], *, held: bool = False) -> tuple[SealedPayload, ...]:
+    def seal(self, record: Record, openings: Mapping[str, Opening]) -> tuple[SealedPayload, ...]:
         """Encrypt a record's openings.
 
         Args:
             record: The record.
             openings: One for each of its commitments.
-            held: For the bucket of what a legal hold keeps.
 
         Raises:
             MalformedError: The openings are not the record's; see `check_openings`.
@@ -290,6 +296,21 @@ class Vault:
             StorageError: The key store failed.
         """
         check_openings(record, openings)
+        return self._seal(record, openings, held=False)
+
+    def seal_held(self, record: Record, openings: Mapping[str, Opening]) -> tuple[SealedPayload, ...]:
+        """Encrypt openings for the bucket of what a legal hold keeps.
+
+        Args:
+            record: The record.
+            openings: As `open` gave them: of a record of which one payload is damaged, the others.
+
+        Raises:
+            StorageError: The key store failed.
+        """
+        return self._seal(record, openings, held=True)
+
+    def _seal(self, record: Record, openings: Mapping[str, Opening], *, held: bool) -> tuple[SealedPayload, ...]:
         if not openings:
             return ()
         subjects = subjects_of(record)
@@ -333,16 +354,32 @@ class Vault:
         open_commitment(field, bytes.fromhex(commitment.digest), opening.salt, opening.payload)
         return opening
 
-    def is_held(self, record: Record, field: str) -> bool:
-        """Whether a payload is sealed for the bucket of what a legal hold keeps; see `open` for the errors."""
-        ciphertext = self._store.payload(self._log_id, record.record_id, field).ciphertext
-        label = self._label(record.record_id, field)
-        return ciphertext.startswith(_MAGIC) and _Header.split(ciphertext, label)[0].held
+    def is_held(self, record: Record) -> bool:
+        """Whether a payload of a record is sealed for the bucket of what a legal hold keeps.
+
+        Raises:
+            StorageError: The store failed. What is damaged or lost is the audit's to tell.
+        """
+        return any(self._is_held(record, field) for field in commitments(record))
+
+    def _is_held(self, record: Record, field: str) -> bool:
+        ciphertext = self._ciphertext(record, field)
+        with suppress(CommitmentError):
+            label = self._label(record.record_id, field)
+            return ciphertext.startswith(_MAGIC) and _Header.split(ciphertext, label)[0].held
+        return False
 
     def is_first(self, record: Record) -> bool:
-        """Whether version 0.1 sealed a record's payloads, and they were not emptied; see `open` for the errors."""
-        held = [self._store.payload(self._log_id, record.record_id, field) for field in commitments(record)]
-        return any(sealed.ciphertext and not sealed.ciphertext.startswith(_MAGIC) for sealed in held)
+        """Whether version 0.1 sealed a payload of a record, and it was not emptied; see `is_held`."""
+        found = (self._ciphertext(record, field) for field in commitments(record))
+        return any(ciphertext and not ciphertext.startswith(_MAGIC) for ciphertext in found)
+
+    def _ciphertext(self, record: Record, field: str) -> bytes:
+        """Return what is kept of a payload; nothing, if it was emptied or lost."""
+        try:
+            return self._store.payload(self._log_id, record.record_id, field).ciphertext
+        except NotFoundError:
+            return b""
 
     def _decrypt(self, record: Record, field: str, sealed: SealedPayload) -> bytes:
         first = sealed.ciphertext.startswith(_MAGIC) or not sealed.ciphertext

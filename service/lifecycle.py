@@ -187,7 +187,8 @@ class Lifecycle:
         Raises:
             LedgerError: A store failed.
         """
-        await asyncio.to_thread(lambda: self.keeper.apply_records(list(self._beyond())))
+        async with locked(self._keys, self._log_id):
+            await asyncio.to_thread(lambda: self.keeper.apply_records(list(self._beyond())))
 
     async def apply(self) -> None:
         """Destroy again what the log says was destroyed, and finish what was interrupted.
@@ -197,7 +198,8 @@ class Lifecycle:
         Raises:
             LedgerError: A store failed, or holds an order that nobody signed.
         """
-        await asyncio.to_thread(self.keeper.apply)
+        async with locked(self._keys, self._log_id):
+            await asyncio.to_thread(self.keeper.apply)
         await self.keeper.finish()
         await self.expirer.finish()
         await self._state_policy()
@@ -233,7 +235,7 @@ class Lifecycle:
     async def _expire(self) -> float:
         await self._hold_stores()
         # Whatever is begun and fails is finished by the next turn.
-        await self.keeper.sweep()
+        await self.keeper.finish()
         for expiry in await self.expirer.expire():
             _log.info("payloads_expired", bucket=expiry.bucket.name, payloads=expiry.payloads, held=expiry.held)
         return self._interval
@@ -291,9 +293,14 @@ class Lifecycle:
             to_ms=event.to_ms,
             reason=commitment,
         )
-        leaf = await self._locked_append([Draft(body=placed, openings=(opening,))])
+        async with locked(self._keys, self._log_id):
+            # INVARIANT: what was ordered before a hold is done before it, or there is no hold. Left undone it would be
+            # done by the next start, when the hold says that it cannot be.
+            await self.keeper.finish_orders()
+            await self.expirer.finish_orders()
+            (done,) = await self._sink.append([Draft(body=placed, openings=(opening,))])
         await self._hold_stores()
-        return leaf
+        return done.index
 
     async def release(self, hold_id: str, actor: str, actor_role: str) -> tuple[str, int]:
         """Ask for a hold's release, or confirm what somebody else has asked for.
@@ -318,8 +325,3 @@ class Lifecycle:
         if action == "released":
             await self._hold_stores()
         return action, done.index
-
-    async def _locked_append(self, drafts: Sequence[Draft]) -> int:
-        async with locked(self._keys, self._log_id):
-            done = await self._sink.append(drafts)
-        return done[0].index

@@ -49,7 +49,7 @@ class SQLPayloadArchive(SQLPayloadStore):
         found = (self._indexes(_live(log_id).where(condition)) for condition in conditions)
         return sorted(set(chain.from_iterable(found)))
 
-    def of_bucket(self, log_id: str, bucket: Bucket) -> list[int]:
+    def of_bucket(self, log_id: str, bucket: Bucket, *, above: int = -1) -> list[int]:
         """See `PayloadArchive.of_bucket`."""
         records = tables.records.c
         return self._indexes(
@@ -57,6 +57,7 @@ class SQLPayloadArchive(SQLPayloadStore):
                 is_type(log_id, bucket.record_type),
                 records.time_ms >= bucket.start_ms,
                 records.time_ms < bucket.end_ms,
+                records.leaf_index > above,
             )
         )
 

@@ -245,7 +245,10 @@ class DirectorySubjectKeys:
         except OSError as error:
             raise StorageError(f"the subject keys cannot be locked: {error.strerror}") from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                raise StorageError(f"the subject keys cannot be locked: {error.strerror}") from error
             yield
         finally:
             os.close(descriptor)

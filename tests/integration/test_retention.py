@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from ledger.audit_report import AuditReport
 from ledger.auditor import Auditor
@@ -14,13 +15,14 @@ from ledger.bodies import RetentionEvent
 from ledger.clock import SimulatedClock
 from ledger.commitments import pseudonym
 from ledger.errors import ConfigError, ErasedError, StorageError
-from ledger.records import Record
+from ledger.records import Record, commitments, encode_record
 from ledger.stores.subject_keys import DirectorySubjectKeys
 from ledger.subjects import DAY_MS, Bucket, bucket_of
 from service.auth import Role
+from service.ingest import Submission
 from service.keyset import load_key_set, trust_policy
 from service.lifecycle import load_retention
-from tests.support.ledger import LOG_ID, NOW_MS
+from tests.support.ledger import LOG_ID, NOW_MS, make_decision
 from tests.support.service import RunningService, start_service
 
 SESSION, OTHER_SESSION = "5" * 32, "9" * 32
@@ -185,6 +187,26 @@ def test_an_expiry_that_was_interrupted_is_finished_by_the_next_start(tmp_path, 
         assert len(retention_records(service, "expired")) == 1
 
 
+def test_a_payload_that_was_on_its_way_while_its_day_expired_gets_a_tombstone_of_its_own(service, clock):
+    gateway = service.enforcer()
+    decide(service, gateway, "alice")
+    services = service.services
+    body, openings = make_decision(user=user_of(service, "bob"), session=OTHER_SESSION)
+    record = gateway.record(body, time_ms=NOW_MS)
+    given = Submission(record, encode_record(record), {opening.field: opening for opening in openings})
+    pending = services.admission.admit([given], "gateway-1")
+    clock.advance(4 * DAY_MS)
+    expire(service)
+    service.run(lambda: services.sequencer.append(pending))
+    assert {finding.check for finding in audit(service).findings} == {"vault"}
+    expire(service)
+    assert audit(service).findings == []
+    assert services.vault._store.payload(LOG_ID, record.record_id, "message").ciphertext == b""
+    buried = len(services.catalog.of_type(LOG_ID, "tombstone"))
+    expire(service)
+    assert len(services.catalog.of_type(LOG_ID, "tombstone")) == buried == 2
+
+
 def test_the_policy_is_recorded_when_it_changes_and_not_again(tmp_path, clock):
     for policy, wanted in [(POLICY, 1), (POLICY, 1), ("vault: {decision: 3d}\n", 2)]:
         with start(tmp_path, clock, policy) as service:
@@ -321,3 +343,66 @@ def test_a_hold_survives_a_restart_because_the_log_says_so(tmp_path, clock):
         hold(service, user="alice")
     with start(tmp_path, clock) as service:
         post(service, "/v1/erasures", {"user": "alice", "basis": REASON}, status=409)
+
+
+# --- holds beside what was begun -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("begun", ["erasure", "expiry"])
+def test_a_hold_is_not_acknowledged_before_what_was_ordered_earlier_is_done(service, clock, monkeypatch, begun):
+    """An order that was interrupted is finished some time, whatever is held by then: so it is finished first."""
+    record = decide(service, service.enforcer(), "alice")
+    clock.advance(4 * DAY_MS)
+    keys = service.services.lifecycle.keeper._keys
+
+    def fail(*_: object) -> None:
+        raise StorageError("the disk is gone")
+
+    monkeypatch.setattr(keys, "destroy", fail)
+    order = {"user": "alice", "basis": REASON} if begun == "erasure" else {}
+    post(service, "/v1/erasures" if begun == "erasure" else "/v1/expiries", order, status=503)
+    post(service, "/v1/holds", {"session": SESSION, "reason": REASON}, status=503)
+    assert service.services.catalog.of_type(LOG_ID, "hold") == []
+    monkeypatch.undo()
+    hold(service, session=SESSION)
+    # What the hold found, nothing takes any more.
+    readable = openable(service, record)
+    service.run(service.services.lifecycle.apply)
+    assert openable(service, record) == readable
+    assert audit(service).findings == []
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_payload_that_was_lost_stops_no_expiry_of_others(service, clock):
+    gateway = service.enforcer()
+    lost, other = decide(service, gateway, "alice"), decide(service, gateway, "bob", OTHER_SESSION)
+    as_owner(
+        service, "DELETE FROM vault_payloads WHERE field = 'message' AND leaf_index = :leaf", leaf_of(service, lost)
+    )
+    clock.advance(4 * DAY_MS)
+    assert len(expire(service)) == 1
+    assert not openable(service, other)
+    assert expire(service) == []
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM vault_payloads", "UPDATE vault_payloads SET ciphertext = x'00'"])
+def test_what_is_held_stays_though_another_payload_of_its_record_is_damaged(service, clock, damage):
+    record = decide(service, service.enforcer(), "alice")
+    assert set(commitments(record)) == {"message", "request"}
+    hold(service, user="alice")
+    as_owner(service, f"{damage} WHERE field = 'request' AND leaf_index = :leaf", leaf_of(service, record))
+    clock.advance(4 * DAY_MS)
+    expire(service)
+    assert openable(service, record)
+
+
+def leaf_of(service: RunningService, record: Record) -> int:
+    return service.services.catalog.index_of(LOG_ID, record.record_id)
+
+
+def as_owner(service: RunningService, statement: str, leaf: int) -> None:
+    """Change the database behind the service's back."""
+    with service.services.database.begin() as connection:
+        assert connection.execute(text(statement), {"leaf": leaf}).rowcount == 1

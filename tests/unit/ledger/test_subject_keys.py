@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import stat
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.erasure import locked
 from ledger.errors import ConfigError, ErasedError, MalformedError, StorageError
 from ledger.stores.subject_keys import DirectorySubjectKeys
 from tests.support.file_trace import FileTrace
@@ -331,3 +333,40 @@ def test_a_key_of_version_one_is_known_as_such(keys, root):
     assert keys.get(LOG_ID, SUBJECT).first
     assert not keys.get(LOG_ID, "7" * 32).first
     assert "k" * 8 not in repr(keys.get(LOG_ID, SUBJECT))
+
+
+def test_however_many_wait_for_the_lock_whoever_holds_it_goes_on(keys):
+    """Waiting takes none of the threads in which the holder does its work."""
+    done: list[int] = []
+
+    async def one(number: int) -> None:
+        async with locked(keys, LOG_ID):
+            await asyncio.to_thread(done.append, number)
+
+    async def crowd() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(one(number) for number in range(16)))
+
+    asyncio.run(crowd())
+    assert sorted(done) == list(range(16))
+
+
+def test_who_gives_up_waiting_for_the_lock_leaves_it_to_others(keys):
+    async def wait_in_vain() -> None:
+        async with asyncio.timeout(60):
+            async with locked(keys, LOG_ID):
+                waiting = asyncio.create_task(anext(aiter_of(keys)))
+                await asyncio.sleep(0.05)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+            async with locked(keys, LOG_ID):
+                pass
+
+    asyncio.run(wait_in_vain())
+
+
+async def aiter_of(keys: DirectorySubjectKeys):
+    async with locked(keys, LOG_ID):
+        yield

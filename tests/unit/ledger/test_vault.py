@@ -396,9 +396,9 @@ def test_a_new_key_of_an_erased_subject_does_not_open_what_is_old(vault, keys, s
 
 def test_what_is_sealed_for_a_hold_outlives_its_day_and_not_its_subject(vault, keys, shelf, writer):
     record, openings = recorded(vault, shelf, writer)
-    assert not vault.is_held(record, "message")
-    shelf.keep(vault.seal(record, openings, held=True))
-    assert vault.is_held(record, "message")
+    assert not vault.is_held(record)
+    shelf.keep(vault.seal_held(record, openings))
+    assert vault.is_held(record)
     destroy(keys, bucket_of(record).name)
     assert vault.open(record, "message") == openings["message"]
     destroy(keys, SESSION)
