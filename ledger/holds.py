@@ -1,7 +1,7 @@
 """Legal holds: which are in force, and what they cover.
 
 Pure. What is in force follows from the log's hold records alone, read in the order of the log; no table says so. A hold
-is released by two people: one asks, another one confirms. A record that says otherwise releases nothing, whoever wrote
+is released by two people: one asks, another one confirms, both under one pseudonym key. A record that says otherwise releases nothing, whoever wrote
 it, and every auditor with the log can see as much.
 """
 
@@ -32,6 +32,7 @@ class Hold:
         from_ms: Covers records from this time on, if given.
         to_ms: Covers records before this time, if given.
         requested_by: Pseudonym of whoever asked for its release, or None.
+        requested_key: Which key made that pseudonym.
     """
 
     hold_id: str
@@ -43,6 +44,11 @@ class Hold:
     from_ms: int | None = None
     to_ms: int | None = None
     requested_by: str | None = None
+    requested_key: str | None = None
+
+    def asked_under(self, key_id: str | None) -> bool:
+        """Whether its release was asked for under this pseudonym key: under another one the same person has another."""
+        return self.requested_by is not None and self.requested_key == key_id
 
     def covers(self, record: Record) -> bool:
         """Whether the payloads of a record are held: everything that the hold names must fit."""
@@ -111,10 +117,13 @@ class HoldBook:
         hold = self._holds.get(event.hold_id)
         if hold is None:
             return
+        key_id = record.pseudonym_key_id
         if event.action == "release_requested":
-            self._holds[hold.hold_id] = replace(hold, requested_by=hold.requested_by or event.actor)
-        # INVARIANT: a hold ends with the word of two. Who asked for its release cannot also confirm it.
-        elif hold.requested_by not in {None, event.actor}:
+            if not hold.asked_under(key_id):
+                self._holds[hold.hold_id] = replace(hold, requested_by=event.actor, requested_key=key_id)
+        # INVARIANT: a hold ends with the word of two. Who asked for its release cannot also confirm it, nor under the
+        # pseudonym that another key gives him.
+        elif hold.asked_under(key_id) and hold.requested_by != event.actor:
             del self._holds[hold.hold_id]
 
     def _place(self, index: int, record: Record, event: HoldEvent) -> None:
@@ -133,15 +142,20 @@ class HoldBook:
             to_ms=event.to_ms,
         )
 
-    def next_step(self, hold_id: str, actor: str) -> str:
+    def next_step(self, hold_id: str, actor: str, key_id: str | None) -> str:
         """Return the action by which ``actor`` brings a hold's release forward.
+
+        Args:
+            hold_id: Which hold.
+            actor: His pseudonym.
+            key_id: Which key made it.
 
         Raises:
             NotFoundError: There is no such hold in force.
             ConflictError: It is for somebody else to confirm.
         """
         hold = self.get(hold_id)
-        if hold.requested_by is None:
+        if not hold.asked_under(key_id):
             return "release_requested"
         if hold.requested_by == actor:
             raise ConflictError(f"the release of hold {hold_id} is for somebody else to confirm")

@@ -302,8 +302,14 @@ class Lifecycle:
         await self._hold_stores()
         return done.index
 
-    async def release(self, hold_id: str, actor: str, actor_role: str) -> tuple[str, int]:
+    async def release(self, hold_id: str, actor: str, actor_role: str, key_id: str) -> tuple[str, int]:
         """Ask for a hold's release, or confirm what somebody else has asked for.
+
+        Args:
+            hold_id: Which hold.
+            actor: Pseudonym of whoever asks or confirms.
+            actor_role: Under which role.
+            key_id: Which key made the pseudonym.
 
         Returns:
             What was done, ``release_requested`` or ``released``, and the leaf index of its record.
@@ -314,7 +320,7 @@ class Lifecycle:
             LedgerError: A store failed.
         """
         async with locked(self._keys, self._log_id):
-            action = (await self.holds()).next_step(hold_id, actor)
+            action = (await self.holds()).next_step(hold_id, actor, key_id)
             body = HoldEvent(
                 action="released" if action == "released" else "release_requested",
                 hold_id=hold_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
 from ledger.bodies import HoldEvent
@@ -15,6 +16,7 @@ USER, SESSION, OTHER = "6" * 32, "5" * 32, "7" * 32
 ANNA, BEN, CLEO = "a" * 32, "b" * 32, "c" * 32
 HOLD = "01990000-0000-7000-8000-00000000000a"
 SECOND = "01990000-0000-7000-8000-00000000000b"
+OLD_KEY, NEW_KEY = "0" * 16, "1" * 16
 
 
 @pytest.fixture
@@ -123,13 +125,43 @@ def test_a_second_hold_of_one_id_neither_narrows_nor_revives_the_first(writer):
 
 def test_the_next_step_is_for_another_person(writer):
     book = book_of(writer, placed())
-    assert book.next_step(HOLD, ANNA) == "release_requested"
+    assert book.next_step(HOLD, ANNA, None) == "release_requested"
     asked = book_of(writer, placed(), event("release_requested", ANNA))
-    assert asked.next_step(HOLD, BEN) == "released"
+    assert asked.next_step(HOLD, BEN, None) == "released"
     with pytest.raises(ConflictError):
-        asked.next_step(HOLD, ANNA)
+        asked.next_step(HOLD, ANNA, None)
     with pytest.raises(NotFoundError):
-        asked.next_step(SECOND, BEN)
+        asked.next_step(SECOND, BEN, None)
+
+
+# Two pseudonyms tell two people apart only if one key made both: under a new key everybody has another one.
+
+
+def under_keys(writer: Enforcer, *steps: tuple[str | None, HoldEvent]) -> HoldBook:
+    return HoldBook(
+        (index, msgspec.structs.replace(writer.record(body), pseudonym_key_id=key))
+        for index, (key, body) in enumerate(steps)
+    )
+
+
+def test_nobody_confirms_his_own_request_under_the_pseudonym_of_another_key(writer):
+    asked = under_keys(writer, (OLD_KEY, placed()), (OLD_KEY, event("release_requested", ANNA)))
+    assert asked.next_step(HOLD, BEN, NEW_KEY) == "release_requested"
+    steps = ((OLD_KEY, placed()), (OLD_KEY, event("release_requested", ANNA)), (NEW_KEY, event("released", BEN)))
+    assert under_keys(writer, *steps).in_force
+
+
+def test_a_release_is_asked_for_anew_under_another_key(writer):
+    steps = [
+        (OLD_KEY, placed()),
+        (OLD_KEY, event("release_requested", ANNA)),
+        (NEW_KEY, event("release_requested", BEN)),
+    ]
+    (hold,) = under_keys(writer, *steps).in_force
+    assert hold.requested_by == BEN
+    assert under_keys(writer, *steps, (NEW_KEY, event("released", BEN))).in_force
+    assert under_keys(writer, *steps, (OLD_KEY, event("released", CLEO))).in_force
+    assert under_keys(writer, *steps, (NEW_KEY, event("released", CLEO))).in_force == []
 
 
 def test_holds_are_listed_oldest_first_with_who_and_where(writer):
