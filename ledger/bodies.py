@@ -470,6 +470,7 @@ class HoldEvent(Struct, frozen=True, tag_field="type", tag="hold"):
         actor: Who did it.
         actor_role: Under which role.
         subject: Payloads that concern this subject.
+        also: Further pseudonyms of that subject, by earlier keys.
         session: Payloads of this session.
         from_ms: Payloads of records from this time on, POSIX milliseconds.
         to_ms: And before this one.
@@ -481,6 +482,7 @@ class HoldEvent(Struct, frozen=True, tag_field="type", tag="hold"):
     actor: Pseudonym
     actor_role: Name
     subject: Pseudonym | None = None
+    also: Annotated[tuple[Pseudonym, ...], msgspec.Meta(max_length=64)] = ()
     session: Pseudonym | None = None
     from_ms: Count | None = None
     to_ms: Count | None = None

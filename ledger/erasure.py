@@ -66,13 +66,13 @@ class ErasureOrder:
     """Who is to be erased, by whose order, and why.
 
     Attributes:
-        subject: Pseudonym.
+        subjects: The pseudonyms of one subject, of which each key makes another.
         actor: Pseudonym of whoever orders it.
         actor_role: Under which role.
         basis: The request or rule, in words that do not name the subject.
     """
 
-    subject: str
+    subjects: tuple[str, ...]
     actor: str
     actor_role: str
     basis: str
@@ -80,7 +80,7 @@ class ErasureOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erased:
-    """What an erasure did.
+    """What an erasure did to one pseudonym of its subject.
 
     Attributes:
         subject: Pseudonym.
@@ -221,15 +221,13 @@ class ErasureKeeper:
 
     def about(self, subject: str) -> list[Located]:
         """Return the records that have payloads about a subject which were not emptied, in order."""
-        found = (
-            Located(index, self._reader.record(index)) for index in self._archive.of_subject(self._log_id, subject)
-        )
+        found = map(self._located, self._archive.of_subject(self._log_id, subject))
         return [item for item in found if subject in {*subjects_of(item.record), first_subject_of(item.record)}]
 
     def in_bucket(self, bucket: Bucket, *, above: int = -1) -> list[Located]:
         """Return the records of a type and day behind a leaf that have payloads which were not emptied, in order."""
         found = self._archive.of_bucket(self._log_id, bucket, above=above)
-        return [Located(index, self._reader.record(index)) for index in found]
+        return [self._located(index) for index in found]
 
     # --- before the service answers ----------------------------------------------------------------------------------
 
@@ -322,10 +320,13 @@ class ErasureKeeper:
 
     # --- one erasure -------------------------------------------------------------------------------------------------
 
-    async def erase(self, order: ErasureOrder) -> Erased:
+    async def erase(self, order: ErasureOrder) -> list[Erased]:
         """Erase a subject; the payloads about it are unreadable for ever when this returns.
 
         What was begun is finished, though the caller goes away.
+
+        Returns:
+            What became of each of its pseudonyms about which anything is kept.
 
         Raises:
             HeldError: A hold covers the subject, or a payload about it.
@@ -334,24 +335,31 @@ class ErasureKeeper:
         """
         return await asyncio.shield(asyncio.create_task(self._erase(order)))
 
-    async def _erase(self, order: ErasureOrder) -> Erased:
+    async def _erase(self, order: ErasureOrder) -> list[Erased]:
         async with locked(self._keys, self._log_id):
-            book, about = await asyncio.to_thread(lambda: (self.holds(), self.about(order.subject)))
-            _refuse_held(book, order.subject, about)
-            key_ids = await asyncio.to_thread(self._key_ids, order.subject)
-            if not key_ids and not about:
-                raise NotFoundError("nothing is kept about that subject")
-            commitment, opening = commit("basis", secrets.token_bytes(SALT_BYTES), order.basis.encode())
-            event = ErasureEvent(
-                subject=order.subject,
-                actor=order.actor,
-                actor_role=order.actor_role,
-                basis=commitment,
-                key_ids=key_ids,
-            )
-            (done,) = await self._sink.append([Draft(body=event, openings=(opening,))])
-            ordered = await asyncio.to_thread(lambda: Located(done.index, self._reader.record(done.index)))
-            return await self._bury(ordered, about)
+            found = await asyncio.to_thread(self._kept, order.subjects)
+            # INVARIANT: all of it is ordered before any key goes, so that an interruption leaves no pseudonym out.
+            drafts = [_order(order, subject, key_ids) for subject, key_ids, _ in found]
+            done = await self._sink.append(drafts)
+            erased = []
+            for acknowledgement, (_, _, about) in zip(done, found, strict=True):
+                ordered = await asyncio.to_thread(self._located, acknowledgement.index)
+                erased.append(await self._bury(ordered, about))
+            return erased
+
+    def _kept(self, subjects: Sequence[str]) -> list[tuple[str, tuple[str, ...], list[Located]]]:
+        """Return what is kept about each pseudonym of a subject: the ids of its keys, and records; refuse if held."""
+        book = self.holds()
+        found = [(subject, self._key_ids(subject), self.about(subject)) for subject in subjects]
+        for subject, _, about in found:
+            _refuse_held(book, subject, about)
+        kept = [(subject, key_ids, about) for subject, key_ids, about in found if key_ids or about]
+        if not kept:
+            raise NotFoundError("nothing is kept about that subject")
+        return kept
+
+    def _located(self, index: int) -> Located:
+        return Located(index, self._reader.record(index))
 
     def _key_ids(self, subject: str) -> tuple[str, ...]:
         try:
@@ -389,6 +397,14 @@ class ErasureKeeper:
             return Draft(body=body)
         commitment, opening = commit("basis", secrets.token_bytes(SALT_BYTES), said)
         return Draft(body=msgspec.structs.replace(body, basis=commitment), openings=(opening,))
+
+
+def _order(order: ErasureOrder, subject: str, key_ids: tuple[str, ...]) -> Draft:
+    commitment, opening = commit("basis", secrets.token_bytes(SALT_BYTES), order.basis.encode())
+    event = ErasureEvent(
+        subject=subject, actor=order.actor, actor_role=order.actor_role, basis=commitment, key_ids=key_ids
+    )
+    return Draft(body=event, openings=(opening,))
 
 
 def _payloads(found: Sequence[Located]) -> int:

@@ -1,8 +1,8 @@
 """Legal holds: which are in force, and what they cover.
 
 Pure. What is in force follows from the log's hold records alone, read in the order of the log; no table says so. A hold
-is released by two people: one asks, another one confirms, both under one pseudonym key. A record that says otherwise releases nothing, whoever wrote
-it, and every auditor with the log can see as much.
+is released by two people: one asks, another one confirms, both under one pseudonym key. A record that says otherwise
+releases nothing, whoever wrote it, and every auditor with the log can see as much.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Hold:
         placed_ms: When, POSIX milliseconds.
         placed_by: Pseudonym of whoever placed it.
         subject: Covers payloads about this subject, if given.
+        also: And about these, which are the same person under other pseudonym keys.
         session: Covers payloads of this session, if given.
         from_ms: Covers records from this time on, if given.
         to_ms: Covers records before this time, if given.
@@ -40,6 +41,7 @@ class Hold:
     placed_ms: int
     placed_by: str
     subject: str | None = None
+    also: tuple[str, ...] = ()
     session: str | None = None
     from_ms: int | None = None
     to_ms: int | None = None
@@ -50,11 +52,17 @@ class Hold:
         """Whether its release was asked for under this pseudonym key: under another one the same person has another."""
         return self.requested_by is not None and self.requested_key == key_id
 
+    @property
+    def subjects(self) -> frozenset[str]:
+        """Every pseudonym of the subject; none if none is given."""
+        return frozenset() if self.subject is None else frozenset({self.subject, *self.also})
+
     def covers(self, record: Record) -> bool:
         """Whether the payloads of a record are held: everything that the hold names must fit."""
-        named = {subject for subject in (self.subject, self.session) if subject is not None}
+        found = set(subjects_of(record))
         return (
-            named <= set(subjects_of(record))
+            (self.subject is None or not found.isdisjoint(self.subjects))
+            and (self.session is None or self.session in found)
             and (self.from_ms is None or record.time_ms >= self.from_ms)
             and (self.to_ms is None or record.time_ms < self.to_ms)
         )
@@ -104,7 +112,7 @@ class HoldBook:
 
     def of_subject(self, subject: str) -> list[Hold]:
         """Return the holds that name a subject, or a session, themselves."""
-        return [hold for hold in self.in_force if subject in {hold.subject, hold.session}]
+        return [hold for hold in self.in_force if subject in hold.subjects | {hold.session}]
 
     def take(self, index: int, record: Record) -> None:
         """Read one record; what is no step that may be taken changes nothing."""
@@ -137,6 +145,7 @@ class HoldBook:
             placed_ms=record.time_ms,
             placed_by=event.actor,
             subject=event.subject,
+            also=event.also,
             session=event.session,
             from_ms=event.from_ms,
             to_ms=event.to_ms,

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from ledger.bodies import KeyEvent, Name
-from ledger.commitments import pseudonym_key_id
+from ledger.commitments import pseudonym, pseudonym_key_id
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.errors import ConfigError
 from ledger.files import create_durably
@@ -109,6 +109,11 @@ class KeySet:
     def simulated(self) -> bool:
         """Whether any key was made for a demonstration."""
         return any(key.simulated for key in self)
+
+    def pseudonyms(self, kind: str, value: str) -> tuple[str, ...]:
+        """Return what every key that made pseudonyms calls a value; the present key's comes first."""
+        seeds = dict.fromkeys((self.pseudonym.seed, *self.pseudonym_seeds))
+        return tuple(pseudonym(seed, kind, value) for seed in seeds)
 
     @property
     def pseudonym_key_id(self) -> str:

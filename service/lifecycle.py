@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 import yaml
 
@@ -282,17 +283,7 @@ class Lifecycle:
         """
         check_hold(event)
         commitment, opening = commit("reason", secrets.token_bytes(SALT_BYTES), reason.encode())
-        placed = HoldEvent(
-            action="placed",
-            hold_id=event.hold_id,
-            actor=event.actor,
-            actor_role=event.actor_role,
-            subject=event.subject,
-            session=event.session,
-            from_ms=event.from_ms,
-            to_ms=event.to_ms,
-            reason=commitment,
-        )
+        placed = msgspec.structs.replace(event, action="placed", reason=commitment)
         async with locked(self._keys, self._log_id):
             # INVARIANT: what was ordered before a hold is done before it, or there is no hold. Left undone it would be
             # done by the next start, when the hold says that it cannot be.

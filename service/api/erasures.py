@@ -11,13 +11,13 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from pydantic import Field, model_validator
 
-from ledger.commitments import pseudonym
-from ledger.erasure import ErasureOrder, Located
+from ledger.erasure import Erased, ErasureOrder, Located
 from ledger.expiry import Expiry
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.disclosures import Disclosures, disclosures_of
+from service.keyset import KeySet
 from service.wiring import Services
 
 __all__ = ["router"]
@@ -43,9 +43,9 @@ class ErasureRequest(RequestBody):
             raise ValueError("name the user or the pseudonym, and not both")
         return self
 
-    def subject(self, pseudonym_key: bytes) -> str:
-        """Return the subject's pseudonym."""
-        return self.pseudonym or pseudonym(pseudonym_key, "user", self.user or "")
+    def subjects(self, keys: KeySet) -> tuple[str, ...]:
+        """Return the subject's pseudonyms, the present key's first."""
+        return keys.pseudonyms("user", self.user) if self.user is not None else (self.pseudonym or "",)
 
 
 @router.post(
@@ -59,24 +59,32 @@ async def erase_subject(services: ServicesDep, caller: _Caller, wanted: ErasureR
     Refused while a legal hold covers the subject. What is begun is finished, whatever becomes of the request.
     """
     order = ErasureOrder(
-        subject=wanted.subject(services.keys.pseudonym.seed),
+        subjects=wanted.subjects(services.keys),
         actor=services.access.actor(caller),
         actor_role=caller.role.value,
         basis=wanted.basis,
     )
     erased = await services.lifecycle.keeper.erase(order)
-    seen = await asyncio.to_thread(_disclosures, services, erased.records)
+    about = sorted((item for one in erased for item in one.records), key=lambda item: item.index)
+    seen = await asyncio.to_thread(_disclosures, services, about)
     return json_response(
         {
-            "subject": erased.subject,
-            "ordered_leaf": erased.ordered_leaf,
-            "tombstone_leaf": erased.tombstone_leaf,
-            "payloads": erased.payloads,
-            "key_ids": erased.key_ids,
+            "payloads": sum(one.payloads for one in erased),
+            "key_ids": [key_id for one in erased for key_id in one.key_ids],
+            "items": [_erased(one) for one in erased],
             "packs": msgspec.to_builtins(seen.packs),
             "openings": msgspec.to_builtins(seen.openings),
         }
     )
+
+
+def _erased(erased: Erased) -> dict[str, object]:
+    return {
+        "subject": erased.subject,
+        "ordered_leaf": erased.ordered_leaf,
+        "tombstone_leaf": erased.tombstone_leaf,
+        "payloads": erased.payloads,
+    }
 
 
 def _disclosures(services: Services, about: Sequence[Located]) -> Disclosures:

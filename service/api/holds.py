@@ -11,12 +11,12 @@ from pydantic import Field, model_validator
 
 from ledger.bodies import HoldEvent
 from ledger.canonical import MAX_SAFE_INTEGER
-from ledger.commitments import pseudonym
 from ledger.holds import Hold
 from ledger.records import new_record_id
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
+from service.keyset import KeySet
 
 __all__ = ["router"]
 
@@ -44,15 +44,18 @@ class HoldRequest(RequestBody):
             raise ValueError("name the user or the pseudonym, and not both")
         return self
 
-    def subject(self, pseudonym_key: bytes) -> str | None:
-        """Return the subject's pseudonym, if one is named."""
-        return self.pseudonym if self.user is None else pseudonym(pseudonym_key, "user", self.user)
+    def subjects(self, keys: KeySet) -> tuple[str, ...]:
+        """Return the subject's pseudonyms, the present key's first; none if no subject is named."""
+        if self.user is not None:
+            return keys.pseudonyms("user", self.user)
+        return () if self.pseudonym is None else (self.pseudonym,)
 
 
 def _view(hold: Hold) -> dict[str, object]:
     return {
         "hold_id": hold.hold_id,
         "subject": hold.subject,
+        "also": hold.also,
         "session": hold.session,
         "from_ms": hold.from_ms,
         "to_ms": hold.to_ms,
@@ -71,12 +74,14 @@ def _view(hold: Hold) -> dict[str, object]:
 )
 async def place_hold(services: ServicesDep, caller: _Caller, wanted: HoldRequest) -> Response:
     """Hold the payloads about a subject, of a session, of a period, or what fits several of these."""
+    subjects = wanted.subjects(services.keys)
     event = HoldEvent(
         action="placed",
         hold_id=new_record_id(services.clock.now_ms(), secrets.token_bytes(10)),
         actor=services.access.actor(caller),
         actor_role=caller.role.value,
-        subject=wanted.subject(services.keys.pseudonym.seed),
+        subject=subjects[0] if subjects else None,
+        also=subjects[1:],
         session=wanted.session,
         from_ms=wanted.from_ms,
         to_ms=wanted.to_ms,

@@ -50,8 +50,10 @@ def erase(
     if as_json:
         echo_json(done)
         return
-    say(f"{counted(done['payloads'], 'payloads')} of subject {done['subject']} cannot be read any more.")
-    say(f"ordered by leaf {done['ordered_leaf']}, tombstone at leaf {done['tombstone_leaf']}")
+    say(f"{counted(done['payloads'], 'payloads')} cannot be read any more.")
+    for item in done["items"]:
+        told = f"ordered by leaf {item['ordered_leaf']}, tombstone at leaf {item['tombstone_leaf']}"
+        say(f"  of subject {item['subject']}: {counted(item['payloads'], 'payloads')}, {told}")
     for pack in done["packs"]:
         _tell_pack(pack)
     for opening in done["openings"]:
@@ -125,6 +127,7 @@ def list_holds(url: str, token: str | None, *, as_json: bool) -> None:
 
 def _scope(item: Mapping[str, Any]) -> str:
     told = [f"{name} {item[name]}" for name in ("subject", "session") if item[name] is not None]
+    told += [f"or {name}" for name in item["also"]]
     told += [
         f"{word} {utc(item[name])}" for word, name in (("from", "from_ms"), ("to", "to_ms")) if item[name] is not None
     ]

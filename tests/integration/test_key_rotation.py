@@ -19,6 +19,7 @@ from ledger.audit_report import AuditReport
 from ledger.auditor import Auditor
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.commitments import pseudonym
+from ledger.errors import ErasedError
 from ledger.keys import generate_key, save_key
 from ledger.proof_files import parse_proof_file
 from ledger.trust import TrustPolicy, parse_trust_policy
@@ -175,6 +176,40 @@ def test_what_was_recorded_under_an_old_pseudonym_key_is_still_found(service):
     with service.client() as auditor:
         found = auditor.get("/v1/decisions", params={"user": "dana"}).raise_for_status().json()["items"]
     assert len(found) == 2
+
+
+def test_a_subject_is_held_and_erased_under_the_pseudonyms_of_every_key(service):
+    enforcer = service.enforcer()
+    keys = service.services.keys
+    old = enforcer.decide(user=pseudonym(keys.pseudonym.seed, "user", "dana"), session="1" * 32)
+    done(service, "keys", "rotate", "pseudonym")
+    new = enforcer.decide(user=pseudonym(service.services.keys.pseudonym.seed, "user", "dana"), session="2" * 32)
+    with service.client(Role.ADMIN) as admin:
+        held = admin.post("/v1/holds", json={"user": "dana", "reason": "matter 12 of 2026"}).raise_for_status().json()
+        assert admin.post("/v1/erasures", json={"pseudonym": "1" * 32, "basis": "request 4711"}).status_code == 409
+        release(service, held["hold_id"], "anna")
+        release(service, held["hold_id"], "ben")
+        done_with = admin.post("/v1/erasures", json={"user": "dana", "basis": "request 4711"}).raise_for_status().json()
+    assert [item["payloads"] for item in done_with["items"]] == [3, 2]
+    for record_id in (old, new):
+        record = service.services.reader.record(service.services.catalog.index_of(LOG_ID, record_id))
+        with pytest.raises(ErasedError):
+            service.services.vault.open(record, "message")
+    assert audit(service, trusted(service)).findings == []
+
+
+def test_nobody_releases_a_hold_alone_by_replacing_the_pseudonym_key(service):
+    with service.client(Role.ADMIN) as admin:
+        held = admin.post("/v1/holds", json={"user": "dana", "reason": "matter 12 of 2026"}).raise_for_status().json()
+    assert release(service, held["hold_id"], "anna") == "release_requested"
+    done(service, "keys", "rotate", "pseudonym")
+    assert release(service, held["hold_id"], "anna") == "release_requested"
+    assert release(service, held["hold_id"], "ben") == "released"
+
+
+def release(service: RunningService, hold_id: str, name: str) -> str:
+    with service.client(token=service.token(Role.ADMIN, name)) as client:
+        return client.post(f"/v1/holds/{hold_id}/release").raise_for_status().json()["action"]
 
 
 def test_the_service_signs_under_the_id_of_its_new_pseudonym_key(service):

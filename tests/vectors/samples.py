@@ -277,6 +277,7 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "actor": "0e" * 16,
             "actor_role": "admin",
             "subject": "0a" * 16,
+            "also": ["1a" * 16, "2a" * 16],
             "session": "0b" * 16,
             "from_ms": 1_763_500_000_000,
             "to_ms": 1_763_600_000_000,

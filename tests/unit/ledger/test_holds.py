@@ -56,6 +56,9 @@ def placed(**scope: object) -> HoldEvent:
         ({"from_ms": NOW_MS + 1, "to_ms": NOW_MS + 2}, True),
         ({"subject": USER, "from_ms": NOW_MS + 10}, False),
         ({"subject": OTHER, "from_ms": NOW_MS}, False),
+        ({"subject": OTHER, "also": (USER,)}, True),
+        ({"subject": USER, "also": (OTHER,)}, True),
+        ({"subject": OTHER, "also": (USER,), "session": OTHER}, False),
     ],
 )
 def test_a_hold_covers_what_all_of_it_fits(writer, scope, covered):

@@ -202,6 +202,7 @@ class TestEveryField:
             "body.erasure.actor",
             "body.hold.actor",
             "body.hold.subject",
+            "body.hold.also[]",
             "body.hold.session",
             "body.retention.actor",
         }
