@@ -55,7 +55,7 @@ from ledger.catalog import Catalog
 from ledger.completeness import assess_streams
 from ledger.errors import MalformedError, NotFoundError
 from ledger.keyring import Keyring
-from ledger.merkle import RootHash
+from ledger.merkle import RootHash, hash_leaf
 from ledger.own_keys import recognise
 from ledger.ports import TileStore
 from ledger.proofs import TreeHead, verify_consistency, verify_inclusion
@@ -122,7 +122,7 @@ class Auditor:
         self._progress = AuditProgress()
         self._keys = KeyRecords()
         self._own_keys: KeyRecords | None = None
-        self._erased: list[tuple[int, str]] = []
+        self._erased: list[tuple[int, str, frozenset[str]]] = []
         self._wanted_roots: dict[int, list[VerifiedCheckpoint]] = defaultdict(list)
         self._met: dict[bytes, tuple[bool, TrustPolicy]] = {}
         """By checkpoint: whether it is the published one, and the policy that it met."""
@@ -158,7 +158,7 @@ class Auditor:
         self._wanted_roots[verified.head.size].append(verified)
         self._compare_earlier_roots(verified.head)
         note = self._walk(verified.head)
-        self._check_erasures()
+        self._check_erasures(verified.head)
         self._check_log_keys()
         self._note_compromises()
         self._note_simulation()
@@ -304,8 +304,9 @@ class Auditor:
         )
 
     def _remember(self, state: AuditState) -> None:
-        # INVARIANT: only what is clean is remembered. After a finding the next audit reads everything again.
-        if self._memory is not None and not self._report.findings:
+        # INVARIANT: only what is clean is remembered. After a finding the next audit reads everything again. A payload
+        # without a key and without a tombstone so far may become one in the end, which this audit may not live to see.
+        if self._memory is not None and not self._report.findings and not self._erased:
             self._memory.save(state)
 
     def _remember_the_end(self, note: AuditState | None) -> None:
@@ -397,7 +398,8 @@ class Auditor:
             self._join_bundle(bundle, reader)
             if self._tell is not None:
                 self._tell(bundle.number * TILE_WIDTH + bundle.width, head.size)
-        self._erased += [(leaf, name) for leaf, name, subjects in chunk.erased if not self._buried(subjects, leaf)]
+        buried = self._keys.buried
+        self._erased += [one for one in chunk.erased if not _is_buried(one[2], one[0], buried)]
         self._progress.join(chunk)
         if chunk.unreadable is not None:
             self._report.findings.append(chunk.unreadable)
@@ -435,17 +437,32 @@ class Auditor:
 
     # --- what is said of the whole
 
-    def _buried(self, subjects: Iterable[str], leaf: int) -> bool:
-        """Whether a tombstone says why a payload of these subjects at a leaf cannot be opened.
-
-        It speaks of what stands before it: whoever was erased has a new key afterwards, and that is not gone.
-        """
-        return any(self._keys.buried.get(subject, -1) > leaf for subject in subjects)
-
-    def _check_erasures(self) -> None:
+    def _check_erasures(self, head: TreeHead) -> None:
         """A destroyed key without a tombstone is no erasure: somebody has made evidence unreadable unseen."""
-        for index, name in self._erased:
-            self._find("vault", "the payload's key is gone and no tombstone says so", leaf=index, place=name)
+        if not self._erased:
+            return
+        # What went while the log was read has its tombstone behind the tree that is audited.
+        buried = self._buried_beyond(head)
+        for index, name, subjects in self._erased:
+            if not _is_buried(subjects, index, buried):
+                self._find("vault", "the payload's key is gone and no tombstone says so", leaf=index, place=name)
+
+    def _buried_beyond(self, head: TreeHead) -> dict[str, int]:
+        """Return the tombstones of what was published since, as far as it extends the tree and holds them."""
+        buried: dict[str, int] = {}
+        try:
+            newer = self._policy.verify(self._prover.checkpoint()).head
+            verify_consistency(head, newer, self._prover.consistency(head.size, newer.size))
+            reader = BundleReader(self._sources.tiles, self._log_id, newer.size)
+            bundles = range(head.size // TILE_WIDTH, -(-newer.size // TILE_WIDTH))
+            for subject, leaf in find_key_records(reader, bundles, ()).buried.items():
+                entry = self._prover.entry(leaf, newer.size)
+                verify_inclusion(hash_leaf(entry), leaf, newer, self._prover.inclusion(leaf, newer.size))
+                buried[subject] = leaf
+        except BAD:
+            # Of what cannot be shown to be a part of the log nothing is believed; the next audit says what is wrong.
+            return buried
+        return buried
 
     def _check_log_keys(self) -> None:
         """Verify every checkpoint once more, with what the log itself says about its keys.
@@ -478,6 +495,14 @@ class Auditor:
         if simulated:
             told = f"SIMULATED: {simulated} of {records} records were made with demonstration keys or clocks"
             self._report.notices.append(Finding(check="simulated", reason=f"{told}; they are evidence of nothing real"))
+
+
+def _is_buried(subjects: Iterable[str], leaf: int, buried: Mapping[str, int]) -> bool:
+    """Whether a tombstone says why a payload of these subjects at a leaf cannot be opened.
+
+    It speaks of what stands before it: whoever was erased has a new key afterwards, and that is not gone.
+    """
+    return any(buried.get(subject, -1) > leaf for subject in subjects)
 
 
 def _closed(checked: Iterator[CheckedChunk]) -> None:

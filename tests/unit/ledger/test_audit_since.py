@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -250,12 +251,15 @@ def test_the_tombstones_of_before_the_last_audit_are_remembered(ledger):
 # --- stopped in the middle -------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
 class Killed(InProcess):
     """Checks some chunks and is gone."""
 
+    chunks: int = 2
+
     def check(self, setup: ChunkSetup, chunks: Iterator[Chunk]) -> Iterator[CheckedChunk]:
-        for count, checked in enumerate(super().check(setup, chunks)):
-            if count == 2:
+        for count, checked in enumerate(InProcess.check(self, setup, chunks)):
+            if count == self.chunks:
                 raise StorageError("killed")
             yield checked
 
@@ -286,6 +290,57 @@ def test_an_audit_that_was_stopped_behind_a_finding_begins_anew(ledger):
     report = since_last(ledger)
     assert report.read_from == 0
     assert {finding.leaf for finding in report.findings if finding.check == "leaf"} == {100}
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_an_audit_that_was_stopped_behind_a_payload_without_a_key_begins_anew(ledger):
+    """Whether a tombstone says so is known in the end alone: until then nothing behind it counts as audited."""
+    leaf = ledger.decide()
+    beats(ledger, 600)
+    ledger.publish()
+    destroy(ledger, leaf)
+    options = {"depth": Depth.FULL, "vault": ledger.vault}
+    sources = AuditSources(tiles=ledger.tiles, catalog=ledger.catalog, vault=ledger.vault)
+    with pytest.raises(StorageError):
+        since_last(ledger, workers=Killed(sources, 7), **options)
+    report = since_last(ledger, **options)
+    assert {finding.leaf for finding in report.findings} == {leaf}
+
+
+def destroy(ledger: EmbeddedLedger, leaf: int) -> str:
+    """Destroy the key of a decision's user, and return who that is."""
+    user = ledger.reader.record(leaf).body.user
+    keys = ledger.vault._keys
+    keys.destroy(LOG_ID, {user: frozenset({keys.get(LOG_ID, user).key_id})})
+    return user
+
+
+@dataclass(frozen=True, slots=True)
+class Erased(InProcess):
+    """Destroys a user's key before the chunks are checked, and then says so, or does not."""
+
+    ledger: EmbeddedLedger
+    leaf: int
+    told: bool
+
+    def check(self, setup: ChunkSetup, chunks: Iterator[Chunk]) -> Iterator[CheckedChunk]:
+        tombstone = Tombstone(subject=destroy(self.ledger, self.leaf), payloads=2, reason="erasure", actor="4" * 32)
+        if self.told:
+            self.ledger.append(pending(self.ledger.service.record(tombstone)))
+        beats(self.ledger, 300)
+        self.ledger.publish()
+        yield from InProcess.check(self, setup, chunks)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_erased_while_the_log_is_read_is_no_finding_if_the_log_says_so_since(ledger, told):
+    leaf = ledger.decide()
+    ledger.publish()
+    sources = AuditSources(tiles=ledger.tiles, catalog=ledger.catalog, vault=ledger.vault)
+    report = since_last(ledger, workers=Erased(sources, ledger, leaf, told), depth=Depth.FULL, vault=ledger.vault)
+    assert {finding.leaf for finding in report.findings} == (set() if told else {leaf})
+    assert report.checked["erased payloads"] == 2
+    assert report.head.size == leaf + 1
 
 
 # --- notes that are damaged or made up -------------------------------------------------------------------------------
