@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -70,14 +70,17 @@ def load_retention(path: Path | None, tenant: str) -> RetentionPolicy:
         raise ConfigError(f"TALLYSTICK_RETENTION: {error}") from error
 
 
-def erasures_beyond(log_id: str, store: LogStore, tiles: TileStore, public_key: bytes) -> Iterator[Record]:
+def erasures_beyond(
+    log_id: str, store: LogStore, tiles: TileStore, public_keys: Callable[[], Iterable[bytes]]
+) -> Iterator[Record]:
     """Yield what the service recorded of erasures and expiries beyond the end of a store that was put back.
 
     Args:
         log_id: Which log.
         store: The log store.
         tiles: Its tiles and bundles, which may be newer.
-        public_key: The service's own: nothing is destroyed on the word of a bundle that somebody else wrote.
+        public_keys: Returns those that the service has or had: nothing is destroyed on the word of a bundle that
+            somebody else wrote, and nothing is left because a key was replaced since.
 
     Raises:
         LedgerError: A store failed.
@@ -89,35 +92,49 @@ def erasures_beyond(log_id: str, store: LogStore, tiles: TileStore, public_key: 
     known = store.sequenced_size(log_id)
     if shown <= known:
         return
+    keys = tuple(public_keys())
     for entry in Prover(tiles, log_id).entries(known, shown, shown):
-        try:
+        with suppress(MalformedError):
             record = decode_entry(entry)
-            verify_record_signature(record, public_key)
-        except (MalformedError, SignatureError):
-            continue
-        if record.log_id == log_id:
-            yield record
+            if record.log_id == log_id and any(_signed(record, key) for key in keys):
+                yield record
 
 
-def own_record_check(keyring: Keyring, service_id: str) -> Callable[[int, Record], None]:
+def _signed(record: Record, public_key: bytes) -> bool:
+    try:
+        verify_record_signature(record, public_key)
+    except (MalformedError, SignatureError):
+        return False
+    return True
+
+
+def own_record_check(keyring: Keyring, service_id: str, refresh: Callable[[], object]) -> Callable[[int, Record], None]:
     """Return a check that a record of the log was written and signed by the service itself.
 
     Args:
         keyring: The log's keys; what it notes of records is left alone.
         service_id: The service's enforcer id.
+        refresh: Reads key records that are new: another process may have signed with a key not known here yet.
     """
 
-    def check(index: int, record: Record) -> None:
-        if record.enforcer_id != service_id:
-            raise TrustPolicyError(f"leaf {index} is for the service to write, and {record.enforcer_id} wrote it")
+    def signed(index: int, record: Record) -> bool:
         for key in keyring.keys:
             # A key that was declared compromised later still counts here: to pass over what it signed would lift holds
             # and bring erased keys back. What it signed since then, the audit names.
             if (key.purpose, key.subject) == ("enforcer", service_id) and key.first_leaf <= index:
                 with suppress(SignatureInvalidError):
                     verify_record_signature(record, key.public_key)
-                    return
-        raise SignatureInvalidError(f"leaf {index} is not signed by a key of the service")
+                    return True
+        return False
+
+    def check(index: int, record: Record) -> None:
+        if record.enforcer_id != service_id:
+            raise TrustPolicyError(f"leaf {index} is for the service to write, and {record.enforcer_id} wrote it")
+        if signed(index, record):
+            return
+        refresh()
+        if not signed(index, record):
+            raise SignatureInvalidError(f"leaf {index} is not signed by a key of the service")
 
     return check
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 
 from sqlalchemy import Engine
 
@@ -132,19 +131,6 @@ def _require_same_names(settings: Settings, keys: KeySet) -> None:
         raise ConfigError(f"the keys were made for another origin or service id: {'; '.join(told)}")
 
 
-def _checked_by_newest_keys(
-    key_records: KeyringReader, keyring: Keyring, service_id: str
-) -> Callable[[int, Record], None]:
-    """Return `own_record_check` for records that another process may have signed with a key not known here yet."""
-    own = own_record_check(keyring, service_id)
-
-    def check(index: int, record: Record) -> None:
-        key_records.refresh()
-        own(index, record)
-
-    return check
-
-
 def _assemble(
     settings: Settings,
     identity: LogIdentity,
@@ -220,6 +206,7 @@ def _assemble(
         refresh_keys=key_records.refresh,
     )
     archive = SQLPayloadArchive(database)
+    check = own_record_check(keyring, settings.service_id, key_records.refresh)
     keeper = ErasureKeeper(
         log_id,
         keys=subject_keys,
@@ -228,11 +215,9 @@ def _assemble(
         catalog=catalog,
         reader=reader,
         sink=recorder,
-        check=own_record_check(keyring, settings.service_id),
+        check=check,
     )
-    minimum_index = MinimumIndex(
-        log_id, catalog=catalog, reader=reader, check=_checked_by_newest_keys(key_records, keyring, settings.service_id)
-    )
+    minimum_index = MinimumIndex(log_id, catalog=catalog, reader=reader, check=check)
     actor = pseudonym(current.keys.pseudonym.seed, "actor", settings.service_id)
     expirer = Expirer(
         log_id,
@@ -252,7 +237,9 @@ def _assemble(
         keys=subject_keys,
         sink=recorder,
         actor=actor,
-        beyond=lambda: erasures_beyond(log_id, store, tiles, bytes(current.keys.service.signing_key().verify_key)),
+        beyond=lambda: erasures_beyond(
+            log_id, store, tiles, lambda: [key.public_key for key in current.keys.of("enforcer") if key.public_key]
+        ),
         interval_seconds=settings.expiry_interval_seconds,
         holdable=[place for place in (anchor, tiles) if isinstance(place, HoldableStore)],
     )

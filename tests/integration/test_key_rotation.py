@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,11 @@ from ledger.commitments import pseudonym
 from ledger.errors import ErasedError
 from ledger.keys import generate_key, save_key
 from ledger.proof_files import parse_proof_file
+from ledger.stores.subject_keys import DirectorySubjectKeys
 from ledger.trust import TrustPolicy, parse_trust_policy
 from service.auth import Role
 from service.cli.main import cli
-from service.keyset import trust_policy
+from service.keyset import load_key_set, trust_policy
 from tests.support.kms import fake_kms
 from tests.support.ledger import LOG_ID
 from tests.support.service import EnforcerClient, RunningService, start_service
@@ -205,6 +207,32 @@ def test_nobody_releases_a_hold_alone_by_replacing_the_pseudonym_key(service):
     done(service, "keys", "rotate", "pseudonym")
     assert release(service, held["hold_id"], "anna") == "release_requested"
     assert release(service, held["hold_id"], "ben") == "released"
+
+
+def test_what_an_earlier_key_of_the_service_ordered_to_be_erased_stays_erased_after_a_restore(tmp_path):
+    """Database and keys come back from before the erasure; that its order is signed by an old key changes nothing."""
+    with start_service(tmp_path) as service:
+        user = pseudonym(service.services.keys.pseudonym.seed, "user", "dana")
+        service.enforcer().decide(user=user, session="1" * 32)
+        service.wait_until_published()
+    shutil.copytree(tmp_path / "keys" / "subjects", tmp_path / "kept-keys")
+    shutil.copytree(tmp_path / "data", tmp_path / "kept-data")
+    with start_service(tmp_path) as service:
+        with service.client(Role.ADMIN) as admin:
+            admin.post("/v1/erasures", json={"user": "dana", "basis": "request 4711"}).raise_for_status()
+        done(service, "keys", "rotate", "service")
+        service.wait_until_published()
+    for path in (tmp_path / "data").glob("ledger.db*"):
+        path.unlink()
+    for path in (tmp_path / "kept-data").glob("ledger.db*"):
+        shutil.copy(path, tmp_path / "data")
+    shutil.rmtree(tmp_path / "keys" / "subjects")
+    shutil.move(tmp_path / "kept-keys", tmp_path / "keys" / "subjects")
+    with pytest.raises(SystemExit), start_service(tmp_path):
+        pass
+    keys = DirectorySubjectKeys(tmp_path / "keys" / "subjects", load_key_set(tmp_path / "keys", None).vault)
+    with pytest.raises(ErasedError):
+        keys.get(LOG_ID, user)
 
 
 def release(service: RunningService, hold_id: str, name: str) -> str:

@@ -12,18 +12,25 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from ledger.auditor import Auditor
 from ledger.bodies import Heartbeat, KeyEvent
+from ledger.clock import SimulatedClock
+from ledger.commitments import pseudonym
+from ledger.errors import ErasedError
 from ledger.notes import encode_base64
 from ledger.proof_files import parse_proof_file, verify_entry
 from ledger.records import Record, encode_record
+from ledger.subjects import DAY_MS
 from service.auth import Role
+from service.cli.main import cli
 from service.keyset import trust_policy
-from tests.support.ledger import LOG_ID, Enforcer, make_decision
+from tests.support.ledger import LOG_ID, NOW_MS, Enforcer, make_decision
 from tests.support.postgres import PostgresCluster
 from tests.support.service import EnforcerClient, RunningService, start_service
 
@@ -263,3 +270,88 @@ def test_when_the_one_that_publishes_stops_the_other_goes_on_at_once(tmp_path: P
             # Far below the lease: whoever stops in order gives it up.
             assert time.monotonic() - started < 3
             require_clean_audit(second)
+
+
+# --- erasure, holds, expiry ------------------------------------------------------------------------------------------
+
+MATTER = "matter 12 of 2026"
+
+
+def ask(service: RunningService, path: str, body: object = None, *, by: str = "anna", status: int = 200) -> Any:
+    with service.client(token=service.token(Role.ADMIN, by)) as client:
+        answer = client.post(path, json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def openable(service: RunningService, record_id: str) -> bool:
+    parts = service.services
+    try:
+        return bool(parts.vault.open(parts.reader.record(parts.catalog.index_of(LOG_ID, record_id)), "message").payload)
+    except ErasedError:
+        return False
+
+
+def test_what_one_holds_and_erases_is_held_and_gone_at_the_other(pair) -> None:
+    first, second = pair
+    gateway = first.enforcer()
+    user = pseudonym(first.services.keys.pseudonym.seed, "user", "alice")
+    hers = gateway.decide(user=user, session="5" * 32)
+    assert openable(second, hers)
+    hold_id = ask(first, "/v1/holds", {"user": "alice", "reason": MATTER}, status=201)["hold_id"]
+    assert ask(second, "/v1/erasures", {"user": "alice", "basis": MATTER}, status=409)["type"].endswith(":held")
+    assert ask(second, f"/v1/holds/{hold_id}/release", by="anna")["action"] == "release_requested"
+    assert ask(first, f"/v1/holds/{hold_id}/release", by="ben")["action"] == "released"
+    assert ask(second, "/v1/erasures", {"user": "alice", "basis": MATTER})["payloads"] == 3
+    assert (openable(first, hers), openable(second, hers)) == (False, False)
+    require_clean_audit(first)
+
+
+def test_a_hold_that_one_signed_with_a_new_key_counts_at_the_other(pair) -> None:
+    first, second = pair
+    gateway = first.enforcer()
+    gateway.decide(user=pseudonym(first.services.keys.pseudonym.seed, "user", "alice"), session="5" * 32)
+    with second.client(Role.ADMIN) as admin:
+        assert admin.get("/v1/holds").raise_for_status().json()["items"] == []
+    rotate(first)
+    hold_id = ask(first, "/v1/holds", {"user": "alice", "reason": MATTER}, status=201)["hold_id"]
+    parts = second.services
+    assert [hold.hold_id for hold in parts.lifecycle.keeper.holds().in_force] == [hold_id]
+
+
+def rotate(service: RunningService) -> None:
+    """Replace the service's own key, as its administrator does."""
+    variables = {
+        "TALLYSTICK_KEYS_DIR": str(service.services.settings.keys_dir),
+        "TALLYSTICK_URL": service.url,
+        "TALLYSTICK_TOKEN": service.token(Role.ADMIN),
+        "TALLYSTICK_LOG_ID": LOG_ID,
+    }
+    result = CliRunner().invoke(cli, ["keys", "rotate", "service"], env=variables)
+    assert result.exit_code == 0, result.output
+
+
+def test_payloads_expire_in_postgresql_and_what_is_held_stays(tmp_path: Path, url: str) -> None:
+    clock = SimulatedClock(NOW_MS)
+    policy = tmp_path / "retention.yaml"
+    policy.write_text("vault: {decision: 2d}\n")
+    options = {"clock": clock, "database_url": url, "retention": policy}
+    with start_service(tmp_path, migrate=True, **options) as service:
+        gateway = service.enforcer()
+        seed = service.services.keys.pseudonym.seed
+        held = gateway.decide(user=pseudonym(seed, "user", "alice"), session="5" * 32)
+        other = gateway.decide(user=pseudonym(seed, "user", "bob"), session="6" * 32)
+        hold_id = ask(service, "/v1/holds", {"user": "alice", "reason": MATTER}, status=201)["hold_id"]
+        clock.advance(4 * DAY_MS)
+        (item,) = ask(service, "/v1/expiries", {})["items"]
+        assert (item["payloads"], item["held"]) == (2, 2)
+        assert (openable(service, held), openable(service, other)) == (True, False)
+        require_clean_audit(service)
+        ask(service, f"/v1/holds/{hold_id}/release", by="anna")
+        ask(service, f"/v1/holds/{hold_id}/release", by="ben")
+        (item,) = ask(service, "/v1/expiries", {})["items"]
+        assert (item["payloads"], item["was_held"]) == (2, True)
+        assert not openable(service, held)
+        require_clean_audit(service)
+    with start_service(tmp_path, **options) as service:
+        require_clean_audit(service)
