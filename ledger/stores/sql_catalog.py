@@ -21,8 +21,8 @@ from sqlalchemy import (
     and_,
     func,
     literal_column,
-    or_,
     select,
+    union_all,
 )
 
 from ledger.catalog import MAX_PAGE, MINUTE_MS, DecisionQuery, StreamPosition, Tally
@@ -91,18 +91,27 @@ class SQLCatalog:
     def last_position(self, log_id: str, enforcer_id: str) -> StreamPosition | None:
         """See `Catalog.last_position`."""
         columns, streams = tables.records.c, tables.streams.c
-        log_no = log_number(log_id)
-        of_enforcer = select(streams.stream_no).where(streams.log_no == log_no, streams.enforcer_id == enforcer_id)
+        # The last number of each epoch, and of those the one that stands last: an enforcer has few epochs, while any
+        # number of records of others may stand behind its last one.
+        newest = tables.records.alias("newest")
+        last = select(func.max(newest.c.seq)).where(
+            newest.c.log_no == streams.log_no, newest.c.stream_no == streams.stream_no
+        )
         query = (
-            select(streams.epoch, columns.seq)
+            select(streams.epoch, columns.seq, columns.leaf_index)
             .join(tables.streams, and_(streams.log_no == columns.log_no, streams.stream_no == columns.stream_no))
-            .where(columns.log_no == log_no, columns.stream_no.in_(of_enforcer))
-            .order_by(columns.leaf_index.desc())
-            .limit(1)
+            .where(
+                streams.log_no == log_number(log_id),
+                streams.enforcer_id == enforcer_id,
+                columns.seq == last.correlate(tables.streams).scalar_subquery(),
+            )
         )
         with translated("read an enforcer's position"), self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else StreamPosition(bytes(row[0]).hex(), int(row[1]))
+            found = connection.execute(query).all()
+        if not found:
+            return None
+        epoch, seq, _ = max(found, key=itemgetter(2))
+        return StreamPosition(bytes(epoch).hex(), int(seq))
 
     def count_between(self, log_id: str, enforcer_id: str, epoch: str, first: int, last: int) -> int:
         """See `Catalog.count_between`."""
@@ -275,8 +284,11 @@ def _conditions(log_id: str, wanted: DecisionQuery) -> list[ColumnElement[bool]]
         )
         conditions.append(columns.leaf_index.in_(matching))
     if wanted.fingerprints is not None:
-        received = columns.leaf_index.in_(_received(log_id, wanted.fingerprints))
-        conditions.append(or_(holds("fingerprint", wanted.fingerprints), received))
+        # One list of leaves and no alternative of conditions: of two ways in, a planner may take neither.
+        sent = select(columns.leaf_index).where(
+            columns.log_no == log_number(log_id), holds("fingerprint", wanted.fingerprints)
+        )
+        conditions.append(columns.leaf_index.in_(union_all(sent, _received(log_id, wanted.fingerprints))))
     return conditions
 
 

@@ -13,12 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
-from ledger.bodies import Outcome
+from ledger.bodies import Facts, Outcome
 from ledger.ports import commit
+from ledger.proof_files import parse_proof_file, verify_entry
 from ledger.records import encode_record
 from ledger.tiles import MAX_ENTRY_BYTES
+from service.auth import Role
+from service.keyset import trust_policy
 from tests.support.ledger import LOG_ID, make_decision
 from tests.support.service import EnforcerClient, RunningService, start_service
 
@@ -165,3 +169,42 @@ def test_a_payload_of_any_size_goes_into_the_vault_and_its_leaf_stays_small(tmp_
         assert len(entry) < 1_000
         assert service.services.vault.open(record, "result").payload == b"y" * payload_bytes
         assert service.services.catalog.index_of(LOG_ID, record.record_id) == index
+
+
+def name(number: int) -> str:
+    """Return one of the longest names that there can be."""
+    return f"{number:03d}".ljust(128, "n")
+
+
+def test_the_largest_decision_that_can_be_said_is_taken_found_and_proved_and_a_larger_one_is_malformed(tmp_path: Path):
+    """No record reaches the 65,535 bytes of an entry: each of its lists has 64 names at most, and each name an end."""
+    names = {member: name(number) for number, member in enumerate(("agent", "server", "method", "tool", "reason"))}
+    lists = {member: tuple(map(name, range(64))) for member in ("rules", "obligations", "tags")}
+    with start_service(tmp_path) as service:
+        enforcer = service.enforcer()
+        facts = Facts(
+            authn=name(5),
+            zone="Europe/Berlin",
+            local_hour=23,
+            local_minute=59,
+            weekday=7,
+            network=name(6),
+            session_calls=1,
+            roles=lists["rules"],
+        )
+        body, openings = make_decision(**names, **lists, facts=facts)
+        largest = enforcer.record(body)
+        entry = encode_record(largest)
+        assert 35_000 < len(entry) < MAX_ENTRY_BYTES
+        answer = enforcer.post([(largest, openings)], query="?wait=proof")
+        assert answer.status_code == 201, answer.text
+        (told,) = answer.json()["results"]
+        proof = parse_proof_file(told["proof"].encode())
+        verify_entry(entry, proof, trust_policy(service.services.keys))
+        with service.client(Role.AUDITOR) as auditor:
+            found = auditor.get("/v1/decisions", params={"rule": name(63), "agent": name(0)}).json()["items"]
+        assert [item["leaf_index"] for item in found] == [told["leaf_index"]]
+        size = service.services.sequenced_size()
+        larger = enforcer.record(msgspec.structs.replace(body, rules=tuple(map(name, range(65)))))
+        assert enforcer.post([(larger, openings)]).status_code == 400
+        assert service.services.sequenced_size() == size
