@@ -7,6 +7,9 @@ swapped a checkpoint that covers it.
 
 from __future__ import annotations
 
+from functools import partial
+
+from ledger.concurrent_puts import ConcurrentPuts
 from ledger.errors import RootMismatchError, StateError
 from ledger.merkle import RootHash, hash_leaf
 from ledger.ports import TileStore
@@ -21,11 +24,19 @@ __all__ = ["Integrator"]
 class Integrator:
     """Extends one log's tree. One task owns it; it is not safe for concurrent use."""
 
-    def __init__(self, log_id: str, reader: EntryReader, tiles: TileStore) -> None:
-        """Start with an empty tree; `load` takes up a published one."""
+    def __init__(self, log_id: str, reader: EntryReader, tiles: TileStore, *, puts_at_once: int = 1) -> None:
+        """Start with an empty tree; `load` takes up a published one.
+
+        Args:
+            log_id: Which log.
+            reader: Of its entries.
+            tiles: Where its tiles go.
+            puts_at_once: How many of them are put at the same time, at most.
+        """
         self._log_id = log_id
         self._reader = reader
         self._tiles = tiles
+        self._puts_at_once = puts_at_once
         self._edge = Edge()
         self._bundle: list[bytes] = []
 
@@ -82,18 +93,16 @@ class Integrator:
         edge, bundle = self._edge.copy(), list(self._bundle)
         number = edge.size // TILE_WIDTH
         leaves = []
-        for entry in self._reader.entries(edge.size, size):
-            bundle.append(entry)
-            leaves.append(hash_leaf(entry))
-            if len(bundle) == TILE_WIDTH:
-                self._put(TileCoordinate(BUNDLE_LEVEL, number), pack_bundle(bundle))
-                bundle, number = [], number + 1
-        if bundle and leaves:
-            self._put(TileCoordinate(BUNDLE_LEVEL, number, len(bundle)), pack_bundle(bundle))
-        for coordinate, data in edge.extend(leaves):
-            self._put(coordinate, data)
+        with ConcurrentPuts(partial(self._tiles.put, self._log_id), at_once=self._puts_at_once) as files:
+            for entry in self._reader.entries(edge.size, size):
+                bundle.append(entry)
+                leaves.append(hash_leaf(entry))
+                if len(bundle) == TILE_WIDTH:
+                    files.put(TileCoordinate(BUNDLE_LEVEL, number).path, pack_bundle(bundle))
+                    bundle, number = [], number + 1
+            if bundle and leaves:
+                files.put(TileCoordinate(BUNDLE_LEVEL, number, len(bundle)).path, pack_bundle(bundle))
+            for coordinate, data in edge.extend(leaves):
+                files.put(coordinate.path, data)
         self._edge, self._bundle = edge, bundle
         return edge.root()
-
-    def _put(self, coordinate: TileCoordinate, data: bytes) -> None:
-        self._tiles.put(self._log_id, coordinate.path, data)

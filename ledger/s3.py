@@ -43,6 +43,8 @@ _SERVER_ERROR: Final = 500
 _NOT_IMPLEMENTED: Final = 501
 _TIMEOUT_SECONDS: Final = 20
 _ATTEMPTS: Final = 3
+_CONNECTIONS: Final = 32
+"""Ample for tiles that are put while others are read: a connection beyond them is made, and thrown away."""
 _MOST_AT_ONCE: Final = 1000
 _PROMISE: Final = "retain-until-ms"
 _CREDENTIALS: Final = {
@@ -483,6 +485,7 @@ def open_bucket(
     config = Config(  # type: ignore[no-untyped-call]  # botocore has no types
         connect_timeout=_TIMEOUT_SECONDS,
         read_timeout=_TIMEOUT_SECONDS,
+        max_pool_connections=_CONNECTIONS,
         retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
         s3={"addressing_style": "path"} if endpoint else {},
     )

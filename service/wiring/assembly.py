@@ -51,7 +51,7 @@ from service.recorder import ServiceRecorder
 from service.settings import Settings, passphrase
 from service.web.sessions import LoginLinks
 from service.wiring.outsiders import make_timestamping, make_witnessing, read_witness_policy
-from service.wiring.places import make_anchor, make_tiles, probed
+from service.wiring.places import make_anchor, make_tiles, probed, puts_at_once
 from service.wiring.services import Services, SharedParts, make_data_dir, open_shared
 from service.wiring.signing import open_signer
 
@@ -153,7 +153,7 @@ def _assemble(
         origin=settings.origin,
         store=store,
         tiles=tiles,
-        integrator=Integrator(log_id, reader, tiles),
+        integrator=Integrator(log_id, reader, tiles, puts_at_once=puts_at_once(tiles)),
         signers=LogKeys(
             settings.origin,
             key_records=lambda start: (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from ledger.anchoring import ProbedAnchor
 from ledger.anchors.directory import DirectoryAnchor
@@ -20,7 +21,10 @@ from ledger.stores.directory import DirectoryTileStore
 from ledger.stores.s3 import S3TileStore
 from service.settings import Settings
 
-__all__ = ["directory_tiles", "make_anchor", "make_tiles", "make_timestamp_archive", "probed"]
+__all__ = ["directory_tiles", "make_anchor", "make_tiles", "make_timestamp_archive", "probed", "puts_at_once"]
+
+_PUTS_AT_ONCE: Final = 16
+"""Over a network; a directory is best written one file after another."""
 
 
 def _in_bucket(place: str) -> tuple[str, str]:
@@ -91,6 +95,11 @@ def make_tiles(settings: Settings, clock: Clock) -> DirectoryTileStore | S3TileS
     tiles = S3TileStore(bucket, prefix, retention_days=settings.tiles_retention_days, clock=clock)
     tiles.check()
     return tiles
+
+
+def puts_at_once(tiles: DirectoryTileStore | S3TileStore) -> int:
+    """Return how many tiles of a publication are put at the same time."""
+    return _PUTS_AT_ONCE if isinstance(tiles, S3TileStore) else 1
 
 
 def directory_tiles(root: Path) -> TileStore:

@@ -36,9 +36,9 @@ class Log:
         self.tiles = MemoryTileStore()
         self.faults = Faults()
 
-    def integrator(self) -> Integrator:
+    def integrator(self, puts_at_once: int = 1) -> Integrator:
         tiles = FaultyTileStore(self.tiles, self.faults)
-        return Integrator(LOG_ID, EntryReader(self.store, tiles, LOG_ID), tiles)
+        return Integrator(LOG_ID, EntryReader(self.store, tiles, LOG_ID), tiles, puts_at_once=puts_at_once)
 
     def files(self) -> dict[str, bytes]:
         return {path: data for (_, path), data in self.tiles._files.items()}
@@ -207,3 +207,27 @@ def test_entries_of_the_edge_that_are_not_those_of_its_tile_are_not_taken_up(log
 def test_the_naive_root_of_these_tests_is_the_projects_root(log):
     leaves = [hash_leaf(entry) for entry in log.entries]
     assert naive_root(log.entries) == root_of_leaves(leaves)
+
+
+# --- several puts at a time ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [(TOTAL,), (1, 255, 256, 257, TOTAL)])
+def test_several_puts_at_a_time_leave_the_same_files(log, sizes):
+    integrator = log.integrator(puts_at_once=8)
+    for size in sizes:
+        assert integrator.integrate(size) == log.head(size).root
+    files = log.files()
+    assert {path: files[path] for path in expected_files(log.entries)} == expected_files(log.entries)
+
+
+@pytest.mark.parametrize("write", [Write.PUT_BUNDLE, Write.PUT_TILE])
+@pytest.mark.parametrize("effect", [Effect.LOST, Effect.KEPT])
+def test_of_several_puts_one_that_fails_leaves_the_tree_as_it_was(log, write, effect):
+    integrator = log.integrator(puts_at_once=8)
+    log.faults.arm(write, effect)
+    with pytest.raises(StorageError):
+        integrator.integrate(TOTAL)
+    assert integrator.size == 0
+    assert integrator.integrate(TOTAL) == log.head(TOTAL).root
+    assert log.files() == expected_files(log.entries)
