@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from ledger.bodies import Body, Commitment
@@ -38,6 +39,7 @@ __all__ = [
     "PartialStore",
     "PendingEntry",
     "RecordSink",
+    "Refusal",
     "Reply",
     "SealedPayload",
     "Signer",
@@ -481,6 +483,15 @@ class AddCheckpointService(Protocol):
         ...
 
 
+class Refusal(StrEnum):
+    """Why a witness did not cosign what a log signed."""
+
+    CONTRADICTS = "contradicts"
+    """It has the size of what was cosigned, and another root: with that it proves two histories."""
+    UNPROVED = "unproved"
+    """It is of more leaves, and the proof that came with it does not hold: whose fault that is, is open."""
+
+
 class WitnessedLogs(Protocol):
     """What a witness has cosigned. Safe for any thread and process."""
 
@@ -501,8 +512,10 @@ class WitnessedLogs(Protocol):
         """
         ...
 
-    def refuse(self, origin: str, sha256: str, checkpoint: bytes, *, now_ms: int) -> None:
-        """Keep a checkpoint that the log signed and that contradicts what was cosigned. Idempotent by its digest.
+    def refuse(self, origin: str, sha256: str, checkpoint: bytes, *, refusal: Refusal, now_ms: int) -> None:
+        """Keep a checkpoint that the log signed and that was refused. Idempotent by its digest.
+
+        Bounded: a log that signs without end fills no disk. What comes first is kept, and of each kind enough.
 
         Raises:
             StorageError: The store failed.

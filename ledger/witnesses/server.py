@@ -5,8 +5,10 @@ size sound (400) and the one that was cosigned last (409), does the proof hold a
 (422). Only then is the checkpoint kept, and only then answered.
 
 A log's keys are those of a trust policy: where it lists two algorithms for an origin, both must have signed. What the
-log signed and what yet does not extend what was cosigned is refused and kept whole, as evidence: together with what was
-cosigned it proves two histories (`ledger.equivocation`), at once or as soon as somebody has the larger tree.
+log signed and what yet does not extend what was cosigned is refused and kept whole. Of one size it is evidence:
+together with what was cosigned it proves two histories (`ledger.equivocation`). Of a larger size it may be, as soon as
+somebody has the larger tree; or a stranger sent the log's honest checkpoint with a proof that does not hold, as anybody
+can. So the two are kept apart, and of each a bounded number.
 
 Source: C2SP tlog-witness v1.0.0.
 """
@@ -22,7 +24,7 @@ from ledger.clock import Clock
 from ledger.cosignatures import AddCheckpoint, parse_add_checkpoint, with_cosignatures
 from ledger.errors import MalformedError, VerificationError
 from ledger.notes import NoteSignature
-from ledger.ports import Cosigner, Reply, WitnessedLogs
+from ledger.ports import Cosigner, Refusal, Reply, WitnessedLogs
 from ledger.proofs import TreeHead, verify_consistency
 from ledger.trust import TrustPolicy
 
@@ -34,14 +36,14 @@ _SIZE_TYPE: Final = "text/x.tlog.size"
 class _RefusedError(Exception):
     """A request is answered otherwise than with a cosignature; leaves this module as a `Reply`."""
 
-    def __init__(self, reply: Reply, *, evidence: bool = False) -> None:
+    def __init__(self, reply: Reply, *, refusal: Refusal | None = None) -> None:
         super().__init__(reply.status)
         self.reply = reply
-        self.evidence = evidence
+        self.refusal = refusal
 
 
-def _refuse(status: int, sentence: str, *, evidence: bool = False) -> _RefusedError:
-    return _RefusedError(Reply(status=status, body=f"{sentence}\n".encode()), evidence=evidence)
+def _refuse(status: int, sentence: str, *, refusal: Refusal | None = None) -> _RefusedError:
+    return _RefusedError(Reply(status=status, body=f"{sentence}\n".encode()), refusal=refusal)
 
 
 class WitnessServer:
@@ -75,10 +77,10 @@ class WitnessServer:
         try:
             self._check_request(request, offered)
             line = self._advance(request, offered)
-        except _RefusedError as refusal:
-            if refusal.evidence:
-                self._keep_evidence(request, offered)
-            return refusal.reply
+        except _RefusedError as error:
+            if error.refusal is not None:
+                self._keep_refused(request, offered, error.refusal)
+            return error.reply
         return Reply(status=200, body=line.encode().encode())
 
     def _check_request(self, request: AddCheckpoint, offered: UnverifiedCheckpoint) -> None:
@@ -109,10 +111,11 @@ class WitnessServer:
     @staticmethod
     def _judge(request: AddCheckpoint, known: TreeHead, offered: TreeHead) -> None:
         """Check that what is offered extends what was cosigned last."""
+        # Signed, of the size that was cosigned, and another tree: no proof is needed to see it.
+        forked = Refusal.CONTRADICTS if offered.size == known.size and offered.root != known.root else None
         if request.old_size != known.size:
             told = Reply(status=409, body=f"{known.size}\n".encode(), media_type=_SIZE_TYPE)
-            # Signed, of the size that was cosigned, and another tree: no proof is needed to see it.
-            raise _RefusedError(told, evidence=offered.size == known.size and offered.root != known.root)
+            raise _RefusedError(told, refusal=forked)
         try:
             if known.size == 0:
                 if request.proof:
@@ -120,8 +123,10 @@ class WitnessServer:
             else:
                 verify_consistency(known, offered, request.proof)
         except VerificationError:
-            raise _refuse(422, "this does not extend what was cosigned", evidence=True) from None
+            unproved = Refusal.UNPROVED if offered.size > known.size else None
+            raise _refuse(422, "this does not extend what was cosigned", refusal=forked or unproved) from None
 
-    def _keep_evidence(self, request: AddCheckpoint, offered: UnverifiedCheckpoint) -> None:
+    def _keep_refused(self, request: AddCheckpoint, offered: UnverifiedCheckpoint, refusal: Refusal) -> None:
         digest = hashlib.sha256(offered.note.text.encode()).hexdigest()
-        self._witnessed.refuse(offered.claim.origin, digest, request.checkpoint, now_ms=self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        self._witnessed.refuse(offered.claim.origin, digest, request.checkpoint, refusal=refusal, now_ms=now_ms)

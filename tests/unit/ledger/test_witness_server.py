@@ -15,7 +15,7 @@ from ledger.database import open_engine
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.equivocation import EquivocationFile, verify_equivocation
 from ledger.errors import ConfigError, MalformedError, StorageError, WitnessError, WitnessSizeError
-from ledger.ports import Reply
+from ledger.ports import Refusal, Reply
 from ledger.signers.cosigner import LocalCosigner
 from ledger.stores.witnessed import SQLWitnessedLogs
 from ledger.trust import TrustPolicy, Witness
@@ -191,27 +191,51 @@ def test_our_client_tells_the_refusals_apart(scene):
 # --- evidence --------------------------------------------------------------------------------------------------------
 
 
+def sizes(kept: list[bytes]) -> list[int]:
+    return sorted(parse_unverified_checkpoint(one).claim.size for one in kept)
+
+
 @pytest.mark.parametrize("old", [0, 5])
 def test_a_fork_that_the_log_signed_is_kept_whole_and_proves_two_histories(scene, old):
     scene.offer(0, 5)
     scene.offer(old, 5, log=scene.fork)
-    (kept,) = scene.store.refused(ORIGIN)
+    (kept,) = scene.store.refused(ORIGIN, Refusal.CONTRADICTS)
     proof = EquivocationFile(smaller=scene.log.checkpoint(5), larger=kept)
     assert verify_equivocation(proof, scene.log.policy).origin == ORIGIN
+    assert scene.store.refused(ORIGIN, Refusal.UNPROVED) == []
 
 
 def test_the_same_fork_is_kept_once(scene):
     scene.offer(0, 5)
     for _ in range(3):
         scene.offer(5, 8, log=scene.fork)
-    assert len(scene.store.refused(ORIGIN)) == 1
+    assert sizes(scene.store.refused(ORIGIN, Refusal.UNPROVED)) == [8]
+
+
+def test_an_honest_checkpoint_with_a_strangers_wrong_proof_is_no_contradiction(scene):
+    scene.offer(0, 5)
+    for size in (6, 8, 30):
+        assert scene.offer(5, size, proof=(b"\0" * 32,)).status == 422
+    assert scene.offer(5, 5, proof=(b"\0" * 32,)).status == 422
+    assert scene.store.refused(ORIGIN, Refusal.CONTRADICTS) == []
+    assert sizes(scene.store.refused(ORIGIN, Refusal.UNPROVED)) == [6, 8, 30]
+
+
+def test_a_log_that_signs_without_end_fills_no_disk_and_hides_no_contradiction(scene):
+    scene.offer(0, 5)
+    for number in range(300):
+        for refusal in Refusal:
+            scene.store.refuse(ORIGIN, f"{number:064x}", b"another", refusal=refusal, now_ms=NOW_MS)
+    assert [len(scene.store.refused(ORIGIN, refusal)) for refusal in Refusal] == [256, 256]
+    scene.store.refuse("log.example/other", "0" * 64, b"its own", refusal=Refusal.CONTRADICTS, now_ms=NOW_MS)
+    assert scene.store.refused("log.example/other", Refusal.CONTRADICTS) == [b"its own"]
 
 
 def test_what_the_log_has_not_signed_is_not_kept(scene):
     scene.offer(0, 5)
     scene.offer(5, 5, log=grown(5, seed=9))
     scene.offer(0, 8)
-    assert scene.store.refused(ORIGIN) == []
+    assert [scene.store.refused(ORIGIN, refusal) for refusal in Refusal] == [[], []]
 
 
 # --- the atomic step -------------------------------------------------------------------------------------------------
