@@ -93,6 +93,7 @@ class AuditReport:
         findings: What is wrong, in the order of the leaves; empty if nothing is.
         notices: What a reader must know though the log is as it must be.
         streams: Completeness of each enforcer's records.
+        contradicting: The checkpoints, signed and whole, whose roots are not those that the entries lead to.
     """
 
     log_id: str
@@ -104,6 +105,7 @@ class AuditReport:
     findings: list[Finding] = field(default_factory=list)
     notices: list[Finding] = field(default_factory=list)
     streams: list[EnforcerStream] = field(default_factory=list)
+    contradicting: list[bytes] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:

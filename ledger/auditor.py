@@ -13,7 +13,8 @@
 * every vaulted payload, if the vault is at hand, must open its commitment, or its key must have been destroyed as a
   tombstone says;
 * every other checkpoint at hand (anchored, kept, published before) must be signed, by the policy or by keys that the
-  log itself had at that size (`own_keys`), and its root must be the root that the same entries had then.
+  log itself had at that size (`own_keys`), and its root must be the root that the same entries had then; one of a log
+  that this one succeeds must agree with what this one commits to.
 
 How much of it is done is the audit's *depth*. With a memory (`audit_state`) an audit goes on where an earlier one
 stopped. What was not looked at is said in the report. Several findings may have one cause. A *notice* is something that
@@ -51,15 +52,18 @@ from ledger.audit_progress import AuditProgress
 from ledger.audit_report import AuditReport, Depth, Finding
 from ledger.audit_state import AuditMemory, AuditState
 from ledger.audit_workers import AuditWorkers, InProcess
+from ledger.bodies import Succession
 from ledger.catalog import Catalog
 from ledger.completeness import assess_streams
-from ledger.errors import MalformedError, NotFoundError
+from ledger.errors import MalformedError, NotFoundError, StateError, VerificationError
 from ledger.keyring import Keyring
 from ledger.merkle import RootHash, hash_leaf
 from ledger.own_keys import recognise
 from ledger.ports import TileStore
 from ledger.proofs import TreeHead, verify_consistency, verify_inclusion
 from ledger.prover import Prover
+from ledger.records import decode_entry
+from ledger.succession import find_succession, verify_predecessor
 from ledger.tiles import TILE_WIDTH, TileCoordinate
 from ledger.trust import TrustPolicy, VerifiedCheckpoint
 from ledger.vault import Vault
@@ -123,7 +127,8 @@ class Auditor:
         self._keys = KeyRecords()
         self._own_keys: KeyRecords | None = None
         self._erased: list[tuple[int, str, frozenset[str]]] = []
-        self._wanted_roots: dict[int, list[VerifiedCheckpoint]] = defaultdict(list)
+        self._wanted_roots: dict[int, list[tuple[bytes, VerifiedCheckpoint]]] = defaultdict(list)
+        self._of_other_logs: list[VerifiedCheckpoint] = []
         self._met: dict[bytes, tuple[bool, TrustPolicy]] = {}
         """By checkpoint: whether it is the published one, and the policy that it met."""
 
@@ -155,11 +160,13 @@ class Auditor:
             self._refuse_larger(0)
             return report
         report.head = verified.head
-        self._wanted_roots[verified.head.size].append(verified)
+        published = next(data for data, (is_published, _) in self._met.items() if is_published)
+        self._wanted_roots[verified.head.size].append((published, verified))
         self._compare_earlier_roots(verified.head)
         note = self._walk(verified.head)
         self._check_erasures(verified.head)
         self._check_log_keys()
+        self._check_succession(verified.head)
         self._note_compromises()
         self._note_simulation()
         if self._depth.checks_records:
@@ -200,9 +207,13 @@ class Auditor:
         except BAD as error:
             self._find("checkpoint", error, place="a kept checkpoint")
             return
-        self._wanted_roots[verified.head.size].append(verified)
-        self._met.setdefault(data, (False, policy))
         self._report.checked["checkpoints"] += 1
+        if published is not None and verified.checkpoint.origin != published.checkpoint.origin:
+            # It may be of the log that this one succeeds: a policy can name both.
+            self._of_other_logs.append(verified)
+            return
+        self._wanted_roots[verified.head.size].append((data, verified))
+        self._met.setdefault(data, (False, policy))
 
     def _keyring(self, published: VerifiedCheckpoint | None) -> Keyring:
         """Return what the published tree says of its keys, also at a depth that does not look at them otherwise."""
@@ -219,12 +230,13 @@ class Auditor:
         """Compare the roots of sizes whose entries are not read again: by a consistency proof, which is as good."""
         below = self._progress.tree.bundles * TILE_WIDTH
         for size in sorted(size for size in self._wanted_roots if 0 < size <= below):
-            for verified in self._wanted_roots[size]:
+            for data, verified in self._wanted_roots[size]:
                 self._report.checked["roots"] += 1
                 try:
                     verify_consistency(verified.head, head, self._prover.consistency(size, head.size))
                 except BAD as error:
                     self._find("root", error, place=f"checkpoint {size}")
+                    self._report.contradicting.append(data)
 
     # --- the memory
 
@@ -422,9 +434,10 @@ class Auditor:
         if not wanted:
             return
         calculated = self._progress.tree.root(further_leaves, subtrees)
-        for verified in wanted:
+        for data, verified in wanted:
             self._report.checked["roots"] += 1
             if calculated != verified.head.root:
+                self._report.contradicting.append(data)
                 self._find(
                     "root",
                     f"the entries lead to root {calculated.hex()}, the checkpoint says {verified.head.root.hex()}",
@@ -480,6 +493,36 @@ class Auditor:
                     self._report.notices.append(
                         Finding(check="checkpoint", reason=str(error), place="a kept checkpoint")
                     )
+
+    def _check_succession(self, head: TreeHead) -> None:
+        """Tell which log this one succeeds, and compare checkpoints of that one with what this one commits to."""
+        if not (self._of_other_logs or self._depth.checks_records):
+            return
+        found = self._find_succession(head)
+        if found is not None:
+            leaf, told = found
+            reason = (
+                f"this log succeeds {told.origin} ({told.reason}): it commits to {told.size} leaves, root {told.root}"
+            )
+            self._report.notices.append(Finding(check="succession", reason=reason, leaf=leaf))
+        for known in self._of_other_logs:
+            place = f"checkpoint {known.head.size} of {known.checkpoint.origin}"
+            if found is None:
+                self._find("succession", "it is of another log, which this one does not succeed", place=place)
+                continue
+            try:
+                verify_predecessor(found[1], known)
+            except VerificationError as error:
+                self._find("succession", error, place=place)
+            except StateError as error:
+                self._report.not_checked.append(str(error))
+
+    def _find_succession(self, head: TreeHead) -> tuple[int, Succession] | None:
+        try:
+            return find_succession(lambda leaf: decode_entry(self._prover.entry(leaf, head.size)), head.size)
+        except BAD:
+            # Whoever checks the chunk in which it stands says so.
+            return None
 
     def _note_compromises(self) -> None:
         for compromise in self._keys.keyring.compromises:

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import click
 
+from evidence.contradictions import contradiction
 from ledger.audit_chunks import AuditSources
 from ledger.audit_report import AuditReport, Depth, Finding
 from ledger.audit_state import AuditMemory
@@ -21,10 +23,11 @@ from ledger.clock import SystemClock
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError
 from ledger.notes import KeyId
+from ledger.prover import Prover
 from ledger.trust import TrustPolicy
 from service.auditing import installation_auditor, read_trust
 from service.cli.options import compromised_option, log_id_option, without_compromised
-from service.cli.output import ExitCode, counted, echo_json, json_option, say, with_exit_codes
+from service.cli.output import ExitCode, counted, echo_json, json_option, save_new, say, with_exit_codes
 from service.settings import load_settings, passphrase
 
 __all__ = ["audit"]
@@ -80,38 +83,44 @@ class _Wish:
         return Processes(count=self.processes, open_sources=open_sources, here=here)
 
 
+_Opened: TypeAlias = tuple[Auditor, Prover, TrustPolicy]
+"""An auditor, the log that it audits, and whose signatures count there."""
+
+
 @contextmanager
-def _installation_auditor(wish: _Wish, progress: Callable[[int, int], None]) -> Iterator[Auditor]:
+def _installation_auditor(wish: _Wish, progress: Callable[[int, int], None]) -> Iterator[_Opened]:
     """Yield an auditor over the installation that the settings name."""
     from service.wiring import open_audit_sources, open_for_audit
 
     settings, secret = load_settings(log_id=wish.log_id), passphrase()
     settings.require_database()
+    policy = wish.trust or read_trust(settings.keys_dir / "trust.policy")
     parts = open_for_audit(settings, secret)
     try:
-        yield installation_auditor(
+        auditor = installation_auditor(
             settings,
             parts,
-            wish.trust or read_trust(settings.keys_dir / "trust.policy"),
+            policy,
             depth=wish.depth,
             known=wish.known,
             memory=wish.memory(settings.log_id, settings.data_dir / "audit"),
             workers=wish.workers(partial(open_audit_sources, settings, secret), parts.sources),
             progress=progress,
         )
+        yield auditor, Prover(parts.tiles, settings.log_id), policy
     finally:
         parts.close()
 
 
 @contextmanager
-def _directory_auditor(log: Path, wish: _Wish, progress: Callable[[int, int], None]) -> Iterator[Auditor]:
+def _directory_auditor(log: Path, wish: _Wish, progress: Callable[[int, int], None]) -> Iterator[_Opened]:
     from service.wiring import directory_sources
 
     if wish.trust is None:
         raise ConfigError("--log needs --trust: trust never comes from the log itself")
     open_sources = partial(directory_sources, log.parent)
     here = open_sources()
-    yield Auditor(
+    auditor = Auditor(
         log.name,
         here.tiles,
         wish.trust,
@@ -122,6 +131,7 @@ def _directory_auditor(log: Path, wish: _Wish, progress: Callable[[int, int], No
         memory=wish.memory(log.name, None),
         now_ms=SystemClock().now_ms(),
     )
+    yield auditor, Prover(here.tiles, log.name), wish.trust
 
 
 @click.command(short_help="Re-read a log, re-derive everything, compare.")
@@ -149,6 +159,11 @@ def _directory_auditor(log: Path, wish: _Wish, progress: Callable[[int, int], No
     type=click.Path(file_okay=False, path_type=Path),
     help="Where --since remembers; without it, in the installation's data directory.",
 )
+@click.option(
+    "--equivocation",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write the proof, should a known or anchored checkpoint and the log be two histories.",
+)
 @compromised_option
 @log_id_option
 @json_option
@@ -161,6 +176,7 @@ def audit(
     processes: int | None,
     since: str | None,
     notes: Path | None,
+    equivocation: Path | None,
     compromised: dict[KeyId, int],
     log_id: str | None,
     *,
@@ -187,16 +203,34 @@ def audit(
         opened = (
             _installation_auditor(wish, progress) if log is None else _directory_auditor(log.resolve(), wish, progress)
         )
-        with opened as auditor:
+        with opened as (auditor, prover, policy):
             report = auditor.audit()
+            proof = _two_histories(report, prover, policy) if report.contradicting else None
     if as_json:
         echo_json(_json(report))
     else:
         _tell(report, own_trust=trust is None)
+    if proof is not None:
+        _keep_proof(proof, equivocation, say_it=not as_json)
     if report.findings:
         sys.exit(ExitCode.FAILED)
     if report.head is None:
         sys.exit(ExitCode.UNCHECKED)
+
+
+def _two_histories(report: AuditReport, prover: Prover, policy: TrustPolicy) -> bytes | None:
+    """Return the proof that a signed checkpoint contradicts the published one, if what is at hand proves it."""
+    published = prover.checkpoint()
+    proofs = (contradiction(published, one, policy, log=prover) for one in report.contradicting)
+    return next((proof for proof in proofs if proof is not None), None)
+
+
+def _keep_proof(proof: bytes, path: Path | None, *, say_it: bool) -> None:
+    if path is not None:
+        save_new(path, proof, "--equivocation")
+    if say_it:
+        told = f"the proof is in {path}" if path else "--equivocation FILE writes down the proof"
+        say(f"  TWO HISTORIES: the log's keys signed both; {told}, for `tallystick verify FILE --trust trust.policy`")
 
 
 def _json(report: AuditReport) -> dict[str, object]:

@@ -25,6 +25,7 @@ __all__ = [
     "in_words",
     "json_option",
     "program",
+    "save_new",
     "say",
     "shown_path",
     "table",
@@ -125,6 +126,19 @@ def program() -> str:
 def say(text: str = "") -> None:
     """Print text for people, line by line; what it quotes of others is not obeyed by the terminal."""
     click.echo("\n".join(map(_printable, text.split("\n"))))
+
+
+def save_new(path: Path, data: bytes, option: str) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        ConfigError: It is there; another name can be given with the option.
+    """
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists; name another file with {option}") from None
 
 
 def echo_json(value: object) -> None:

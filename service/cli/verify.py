@@ -22,7 +22,7 @@ from ledger.timestamps import TimestampTrust, parse_roots
 from ledger.trust import TrustPolicy
 from service.auditing import read_trust
 from service.cli.options import compromised_option, without_compromised
-from service.cli.output import echo_json, json_option, say, with_exit_codes
+from service.cli.output import echo_json, json_option, save_new, say, with_exit_codes
 
 __all__ = ["verify"]
 
@@ -126,7 +126,7 @@ def verify(
         for line in report.lines():
             say(line)
     if given.equivocation is not None and report.equivocation is not None:
-        _save_new(given.equivocation, report.equivocation)
+        save_new(given.equivocation, report.equivocation, "--equivocation")
     sys.exit(int(report.status))
 
 
@@ -189,11 +189,3 @@ def _judge_pack(file: Path, trust: TrustPolicy | None, given: _Options) -> Verif
         log=prover,
         accepted_mappings=given.accepted,
     )
-
-
-def _save_new(path: Path, data: bytes) -> None:
-    try:
-        with path.open("xb") as file:
-            file.write(data)
-    except FileExistsError:
-        raise ConfigError(f"{path} exists; name another file with --equivocation") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -70,6 +71,43 @@ def test_the_new_log_opens_with_what_it_commits_to_and_its_audit_is_clean(old, t
     # And a restart goes on with it.
     with start_service(tmp_path, origin=NEW_ORIGIN) as service:
         assert succession_of(service) == succession
+
+
+def test_the_audit_of_the_new_log_tells_the_chain_and_compares_checkpoints_of_the_old_one(old, tmp_path):
+    assert succeed(old, tmp_path).exit_code == 0
+    with start_service(tmp_path, origin=NEW_ORIGIN) as service:
+        newest(service)
+    arguments = ["audit", "--log", str(tmp_path / "data" / "logs" / "acme"), "--processes", "1", "--json"]
+    arguments += ["--trust", str(tmp_path / "keys" / "trust.policy")]
+
+    def audited(*known: str, depth: str = "full") -> tuple[int, dict[str, Any]]:
+        given = [part for name in known for part in ("--known", str(old / f"{name}.checkpoint"))]
+        result = CliRunner().invoke(cli, [*arguments, "--depth", depth, *given])
+        return result.exit_code, json.loads(result.stdout)
+
+    for depth in ("full", "hashes"):
+        status, report = audited("last", depth=depth)
+        assert (status, report["findings"]) == (0, [])
+        (told,) = [notice["reason"] for notice in report["notices"] if notice["check"] == "succession"]
+        assert told.startswith(f"this log succeeds {ORIGIN} (key_lost): it commits to ")
+    status, report = audited("earlier")
+    assert (status, report["findings"]) == (0, [])
+    assert any("needs that log" in one for one in report["not_checked"])
+    status, report = audited("beyond")
+    assert (status, [finding["check"] for finding in report["findings"]]) == (1, ["succession"])
+    assert "its successor commits to" in report["findings"][0]["reason"]
+
+
+def test_a_checkpoint_of_another_log_is_found_where_there_is_no_succession(old, tmp_path):
+    assert succeed(old, tmp_path).exit_code == 0
+    both = tmp_path / "keys" / "trust.policy"
+    arguments = ["audit", "--log", str(old / "data" / "logs" / "acme"), "--trust", str(both), "--json"]
+    with start_service(tmp_path, origin=NEW_ORIGIN) as service:
+        (tmp_path / "new.checkpoint").write_bytes(newest(service))
+    result = CliRunner().invoke(cli, [*arguments, "--known", str(tmp_path / "new.checkpoint")])
+    (finding,) = json.loads(result.stdout)["findings"]
+    assert result.exit_code == 1
+    assert "another log, which this one does not succeed" in finding["reason"]
 
 
 def test_a_larger_tree_than_the_successor_commits_to_is_a_rollback_and_a_smaller_needs_the_old_log(old):
