@@ -18,14 +18,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
 import pytest
 
+from ledger.notes import encode_base64
 from ledger.proofs import verify_consistency
 from ledger.publishing_turns import LEASE_SECONDS
-from tests.support.commands import Installation, Served, living
+from ledger.records import encode_record
+from tests.support.commands import PROGRAM, Installation, Served, Started, answering, living
+from tests.support.ledger import Enforcer
 from tests.support.load import Load, Sender, wait_until
 from tests.support.postgres import PostgresCluster
 
@@ -50,14 +54,16 @@ def free_ports(count: int) -> int:
 class Crew:
     """The workers of a service, each with an address of its own."""
 
-    def __init__(self, served: Served, first_port: int) -> None:
+    def __init__(self, served: Served, first_port: int, *, token: str | None = None) -> None:
         self.served = served
         self._ports = [first_port + number for number in range(WORKERS)]
+        self._headers = {} if token is None else {"authorization": f"Bearer {token}"}
 
     def metrics(self, number: int) -> dict[str, float]:
         """Return one worker's figures; nothing if it does not answer."""
         with suppress(httpx.HTTPError):
-            answer = httpx.get(f"http://127.0.0.1:{self._ports[number]}/metrics", timeout=1, trust_env=False)
+            where = f"http://127.0.0.1:{self._ports[number]}/metrics"
+            answer = httpx.get(where, headers=self._headers, timeout=1, trust_env=False)
             lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
             return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
         return {}
@@ -219,6 +225,126 @@ def test_workers_stop_when_their_parent_is_killed(installation: Installation) ->
     # They stopped in order: the next start finds everything published and nothing to repair.
     report = json.loads(installation.do("audit", "--json"))
     assert report["findings"] == []
+
+
+# --- several logs ----------------------------------------------------------------------------------------------------
+
+
+OPERATOR_TOKEN = "operator-" + "o" * 40
+LOGS = ("acme", "globex")
+
+
+class Tenants:
+    """An installation of several logs; commands on one of them name it, the service serves all."""
+
+    def __init__(self, folder: Path, database_url: str) -> None:
+        file = folder / "logs.yaml"
+        entries = [{"log_id": name, "tenant": name, "origin": f"ledger.example/{name}"} for name in LOGS]
+        file.write_text(json.dumps({"logs": entries}))
+        self.first_port = free_ports(WORKERS)
+        more = {
+            "DATABASE_URL": database_url,
+            "WORKERS": str(WORKERS),
+            "WORKER_LISTEN": f"127.0.0.1:{self.first_port}",
+            "LOGS": str(file),
+            "OPERATOR_TOKEN": "env:OPERATOR",
+        }
+        self.logs = {
+            name: Installation(folder=folder, log_id=name, origin=f"ledger.example/{name}", more=more) for name in LOGS
+        }
+        for name, log in self.logs.items():
+            log.do("keys", "init", folder / "keys" / name)
+        self.logs[LOGS[0]].do("migrate")
+
+    @contextmanager
+    def serve(self) -> Iterator[Crew]:
+        one = self.logs[LOGS[0]]
+        of_all = {name: value for name, value in one.variables.items() if name != "TALLYSTICK_LOG_ID"}
+        started = Started((PROGRAM, "serve"), cwd=one.folder, variables={**of_all, "OPERATOR": OPERATOR_TOKEN})
+        with answering(started, "serving") as served:
+            crew = Crew(served, self.first_port, token=OPERATOR_TOKEN)
+            crew.wait_until_all_answer()
+            yield crew
+
+
+class Tenant:
+    """An enforcer of one log, which sends each record over a connection of its own, to whichever worker accepts it."""
+
+    def __init__(self, url: str, log: Installation) -> None:
+        self.enforcer = Enforcer(f"{log.log_id}-gateway", log.log_id, tenant=log.log_id, simulated=False)
+        self.enforcer.time_ms = time.time_ns() // 1_000_000
+        self.auditor = log.token("auditor")
+        self.indexes: list[int] = []
+        self._url = url
+        key = encode_base64(bytes(self.enforcer.key.verify_key))
+        introduced = {"enforcer_id": self.enforcer.enforcer_id, "public_key": key}
+        answer = self.post("/v1/enforcers", log.token("admin"), json=introduced)
+        assert answer.status_code == 201, answer.text
+        self._token = answer.json()["token"]
+
+    def post(self, path: str, token: str, **content: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {token}"}
+        return httpx.post(self._url + path, headers=headers, timeout=30, trust_env=False, **content)
+
+    def append(self, records: int) -> None:
+        """Append records one by one; what nobody answered is sent again."""
+        for _ in range(records):
+            sent = {"record": json.loads(encode_record(self.enforcer.record(self.enforcer.heartbeat())))}
+            answer = None
+            while answer is None or answer.status_code in (429, 503):
+                with suppress(httpx.HTTPError):
+                    answer = self.post("/v1/decisions", self._token, json=sent)
+            assert answer.status_code == 201, answer.text
+            self.indexes += [result["leaf_index"] for result in answer.json()["results"]]
+
+
+def figures(crew: Crew, name: str, log_id: str) -> list[float]:
+    """Return a figure of one log, as each worker tells it."""
+    return [crew.metrics(number).get(f'{name}{{log="{log_id}"}}', -1) for number in range(WORKERS)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_each_of_several_workers_serves_every_one_of_several_logs_and_one_of_them_is_killed(
+    tmp_path: Path, postgres: PostgresCluster
+) -> None:
+    installation = Tenants(tmp_path, postgres.new_database())
+    with installation.serve() as crew:
+        url = crew.served.url
+        tenants = {name: Tenant(url, log) for name, log in installation.logs.items()}
+        for tenant in tenants.values():
+            tenant.append(20)
+        process = crew.pid(1)
+        assert process is not None
+        os.kill(process, signal.SIGKILL)
+        for tenant in tenants.values():
+            tenant.append(20)
+        crew.wait_until_all_answer()
+        for name, tenant in tenants.items():
+            wait_until(lambda name=name: all(size > 40 for size in figures(crew, "tallystick_published_size", name)))
+            assert figures(crew, "tallystick_log_open", name) == [1] * WORKERS
+            assert sum(figures(crew, "tallystick_publisher_leads", name)) <= 1
+            assert len(set(tenant.indexes)) == 40
+            (other,) = set(LOGS) - {name}
+            answers = [
+                httpx.get(
+                    f"{url}/logs/{asked}/checkpoint",
+                    headers={"authorization": f"Bearer {tenant.auditor}"},
+                    trust_env=False,
+                ).status_code
+                for asked in (name, other)
+            ]
+            assert answers == [200, 404]
+        crew.served.started.signal(signal.SIGTERM)
+        assert crew.served.started.wait() == 0
+        assert crew.served.started.left_behind() == []
+    for name, log in installation.logs.items():
+        report = log.do_json("audit")
+        assert report["findings"] == report["not_checked"] == []
+        streams = {stream["enforcer_id"]: stream for stream in report["streams"]}
+        assert sorted(streams) == sorted([f"{name}-gateway", "service"])
+        assert (streams[f"{name}-gateway"]["records"], streams[f"{name}-gateway"]["missing"]) == (40, [])
+        assert streams["service"]["missing"] == []
 
 
 def test_several_workers_need_postgresql(tmp_path: Path) -> None:
