@@ -52,23 +52,19 @@ class SessionEnds:
 
     async def look(self) -> int:
         """Record the ends of the sessions that are silent now, and return how many; what fails is tried again."""
-        ends, forgotten, keep = self._sessions.expire(self._clock.now_ms())
-        if not forgotten:
-            return 0
-        try:
-            for start in range(0, len(ends) or 1, _AT_ONCE):
-                items = [
-                    Item(self._recorder.new_record_id(), Draft(body=end)) for end in ends[start : start + _AT_ONCE]
-                ]
-                last = start + _AT_ONCE >= len(ends)
-                # What is forgotten goes with the last batch: an end may then be told twice, never lost.
-                await self._recorder.record(
-                    Batch(items=tuple(items), changes=tuple(forgotten) if last else ()), strict=False
-                )
-        except BaseException:
-            keep()
-            raise
-        return len(ends)
+        ended = 0
+        while True:
+            ends, forgotten, keep = self._sessions.expire(self._clock.now_ms(), at_most=_AT_ONCE)
+            if not forgotten:
+                return ended
+            items = [Item(self._recorder.new_record_id(), Draft(body=end)) for end in ends]
+            try:
+                # What is forgotten goes with its own ends: a batch that fails repeats none of those before it.
+                await self._recorder.record(Batch(items=tuple(items), changes=tuple(forgotten)), strict=False)
+            except BaseException:
+                keep()
+                raise
+            ended += len(ends)
 
     async def _turn(self) -> float:
         await self.look()

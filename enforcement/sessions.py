@@ -20,8 +20,9 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from enforcement.facts import Pseudonyms
@@ -200,17 +201,19 @@ class Sessions:
             )
         ]
 
-    def expire(self, now_ms: int) -> tuple[list[SessionEnd], list[Change], Callable[[], None]]:
+    def expire(
+        self, now_ms: int, *, at_most: int | None = None
+    ) -> tuple[list[SessionEnd], list[Change], Callable[[], None]]:
         """Take out the sessions that were silent for too long; those of blocked principals stay.
+
+        Args:
+            now_ms: The time.
+            at_most: How many; all of them if None.
 
         Returns:
             Their ends, what forgets them once applied, and what to call if that failed.
         """
-        silent = [
-            row
-            for row in self._sessions.values()
-            if now_ms - row.last_ms > self._idle_ms and row.principal not in self._blocked
-        ]
+        silent = list(islice(self._silent(now_ms), at_most))
         for row in silent:
             # From here on a call of the same caller begins another session, whatever becomes of this end.
             del self._sessions[row.key]
@@ -222,6 +225,11 @@ class Sessions:
 
         ends = [end for row in silent for end in self._end(row)]
         return ends, [_ForgetSession(row) for row in silent], keep
+
+    def _silent(self, now_ms: int) -> Iterator[_Session]:
+        for row in self._sessions.values():
+            if now_ms - row.last_ms > self._idle_ms and row.principal not in self._blocked:
+                yield row
 
     def blocked(self, identity: Identity) -> bool:
         """Tell whether a principal may not call.

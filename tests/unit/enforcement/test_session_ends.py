@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from enforcement.batches import Batch
 from enforcement.facts import Pseudonyms
 from enforcement.session_ends import SessionEnds
 from enforcement.sessions import Sessions
@@ -189,5 +190,34 @@ def test_an_end_that_the_spool_refuses_is_recorded_at_the_next_look(tmp_path: Pa
                 await ends.look()
         assert await ends.look() == 1
         assert len(ends_of(world)) == 1
+
+    PointWorld(tmp_path).run(scenario)
+
+
+def test_of_many_ends_those_that_were_recorded_before_a_failure_are_not_told_again(tmp_path: Path, monkeypatch) -> None:
+    clock = SimulatedClock(NOON_MS)
+    sessions = 250
+
+    async def scenario(world: PointWorld) -> None:
+        for number in range(sessions):
+            caller = replace(BOT, user=f"user-{number}")
+            world.sessions.touch(caller, NOON_MS)
+        clock.advance(IDLE_MS + 1)
+        ends = SessionEnds(world.sessions, world.recorder, clock, interval_seconds=3600)
+        record, batches = world.recorder.record, []
+
+        async def fail_once(batch: Batch, *, strict: bool) -> object:
+            batches.append(len(batch.items))
+            if len(batches) == 2:
+                raise StorageError("the disk is full")
+            return await record(batch, strict=strict)
+
+        monkeypatch.setattr(world.recorder, "record", fail_once)
+        with pytest.raises(StorageError):
+            await ends.look()
+        assert await ends.look() == sessions - 100
+        assert batches == [100, 100, 100, 50]
+        told = [end.user for end in ends_of(world)]
+        assert (len(told), len(set(told))) == (sessions, sessions)
 
     PointWorld(tmp_path).run(scenario)
