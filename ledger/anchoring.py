@@ -143,10 +143,15 @@ class InspectableAnchor(Protocol):
 class HoldableStore(Protocol):
     """An anchor or tile store whose locked copies can be held beyond their retention."""
 
-    def hold(self, log_id: str, *, on: bool) -> int:
+    def hold(self, log_id: str, *, on: bool, anew: bool = False) -> int:
         """Put a legal hold over everything of a log that is locked, or end all holds; returns how many it changed.
 
         Idempotent; what is written later is held by the next application.
+
+        Args:
+            log_id: Which log.
+            on: Whether it is to be held.
+            anew: Somebody else may have ended holds since the last application: nothing of it is taken for granted.
 
         Raises:
             DependencyError: The store failed; some may have been changed.
@@ -169,7 +174,7 @@ class InspectableTiles(Protocol):
 
 
 @runtime_checkable
-class TriableAnchor(Anchor, Protocol):
+class TriableAnchor(Anchor, HoldableStore, Protocol):
     """An anchor that can be tried."""
 
     def probe(self) -> ProbeReport:
@@ -234,7 +239,7 @@ class ProbedAnchor:
         told = "; ".join(f"{name} ({ATTEMPTS[name]})" for name in weak)
         return f"the anchor's bucket does not hold what it locks: {told}"
 
-    def _tried(self) -> Anchor:
+    def _tried(self) -> TriableAnchor:
         # INVARIANT: no checkpoint counts as anchored in a bucket that was not tried, or that gave way unaccepted.
         try:
             self._probe()
@@ -255,3 +260,7 @@ class ProbedAnchor:
     def sizes(self, log_id: str, *, above: int = -1) -> list[int]:
         """See `Anchor.sizes`."""
         return self._tried().sizes(log_id, above=above)
+
+    def hold(self, log_id: str, *, on: bool, anew: bool = False) -> int:
+        """See `HoldableStore.hold`."""
+        return self._tried().hold(log_id, on=on, anew=anew)

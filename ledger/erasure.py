@@ -188,10 +188,6 @@ class ErasureKeeper:
         """
         return HoldBook((found.index, found.record) for found in self._of_type("hold"))
 
-    def held_ever(self) -> bool:
-        """Whether a hold was ever placed in this log."""
-        return bool(self._catalog.of_type(self._log_id, "hold"))
-
     def orders(self) -> list[Located]:
         """Return the records that ordered erasures, in order."""
         return list(self._of_type("erasure"))

@@ -87,6 +87,7 @@ class HoldBook:
         """Read records with their leaf indexes."""
         self._holds: dict[str, Hold] = {}
         self._known: set[str] = set()
+        self._unbroken_since: int | None = None
         for index, record in records:
             self.take(index, record)
 
@@ -94,6 +95,16 @@ class HoldBook:
     def in_force(self) -> list[Hold]:
         """The holds, oldest first."""
         return sorted(self._holds.values(), key=lambda hold: hold.placed_leaf)
+
+    @property
+    def ever(self) -> bool:
+        """Whether a hold was ever placed."""
+        return bool(self._known)
+
+    @property
+    def unbroken_since(self) -> int | None:
+        """The leaf from which on there was a hold in force at every moment; None if there is none now."""
+        return self._unbroken_since
 
     def get(self, hold_id: str) -> Hold:
         """Return a hold that is in force.
@@ -133,12 +144,16 @@ class HoldBook:
         # pseudonym that another key gives him.
         elif hold.asked_under(key_id) and hold.requested_by != event.actor:
             del self._holds[hold.hold_id]
+            if not self._holds:
+                self._unbroken_since = None
 
     def _place(self, index: int, record: Record, event: HoldEvent) -> None:
         # An id is used once: a second hold of the same id would hide the first, or bring back what was released.
         if event.hold_id in self._known:
             return
         self._known.add(event.hold_id)
+        if self._unbroken_since is None:
+            self._unbroken_since = index
         self._holds[event.hold_id] = Hold(
             hold_id=event.hold_id,
             placed_leaf=index,

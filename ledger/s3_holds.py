@@ -23,18 +23,21 @@ class LegalHolds:
         self._held: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
-    def apply(self, prefix: str, *, on: bool, wanted: Callable[[str], bool]) -> int:
+    def apply(self, prefix: str, *, on: bool, anew: bool, wanted: Callable[[str], bool]) -> int:
         """Hold every version, or end all holds; returns how many were changed.
 
         Args:
             prefix: What keys begin with.
             on: Whether they are to be held.
+            anew: Nothing that is remembered counts: somebody else may have ended holds since.
             wanted: Which keys below the prefix, without it, are locked at all.
 
         Raises:
             DependencyError: The bucket failed; some may have been changed.
         """
         with self._lock:
+            if anew:
+                self._held.clear()
             return self._apply(prefix, on=on, wanted=wanted)
 
     def _apply(self, prefix: str, *, on: bool, wanted: Callable[[str], bool]) -> int:

@@ -58,6 +58,7 @@ class Repeating:
         self._on_failure = on_failure
         self._failure: Exception | None = None
         self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
 
     @property
     def failure(self) -> Exception | None:
@@ -68,6 +69,10 @@ class Repeating:
         """Begin."""
         self._task = asyncio.create_task(self._run(), name=self.name)
 
+    def wake(self) -> None:
+        """Have the next turn begin at once, or right after the one in hand."""
+        self._woken.set()
+
     async def stop(self) -> None:
         """Break off the turn in hand, and do no other."""
         await end(self._task)
@@ -76,7 +81,10 @@ class Repeating:
     async def _run(self) -> None:
         pause = self._first_seconds
         while True:
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
+            self._woken.clear()
             pause = await self._once()
 
     async def _once(self) -> float:

@@ -24,7 +24,6 @@ from ledger.commitments import SALT_BYTES
 from ledger.erasure import ErasureKeeper, locked
 from ledger.errors import (
     ConfigError,
-    LedgerError,
     MalformedError,
     NotFoundError,
     SignatureError,
@@ -48,6 +47,9 @@ _log = structlog.get_logger()
 
 _FORGET_SECONDS: Final = 5.0
 _ROLE: Final = "service"
+_UNKNOWN: Final = -1
+"""Of the holds in stores: this process has not looked yet."""
+_HOLD_AGAIN_SECONDS: Final = 300.0
 
 
 def load_retention(path: Path | None, tenant: str) -> RetentionPolicy:
@@ -187,7 +189,13 @@ class Lifecycle:
         self._beyond = beyond
         self._interval = interval_seconds
         self._holdable = tuple(holdable)
-        self._stores_held: bool | None = None
+        self._stores_held_since: int | None = _UNKNOWN
+        self._holding = Repeating(
+            "legal holds in stores",
+            self._hold_stores,
+            retry_seconds=min(interval_seconds, _HOLD_AGAIN_SECONDS),
+            on_failure=_warn("stores_not_held"),
+        )
         self.works = (
             Repeating(
                 "forgetting keys",
@@ -196,6 +204,7 @@ class Lifecycle:
                 retry_seconds=_FORGET_SECONDS,
                 on_failure=_warn("subject_keys_not_looked_at"),
             ),
+            self._holding,
             Repeating("expiry", self._expire, retry_seconds=interval_seconds, on_failure=_warn("expiry_failed")),
         )
 
@@ -251,28 +260,30 @@ class Lifecycle:
         return _FORGET_SECONDS
 
     async def _expire(self) -> float:
-        await self._hold_stores()
         # Whatever is begun and fails is finished by the next turn.
         await self.keeper.finish()
         for expiry in await self.expirer.expire():
             _log.info("payloads_expired", bucket=expiry.bucket.name, payloads=expiry.payloads, held=expiry.held)
         return self._interval
 
-    async def _hold_stores(self) -> None:
+    async def _hold_stores(self) -> float:
         """Hold what anchor and tile store lock while any hold is in force, for its record is in there; else do not.
 
-        A failure stops nothing: each copy has its own retention, and the next attempt comes.
+        There may be millions of objects: nobody who places a hold waits for this. Each copy has its own retention until
+        it is done.
         """
-        try:
-            known, in_force = await asyncio.to_thread(self.keeper.held_ever), bool((await self.holds()).in_force)
+        while True:
+            book = await self.holds()
+            since, known = book.unbroken_since, self._stores_held_since
             # A log that never had a hold is not asked about, and what was let go once is not let go again.
-            if not known or (not in_force and self._stores_held is False):
-                return
+            if not book.ever or (since is None and known is None):
+                return self._interval
             for store in self._holdable:
-                await asyncio.to_thread(store.hold, self._log_id, on=in_force)
-            self._stores_held = in_force
-        except LedgerError as error:
-            _log.warning("stores_not_held", error=type(error).__name__)
+                await asyncio.to_thread(store.hold, self._log_id, on=since is not None, anew=since != known)
+            self._stores_held_since = since
+            # A hold that was placed meanwhile, by whatever process, must not be let go together with the last one.
+            if (await self.holds()).unbroken_since == since:
+                return self._interval
 
     # --- holds -------------------------------------------------------------------------------------------------------
 
@@ -307,7 +318,7 @@ class Lifecycle:
             await self.keeper.finish_orders()
             await self.expirer.finish_orders()
             (done,) = await self._sink.append([Draft(body=placed, openings=(opening,))])
-        await self._hold_stores()
+        self._holding.wake()
         return done.index
 
     async def release(self, hold_id: str, actor: str, actor_role: str, key_id: str) -> tuple[str, int]:
@@ -337,5 +348,5 @@ class Lifecycle:
             )
             (done,) = await self._sink.append([Draft(body=body)])
         if action == "released":
-            await self._hold_stores()
+            self._holding.wake()
         return action, done.index

@@ -169,9 +169,9 @@ class S3ObjectLockAnchor:
                 previous_size=_number(stored.metadata.get(_PREVIOUS)),
             )
 
-    def hold(self, log_id: str, *, on: bool) -> int:
+    def hold(self, log_id: str, *, on: bool, anew: bool = False) -> int:
         """See `HoldableStore.hold`."""
-        return self._holds.apply(self._folder(log_id), on=on, wanted=lambda name: bool(_SIZE.fullmatch(name)))
+        return self._holds.apply(self._folder(log_id), on=on, anew=anew, wanted=_is_size)
 
     def probe(self) -> ProbeReport:
         """Try everything that a bucket must refuse, on an object made for it.
@@ -187,3 +187,7 @@ class S3ObjectLockAnchor:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and re.fullmatch(r"-1|[0-9]{1,19}", text) else None
+
+
+def _is_size(name: str) -> bool:
+    return _SIZE.fullmatch(name) is not None

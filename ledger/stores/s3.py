@@ -152,11 +152,11 @@ class S3TileStore:
         versions = [one for one in self._bucket.versions(key) if one.key == key]
         return protection(self._bucket, self._bucket.read(key, self._bucket.first_version(key).version), versions)
 
-    def hold(self, log_id: str, *, on: bool) -> int:
+    def hold(self, log_id: str, *, on: bool, anew: bool = False) -> int:
         """See `HoldableStore.hold`. Without locks there is nothing to hold."""
         if not self._retention_ms:
             return 0
-        return self._holds.apply(f"{self._prefix}{check_log_id(log_id)}/", on=on, wanted=_is_full)
+        return self._holds.apply(f"{self._prefix}{check_log_id(log_id)}/", on=on, anew=anew, wanted=_is_full)
 
     # --- the live checkpoint -----------------------------------------------------------------------------------------
 

@@ -377,6 +377,16 @@ def test_a_hold_covers_every_copy_and_those_that_come_later_until_it_ends(server
     assert anchor.get(LOG_ID, 1) == first
 
 
+def test_a_hold_that_another_process_ended_is_put_there_again_by_whoever_is_told_so(server, ledger):
+    ours, theirs = make_anchor(server, "again/"), make_anchor(server, "again/")
+    ours.put(LOG_ID, 1, checkpoints(ledger)[0])
+    assert ours.hold(LOG_ID, on=True) == 1
+    assert theirs.hold(LOG_ID, on=False) == 1
+    assert ours.hold(LOG_ID, on=True) == 0
+    assert ours.hold(LOG_ID, on=True, anew=True) == 1
+    assert set(holds_of(server, "again/").values()) == {"ON"}
+
+
 def test_a_hold_on_one_log_leaves_another_alone(server, ledger):
     anchor = make_anchor(server, "two/")
     first, _ = checkpoints(ledger)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import ConfigError, NotFoundError
@@ -306,3 +308,50 @@ def test_an_anchor_that_is_down_at_the_start_stops_no_record(server, environment
     assert seen.status_code == 200
     assert stored.status_code == 200
     assert service.services.publishing.published is None
+
+
+# --- legal holds -----------------------------------------------------------------------------------------------------
+
+
+def held_in(server: S3Server, bucket: str, prefix: str) -> dict[str, bool]:
+    """Return whether each version below a prefix is under a legal hold, by its key."""
+    client = server.client()
+    found = {}
+    for one in client.list_object_versions(Bucket=bucket, Prefix=prefix).get("Versions", []):
+        try:
+            told = client.get_object_legal_hold(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
+        except ClientError:
+            found[one["Key"]] = False
+        else:
+            found[one["Key"]] = told["LegalHold"]["Status"] == "ON"
+    return found
+
+
+def wait_until_held(server: S3Server, *, held: bool) -> None:
+    """Wait until every anchored checkpoint and full bundle is held, or none is."""
+    deadline = time.monotonic() + 60
+    while True:
+        copies = held_in(server, "anchor", f"holding/{LOG_ID}/checkpoint/")
+        copies |= {key: on for key, on in held_in(server, "log", "holding/").items() if key.endswith("/entries/000")}
+        if len(copies) > 1 and set(copies.values()) == {held}:
+            return
+        assert time.monotonic() < deadline, copies
+        time.sleep(0.1)
+
+
+def test_a_hold_that_is_placed_over_http_holds_what_anchor_and_tiles_lock_until_two_people_end_it(
+    server, environment, tmp_path
+):
+    settings = places(server, tiles="s3://log/holding", anchor="s3://anchor/holding")
+    with start_service(tmp_path, checkpoint_interval_seconds=0.2, **settings) as service:
+        service.enforcer().decide_many([{}] * 260)
+        service.wait_until_published()
+        with service.client(token=service.token(Role.ADMIN, "anna")) as anna:
+            scope = {"session": "5" * 32, "reason": "matter 12 of 2026"}
+            placed = [anna.post("/v1/holds", json=scope).raise_for_status().json()["hold_id"] for _ in range(2)]
+        wait_until_held(server, held=True)
+        for number, hold_id in enumerate(placed):
+            for name in ("anna", "ben"):
+                with service.client(token=service.token(Role.ADMIN, name)) as client:
+                    client.post(f"/v1/holds/{hold_id}/release").raise_for_status()
+            wait_until_held(server, held=number == 0)

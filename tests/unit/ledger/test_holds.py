@@ -176,5 +176,18 @@ def test_holds_are_listed_oldest_first_with_who_and_where(writer):
     assert [hold.hold_id for hold in book.of_subject(SESSION)] == [HOLD]
 
 
+def test_since_when_there_was_a_hold_at_every_moment_is_known(writer):
+    def release(hold_id: str) -> list[HoldEvent]:
+        return [event("release_requested", ANNA, hold_id), event("released", BEN, hold_id)]
+
+    both = [placed(), event("placed", ANNA, SECOND, subject=USER)]
+    assert (book_of(writer).ever, book_of(writer).unbroken_since) == (False, None)
+    assert book_of(writer, *both).unbroken_since == 0
+    assert book_of(writer, *both, *release(HOLD)).unbroken_since == 0
+    ended = book_of(writer, placed(), *release(HOLD))
+    assert (ended.ever, ended.unbroken_since) == (True, None)
+    assert book_of(writer, placed(), *release(HOLD), event("placed", ANNA, SECOND, subject=USER)).unbroken_since == 3
+
+
 def test_other_records_change_nothing(writer):
     assert HoldBook([(0, writer.record(writer.heartbeat()))]).in_force == []

@@ -122,3 +122,30 @@ def test_work_that_is_stopped_in_the_middle_of_a_turn_is_broken_off():
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(main())
+
+
+def test_work_that_is_woken_begins_its_next_turn_at_once_and_one_wake_is_one_turn():
+    turns: list[int] = []
+    done = asyncio.Event()
+
+    async def turn() -> float:
+        turns.append(len(turns))
+        done.set()
+        return 3600
+
+    async def main() -> None:
+        work = Repeating("woken", turn)
+        work.start()
+        for expected in (1, 2, 3):
+            async with asyncio.timeout(30):
+                await done.wait()
+            done.clear()
+            assert len(turns) == expected
+            if expected < 3:
+                work.wake()
+                work.wake()
+        await asyncio.sleep(0.02)
+        await work.stop()
+
+    asyncio.run(main())
+    assert turns == [0, 1, 2]
