@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
+
 from ledger.bodies import RetentionEvent
 from ledger.catalog import Catalog
 from ledger.clock import Clock
@@ -144,6 +146,22 @@ class _Look:
     holds: Sequence[Hold]
 
 
+class _Timed(msgspec.Struct):
+    """All that is read of an entry which is only asked for its time."""
+
+    time_ms: int
+
+
+_TIMED: Final = msgspec.json.Decoder(_Timed)
+
+
+def _time_of(entry: bytes) -> int:
+    try:
+        return _TIMED.decode(entry).time_ms
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MalformedError(f"not a record: {error}") from error
+
+
 class Pruner:
     """Moves the minimum index of one log. One event loop's."""
 
@@ -182,6 +200,8 @@ class Pruner:
         self._sink = sink
         self._published = published
         self._clock = clock
+        self._latest = (0, 0)
+        """Up to which leaf the latest time was sought, and that time."""
 
     async def prune(self, order: PruneOrder, *, dry_run: bool = False) -> Pruned:
         """Move the minimum index; nothing below it is served by any process once this returns.
@@ -237,8 +257,17 @@ class Pruner:
         self._walk(found, below)
         return found
 
+    def _latest_below(self, end: int) -> int:
+        """Return the latest time that any record below a leaf names; what was read once is remembered."""
+        start, latest_ms = self._latest if self._latest[0] <= end else (0, 0)
+        for entry in self._reader.entries(start, end):
+            latest_ms = max(latest_ms, _time_of(entry))
+        self._latest = end, latest_ms
+        return latest_ms
+
     def _walk(self, found: _Look, below: int) -> None:
-        now_ms, latest_ms = self._clock.now_ms(), 0
+        # What was pruned before counts as well: behind it may stand nothing but records of a clock that lags.
+        now_ms, latest_ms = self._clock.now_ms(), self._latest_below(found.before)
         for index, entry in enumerate(self._reader.entries(found.before, below), found.before):
             record = decode_entry(entry)
             latest_ms = max(latest_ms, record.time_ms)

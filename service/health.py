@@ -136,6 +136,9 @@ class Metrics:
         self.timestamp_ok = Gauge(
             "tallystick_timestamp_up", "1 if the authority's last answer was a valid token", registry=self.registry
         )
+        self.minimum_index = Gauge(
+            "tallystick_minimum_index", "Leaf under which entries are no longer served", registry=self.registry
+        )
         self.waiting = Gauge("tallystick_waiting_records", "Records that wait to be sequenced", registry=self.registry)
 
     def render(self, services: Services) -> bytes:
@@ -150,6 +153,7 @@ class Metrics:
         # Without its database a service still tells the rest; readiness says what is wrong.
         with contextlib.suppress(LedgerError):
             self.sequenced.set(services.sequenced_size())
+            self.minimum_index.set(services.minimum_index.current())
         self.published.set(published.head.size if published else 0)
         if published:
             self.checkpoint_age.set(max(0.0, services.clock.now_ms() / 1000 - published.timestamp_seconds))

@@ -163,6 +163,23 @@ def test_an_enforcers_clock_that_lags_makes_its_records_no_older(tmp_path, clock
         assert "a record of the type decision, which the policy keeps until 2025-11-22T" in refused(scene, 512)
 
 
+def test_what_was_pruned_before_still_says_how_old_the_next_records_are(tmp_path, clock):
+    """The last sign of the true time stands below the minimum index, and behind it a clock that lags alone."""
+    with start(tmp_path, clock, "log: {default: 1d, decision: 7d}\n") as service:
+        gateway = service.enforcer()
+        beats = 256 - service.services.sequenced_size()
+        gateway.post([(gateway.record(gateway.enforcer.heartbeat()), ()) for _ in range(beats)]).raise_for_status()
+        gateway.decide_many([{}] * 256, time_ms=NOW_MS - 100 * DAY_MS)
+        service.wait_until_published()
+        clock.advance(2 * DAY_MS)
+        order = {"below": 256}
+        with service.client(Role.ADMIN) as admin:
+            admin.post("/v1/minimum-index", json=order).raise_for_status()
+            answer = admin.post("/v1/minimum-index", json={"below": 512})
+        assert answer.status_code == 409
+        assert "leaf 256 is a record of the type decision, which the policy keeps until 2025-11-26T" in answer.text
+
+
 @pytest.mark.parametrize("below", [0, 1, 255, 257])
 def test_a_minimum_index_within_a_bundle_is_refused(scene, below):
     assert "multiple of 256" in refused(scene, below, status=400)
@@ -314,6 +331,7 @@ def test_another_process_and_the_next_start_go_by_what_the_log_says(tmp_path, cl
     with start(tmp_path, clock, "vault: {default: 1d}\n") as service:
         scene.service = service
         assert scene.minimum() == 256
+        assert "\ntallystick_minimum_index 256.0\n" in scene.get("/metrics").decode()
         scene.get(f"/logs/{LOG_ID}/tile/entries/000", status=404)
 
 
