@@ -128,6 +128,11 @@ class S3TileStore:
             try:
                 present = self._bucket.read(key)
             except NotFoundError:
+                # What a delete marker hides is there: it is shown again, and looked at. Not every server takes an
+                # object that must not exist over a marker.
+                if markers := [one for one in self._bucket.versions(key) if one.marker and one.key == key]:
+                    self._bucket.delete(markers)
+                    continue
                 self.put(log_id, path, data)
                 return
             if present.data != data and not self._bucket.replace(

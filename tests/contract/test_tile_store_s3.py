@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.clock import SystemClock
-from ledger.errors import ConfigError, ConflictError, NotFoundError, StorageError
+from ledger.errors import ConfigError, ConflictError, MalformedError, NotFoundError, StorageError
 from ledger.stores.s3 import S3TileStore
 from ledger.tiles import CHECKPOINT_PATH
 from tests.conformance.requirements import requirement
@@ -397,3 +397,40 @@ def test_a_locked_full_tile_cannot_be_deleted_with_the_stores_own_credentials(se
     with pytest.raises(ClientError):
         server.client().delete_object(Bucket="locked", Key=only["Key"], VersionId=only["VersionId"])
     assert tiles.get(LOG_ID, FULL) == DATA
+
+
+# --- putting tiles right ---------------------------------------------------------------------------------------------
+
+
+def overwrite(server: S3Server, key: str, data: bytes) -> None:
+    """Put other bytes over a tile, as somebody with the store's credentials could."""
+    server.client().put_object(Bucket="locked", Key=key, Body=data)
+
+
+@pytest.mark.parametrize("path", [FULL, PARTIAL])
+@pytest.mark.parametrize("damage", ["overwritten", "hidden", "missing"])
+def test_a_hash_tile_is_put_right_whatever_stands_in_its_place(server, prefix, path, damage):
+    tiles = make_tiles(server, prefix)
+    right, key = bytes(range(32)) * (256 if path == FULL else 17), f"{prefix}{LOG_ID}/{path}"
+    if damage != "missing":
+        tiles.put(LOG_ID, path, right)
+    if damage == "overwritten":
+        overwrite(server, key, b"x" * len(right))
+    if damage == "hidden":
+        server.client().delete_object(Bucket="locked", Key=key)
+    tiles.repair(LOG_ID, path, right)
+    assert tiles.get(LOG_ID, path) == right
+    kept = len(versions(server, key))
+    tiles.repair(LOG_ID, path, right)
+    assert len(versions(server, key)) == kept
+    if path == FULL:
+        assert tiles.protection(LOG_ID, path).mode == "COMPLIANCE"
+
+
+@pytest.mark.parametrize("path", ["tile/entries/000", "tile/entries/000.p/3", CHECKPOINT_PATH])
+def test_no_entries_and_no_checkpoint_are_put_right(server, prefix, path):
+    tiles = make_tiles(server, prefix)
+    with pytest.raises(MalformedError):
+        tiles.repair(LOG_ID, path, b"x")
+    with pytest.raises(NotFoundError):
+        tiles.get(LOG_ID, path)
