@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -408,3 +409,35 @@ def test_an_erasure_lists_who_opened_payloads_of_the_subject(service, gateway):
     actor = pseudonym(service.services.keys.pseudonym.seed, "actor", "test-responder")
     assert [(item["record_id"], item["actor"]) for item in done["openings"]] == [(hers.record_id, actor)]
     assert done["packs"] == []
+
+
+def test_an_erasure_lists_the_packs_that_were_made_of_the_subjects_requests_and_who_has_them(service, gateway):
+    decide(service, gateway, "alice")
+    decide(service, gateway, "bob", OTHER_SESSION)
+    before = made_pack(service, 0, 1000)
+    pack = made_pack(service, 0, service.services.clock.now_ms() + 1000)
+    with service.client(Role.AUDITOR) as auditor:
+        auditor.get(f"/v1/evidence-packs/{pack['job_id']}.zip").raise_for_status()
+        auditor.get(f"/v1/evidence-packs/{pack['job_id']}.pdf").raise_for_status()
+    decide(service, gateway, "alice")
+    done = erase(service, user="alice")
+    (listed,) = done["packs"]
+    assert before["job_id"] != listed["job_id"] == pack["job_id"]
+    assert (listed["pack_id"], listed["records"]) == (pack["pack_id"], 1)
+    actor = pseudonym(service.services.keys.pseudonym.seed, "actor", "test-auditor")
+    assert [(item["what"], item["actor"]) for item in listed["deliveries"]] == [("zip", actor), ("pdf", actor)]
+    assert audit(service).findings == []
+
+
+def made_pack(service: RunningService, from_ms: int, to_ms: int) -> dict[str, object]:
+    """Have an evidence pack made, and wait for it."""
+    order = {"from_ms": from_ms, "to_ms": to_ms, "frameworks": ["soc2"]}
+    with service.client(Role.AUDITOR) as auditor:
+        job = auditor.post("/v1/evidence-packs", json=order).raise_for_status().json()
+        deadline = time.monotonic() + 120
+        while job["state"] in ("queued", "running"):
+            assert time.monotonic() < deadline, job
+            time.sleep(0.2)
+            job = auditor.get(f"/v1/evidence-packs/{job['job_id']}").raise_for_status().json()
+    assert job["state"] == "done", job
+    return dict(job)
