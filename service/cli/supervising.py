@@ -150,29 +150,8 @@ class Supervisor:
                         await self._stopping.wait()
 
     async def _run_once(self, number: int, ready: asyncio.Future[int | None] | None) -> int:
-        try:
-            link, process = await self._start(number)
-        except OSError as error:
-            # No room for a process or a socket at the moment: the others go on, and this one is tried again.
-            _log.error("worker_not_started", worker=number, reason=error.strerror)
-            if ready is not None and not ready.done():
-                ready.set_result(ExitCode.UNCHECKED)
-            return ExitCode.UNCHECKED
-        with link:
-            self._living[number] = process
-            if self._stopping.is_set():
-                process.terminate()
-            try:
-                if ready is not None and not ready.done():
-                    await self._await_first(link, process, ready)
-                return await self._await_end(process)
-            finally:
-                del self._living[number]
-
-    async def _start(self, number: int) -> tuple[socket.socket, asyncio.subprocess.Process]:
-        """Start a worker; return our end of the connection to it, and its process."""
         ours, theirs = socket.socketpair()
-        try:
+        with ours:
             with theirs:
                 shared = (self._listening.fileno(), theirs.fileno())
                 process = await asyncio.create_subprocess_exec(
@@ -183,10 +162,15 @@ class Supervisor:
                     env=self._environment,
                     stdin=asyncio.subprocess.DEVNULL,
                 )
-        except BaseException:
-            ours.close()
-            raise
-        return ours, process
+            self._living[number] = process
+            if self._stopping.is_set():
+                process.terminate()
+            try:
+                if ready is not None and not ready.done():
+                    await self._await_first(ours, process, ready)
+                return await self._await_end(process)
+            finally:
+                del self._living[number]
 
     async def _await_first(
         self, link: socket.socket, process: asyncio.subprocess.Process, ready: asyncio.Future[int | None]

@@ -184,36 +184,6 @@ def test_one_that_had_lived_for_a_while_is_started_again_at_once(workers):
     assert workers.run(UNTIL_STOPPED, work, workers=2, steady_seconds=0.0, first_pause_seconds=1000.0) == 0
 
 
-def test_where_the_machine_has_no_room_for_a_process_the_start_ends_with_a_status(workers, monkeypatch):
-    async def no_room(*_: object, **__: object) -> None:
-        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", no_room)
-    assert workers.run(UNTIL_STOPPED) == 4
-
-
-def test_a_worker_that_cannot_be_started_again_for_a_while_takes_nobody_down(workers, monkeypatch):
-    start, refused = asyncio.create_subprocess_exec, []
-
-    async def no_room_at_times(*arguments: Any, **options: Any) -> Any:
-        if len(workers.started()) == 3 and len(refused) < 3:
-            refused.append(arguments)
-            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        return await start(*arguments, **options)
-
-    async def work(supervisor: Supervisor) -> None:
-        await until(lambda: len(workers.started()) == 3)
-        others = {number: pid for number, pid in supervisor.living.items() if number != 1}
-        os.kill(supervisor.living[1], signal.SIGKILL)
-        await until(lambda: len(workers.started()) == 4)
-        await until(lambda: 1 in supervisor.living)
-        assert others.items() <= supervisor.living.items()
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", no_room_at_times)
-    assert workers.run(UNTIL_STOPPED, work) == 0
-    assert len(refused) == 3
-
-
 def test_one_that_does_not_stop_is_ended(workers):
     body = READY + "import time\ntime.sleep(1000)"
 
