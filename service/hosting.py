@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from sqlalchemy import Engine
 
 from enforcement.config_files import read_secret
 from ledger.clock import Clock
@@ -84,6 +85,7 @@ class Hosting:
         only: The parts of the only log, where one has the process to itself. None where requests have to say which
             log they are for; names of logs are then nobody's business but their own.
         clock: The shared one.
+        database: The shared one.
         tokens: The tokens of all logs.
         metrics: Of requests that are for no log, as far as is known.
     """
@@ -95,6 +97,7 @@ class Hosting:
         build: Callable[[Settings], Services],
         *,
         clock: Clock,
+        database: Engine,
         tokens: TokenStore,
         only: Services | None = None,
         close: Callable[[], None] = lambda: None,
@@ -108,6 +111,7 @@ class Hosting:
             logs: Those of each log.
             build: Makes a log's parts.
             clock: The shared one.
+            database: The shared one.
             tokens: The tokens of all logs.
             only: The parts of the only log, where one has the process to itself.
             close: Lets go of what the logs share.
@@ -117,6 +121,7 @@ class Hosting:
         self.settings = settings
         self.only = only
         self.clock = clock
+        self.database = database
         self.tokens = tokens
         self.metrics = Metrics() if only is None else only.metrics
         self._places = {log.log_id: _Place(log, only) for log in logs}
@@ -266,6 +271,7 @@ def alone(services: Services) -> Hosting:
         [services.settings],
         lambda _settings: services,
         clock=services.clock,
+        database=services.database,
         tokens=services.tokens,
         only=services,
     )
@@ -307,6 +313,7 @@ def open_hosting(
         installation.logs,
         build,
         clock=shared.clock,
+        database=shared.database,
         tokens=TokenStore(shared.database, shared.clock),
         close=shared.close,
         operator_token=operator_token,

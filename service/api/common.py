@@ -7,6 +7,8 @@ routes are given that log's `Services` and know of no other.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -34,6 +36,7 @@ __all__ = [
     "json_response",
     "log_of_path",
     "permitted",
+    "places_held",
     "read_body",
     "services_of",
     "work_for",
@@ -81,10 +84,27 @@ def bearer_of(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
+@contextmanager
+def places_held(request: Request) -> Iterator[None]:
+    """Hold, until the block ends, the place among its log's requests that `work_for` takes for a request in it."""
+    with ExitStack() as held:
+        request.state.held = held
+        yield
+
+
 def work_for(request: Request, services: Services) -> None:
-    """Note which log a request is for: its metrics count the request, its share of the threads bears it."""
+    """Note which log a request is for: its metrics count the request, its places and share of the threads bear it.
+
+    Raises:
+        OverloadedError: The log has no place for it; other logs have places of their own.
+    """
+    if getattr(request.state, "services", None) is services:
+        return
     request.state.services = services
     current_log.set(services.identity.log_id)
+    held: ExitStack | None = getattr(request.state, "held", None)
+    if held is not None:
+        held.enter_context(services.places.take())
 
 
 async def authenticated(request: Request) -> Caller:
@@ -94,6 +114,7 @@ async def authenticated(request: Request) -> Caller:
         UnauthenticatedError: There is none, or it is not valid.
         NotFoundError: It is for a log that this service does not have.
         StateError: Its log is not open.
+        OverloadedError: Its log has too many requests in hand.
     """
     known: Caller | None = getattr(request.state, "caller", None)
     if known is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 from fastapi import Request
@@ -18,7 +17,7 @@ from starlette.types import Receive, Scope
 
 from ledger.canonical import JSONValue, parse_json
 from ledger.errors import MalformedError
-from service.api.common import permitted, read_body
+from service.api.common import permitted, places_held, read_body
 from service.problems import Problem
 
 __all__ = ["ServiceRoute"]
@@ -66,15 +65,13 @@ class ServiceRoute(APIRoute):
         checks = [item.call for item in self.dependant.dependencies if isinstance(item.call, permitted)]
 
         async def handle(request: Request) -> Response:
-            # INVARIANT: whoever has not proved that he may send something is not listened to.
-            for check in checks:
-                await check(request)
-            if len(request.query_params.multi_items()) != len(request.query_params):
-                raise MalformedError("a parameter is given twice")
-            bounded = _BoundedRequest(request.scope, request.receive, self.max_json_bytes)
-            services = getattr(request.state, "services", None)
-            # A log that fills its places is refused before a body is read; other logs have places of their own.
-            with services.places.take() if services is not None else nullcontext():
-                return await handler(bounded)
+            # A log that fills its places is refused before a body is read.
+            with places_held(request):
+                # INVARIANT: whoever has not proved that he may send something is not listened to.
+                for check in checks:
+                    await check(request)
+                if len(request.query_params.multi_items()) != len(request.query_params):
+                    raise MalformedError("a parameter is given twice")
+                return await handler(_BoundedRequest(request.scope, request.receive, self.max_json_bytes))
 
         return handle

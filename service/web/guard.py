@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from ledger.errors import TallystickError
-from service.api.common import work_for
+from service.api.common import places_held, work_for
 from service.auth import Permission, require
 from service.hosting import Hosting
 from service.problems import Problem, UnauthenticatedError, kind_of
@@ -29,7 +29,7 @@ from service.web.cookies import Cookies
 from service.web.counts import RecentCounts
 from service.web.records import RecordCache
 from service.web.rendering import PAGE_HEADERS, Pages
-from service.web.sessions import LoginLinks, WebSession, WebSessions, log_of_secret
+from service.web.sessions import LoginLinks, WebSession, WebSessions
 from service.web.throttle import LoginThrottle
 from service.wiring import Services
 
@@ -61,8 +61,6 @@ class Dashboard:
 
     services: Services
     pages: Pages
-    sessions: WebSessions
-    links: LoginLinks
     counts: RecentCounts
     records: RecordCache
 
@@ -95,6 +93,25 @@ class Lobby(Protocol):
         """
         ...
 
+    def log_of(self, secret: str) -> str | None:
+        """Return the log that a session's id or a link's code names, true or made up; where one is served, that one."""
+        ...
+
+    def sessions(self, log_id: str) -> WebSessions:
+        """Return the logins to a log, whether there is such a log or not.
+
+        Nobody learns from the time of an answer which logs there are: a made-up one is looked for as any other.
+        """
+        ...
+
+    def links(self, log_id: str) -> LoginLinks:
+        """Return the login links of a log, whether there is such a log or not; see `sessions`."""
+        ...
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done that no answer waits for."""
+        ...
+
 
 def lobby_of(request: Request) -> Lobby:
     """Return the lobby that the application was made with."""
@@ -122,12 +139,15 @@ async def seat_of(request: Request) -> Seat | None:
     lobby = lobby_of(request)
     session_id = lobby.cookies.session(request.cookies)
     # INVARIANT 12: the session names the log, and its row is sought among that log's alone.
-    dashboard = None if session_id is None else lobby.dashboard(log_of_secret(session_id))
-    if session_id is None or dashboard is None:
+    log_id = None if session_id is None else lobby.log_of(session_id)
+    if session_id is None or log_id is None:
         return None
     try:
-        session = await asyncio.to_thread(dashboard.sessions.find, session_id)
+        session = await asyncio.to_thread(lobby.sessions(log_id).find, session_id)
     except UnauthenticatedError:
+        return None
+    dashboard = lobby.dashboard(log_id)
+    if dashboard is None:
         return None
     work_for(request, dashboard.services)
     return Seat(dashboard=dashboard, session=session)
@@ -195,7 +215,8 @@ class PageRoute(APIRoute):
 
         async def page(request: Request) -> Response:
             try:
-                return await handler(request)
+                with places_held(request):
+                    return await handler(request)
             except LoginNeededError:
                 return _to_login(request)
             except (TallystickError, RequestValidationError, HTTPException) as error:

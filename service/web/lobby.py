@@ -5,6 +5,10 @@ Where several logs are served, what strangers see names none of them.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 from service.hosting import Hosting
 from service.web.assets import Assets
 from service.web.cookies import Cookies
@@ -12,7 +16,7 @@ from service.web.counts import NewestDecision, RecentCounts
 from service.web.guard import Dashboard
 from service.web.records import RecordCache
 from service.web.rendering import Pages
-from service.web.sessions import WebSessions
+from service.web.sessions import LoginLinks, WebSessions, log_of_secret
 from service.web.throttle import LoginThrottle
 from service.wiring import Services
 
@@ -38,6 +42,7 @@ class LogLobby:
         self.throttle = LoginThrottle()
         self._nobodys = Pages(None, self.assets)
         self._dashboards: dict[str, Dashboard] = {}
+        self._later: set[asyncio.Task[None]] = set()
 
     @property
     def strangers(self) -> Pages:
@@ -51,6 +56,27 @@ class LogLobby:
         if log_id is None or not self.hosting.is_open(log_id):
             return None
         return self._of(self.hosting.find(log_id))
+
+    def log_of(self, secret: str) -> str | None:
+        """Return the log that a secret names, or the only one; see `Lobby.log_of`."""
+        only = self.hosting.only
+        return log_of_secret(secret) if only is None else only.identity.log_id
+
+    def sessions(self, log_id: str) -> WebSessions:
+        """Return the logins to a log, also to one that is not there; see `Lobby.sessions`."""
+        hosting = self.hosting
+        seconds = hosting.settings.session_seconds
+        return WebSessions(hosting.database, hosting.clock, log_id, hosting.tokens, lifetime_seconds=seconds)
+
+    def links(self, log_id: str) -> LoginLinks:
+        """Return the login links of a log, also of one that is not there; see `Lobby.links`."""
+        return LoginLinks(self.hosting.database, self.hosting.clock, log_id, self.hosting.tokens)
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done that no answer waits for; see `Lobby.later`."""
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     def _of(self, services: Services) -> Dashboard:
         known = self._dashboards.get(services.identity.log_id)
@@ -66,14 +92,6 @@ class LogLobby:
         return Dashboard(
             services=services,
             pages=Pages(services, self.assets),
-            sessions=WebSessions(
-                services.database,
-                services.clock,
-                log_id,
-                services.tokens,
-                lifetime_seconds=services.settings.session_seconds,
-            ),
-            links=services.login_links,
             counts=RecentCounts(services.catalog, log_id, ends),
             records=records,
         )

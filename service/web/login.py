@@ -14,10 +14,12 @@ from fastapi.responses import Response
 from ledger.errors import LedgerError
 from service.api.common import work_for
 from service.auth import Caller, log_of_token
+from service.failures import describe
+from service.fairness import current_log
 from service.problems import ForbiddenError, UnauthenticatedError
 from service.web.forms import CSRF_FIELD, check_secret, read_form, require_same_origin
 from service.web.guard import Dashboard, Lobby, LobbyDep, PageRoute, redirect, safe_next, seat_of
-from service.web.sessions import log_of_secret, may_log_in
+from service.web.sessions import may_log_in
 from service.wiring import Services
 
 __all__ = ["router"]
@@ -105,6 +107,7 @@ async def _refused(request: Request, lobby: Lobby, refusal: _Refusal) -> Respons
 
     Only failures wait. Behind a proxy all people share an address, and nobody's failures may shut the others out. A
     failure is recorded in the log that was named; what named none of ours is recorded nowhere, and looks the same.
+    Where there are several logs no answer waits for the record: its time would tell which logs there are.
     """
     address, now_ms = _address(request), lobby.hosting.clock.now_ms()
     if seconds := lobby.throttle.wait_seconds(address, now_ms):
@@ -118,6 +121,8 @@ async def _refused(request: Request, lobby: Lobby, refusal: _Refusal) -> Respons
     named = "" if dashboard is None else dashboard.services.identity.log_id
     if not lobby.throttle.failed(address, now_ms, log_id=named) or dashboard is None:
         _log.warning("failed_login_not_recorded", result=refusal.result)
+    elif lobby.hosting.only is None:
+        lobby.later(_record_refusal_later(dashboard.services, address, refusal))
     else:
         await _record_refusal(dashboard.services, address, refusal)
     return _login_page(request, lobby, wanted=refusal.wanted, status=403, error=refusal.error)
@@ -132,16 +137,24 @@ async def _record_refusal(services: Services, address: str, refusal: _Refusal) -
     await access.record([draft])
 
 
+async def _record_refusal_later(services: Services, address: str, refusal: _Refusal) -> None:
+    current_log.set(services.identity.log_id)
+    try:
+        await _record_refusal(services, address, refusal)
+    except Exception as error:  # noqa: BLE001  # nobody waits for it, and nobody else would tell
+        _log.error("failed_login_not_recorded", result=refusal.result, **describe(error))
+
+
 async def _begin(request: Request, lobby: Lobby, dashboard: Dashboard, caller: Caller, wanted: str) -> Response:
     """Log a caller in: record first, then a new session; a session that the browser had before ends."""
     services = dashboard.services
     work_for(request, services)
     await services.access.record([services.access.draft(caller, "login", _TARGET)])
     before = lobby.cookies.session(request.cookies)
-    earlier = None if before is None else lobby.dashboard(log_of_secret(before))
+    earlier = None if before is None else lobby.log_of(before)
     if before is not None and earlier is not None:
-        await asyncio.to_thread(earlier.sessions.end, before)
-    session_id = await asyncio.to_thread(dashboard.sessions.begin, caller)
+        await asyncio.to_thread(lobby.sessions(earlier).end, before)
+    session_id = await asyncio.to_thread(lobby.sessions(services.identity.log_id).begin, caller)
     response = redirect(safe_next(wanted))
     lobby.cookies.set_session(response, session_id)
     return response
@@ -187,8 +200,9 @@ _DEAD_LINK: Final = "This login link was used before or has expired. Log in with
 @router.get("/login/link/{code}")
 async def show_link(request: Request, lobby: LobbyDep, code: _Code) -> Response:
     """Ask whether to log in; looking at the page, as a link preview does, does not spend the link."""
-    dashboard = lobby.dashboard(log_of_secret(code))
-    if dashboard is None or not await asyncio.to_thread(dashboard.links.is_open, code):
+    log_id = lobby.log_of(code)
+    known = log_id is not None and await asyncio.to_thread(lobby.links(log_id).is_open, code)
+    if not known or lobby.dashboard(log_id) is None:
         return _login_page(request, lobby, status=403, error=_DEAD_LINK)
     return _form_page(request, lobby, "link.html", code=code)
 
@@ -197,13 +211,15 @@ async def show_link(request: Request, lobby: LobbyDep, code: _Code) -> Response:
 async def follow_link(request: Request, lobby: LobbyDep, code: _Code) -> Response:
     """Log in with a link, once."""
     await _checked_form(request, lobby)
-    log_id = log_of_secret(code)
+    log_id = lobby.log_of(code)
     dead = _Refusal(log_id=log_id, result="dead_link", error=_DEAD_LINK)
+    # A log that is not there is asked as any other is; one that is not open spends no link.
+    known = log_id is not None and await asyncio.to_thread(lobby.links(log_id).is_open, code)
     dashboard = lobby.dashboard(log_id)
-    if dashboard is None:
+    if log_id is None or not known or dashboard is None:
         return await _refused(request, lobby, dead)
     try:
-        caller = await asyncio.to_thread(dashboard.links.spend, code)
+        caller = await asyncio.to_thread(lobby.links(log_id).spend, code)
     except UnauthenticatedError:
         return await _refused(request, lobby, dead)
     return await _begin(request, lobby, dashboard, caller, "/")
@@ -218,8 +234,8 @@ async def log_out(request: Request, lobby: LobbyDep) -> Response:
         form = await read_form(request)
         check_secret(seat.session.csrf, form.get(CSRF_FIELD))
         session_id = lobby.cookies.session(request.cookies) or ""
-        await asyncio.to_thread(seat.dashboard.sessions.end, session_id)
         services = seat.dashboard.services
+        await asyncio.to_thread(lobby.sessions(services.identity.log_id).end, session_id)
         try:
             await services.access.record([services.access.draft(seat.session.caller, "logout", _TARGET)])
         except LedgerError as error:

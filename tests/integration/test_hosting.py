@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import socket
 import threading
@@ -17,10 +18,12 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from ledger.errors import ConfigError, LedgerError, NotFoundError, StateError
+from ledger.errors import ConfigError, LedgerError, NotFoundError, OverloadedError, StateError
 from service.auth import Role
 from service.cli.main import cli
 from service.hosting import Hosting, open_hosting
+from tests.integration.test_dashboard_http import log_in
+from tests.integration.test_hostile_tenant import listening
 from tests.support.tenants import MINE, OPERATOR_TOKEN, THEIRS, RunningTenants, make_installation, start_tenants
 
 OPERATOR = {"authorization": f"Bearer {OPERATOR_TOKEN}"}
@@ -188,10 +191,74 @@ def test_a_log_that_fills_its_places_is_answered_429_and_the_other_is_served(cro
             if mine.services.places.taken == 3:
                 break
             waited.wait(0.02)
-        refused = [client.get("/v1/bundles") for _ in range(10)]
+        places = ("/v1/bundles", f"/logs/{MINE}/checkpoint", f"/logs/{MINE}/tile/0/000.p/3", "/v1/keys")
+        refused = [client.get(place) for place in places for _ in range(3)]
         assert {answer.status_code for answer in refused} == {429}
         assert all(answer.headers["retry-after"] == "1" for answer in refused)
         assert len({quiet.decide() for _ in range(10)}) == 10
+
+
+def test_the_pages_of_a_log_take_its_places_as_well(crowded):
+    mine, theirs = crowded.tenant(MINE), crowded.tenant(THEIRS)
+    pages = {}
+    for tenant in (mine, theirs):
+        with crowded.browser_client() as browser:
+            assert log_in(browser, tenant.token(Role.AUDITOR)).status_code == 303
+            for places in (tenant.services.places, None):
+                taken = 0 if places is None else places._limit
+                tenant.services.places.taken += taken
+                pages[tenant.log_id, taken > 0] = browser.get("/")
+                tenant.services.places.taken -= taken
+        assert tenant.services.places.taken == 0
+    assert {key: page.status_code for key, page in pages.items()} == {
+        (MINE, True): 429,
+        (MINE, False): 200,
+        (THEIRS, True): 429,
+        (THEIRS, False): 200,
+    }
+    assert "requests are in hand" in pages[MINE, True].text
+
+
+def test_whether_a_log_can_record_a_failed_login_is_not_to_be_seen_from_outside(crowded, monkeypatch):
+    theirs, asked = crowded.tenant(THEIRS), threading.Event()
+
+    async def hanging(*_: object) -> None:
+        asked.set()
+        await asyncio.sleep(3600)
+
+    async def overloaded(*_: object) -> None:
+        asked.set()
+        raise OverloadedError("too many records wait")
+
+    answers = []
+    for record in (hanging, overloaded):
+        monkeypatch.setattr(type(theirs.services.access), "record", record)
+        for log_id in (THEIRS, "initech"):
+            with crowded.browser_client() as browser:
+                answer = log_in(browser, f"ts1.{log_id}." + "x" * 43)
+            text = re.sub(r'name="csrf" value="[^"]+"', "", answer.text)
+            answers.append((answer.status_code, text, set(answer.headers)))
+        assert asked.wait(30)
+        asked.clear()
+    assert answers[0][0] == 403
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_a_log_that_is_not_there_is_looked_for_as_any_other(crowded):
+    """How long an answer takes follows from what is asked of the database; that is told here without a clock."""
+    seen = {}
+    with crowded.stranger() as stranger:
+        for log_id in (MINE, "initech"):
+            secret = f"{log_id}." + "x" * 43
+            with listening(crowded.tenant(MINE).services.database) as statements:
+                stranger.get("/", headers={"cookie": f"tallystick={secret}"})
+                stranger.get(f"/login/link/{secret}")
+                stranger.get("/v1/bundles", headers={"authorization": f"Bearer ts1.{secret}"})
+            # The logs' own work goes on meanwhile, and asks for neither.
+            asked = [one.text for one in statements if re.search(r"FROM (web_sessions|api_tokens)", one.text)]
+            seen[log_id] = asked
+    assert seen[MINE] == seen["initech"]
+    assert len(seen[MINE]) == 3
 
 
 def test_a_log_whose_queries_hang_leaves_the_other_all_that_it_needs(crowded, monkeypatch):
