@@ -153,6 +153,11 @@ class Publisher:
         size = self._shown.head.size if self._shown else None
         return size is None or (self._anchor_status.failure is None and receipt is not None and receipt.size == size)
 
+    @property
+    def withheld(self) -> bool:
+        """Whether something is published that is not shown, as far as this publisher knows."""
+        return self._published is not None and (self._shown is None or self._shown.head != self._published.head)
+
     def waiting(self) -> bool:
         """Return whether something is sequenced that the present checkpoint does not cover.
 

@@ -10,7 +10,9 @@ The lease spares N processes from doing one work N times. It decides nothing: a 
 steps, for longer than any lease, and go on as if it still led. INVARIANT 2 is kept by the swap in the log store alone
 (`ledger.publisher`); whoever loses it has shown nothing, takes up what won, and follows.
 
-A process that cannot publish (its clock is behind, its disk is full) gives the lease up, so that another may try.
+A process that cannot publish (its clock is behind, its disk is full) gives the lease up, so that another may try. What
+a leader published, and has not shown and anchored when its lease ends, another shows and anchors, also where nothing
+new is sequenced.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class PublishingTurns:
         self._lease = lease
         self._leads = False
         self._told: AnchorStatus | None = None
+        self._another_leads = False
 
     @property
     def published(self) -> Published | None:
@@ -125,10 +128,14 @@ class PublishingTurns:
         refused = due and self._publisher.waiting() and not self._lead()
         if not self._publisher.followed and not self._publisher.witnessed:
             self._publisher.witness_newest()
+            if self._leads and not self._publisher.witnessed:
+                # What is not shown yet is not left undone: it is being worked on.
+                self._leads = self._lease.take()
         if not self._publisher.followed and not self._publisher.anchored:
             self._anchor()
         if self._publisher.followed:
             self._listen()
+            self._finish_for_another()
         if self._publisher.published != before:
             return Turn.CHANGED
         return Turn.REFUSED if refused else Turn.IDLE
@@ -156,9 +163,23 @@ class PublishingTurns:
             self._leads = self._lease.take(msgspec.json.encode(self._publisher.anchor_status).decode())
 
     def _listen(self) -> None:
+        state = self._lease.look()
+        self._another_leads = state.live
         with suppress(msgspec.DecodeError):
             # A report of another version of this software, or none yet, tells nothing.
-            self._told = msgspec.json.decode(self._lease.look().report, type=AnchorStatus)
+            self._told = msgspec.json.decode(state.report, type=AnchorStatus)
+
+    def _finish_for_another(self) -> None:
+        """Show and anchor what was published by a leader that nobody hears of any more."""
+        shown = self._publisher.published
+        receipt = None if self._told is None else self._told.receipt
+        anchored = shown is None or (receipt is not None and receipt.size >= shown.head.size)
+        if self._another_leads or (anchored and not self._publisher.withheld):
+            return
+        self._leads = self._lease.take()
+        if self._leads:
+            self._publisher.load()
+            self._anchor()
 
     def give_up(self) -> None:
         """Let another lead at once; a failure is left to the lease's end."""

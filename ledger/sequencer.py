@@ -93,8 +93,8 @@ class Sequencer:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last transaction succeeded, or a reload since."""
-        return not self._broken
+        """Whether the last transaction succeeded, or a reload since, and there will be another."""
+        return not self._broken and (self._worker is None or not self._worker.done())
 
     async def start(self) -> None:
         """Begin to sequence.
@@ -204,7 +204,20 @@ class Sequencer:
         results = await self._in_thread(call)
         if len(results) != len(batches):
             raise StorageError(f"the store answered for {len(results)} batches of {len(batches)}")
+        self._require_new(results)
         return results
+
+    def _require_new(self, results: Sequence[_Result]) -> None:
+        """Refuse an index that was acknowledged before.
+
+        INVARIANT 1: an index is given once. A database that fails over to a copy which lags behind fails no statement:
+        connections are made anew, and its numbers begin where the copy ends.
+        """
+        fresh = [done.index for result in results if isinstance(result, list) for done in result if not done.duplicate]
+        if fresh and min(fresh) < self._acknowledged_size:
+            raise StorageError(
+                f"the store gave index {min(fresh)} again, of {self._acknowledged_size} that were acknowledged"
+            )
 
     async def _sequence(self, group: list[_Waiting]) -> None:
         try:

@@ -157,6 +157,49 @@ def test_a_leader_that_paused_after_its_swap_moves_nothing_back(crowd, write):
     assert crowd.ledger.audit().clean
 
 
+class DeathError(Exception):
+    """A process ends at this point."""
+
+
+@pytest.mark.parametrize("write", [Write.EXPOSE, Write.RELEASE, Write.ANCHOR])
+def test_what_a_leader_published_and_died_before_it_was_shown_and_anchored_another_shows_and_anchors(crowd, write):
+    crowd.a.turn()
+    crowd.b.turn()
+    crowd.beat()
+
+    def die(kind: Write) -> None:
+        if kind is write:
+            crowd.ledger.faults.on_write = None
+            raise DeathError
+
+    crowd.ledger.faults.on_write = die
+    with pytest.raises(DeathError):
+        crowd.a.turn()
+    assert crowd.b.turn() is Turn.CHANGED
+    assert not crowd.b.turns.leads, "the leader may be alive, and about to do so"
+    crowd.ledger.clock.advance(SECONDS * 1000)
+    # Nothing new is sequenced, and nobody has anything to publish.
+    crowd.b.turn(due=False)
+    newest = crowd.ledger.published_checkpoints()[-1]
+    assert crowd.ledger.exposed_checkpoints() == [newest]
+    assert crowd.ledger.anchored_checkpoints()[-1] == newest
+    crowd.ledger.faults.writes.clear()
+    crowd.ledger.clock.advance(SECONDS * 1000)
+    crowd.b.turn(due=False)
+    assert crowd.ledger.faults.writes == [], "once is enough"
+    assert crowd.swaps() == 0
+
+
+def test_what_is_shown_and_anchored_is_left_alone_by_those_who_follow(crowd):
+    crowd.a.turn()
+    crowd.b.turn()
+    crowd.ledger.clock.advance(SECONDS * 1000)
+    crowd.ledger.faults.writes.clear()
+    crowd.b.turn(due=False)
+    assert crowd.ledger.faults.writes == []
+    assert not crowd.b.turns.leads
+
+
 def test_a_swap_that_was_lost_to_nobody_is_no_reason_to_go_on(crowd, monkeypatch):
     crowd.a.turn()
     crowd.beat()

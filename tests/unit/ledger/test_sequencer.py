@@ -305,6 +305,35 @@ def test_a_store_that_lost_acknowledged_records_gets_no_more(store, writer):
     assert len(store.groups) == 2
 
 
+def test_a_store_that_was_put_back_without_a_word_acknowledges_no_index_twice(store, writer):
+    """A database that fails over to a copy which lags behind fails no statement: pooled connections are made anew."""
+
+    async def test(sequencer: Sequencer):
+        assert indexes(await sequencer.append(beats(writer, 3))) == [0, 1, 2]
+        store.lose_last()
+        store.lose_last()
+        with pytest.raises(StorageError, match="gave index 1 again, of 3"):
+            await sequencer.append(beats(writer))
+        for _ in range(2):
+            with pytest.raises(StorageError, match="holds 2 records of 3"):
+                await sequencer.append(beats(writer))
+        assert not sequencer.healthy
+
+    run(store, test)
+    assert len(store.groups) == 2
+
+
+def test_a_sequencer_whose_worker_is_gone_says_so(store, writer):
+    async def test(sequencer: Sequencer):
+        await sequencer.append(beats(writer))
+        assert sequencer.healthy
+        sequencer._worker.cancel()
+        await asyncio.gather(sequencer._worker, return_exceptions=True)
+        assert not sequencer.healthy
+
+    run(store, test)
+
+
 def test_a_reload_that_fails_is_tried_again(store, writer, monkeypatch):
     real = store.sequenced_size
     answers: list[Exception | None] = [None, StorageError("not yet"), StorageError("not yet"), None]
