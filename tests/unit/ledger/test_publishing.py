@@ -14,7 +14,7 @@ from ledger.publisher import Published
 from ledger.publishing import PublishingLoop
 from ledger.publishing_turns import PUBLISHER_LEASE
 from ledger.stores.memory_leases import LeaseTable, MemoryLease
-from tests.support.checkpoints import make_checkpoint, sign_tree
+from tests.support.checkpoints import sign_tree
 from tests.support.faults import Effect, Write
 from tests.support.ledger import LOG_ID, EmbeddedLedger, pending
 
@@ -283,7 +283,7 @@ def test_who_cannot_publish_lets_another_try(ledger):
 def test_two_trees_in_the_anchor_end_the_loop_for_good(ledger):
     async def test(loop: PublishingLoop) -> None:
         await loop.wait_for(1, WAIT_SECONDS)
-        ledger.anchor.put(LOG_ID, 2, make_checkpoint(2, tree="b"))
+        ledger.anchor.put(LOG_ID, 2, sign_tree(ledger, 2))
         loop.notify(beat(ledger))
         await until(lambda: loop.failure is not None)
         assert isinstance(loop.failure, ConflictError)
@@ -294,7 +294,7 @@ def test_two_trees_in_the_anchor_end_the_loop_for_good(ledger):
 def test_a_checkpoint_that_covers_a_size_counts_though_the_loop_ended_afterwards(ledger):
     async def test(loop: PublishingLoop) -> None:
         await loop.wait_for(1, WAIT_SECONDS)
-        ledger.anchor.put(LOG_ID, 2, make_checkpoint(2, tree="b"))
+        ledger.anchor.put(LOG_ID, 2, sign_tree(ledger, 2))
         loop.notify(beat(ledger))
         await until(lambda: loop.failure is not None)
         assert (await loop.wait_for(2, WAIT_SECONDS)).head.size == 2
