@@ -21,10 +21,11 @@ from ledger.clock import SystemClock
 from ledger.envelopes import ED25519
 from ledger.errors import ConfigError
 from ledger.files import appearing_directory, create_durably
-from ledger.keys import generate_key, save_key
+from ledger.keys import generate_key, load_key, save_key
 from ledger.notes import encode_base64
 from service.cli.client import ServiceClient
 from service.cli.output import in_words
+from service.keyset import key_files
 
 __all__ = ["GatewayWish", "Prepared", "prepare_gateway"]
 
@@ -119,6 +120,25 @@ def _by_option(fault: str) -> str:
     return f"{option}{separator}{in_words(reason)}"
 
 
+def _shared_key(client: ServiceClient, keys_dir: Path, passphrase: str | None) -> bytes:
+    """Return the file of the pseudonym key that the log uses now.
+
+    Under another one, of before a rotation or of another log, nobody would find whom the gateway's records are about:
+    neither who searches nor who erases.
+
+    Raises:
+        ConfigError: It is not among the keys, or they cannot be read.
+    """
+    found = client.get("/v1/keys")["items"]
+    used = [item["key_id"] for item in found if (item["purpose"], item["state"]) == ("pseudonym", "in force")]
+    for name, (purpose, _) in key_files(keys_dir).items():
+        if purpose == "pseudonym" and load_key(f"file:{keys_dir / name}", passphrase).key_id in used[-1:]:
+            return (keys_dir / name).read_bytes()
+    raise ConfigError(
+        "--keys-dir: the pseudonym key that the log uses is not there; is it of another log?"
+    )
+
+
 def prepare_gateway(
     directory: Path, wish: GatewayWish, client: ServiceClient, *, keys_dir: Path, passphrase: str | None
 ) -> Prepared:
@@ -147,7 +167,7 @@ def prepare_gateway(
         spool = generate_key("spool", "xsalsa20-poly1305", wish.enforcer_id, created_ms=now_ms, simulated=simulated)
         save_key(signing, building / "signing.json", passphrase)
         save_key(spool, building / "spool.json", passphrase)
-        create_durably(building / "pseudonym.json", (keys_dir / "pseudonym.json").read_bytes(), mode=0o600)
+        create_durably(building / "pseudonym.json", _shared_key(client, keys_dir, passphrase), mode=0o600)
         assert signing.public_key is not None
         wanted = {"enforcer_id": wish.enforcer_id, "public_key": encode_base64(signing.public_key)}
         introduced = client.post("/v1/enforcers", wanted)

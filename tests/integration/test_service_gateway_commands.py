@@ -16,9 +16,10 @@ from enforcement.identity import Identity
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
 from ledger.bodies import KeyEvent
-from ledger.keys import load_key
+from ledger.keys import generate_key, load_key, save_key
 from service.auth import Role
 from service.cli.main import cli
+from service.keyset import make_key_set
 from tests.support.ledger import LOG_ID, NOW_MS
 from tests.support.service import RunningService, start_service
 
@@ -90,6 +91,30 @@ def test_the_configuration_is_read_from_any_directory_and_only_its_owner_reads_t
     assert oct((tmp_path / "gw").stat().st_mode & 0o777) == "0o700"
 
 
+def test_a_gateway_gets_the_pseudonym_key_that_the_log_uses_and_not_one_from_before(init, tmp_path):
+    with start_service(tmp_path / "service") as rotated:
+        keys_dir = rotated.services.settings.keys_dir
+        first = load_key(f"file:{keys_dir / 'pseudonym.json'}", None)
+        newer = generate_key("pseudonym", first.algorithm, first.name, created_ms=NOW_MS, simulated=True)
+        save_key(newer, keys_dir / "pseudonym.2.json", None)
+        options = {"keys_dir": str(keys_dir), "url": rotated.url, "token": rotated.token(Role.ADMIN)}
+        assert init(directory="before", id="gateway-before", **options).exit_code == 0
+        with rotated.client(Role.ADMIN) as admin:
+            admin.post("/v1/keys", json={"key_id": newer.key_id}).raise_for_status()
+            admin.post(f"/v1/keys/{first.key_id}/retirement", json={}).raise_for_status()
+        assert init(directory="after", id="gateway-after", **options).exit_code == 0
+    assert load_key(f"file:{tmp_path / 'before' / 'pseudonym.json'}", None).key_id == first.key_id
+    assert load_key(f"file:{tmp_path / 'after' / 'pseudonym.json'}", None).key_id == newer.key_id
+
+
+def test_a_gateway_gets_no_pseudonym_key_of_another_log(running, init, tmp_path):
+    make_key_set(tmp_path / "keys", origin="service.example/other", service_id="service", created_ms=NOW_MS)
+    made = init(id="gateway-other", keys_dir=str(tmp_path / "keys"))
+    assert (made.exit_code, "is it of another log?" in made.stderr) == (64, True)
+    assert "gateway-other" not in introduced(running)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["keys"]
+
+
 def test_for_programs_there_is_the_same_as_json(running, init, tmp_path):
     made = init("--json", id="gateway-json")
     value = json.loads(made.stdout)
@@ -146,7 +171,7 @@ def test_a_refusal_of_the_service_leaves_nothing_and_the_next_try_succeeds(runni
 def test_keys_that_are_not_there_leave_nothing_either(running, init, tmp_path):
     (tmp_path / "keys").mkdir()
     before = introduced(running)
-    assert init(keys_dir=str(tmp_path / "keys")).exit_code == 4
+    assert init(keys_dir=str(tmp_path / "keys")).exit_code == 64
     assert [path.name for path in tmp_path.iterdir()] == ["keys"]
     assert introduced(running) == before
 
