@@ -134,9 +134,7 @@ def _shared_key(client: ServiceClient, keys_dir: Path, passphrase: str | None) -
     for name, (purpose, _) in key_files(keys_dir).items():
         if purpose == "pseudonym" and load_key(f"file:{keys_dir / name}", passphrase).key_id in used[-1:]:
             return (keys_dir / name).read_bytes()
-    raise ConfigError(
-        "--keys-dir: the pseudonym key that the log uses is not there; is it of another log?"
-    )
+    raise ConfigError("--keys-dir: the pseudonym key that the log uses is not there; is it of another log?")
 
 
 def prepare_gateway(
