@@ -75,12 +75,14 @@ class S3Version:
         key: Of which key.
         version: The server's name for it; ``null`` where a bucket keeps no versions.
         latest: It is what a reader of the key meets.
+        modified_ms: When its write began, by the server's clock; POSIX milliseconds.
         marker: It is a delete marker.
     """
 
     key: str
     version: str
     latest: bool
+    modified_ms: int
     marker: bool = False
 
 
@@ -129,7 +131,13 @@ def _code(error: Exception) -> str:
 
 
 def _version(item: Mapping[str, Any], *, marker: bool) -> S3Version:
-    return S3Version(key=item["Key"], version=item["VersionId"], latest=bool(item["IsLatest"]), marker=marker)
+    return S3Version(
+        key=item["Key"],
+        version=item["VersionId"],
+        latest=bool(item["IsLatest"]),
+        modified_ms=_milliseconds(item["LastModified"]),
+        marker=marker,
+    )
 
 
 class S3Bucket:

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.proof_files import parse_proof_file, verify_entry
 from ledger.trust import TrustPolicy, parse_trust_policy
+from service.auth import Role
 from service.cli.main import main
 from tests.integration.test_service_s3 import places
 from tests.support import witness
 from tests.support.ledger import LOG_ID
 from tests.support.postgres import PostgresCluster
-from tests.support.s3 import ACCESS_KEY, SECRET_KEY, s3_server
+from tests.support.s3 import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
 from tests.support.service import EnforcerClient, RunningService, start_service
 
 NAMES = ("w1", "w2")
@@ -35,6 +37,7 @@ DEADLINE_SECONDS = 30
 class Team:
     """Two services of one log, its witnesses, and what an auditor demands."""
 
+    server: S3Server
     services: tuple[RunningService, RunningService]
     witnesses: dict[str, witness.ReferenceWitness]
     auditor: TrustPolicy
@@ -77,7 +80,7 @@ def team(
         second = stack.enter_context(start_service(tmp_path, **settings))
         own = parse_trust_policy((tmp_path / "keys" / "trust.policy").read_bytes())
         auditor = replace(policy, logs=own.logs)
-        yield Team((first, second), witnesses, auditor, settings)
+        yield Team(server, (first, second), witnesses, auditor, settings)
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -184,3 +187,38 @@ def test_who_leads_next_has_cosigned_what_the_one_before_could_not(team):
     verified = team.auditor.verify(shown(follower))
     assert verified.witnesses == NAMES
     assert parse_unverified_checkpoint(shown(follower)).claim.size > behind
+
+
+def held_copies(team: Team) -> set[str]:
+    """Return how the anchored checkpoints of the first size stand: ``ON`` or ``OFF``."""
+    client, prefix = team.server.client(), f"a/{LOG_ID}/checkpoint/"
+    keys = [one["Key"] for one in client.list_object_versions(Bucket="anchor", Prefix=prefix)["Versions"]]
+    return {_hold_of(client, min(keys))}
+
+
+def _hold_of(client: Any, key: str) -> str:
+    try:
+        return str(client.get_object_legal_hold(Bucket="anchor", Key=key)["LegalHold"]["Status"])
+    except ClientError:  # what was never held is told so by some servers
+        return "OFF"
+
+
+def ask(service: RunningService, path: str, name: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+    with service.client(token=service.token(Role.ADMIN, name)) as admin:
+        return dict(admin.post(path, json=body).raise_for_status().json())
+
+
+@pytest.mark.parametrize("team", ["open"], indirect=True)
+def test_a_hold_covers_what_is_anchored_whichever_service_placed_and_ended_the_ones_before(team):
+    first, second = team.services
+    wait_until(lambda: bool(first.services.anchor.sizes(LOG_ID)))
+    assert held_copies(team) == {"OFF"}
+    matter = {"user": "alice", "reason": "matter 12 of 2026"}
+    for _ in range(2):
+        hold_id = ask(first, "/v1/holds", "anna", matter)["hold_id"]
+        wait_until(lambda: held_copies(team) == {"ON"})
+        for name in ("anna", "ben"):
+            ask(second, f"/v1/holds/{hold_id}/release", name)
+        # Whoever put the holds there takes them off when he looks; a service that has not seen them does not.
+        next(work for work in first.services.lifecycle.works if work.name == "legal holds in stores").wake()
+        wait_until(lambda: held_copies(team) == {"OFF"})
