@@ -230,6 +230,9 @@ class Witnessing:
             line = self._ask_in_step(witness, standing, checkpoint, size)
         except LedgerError as error:
             standing.failure = str(error)
+            if standing.last_size > size:
+                # A witness that once told a size beyond the log's would never be asked again: what is kept here counts.
+                standing.last_size = _UNKNOWN
             standing.quiet_until_ms = self._clock.now_ms() + standing.pause_ms
             standing.pause_ms = min(2 * standing.pause_ms, _LONGEST_PAUSE_MS)
             return None

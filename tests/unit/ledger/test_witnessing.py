@@ -155,6 +155,16 @@ def test_a_witness_that_has_seen_more_leaves_than_there_are_is_told_loudly(ledge
     assert len(witnesses["w1"].requests) == 1
 
 
+def test_a_witness_that_erred_about_its_size_once_is_asked_again_and_cosigns(ledger, witnesses):
+    witnesses["w1"].instead = lambda _: (409, SIZE_TYPE, b"77\n")
+    witnessing = make(ledger, witnesses)
+    checkpoint = grow(ledger, 9)
+    assert witnessing.cosign(checkpoint).by == ("w2", "w3")
+    witnesses["w1"].instead = None
+    ledger.clock.advance(60_000)
+    assert witnessing.cosign(checkpoint).by == NAMES
+
+
 def test_a_witness_that_saw_another_tree_does_not_cosign_this_one(ledger, witnesses):
     witnesses["w1"].size, witnesses["w1"].root = 4, b"r" * 32
     witnessing = make(ledger, witnesses)
