@@ -75,6 +75,14 @@ class Metrics:
             registry=self.registry,
         )
         self.sequenced = Gauge("tallystick_sequenced_size", "Records with an index", registry=self.registry)
+        self.database_ok = Gauge(
+            "tallystick_database_up", "1 if the database answered just now", registry=self.registry
+        )
+        self.publishing_ok = Gauge(
+            "tallystick_publishing_up",
+            "0 if publishing has ended for good or is in trouble; readiness says which",
+            registry=self.registry,
+        )
         self.published = Gauge("tallystick_published_size", "Tree size of the checkpoint", registry=self.registry)
         self.checkpoint_age = Gauge(
             "tallystick_checkpoint_age_seconds", "Age of the checkpoint by our clock", registry=self.registry
@@ -151,12 +159,15 @@ class Metrics:
         published = services.publishing.published
         receipt = services.publishing.anchor_status.receipt
         # Without its database a service still tells the rest; readiness says what is wrong.
+        self.database_ok.set(0)
         with contextlib.suppress(LedgerError):
             self.sequenced.set(services.sequenced_size())
+            self.database_ok.set(1)
             self.minimum_index.set(services.minimum_index.current())
         self.published.set(published.head.size if published else 0)
         if published:
             self.checkpoint_age.set(max(0.0, services.clock.now_ms() / 1000 - published.timestamp_seconds))
+        self.publishing_ok.set(services.publishing.failure is None and services.publishing.trouble is None)
         self.leads.set(services.publishing.leads)
         self.anchored.set(receipt.size if receipt else 0)
         self.anchor_ok.set(0 if services.publishing.anchor_status.failure else 1)

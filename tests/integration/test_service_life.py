@@ -486,6 +486,45 @@ def test_publishing_that_has_ended_is_told_and_the_service_is_not_ready(service)
     seen = checks(service, ready=False)
     assert not seen["publishing"]["ok"]
     assert "ended for good" in seen["publishing"]["detail"]
+    assert gauge(service, "tallystick_publishing_up") == 0
+
+
+def gauge(service: RunningService, name: str) -> float:
+    with service.stranger() as stranger:
+        answer = stranger.get("/metrics")
+    assert answer.status_code == 200
+    (line,) = [line for line in answer.text.splitlines() if line.startswith(f"{name} ")]
+    return float(line.split()[1])
+
+
+def test_a_database_that_is_gone_and_comes_back_is_told_by_readiness_and_metrics(tmp_path: Path):
+    cluster = PostgresCluster()
+    try:
+        with start_service(tmp_path, database_url=cluster.new_database(), migrate=True) as running:
+            enforcer = running.enforcer()
+            enforcer.decide()
+            running.wait_until_published()
+            both = ("tallystick_database_up", "tallystick_publishing_up")
+            assert [gauge(running, name) for name in both] == [1, 1]
+            cluster.crash()
+            assert gauge(running, "tallystick_database_up") == 0
+            for _ in range(30):
+                seen = checks(running, ready=False)
+                if not seen["publishing"]["ok"]:
+                    break
+            assert [seen[name]["ok"] for name in ("database", "publishing", "checkpoint", "anchor")] == [False] * 3 + [
+                True
+            ]
+            assert gauge(running, "tallystick_publishing_up") == 0
+            cluster.start()
+            for _ in range(30):
+                if all(check["ok"] for check in checks(running, ready=True).values()):
+                    break
+            enforcer.decide()
+            running.wait_until_published()
+            assert [gauge(running, name) for name in both] == [1, 1]
+    finally:
+        cluster.stop()
 
 
 async def _end(publishing: Any) -> None:
