@@ -114,12 +114,13 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing_now else "BEGIN")
 
 
-def open_engine(url: str, *, pool_size: int = 5) -> Engine:
+def open_engine(url: str, *, pool_size: int = 5, overflow: int = 10) -> Engine:
     """Open a database.
 
     Args:
         url: SQLAlchemy URL, ``sqlite:///path`` or ``postgresql+psycopg://…``.
         pool_size: Connections kept open.
+        overflow: How many more may be open for a while.
 
     Raises:
         ConfigError: Not a database URL, or a database that is not supported.
@@ -129,7 +130,7 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
         backend = parsed.get_backend_name()
         if backend not in ("sqlite", "postgresql"):
             raise ConfigError(f"the database must be SQLite or PostgreSQL, not {backend}")
-        options: dict[str, Any] = {"pool_size": pool_size}
+        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": overflow}
         if backend == "postgresql":
             # INVARIANT 2: whoever has waited for a log's lock must see what its holder wrote. In the stricter levels, a
             # server's default perhaps, he would compare with an older snapshot, and two swaps could win.

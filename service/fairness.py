@@ -5,7 +5,8 @@ its enforcers have sent and no answer was given to (`Bytes`). Work for threads w
 queues take turns (`FairExecutor`). Records that wait to be sequenced are bounded by each log's own sequencer. What a
 log takes beyond its bounds is its own loss.
 
-Where one log has the process to itself, asyncio's own threads do.
+Some of a log's threads are left to whoever takes records of enforcers: a gateway that records strictly lets no call
+pass meanwhile, and searches of a long log may take long.
 """
 
 from __future__ import annotations
@@ -17,19 +18,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from ledger.errors import OverloadedError
 
-__all__ = ["Bytes", "FairExecutor", "Places", "Room", "current_log"]
+__all__ = ["RESERVED", "THREADS", "Bytes", "FairExecutor", "Places", "Room", "current_log", "takes_records"]
 
 current_log: ContextVar[str] = ContextVar("current_log", default="")
 """The log that the running task works for; empty where that is not known, as before a token was looked up."""
 
+takes_records: ContextVar[bool] = ContextVar("takes_records", default=False)
+"""Whether the running task takes records of an enforcer."""
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_THREADS: Final = 16
+RESERVED: Final = 4
+"""How many threads of a log are left to whoever takes records."""
+THREADS: Final = 16
+"""How many threads work for the logs of a process."""
 _SHARE: Final = 12
+
+_Queue: TypeAlias = tuple[str, bool]
+"""A log, and whether records of enforcers are taken there."""
 
 
 class Places:
@@ -115,20 +125,27 @@ class FairExecutor(ThreadPoolExecutor):
     """Threads that serve the logs in turn; made to be an event loop's default executor.
 
     INVARIANT: however much work of one log waits, the next work of another waits for no more than one turn of each log
-    before it; and a log whose calls all hang leaves threads for the others.
+    before it; a log whose calls all hang leaves threads for the others, and its searches leave some to its enforcers.
     """
 
-    def __init__(self, threads: int = _THREADS, share: int = _SHARE) -> None:
-        """Have ``threads`` threads, of which one log has ``share`` at most."""
-        if not 1 <= share <= threads:
-            raise ValueError("a share is at least 1 thread and at most all")
+    def __init__(self, threads: int = THREADS, share: int = _SHARE, reserved: int = 0) -> None:
+        """Have threads.
+
+        Args:
+            threads: How many.
+            share: Of them one log has so many at most.
+            reserved: Of its share so many are left to whoever takes records.
+        """
+        if not 0 <= reserved < share <= threads:
+            raise ValueError("a share is at least 1 thread and at most all, and what is reserved is a part of it")
         super().__init__(max_workers=threads, thread_name_prefix="turn")
         self._total = threads
         self._share = share
         self._turns = threading.Lock()
-        # Guarded by _turns: work by log, the log whose turn is next first; threads in use by log.
-        self._queues: OrderedDict[str, deque[_Work]] = OrderedDict()
-        self._used: Counter[str] = Counter()
+        self._share_of_the_rest = share - reserved
+        # Guarded by _turns: work by queue, the one whose turn is next first; threads in use by queue.
+        self._queues: OrderedDict[_Queue, deque[_Work]] = OrderedDict()
+        self._used: Counter[_Queue] = Counter()
         self._ending = False
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
@@ -138,31 +155,35 @@ class FairExecutor(ThreadPoolExecutor):
         with self._turns:
             if self._ending:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            self._queues.setdefault(current_log.get(), deque()).append(work)
+            self._queues.setdefault((current_log.get(), takes_records.get()), deque()).append(work)
             self._give_turns()
         return future
 
     def _give_turns(self) -> None:
         """Start what may start; the lock is held."""
         while self._used.total() < self._total:
-            log_id = next((name for name in self._queues if self._used[name] < self._share), None)
-            if log_id is None:
+            name = next(filter(self._may_start, self._queues), None)
+            if name is None:
                 return
-            queue = self._queues.pop(log_id)
+            queue = self._queues.pop(name)
             work = queue.popleft()
             if queue:
-                self._queues[log_id] = queue  # behind all others
-            self._used[log_id] += 1
-            super().submit(self._take_turn, log_id, work)
+                self._queues[name] = queue  # behind all others
+            self._used[name] += 1
+            super().submit(self._take_turn, name, work)
 
-    def _take_turn(self, log_id: str, work: _Work) -> None:
+    def _may_start(self, name: _Queue) -> bool:
+        log_id, takes = name
+        rest = self._used[log_id, False]
+        return self._used[log_id, True] + rest < self._share and (takes or rest < self._share_of_the_rest)
+
+    def _take_turn(self, name: _Queue, work: _Work) -> None:
         try:
             work.run()
         finally:
             with self._turns:
-                self._used[log_id] -= 1
-                if not self._used[log_id]:
-                    del self._used[log_id]
+                self._used[name] -= 1
+                self._used += Counter()  # forgets what is not used any more
                 if not self._ending:
                     self._give_turns()
 

@@ -25,7 +25,7 @@ from ledger.errors import ConfigError, NotFoundError, StateError, TallystickErro
 from ledger.tasks import end
 from service.auth import TokenStore
 from service.failures import describe
-from service.fairness import FairExecutor, current_log
+from service.fairness import RESERVED, THREADS, FairExecutor, current_log
 from service.health import Check, Metrics, exposition
 from service.keyset import KeySet
 from service.separation import require_own_keys
@@ -167,10 +167,13 @@ class Hosting:
             ConfigError: Two logs share a key.
             TallystickError: No log opened; the first one's reason.
         """
+        loop = asyncio.get_running_loop()
         if self.only is not None:
+            loop.set_default_executor(FairExecutor(share=THREADS, reserved=RESERVED))
+            current_log.set(self.only.identity.log_id)
             await self.only.start()
             return
-        asyncio.get_running_loop().set_default_executor(FairExecutor())
+        loop.set_default_executor(FairExecutor(reserved=RESERVED))
         try:
             await self._start_several()
         except BaseException:
@@ -303,7 +306,8 @@ def open_hosting(
         only = installation.logs[0]
         return alone(build_services(only, clock=clock, allow_simulated=allow_simulated, migrate=migrate))
     operator_token = _operator_token(settings)
-    shared = open_shared(settings, clock=clock, migrate=migrate, connections=_CONNECTIONS)
+    logs = len(installation.logs)
+    shared = open_shared(settings, clock=clock, migrate=migrate, connections=_CONNECTIONS, logs=logs)
 
     def build(log: Settings) -> Services:
         return build_services(log, allow_simulated=allow_simulated, shared=shared)

@@ -24,7 +24,7 @@ from ledger.records import Record, decode_entry, record_type
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
-from service.fairness import Room
+from service.fairness import Room, takes_records
 from service.ingest import count_ahead, decode_submissions, sequence_admitted
 from service.left_out import ALWAYS
 from service.left_out import of_a_page as left_out_of_a_page
@@ -86,6 +86,7 @@ async def append_records(
     wait: Annotated[Literal["proof"] | None, Query(description="answer once a checkpoint covers the records")] = None,
 ) -> Response:
     """Append an enforcer's records; when this answers 201 they are durable and have their indexes for ever."""
+    takes_records.set(True)
     # What waits to be decoded, judged and sequenced is bounded in bytes, beside the records that the sequencer counts.
     with services.bytes_in_hand.take() as room:
         done = await _append(request, services, caller.enforcer_id or "", room)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 from sqlalchemy import Engine
@@ -42,7 +43,7 @@ from service.access import AccessRecorder
 from service.auditing import AuditLoop
 from service.auth import TokenStore
 from service.current_keys import CurrentKeys
-from service.fairness import Bytes, Places
+from service.fairness import THREADS, Bytes, Places
 from service.health import Metrics, ReadinessProbe
 from service.ingest import Admission, LogIdentity
 from service.key_records import NO_KEYS, KeyringReader
@@ -61,6 +62,9 @@ __all__ = ["Services", "SharedParts", "make_data_dir", "open_shared"]
 
 _log = structlog.get_logger()
 
+_OWN_THREADS: Final = 3
+"""Of each log: the sequencer's, the publisher's, and one for what either does beside a transaction."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedParts:
@@ -77,7 +81,7 @@ class SharedParts:
 
 
 def open_shared(
-    settings: Settings, *, clock: Clock | None = None, migrate: bool = False, connections: int = 5
+    settings: Settings, *, clock: Clock | None = None, migrate: bool = False, connections: int = 5, logs: int = 1
 ) -> SharedParts:
     """Open what the logs of one process share.
 
@@ -86,13 +90,17 @@ def open_shared(
         clock: The system's clock if None.
         migrate: Bring the database to the newest schema; an SQLite database is brought there in any case.
         connections: Database connections that are kept open.
+        logs: How many logs share them.
 
     Raises:
         ConfigError: A setting or the database's schema cannot be used.
         StorageError: The database failed.
     """
     make_data_dir(settings)
-    database = open_engine(settings.effective_database_url, pool_size=connections)
+    # As many as there are threads that may want one: whoever takes records waits for no search to give one back.
+    most = THREADS + _OWN_THREADS * logs
+    url = settings.effective_database_url
+    database = open_engine(url, pool_size=connections, overflow=max(0, most - connections))
     if migrate or database.dialect.name == "sqlite":
         upgrade(database)
     require_current(database)

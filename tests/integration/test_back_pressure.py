@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -208,3 +208,33 @@ def test_the_largest_decision_that_can_be_said_is_taken_found_and_proved_and_a_l
         larger = enforcer.record(msgspec.structs.replace(body, rules=tuple(map(name, range(65)))))
         assert enforcer.post([(larger, openings)]).status_code == 400
         assert service.services.sequenced_size() == size
+
+
+def test_readers_whose_searches_do_not_end_keep_no_enforcer_waiting(tmp_path: Path, monkeypatch):
+    """Each search holds a thread and a connection; there are more of them than of both."""
+    with start_service(tmp_path) as service, ExitStack() as held:
+        enforcer, engine = service.enforcer(), service.services.database
+        go_on, searching = threading.Event(), threading.Semaphore(0)
+
+        def search(*_: object) -> list[int]:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("SELECT 1")
+                searching.release()
+                assert go_on.wait(_PATIENCE_SECONDS)
+            return []
+
+        monkeypatch.setattr(service.services.catalog, "search", search)
+        token = service.token(Role.AUDITOR)
+        with ThreadPoolExecutor(40) as readers:
+            held.callback(go_on.set)
+
+            def read() -> int:
+                with service.client(token=token) as auditor:
+                    return auditor.get("/v1/decisions").status_code
+
+            answers = [readers.submit(read) for _ in range(40)]
+            assert searching.acquire(timeout=_PATIENCE_SECONDS)
+            assert len({enforcer.decide() for _ in range(10)}) == 10
+            assert not any(answer.done() for answer in answers)
+            go_on.set()
+            assert {answer.result(_PATIENCE_SECONDS) for answer in answers} == {200}

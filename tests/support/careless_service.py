@@ -12,9 +12,9 @@ import service.wiring.services
 from service.cli import main
 
 
-def open_carelessly(url: str, *, pool_size: int = 5) -> Engine:
+def open_carelessly(url: str, **options: int) -> Engine:
     """Open a database as the service does, and turn its syncing off."""
-    engine = ledger.database.open_engine(url, pool_size=pool_size)
+    engine = ledger.database.open_engine(url, **options)
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
     return engine
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger.errors import OverloadedError
-from service.fairness import FairExecutor, Places, current_log
+from service.fairness import FairExecutor, Places, current_log, takes_records
 
 WAIT = 20
 
@@ -202,3 +202,29 @@ def test_a_place_comes_back_when_its_holder_fails():
         with pytest.raises(ValueError, match="mine"), places.take():
             raise ValueError("mine")
     assert places.taken == 0
+
+
+def test_calls_that_hang_leave_what_is_reserved_to_whoever_takes_records():
+    gate, began = threading.Event(), threading.Semaphore(0)
+
+    def hang() -> None:
+        began.release()
+        assert gate.wait(30)
+
+    def submit(executor: FairExecutor, *, takes: bool) -> Future[None]:
+        context = contextvars.copy_context()
+        context.run(current_log.set, "acme")
+        context.run(takes_records.set, takes)
+        return context.run(executor.submit, hang)
+
+    with FairExecutor(6, 6, 2) as executor:
+        try:
+            waiting = [submit(executor, takes=False) for _ in range(10)]
+            taking = [submit(executor, takes=True) for _ in range(3)]
+            for _ in range(6):
+                assert began.acquire(timeout=30)
+            assert sum(future.running() for future in waiting) == 4
+            assert sum(future.running() for future in taking) == 2
+        finally:
+            gate.set()
+    assert all(future.done() for future in waiting + taking)
