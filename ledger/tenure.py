@@ -49,10 +49,10 @@ class Tenure:
         return self._held
 
     def give_up(self) -> None:
-        """Let another have the work, and ask again when the time has come; a failure is left to the lease's end."""
+        """Let another have the work, and ask anew at the next turn; a failure is left to the lease's end."""
         if not self._held:
             return
         self._held = False
-        self._ask_at = self._monotonic() + self._pause
+        self._ask_at = None
         with suppress(LedgerError):
             self._lease.give_up()

@@ -71,12 +71,19 @@ def test_the_work_that_a_process_gives_up_is_anothers_at_its_next_look():
     assert holders.one.held()
     assert not holders.other.held()
     holders.one.give_up()
-    assert not holders.one.held()
     holders.wait(SECONDS / 3)
     assert holders.other.held()
     assert not holders.one.held()
     holders.one.give_up()
     assert holders.other.held(), "nobody gives up what is another's"
+
+
+def test_the_work_that_nobody_else_wants_is_had_again_at_once():
+    holders = Holders()
+    assert holders.one.held()
+    holders.one.give_up()
+    assert holders.one.held()
+    assert holders.leases[0].asked == 2
 
 
 def test_a_store_that_fails_is_asked_again_and_giving_up_stops_nothing():
@@ -89,4 +96,6 @@ def test_a_store_that_fails_is_asked_again_and_giving_up_stops_nothing():
     assert holders.one.held()
     holders.leases[0].fails = True
     holders.one.give_up()
-    assert not holders.one.held()
+    holders.leases[0].fails = False
+    assert not holders.other.held(), "the lease ends by itself"
+    assert holders.one.held()
