@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -170,15 +171,22 @@ class ErasureKeeper:
         self._reader = reader
         self._sink = sink
         self._check = check
+        self._known: dict[str, list[Located]] = {}
+        self._reading = threading.Lock()
 
     # --- what the log says -------------------------------------------------------------------------------------------
 
-    def _of_type(self, record_type: str) -> Iterator[Located]:
-        for index in self._catalog.of_type(self._log_id, record_type):
-            record = self._reader.record(index)
-            # INVARIANT: no key is destroyed, and no hold lifted, on the word of a row that nobody signed.
-            self._check(index, record)
-            yield Located(index, record)
+    def _of_type(self, record_type: str) -> list[Located]:
+        """Return the records of a type, in order; each is read once, for none ever changes, and checked before."""
+        with self._reading:
+            known = self._known.setdefault(record_type, [])
+            above = known[-1].index if known else -1
+            for index in self._catalog.of_type(self._log_id, record_type, above=above):
+                found = self._located(index)
+                # INVARIANT: no key is destroyed, and no hold lifted, on the word of a row that nobody signed.
+                self._check(index, found.record)
+                known.append(found)
+            return list(known)
 
     def holds(self) -> HoldBook:
         """Return the holds in force, from the log's own records.
@@ -190,7 +198,7 @@ class ErasureKeeper:
 
     def orders(self) -> list[Located]:
         """Return the records that ordered erasures, in order."""
-        return list(self._of_type("erasure"))
+        return self._of_type("erasure")
 
     def expiries(self) -> list[Located]:
         """Return the records that ordered buckets to expire, in order."""

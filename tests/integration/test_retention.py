@@ -337,6 +337,24 @@ def test_a_sealing_for_a_hold_that_was_interrupted_goes_on_and_loses_nothing(ser
     )
 
 
+def test_what_the_log_says_of_holds_and_expiries_is_read_once(service, clock, monkeypatch):
+    """There are thousands of such records after a year, and they are asked for under the lock."""
+    decide(service, service.enforcer(), "alice")
+    hold_id = hold(service, user="bob")
+    clock.advance(4 * DAY_MS)
+    expire(service)
+    expire(service)  # which reads what the first one wrote
+    reader, read = service.services.lifecycle.keeper._reader, []
+    record = reader.record
+    monkeypatch.setattr(reader, "record", lambda index: read.append(index) or record(index))
+    before = service.services.sequenced_size()
+    expire(service)
+    release(service, hold_id)
+    assert service.run(service.services.lifecycle.holds).in_force == []
+    assert [index for index in read if index < before] == []
+    assert len(read) == len(set(read)) == 2
+
+
 def test_a_hold_survives_a_restart_because_the_log_says_so(tmp_path, clock):
     with start(tmp_path, clock) as service:
         decide(service, service.enforcer(), "alice")
