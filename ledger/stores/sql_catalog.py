@@ -8,7 +8,7 @@ convenience and prove nothing (invariant 3). How rows are stored, and why they a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
 from sqlalchemy import (
@@ -30,6 +30,7 @@ from ledger.database import translated
 from ledger.errors import NotFoundError
 from ledger.projection import PROJECTED_TABLES, Row
 from ledger.stores import tables
+from ledger.stores.sql_cells import any_bytes, any_text
 from ledger.stores.sql_conditions import holds, is_type, name_number
 from ledger.stores.sql_dictionary import chunks, log_number
 from ledger.stores.sql_rows import CODES, NAMED_COLUMNS, id_bytes, record_row, rule_row, word_of
@@ -180,7 +181,7 @@ class SQLCatalog:
     def rows(self, log_id: str, start: int, end: int) -> Mapping[int, Mapping[str, Sequence[Row]]]:
         """See `Catalog.rows`."""
         found: defaultdict[int, dict[str, list[Row]]] = defaultdict(lambda: {name: [] for name in PROJECTED_TABLES})
-        with translated("read the projection"), self._engine.connect() as connection:
+        with translated("read the projection"), self._engine.connect() as connection, any_text(connection):
             result = connection.execute(_range(tables.records, log_id, start, end))
             columns = list(result.keys())
             # An audit reads every row of a log here: a mapping for each by SQLAlchemy takes twice as long.
@@ -210,25 +211,28 @@ def _range(table: Table, log_id: str, start: int, end: int) -> Select[object]:
 def _names(connection: Connection, log_id: str, numbers: set[int | None]) -> dict[int, str]:
     columns = tables.names.c
     found: dict[int, str] = {}
-    for chunk in chunks(number for number in numbers if number is not None):
+    for chunk in chunks(_integers(numbers)):
         query = select(columns.name_no, columns.name).where(
             columns.log_no == log_number(log_id), columns.name_no.in_(chunk)
         )
-        found.update({int(number): name for number, name in connection.execute(query)})
+        found.update({int(number): str(name) for number, name in connection.execute(query)})
     return found
 
 
 def _streams(connection: Connection, log_id: str, numbers: set[int]) -> dict[int, tuple[str, str]]:
     columns = tables.streams.c
     found: dict[int, tuple[str, str]] = {}
-    for chunk in chunks(numbers):
+    for chunk in chunks(_integers(numbers)):
         query = select(columns.stream_no, columns.enforcer_id, columns.epoch).where(
             columns.log_no == log_number(log_id), columns.stream_no.in_(chunk)
         )
-        found.update(
-            {int(no): (enforcer_id, bytes(epoch).hex()) for no, enforcer_id, epoch in connection.execute(query)}
-        )
+        for number, enforcer_id, epoch in connection.execute(query):
+            found[int(number)] = (str(enforcer_id), any_bytes(epoch).hex())
     return found
+
+
+def _integers(cells: Iterable[object]) -> Iterator[int]:
+    return (cell for cell in cells if isinstance(cell, int))
 
 
 def _hex_bytes(text: str) -> bytes | None:

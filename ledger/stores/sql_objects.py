@@ -9,6 +9,7 @@ from ledger.database import insert_if_absent, translated, writing
 from ledger.errors import ConflictError, NotFoundError, UnknownBundleError
 from ledger.ports import SealedPayload
 from ledger.stores import tables
+from ledger.stores.sql_cells import any_bytes, any_text
 from ledger.stores.sql_dictionary import log_number
 from ledger.stores.sql_rows import id_bytes
 
@@ -34,11 +35,11 @@ class SQLPayloadStore:
                 columns.field == field,
             )
         )
-        with translated("read a payload"), self._engine.connect() as connection:
+        with translated("read a payload"), self._engine.connect() as connection, any_text(connection):
             row = connection.execute(query).one_or_none()
         if row is None:
             raise NotFoundError(f"the vault holds no payload for the field {field} of record {record_id}")
-        return SealedPayload(record_id, field, row[0], bytes(row[1]))
+        return SealedPayload(record_id, field, str(row[0]), any_bytes(row[1]))
 
 
 class SQLBundleStore:

@@ -89,7 +89,9 @@ def _remove(connection: Connection, log_no: int, leaves: Sequence[range]) -> dic
     for part in leaves:
         between = (records.log_no == log_no, records.leaf_index >= part.start, records.leaf_index < part.stop)
         for leaf, received_ms in connection.execute(select(records.leaf_index, records.received_ms).where(*between)):
-            received[int(leaf)] = int(received_ms)
+            # SQLite keeps whatever it is given: what is no time is not kept.
+            if isinstance(received_ms, int):
+                received[int(leaf)] = received_ms
         for table in _projected():
             columns = table.c
             connection.execute(

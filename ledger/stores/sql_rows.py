@@ -43,6 +43,7 @@ _CODE_OF: Final[Mapping[str, Mapping[object, int | None]]] = {
 }
 _HALVES: Final = struct.Struct(">qq")
 _NOTHING: Final = (None, None)
+_NO_NUMBER: Final = -1
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -84,7 +85,8 @@ def _whole(key: object, rest: object) -> str | None:
     if key is None and rest is None:
         return None
     # Half of one is no pseudonym; the auditor sees that it differs, and goes on.
-    return _HALVES.pack(key or 0, rest or 0).hex()
+    halves = [half if isinstance(half, int) else 0 for half in (key, rest)]
+    return _HALVES.pack(*halves).hex()
 
 
 def names_of(rows: Mapping[str, Iterable[Row]]) -> Iterator[str]:
@@ -187,9 +189,10 @@ def rule_row(log_id: str, leaf_index: int, rule: int, names: Mapping[int, str]) 
 
 
 def _int(value: object) -> int:
-    return value if isinstance(value, int) else int(str(value))
+    """Return a cell as a number; what is none becomes one that nothing has: SQLite keeps whatever it is given."""
+    return value if isinstance(value, int) else _NO_NUMBER
 
 
 def _bytes(value: object) -> bytes:
-    assert isinstance(value, bytes | memoryview)
-    return bytes(value)
+    """Return a cell as bytes; what is none becomes none, which no record has."""
+    return bytes(value) if isinstance(value, bytes | memoryview) else b""

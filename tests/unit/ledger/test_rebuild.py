@@ -191,6 +191,18 @@ def test_when_a_record_was_received_is_kept_where_it_is_known(ledger):
         assert list(connection.scalars(query)) == [77, NOW_MS + 5]
 
 
+def test_cells_that_nobody_can_read_are_made_anew(ledger):
+    as_owner(
+        ledger,
+        "UPDATE records SET received_ms = 'soon', agent = 'abc', trace_id = CAST(x'ff' AS TEXT) WHERE leaf_index = 302",
+    )
+    assert rebuilt(ledger).leaves == [range(302, 303)]
+    assert ledger.audit().clean
+    with ledger.engine.connect() as connection:
+        query = text("SELECT received_ms FROM records WHERE leaf_index = 302")
+        assert connection.scalar(query) == NOW_MS + 5
+
+
 def test_a_dry_run_changes_no_row(ledger):
     as_owner(ledger, "DELETE FROM records WHERE leaf_index = 302")
     assert rebuilt(ledger, dry_run=True).leaves == [range(302, 303)]
