@@ -223,9 +223,9 @@ class ErasureKeeper:
             if isinstance(item.record.body, Tombstone)
         }
 
-    def about(self, subject: str) -> list[Located]:
-        """Return the records that have payloads about a subject which were not emptied, in order."""
-        found = map(self._located, self._archive.of_subject(self._log_id, subject))
+    def about(self, subject: str, *, emptied: bool = False) -> list[Located]:
+        """Return the records that have payloads about a subject which were not emptied, in order; or those as well."""
+        found = map(self._located, self._archive.of_subject(self._log_id, subject, emptied=emptied))
         return [item for item in found if subject in {*subjects_of(item.record), first_subject_of(item.record)}]
 
     def in_bucket(self, bucket: Bucket, *, above: int = -1) -> list[Located]:
@@ -329,6 +329,9 @@ class ErasureKeeper:
 
         What was begun is finished, though the caller goes away.
 
+        An erasure that is done already is told again: whoever ordered one that was interrupted, and finished in his
+        absence, learns what it did.
+
         Returns:
             What became of each of its pseudonyms about which anything is kept.
 
@@ -342,6 +345,8 @@ class ErasureKeeper:
     async def _erase(self, order: ErasureOrder) -> list[Erased]:
         async with locked(self._keys, self._log_id):
             found = await asyncio.to_thread(self._kept, order.subjects)
+            if not found:
+                return await asyncio.to_thread(self._done_before, order.subjects)
             # INVARIANT: all of it is ordered before any key goes, so that an interruption leaves no pseudonym out.
             drafts = [_order(order, subject, key_ids) for subject, key_ids, _ in found]
             done = await self._sink.append(drafts)
@@ -357,10 +362,27 @@ class ErasureKeeper:
         found = [(subject, self._key_ids(subject), self.about(subject)) for subject in subjects]
         for subject, _, about in found:
             _refuse_held(book, subject, about)
-        kept = [(subject, key_ids, about) for subject, key_ids, about in found if key_ids or about]
-        if not kept:
+        return [(subject, key_ids, about) for subject, key_ids, about in found if key_ids or about]
+
+    def _done_before(self, subjects: Sequence[str]) -> list[Erased]:
+        """Return what the last erasure did to each pseudonym of a subject about which nothing is kept any more."""
+        buried = self.tombstones()
+        last = {item.record.body.subject: item for item in self.orders() if isinstance(item.record.body, ErasureEvent)}
+        done = [
+            Erased(
+                subject=subject,
+                ordered_leaf=last[subject].index,
+                tombstone_leaf=buried[subject],
+                payloads=0,
+                key_ids=(),
+                records=tuple(self.about(subject, emptied=True)),
+            )
+            for subject in subjects
+            if subject in last and subject in buried
+        ]
+        if not done:
             raise NotFoundError("nothing is kept about that subject")
-        return kept
+        return done
 
     def _located(self, index: int) -> Located:
         return Located(index, self._reader.record(index))

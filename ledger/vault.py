@@ -174,10 +174,15 @@ class PayloadStore(Protocol):
 class PayloadArchive(PayloadStore, Protocol):
     """Encrypted payloads that can be found, exchanged and shredded. Every method raises `StorageError`."""
 
-    def of_subject(self, log_id: str, subject: str) -> list[int]:
+    def of_subject(self, log_id: str, subject: str, *, emptied: bool = False) -> list[int]:
         """Return the leaf indexes of records that may have payloads about a subject and not yet shredded, in order.
 
         A convenience: it may name records that are about somebody else. What a record is about, its leaf says.
+
+        Args:
+            log_id: Which log.
+            subject: Whose.
+            emptied: Those that were shredded as well.
         """
         ...
 

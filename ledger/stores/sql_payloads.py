@@ -36,7 +36,7 @@ class SQLPayloadArchive(SQLPayloadStore):
         super().__init__(engine)
         self._database = engine
 
-    def of_subject(self, log_id: str, subject: str) -> list[int]:
+    def of_subject(self, log_id: str, subject: str, *, emptied: bool = False) -> list[int]:
         """See `PayloadArchive.of_subject`."""
         # One query for each, so that each has its index. A hold names up to three subjects, and there are few of them:
         # who reads their leaves sees whom they are about.
@@ -46,7 +46,8 @@ class SQLPayloadArchive(SQLPayloadStore):
             holds("session", [subject]),
             is_type(log_id, "hold"),
         )
-        found = (self._indexes(_live(log_id).where(condition)) for condition in conditions)
+        query = _sealed(log_id) if emptied else _live(log_id)
+        found = (self._indexes(query.where(condition)) for condition in conditions)
         return sorted(set(chain.from_iterable(found)))
 
     def of_bucket(self, log_id: str, bucket: Bucket, *, above: int = -1) -> list[int]:
@@ -112,9 +113,13 @@ def _chunks(indexes: list[int]) -> Iterator[list[int]]:
 
 def _live(log_id: str) -> Select[int]:
     """Return a query of the leaves that have payloads which were not emptied."""
+    return _sealed(log_id).where(func.length(tables.vault_payloads.c.ciphertext) > 0)
+
+
+def _sealed(log_id: str) -> Select[int]:
+    """Return a query of the leaves that have payloads, emptied or not."""
     records, payloads = tables.records, tables.vault_payloads
     joined = records.join(
         payloads, and_(payloads.c.log_no == records.c.log_no, payloads.c.leaf_index == records.c.leaf_index)
     )
-    query = select(records.c.leaf_index).select_from(joined)
-    return query.where(records.c.log_no == log_number(log_id), func.length(payloads.c.ciphertext) > 0)
+    return select(records.c.leaf_index).select_from(joined).where(records.c.log_no == log_number(log_id))

@@ -429,6 +429,25 @@ def test_an_erasure_lists_the_packs_that_were_made_of_the_subjects_requests_and_
     assert audit(service).findings == []
 
 
+def test_an_erasure_that_was_finished_in_its_authors_absence_is_told_when_it_is_ordered_again(tmp_path, monkeypatch):
+    with start_service(tmp_path) as service:
+        hers = decide(service, service.enforcer(), "alice")
+        with service.client(Role.RESPONDER) as responder:
+            path = f"/v1/decisions/{hers.record_id}/openings"
+            assert responder.post(path, json={"purpose": "an inquiry"}).status_code == 200
+        break_off(service, monkeypatch, "destroy")
+        erase(service, status=503, user="alice")
+    monkeypatch.undo()
+    with start_service(tmp_path) as service:
+        told = erase(service, user="alice")
+        (item,) = told["items"]
+        assert [item["ordered_leaf"]] == service.services.catalog.of_type(LOG_ID, "erasure")
+        assert [item["tombstone_leaf"]] == service.services.catalog.of_type(LOG_ID, "tombstone")
+        assert (told["payloads"], told["key_ids"]) == (0, [])
+        assert [opening["record_id"] for opening in told["openings"]] == [hers.record_id]
+        erase(service, status=404, user="zoe")
+
+
 def made_pack(service: RunningService, from_ms: int, to_ms: int) -> dict[str, object]:
     """Have an evidence pack made, and wait for it."""
     order = {"from_ms": from_ms, "to_ms": to_ms, "frameworks": ["soc2"]}
