@@ -125,6 +125,7 @@ def test_a_hold_up_to_a_time_that_no_calendar_has_is_listed():
         "placed_ms": 1_763_546_400_000,
         "subject": None,
         "session": None,
+        "also": [],
         "from_ms": 0,
         "to_ms": latest,
         "release_requested_by": None,
