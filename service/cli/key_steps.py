@@ -79,6 +79,21 @@ def _make(directory: Path, purpose: str, algorithm: str, kms: str | None) -> tup
     return path, remote
 
 
+def _client(directory: Path, url: str, token: str | None) -> ServiceClient:
+    """Return a client of the service; where its keys are here, of the log whose keys they are.
+
+    Raises:
+        ConfigError: The token is of another log: its keys would be trusted, and new ones made, beside this log's.
+    """
+    client, path = ServiceClient(url, token), directory / TRUST_FILE
+    if path.exists():
+        told = parse_trust_policy(str(client.get("/v1/keys")["trust_policy"]).encode())
+        theirs, here = ({key.name for key in policy.logs} for policy in (told, parse_trust_policy(path.read_bytes())))
+        if theirs.isdisjoint(here):
+            raise ConfigError(f"the token is of the log {', '.join(theirs)}, whose keys are not in {directory}")
+    return client
+
+
 def _take_over(directory: Path, answer: dict[str, Any]) -> bool:
     """Put the trust policy that the service tells, and fingerprints, beside the keys, if this is their machine."""
     path = directory / TRUST_FILE
@@ -135,7 +150,7 @@ def rotate(
     if kms is not None and (purpose != "log" or algorithm is None):
         raise ConfigError("--kms is for a log key, and needs --algorithm")
     directory = load_settings(log_id=log_id).keys_dir
-    client = None if prepare else ServiceClient(url, token)
+    client = None if prepare else _client(directory, url, token)
     made = [_make(directory, _PURPOSES[purpose], kind, kms) for kind in _algorithms(_PURPOSES[purpose], algorithm)]
     items: list[dict[str, Any]] = []
     for path, key in made:
@@ -181,7 +196,7 @@ def _tell_rotation(purpose: str, items: Sequence[dict[str, Any]], directory: Pat
 def introduce(key_id: str, log_id: str | None, url: str, token: str | None, *, as_json: bool) -> None:
     """Introduce the key KEY_ID, which `keys rotate --prepare` has made; it is used from then on."""
     directory = load_settings(log_id=log_id).keys_dir
-    answer = ServiceClient(url, token).post("/v1/keys", {"key_id": key_id})
+    answer = _client(directory, url, token).post("/v1/keys", {"key_id": key_id})
     _tell(directory, f"The key {key_id} is introduced", answer, as_json=as_json)
 
 
@@ -201,7 +216,7 @@ def retire(
     """
     directory = load_settings(log_id=log_id).keys_dir
     wanted = {"give_up_algorithm": give_up_algorithm}
-    answer = ServiceClient(url, token).post(f"/v1/keys/{key_id}/retirement", wanted)
+    answer = _client(directory, url, token).post(f"/v1/keys/{key_id}/retirement", wanted)
     _tell(directory, f"The key {key_id} is retired", answer, as_json=as_json)
 
 
@@ -224,7 +239,7 @@ def compromise(
     """
     directory = load_settings(log_id=log_id).keys_dir
     wanted = {"after_size": after_size, "purpose": purpose}
-    answer = ServiceClient(url, token).post(f"/v1/keys/{key_id}/compromise", wanted)
+    answer = _client(directory, url, token).post(f"/v1/keys/{key_id}/compromise", wanted)
     _tell(directory, f"The key {key_id} is declared compromised after size {after_size}", answer, as_json=as_json)
 
 

@@ -354,6 +354,29 @@ def test_a_command_works_on_the_log_that_is_named(machine):
         assert issued.startswith(f"ts1.{log_id}.")
 
 
+def test_a_step_of_one_logs_keys_leaves_the_files_of_another_alone(crowded, tmp_path, monkeypatch):
+    """Whoever mistakes the log must not make an auditor of one tenant trust the keys of another."""
+    for name in ("data", "keys"):
+        monkeypatch.setenv(f"TALLYSTICK_{name.upper()}_DIR", str(tmp_path / name))
+    monkeypatch.setenv("TALLYSTICK_LOGS", str(tmp_path / "logs.yaml"))
+    monkeypatch.setenv("TALLYSTICK_URL", crowded.url)
+    monkeypatch.setenv("TALLYSTICK_TOKEN", crowded.tenant(MINE).token(Role.ADMIN))
+    theirs = tmp_path / "keys" / THEIRS
+    before = {path.name: path.read_bytes() for path in theirs.iterdir() if path.is_file()}
+    assert do("keys", "rotate", "pack", "--algorithm", "ed25519", "--log-id", MINE).exit_code == 0
+    old = next(key for key in crowded.tenant(MINE).services.keys.of("pack") if key.algorithm == "ed25519").key_id
+    for step in (
+        ("rotate", "log"),
+        ("introduce", "0" * 16),
+        ("retire", old),
+        ("compromise", old, "--after-size", "1", "--purpose", "an inquiry"),
+    ):
+        result = do("keys", *step, "--log-id", THEIRS)
+        assert (result.exit_code, f"{MINE}-origin" in result.stderr) == (64, True), step
+    assert {path.name: path.read_bytes() for path in theirs.iterdir() if path.is_file()} == before
+    assert do("keys", "retire", old, "--log-id", MINE).exit_code == 0
+
+
 def test_one_database_is_migrated_for_all(machine):
     assert do("migrate").exit_code == 0
 
