@@ -157,7 +157,7 @@ def _assemble(
         signers=LogKeys(
             settings.origin,
             key_records=lambda start: (
-                (leaf, reader.record(leaf)) for leaf in catalog.of_type(log_id, "key") if leaf >= start
+                (leaf, reader.record(leaf)) for leaf in catalog.of_type(log_id, "key", above=start - 1)
             ),
             held=lambda: [open_signer(key) for key in current.look_again().of("log")],
         ),
