@@ -214,8 +214,12 @@ class Lifecycle:
         Raises:
             LedgerError: A store failed.
         """
+        beyond = await asyncio.to_thread(lambda: list(self._beyond()))
+        if not beyond:
+            # Nothing is to be destroyed: what is wrong with the keys is told by whoever knows which one it is.
+            return
         async with locked(self._keys, self._log_id):
-            await asyncio.to_thread(lambda: self.keeper.apply_records(list(self._beyond())))
+            await asyncio.to_thread(self.keeper.apply_records, beyond)
 
     async def apply(self) -> None:
         """Destroy again what the log says was destroyed, and finish what was interrupted.
