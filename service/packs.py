@@ -26,6 +26,7 @@ from sqlalchemy import Engine, insert, select, update
 
 from evidence.assemble import AnchoredCopy, AssembledPack, PackRequest, PackSources, assemble
 from evidence.catalogue import framework_names, load_frameworks
+from evidence.population import Period
 from ledger.clock import Clock
 from ledger.database import translated, writing
 from ledger.errors import AnchorError, EvidenceError, LedgerError, NotFoundError, OverloadedError, TallystickError
@@ -308,8 +309,7 @@ class PackJobs:
             StorageError: The database failed.
         """
         services = self._require()
-        if order.to_ms <= order.from_ms:
-            raise EvidenceError("the period ends before it begins")
+        Period(order.from_ms, order.to_ms)  # refuses what is none, before anything is recorded
         _check_zone(order.zone)
         unknown = sorted(set(order.frameworks) - set(framework_names()))
         if unknown:

@@ -366,6 +366,8 @@ def test_the_same_holds_on_postgresql(tmp_path: Path, postgres: PostgresCluster)
         {"title": "x" * 201},
         {"framework": ["soc2"]},
         {"to_ms": 2**53},
+        {"to_ms": 2**53 - 1},
+        {"to_ms": 253_402_300_800_001},
     ],
     ids=str,
 )
