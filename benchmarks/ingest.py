@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from benchmarks.load import Post, offer, saturate
 from benchmarks.measure import ABSENT, BenchmarkError, Plan, Section, Table, figure, percentile, ratios, spread, timed
 from benchmarks.processes import Memory, ProcessorTime, memory_of
-from benchmarks.records import PAYLOAD_BYTES, Kind, Signed, Writer, lines
+from benchmarks.records import PAYLOAD_BYTES, SESSIONS, Kind, Signed, Writer, lines
 from benchmarks.targets import STREAMS, Target, table_bytes, targets
 from ledger.projection import PROJECTED_TABLES
 from ledger.records import encode_record
@@ -88,7 +88,7 @@ def run(plan: Plan) -> Section:
 def _warm_up(target: Target) -> None:
     """Let every subject get its key and every statement its plan."""
     for kind in _KINDS:
-        streams, signed = target.batches(kind, 1, 200)
+        streams, signed = target.batches(kind, 1, SESSIONS)
         saturate(_url(target), streams)
         target.floor.write([target.floor.rows(batch) for batch in signed])
     target.settle()

@@ -25,6 +25,7 @@ __all__ = [
     "ENVIRONMENT",
     "LOG_ID",
     "PAYLOAD_BYTES",
+    "SESSIONS",
     "TENANT",
     "Kind",
     "Signed",
@@ -45,7 +46,8 @@ Signed: TypeAlias = tuple[Record, tuple[Opening, ...]]
 """A signed record with what opens its commitments."""
 
 _PEOPLE = 50
-_SESSIONS = 400
+SESSIONS = 400
+"""Subjects with a key of their own, which whoever measures has made first."""
 _UNSIGNED = "A" * 86 + "=="
 _REVISION = hashlib.sha256(b"bundle").hexdigest()
 
@@ -70,7 +72,7 @@ def decision(number: int) -> tuple[Decision, tuple[Opening, ...]]:
         bundle=BundleReference(name="finance", revision=_REVISION, engine="cedar", engine_version="4.12.2"),
         rules=("refunds",),
         evaluation_us=180 + number % 100,
-        session=_pseudonym("session", number % _SESSIONS),
+        session=_pseudonym("session", number % SESSIONS),
         user=_pseudonym("user", number % _PEOPLE),
         message=message,
         arguments_fingerprint=_pseudonym("arguments", number),
@@ -84,7 +86,7 @@ def outcome(number: int) -> tuple[Outcome, tuple[Opening, ...]]:
         decision_id=new_record_id(number, secrets.token_bytes(10)),
         status="failed",
         reason=f"upstream_disconnected/{'a-server-with-a-long-name.example/' * 3}{number % 10}",
-        session=_pseudonym("session", number % _SESSIONS),
+        session=_pseudonym("session", number % SESSIONS),
         user=_pseudonym("user", number % _PEOPLE),
         latency_us=1500 + number % 900,
         http_status=502,

@@ -11,18 +11,29 @@ pass meanwhile, and searches of a long log may take long.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
 
 from ledger.errors import OverloadedError
 
-__all__ = ["RESERVED", "THREADS", "Bytes", "FairExecutor", "Places", "Room", "current_log", "takes_records"]
+__all__ = [
+    "RESERVED",
+    "THREADS",
+    "Bytes",
+    "FairExecutor",
+    "LargeTurns",
+    "Places",
+    "Room",
+    "current_log",
+    "takes_records",
+]
 
 current_log: ContextVar[str] = ContextVar("current_log", default="")
 """The log that the running task works for; empty where that is not known, as before a token was looked up."""
@@ -37,6 +48,8 @@ RESERVED: Final = 4
 THREADS: Final = 16
 """How many threads work for the logs of a process."""
 _SHARE: Final = 12
+_LARGE_BYTES: Final = 65_536
+"""A batch of more is large: some fifty records."""
 
 _Queue: TypeAlias = tuple[str, bool]
 """A log, and whether records of enforcers are taken there."""
@@ -103,6 +116,23 @@ class Room:
             raise OverloadedError(f"{self._of.taken} bytes of requests wait for their answers; ask again")
         self._of.taken += more
         self.size += more
+
+
+class LargeTurns:
+    """Has the large batches of one log judged and sealed one after the other. One event loop owns it.
+
+    Side by side they would be done no sooner: Python's lock lets one thread work, and each signature and each payload
+    gives it up for a moment, so that the threads do little but take it from each other. A small request, as of a
+    gateway that records strictly, waits for none of them.
+    """
+
+    def __init__(self) -> None:
+        """Have nobody's turn."""
+        self._turn = asyncio.Semaphore()
+
+    def take(self, size: int) -> AbstractAsyncContextManager[None]:
+        """Return what to hold while a request of ``size`` bytes is judged and sealed."""
+        return self._turn if size > _LARGE_BYTES else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)

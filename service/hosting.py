@@ -36,7 +36,6 @@ __all__ = ["Hosting", "LogState", "alone", "open_hosting"]
 
 _log = structlog.get_logger()
 
-_CONNECTIONS: Final = 16
 _RETRY_SECONDS: Final = 30.0
 _MIN_OPERATOR_TOKEN_CHARS: Final = 32
 
@@ -307,7 +306,7 @@ def open_hosting(
         return alone(build_services(only, clock=clock, allow_simulated=allow_simulated, migrate=migrate))
     operator_token = _operator_token(settings)
     logs = len(installation.logs)
-    shared = open_shared(settings, clock=clock, migrate=migrate, connections=_CONNECTIONS, logs=logs)
+    shared = open_shared(settings, clock=clock, migrate=migrate, logs=logs)
 
     def build(log: Settings) -> Services:
         return build_services(log, allow_simulated=allow_simulated, shared=shared)

@@ -15,8 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Table, and_, delete, func, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    ScalarSelect,
+    String,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
 from ledger.database import insert_if_absent, insert_rows, translated, writing
@@ -60,6 +74,17 @@ def _prepare(entry: PendingEntry, rows: Mapping[str, Sequence[Row]], numbers: Nu
     )
 
 
+def _newest(*conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
+    records = tables.records.c
+    query = select(func.max(records.leaf_index)).where(records.log_no == bindparam("log_no"), *conditions)
+    return query.scalar_subquery()
+
+
+# Made once: SQLAlchemy takes longer to put a statement together than a database to answer it.
+_ENDS: Final = select(_newest(), _newest(is_type(bindparam("log_id", type_=String), "key")))
+"""The newest leaf of a log, and that of its newest key record."""
+
+
 class _UncertainError(Exception):
     """What becomes of a batch depends on what the log already holds; it must be looked up."""
 
@@ -67,24 +92,18 @@ class _UncertainError(Exception):
 class _Sequencing:
     """One transaction's view of a log: what is known to be there, what is being added."""
 
-    def __init__(self, connection: Connection, log_no: int) -> None:
+    def __init__(self, connection: Connection, log_id: str) -> None:
+        """Lock the log, and read its newest leaf and its newest key record."""
         self._connection = connection
-        self._log_no = log_no
+        self._log_no = lock_log(connection, log_id)
         self._known: dict[str, tuple[int, bytes]] = {}
         self._taken: dict[tuple[_Stream, int], str] = {}
-        records = tables.records.c
-        last = connection.scalar(select(func.max(records.leaf_index)).where(records.log_no == log_no))
-        self._next = 0 if last is None else last + 1
-        self._newest_key = -1
+        # A statement of its own: one that had waited for the lock would not see what was committed meanwhile.
+        last, newest_key = connection.execute(_ENDS, {"log_id": log_id, "log_no": self._log_no}).one()
+        self._next = 0 if last is None else int(last) + 1
+        self._newest_key = -1 if newest_key is None else int(newest_key)
         self._looked_up = False
         self._fresh: list[_Prepared] = []
-
-    def look_at_keys(self, log_id: str) -> None:
-        """Read which key record is the newest."""
-        records = tables.records.c
-        query = select(func.max(records.leaf_index)).where(records.log_no == self._log_no, is_type(log_id, "key"))
-        newest = self._connection.scalar(query)
-        self._newest_key = -1 if newest is None else int(newest)
 
     def look_up(self, entries: Sequence[PendingEntry], numbers: Numbers) -> None:
         """Read what the log already holds under these record ids and sequence numbers."""
@@ -232,12 +251,9 @@ class SQLLogStore:
     ) -> list[list[Acknowledgement] | ConflictError]:
         results: list[list[Acknowledgement] | ConflictError] = []
         with writing(self._engine) as connection:
-            sequencing = _Sequencing(connection, lock_log(connection, log_id))
-            entries = [prepared.entry for batch in batches for prepared in batch]
-            if any(entry.keys_leaf is not None for entry in entries):
-                sequencing.look_at_keys(log_id)
+            sequencing = _Sequencing(connection, log_id)
             if look_up:
-                sequencing.look_up(entries, numbers)
+                sequencing.look_up([prepared.entry for batch in batches for prepared in batch], numbers)
             for batch in batches:
                 try:
                     results.append(sequencing.add(batch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, FromClause, ScalarSelect, and_, false, or_, select
+from sqlalchemy import BindParameter, ColumnElement, FromClause, ScalarSelect, and_, false, or_, select
 
 from ledger.stores import tables
 from ledger.stores.sql_dictionary import log_number
@@ -14,13 +14,13 @@ from ledger.stores.sql_rows import halves
 __all__ = ["holds", "is_type", "name_number"]
 
 
-def name_number(log_id: str, name: str) -> ScalarSelect[int]:
+def name_number(log_id: str | BindParameter[str], name: str) -> ScalarSelect[int]:
     """Return the number of a name in a log: NULL, which nothing equals, if it has none."""
     columns = tables.names.c
     return select(columns.name_no).where(columns.log_no == log_number(log_id), columns.name == name).scalar_subquery()
 
 
-def is_type(log_id: str, record_type: str) -> ColumnElement[bool]:
+def is_type(log_id: str | BindParameter[str], record_type: str) -> ColumnElement[bool]:
     """Return the condition that a row of ``records`` is of a type."""
     columns = tables.records.c
     if record_type == "decision":

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection, Engine, ScalarSelect, func, select
+from sqlalchemy import BindParameter, Connection, Engine, ScalarSelect, func, select
 
 from ledger.database import insert_rows, translated, writing
 from ledger.stores import tables
@@ -37,7 +37,7 @@ def chunks(items: Iterable[_T], size: int = LOOKUP_CHUNK) -> Iterator[list[_T]]:
         yield chunk
 
 
-def log_number(log_id: str) -> ScalarSelect[int]:
+def log_number(log_id: str | BindParameter[str]) -> ScalarSelect[int]:
     """Return the number of a log, for a condition: NULL, which nothing equals, if there is none."""
     return select(tables.logs.c.log_no).where(tables.logs.c.log_id == log_id).scalar_subquery()
 

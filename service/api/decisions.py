@@ -103,7 +103,8 @@ async def _append(request: Request, services: Services, enforcer_id: str, room: 
         submissions = decode_submissions(body, content_type, max_records=services.settings.max_batch_records)
         return services.admission.admit(submissions, enforcer_id)
 
-    entries = await asyncio.to_thread(admit)
+    async with services.large_turns.take(len(body)):
+        entries = await asyncio.to_thread(admit)
     done = await sequence_admitted(services.sequencer, services.admission, entries, enforcer_id)
     _count(services, entries, done)
     return done

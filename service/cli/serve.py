@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -111,6 +112,9 @@ def run_service(
         also.append(listen(*settings.worker_place(worker)))
 
     def ready() -> None:
+        # What was loaded stays as long as the process: no collection of garbage need look at it again.
+        gc.collect()
+        gc.freeze()
         log.info("serving", **_names(installation), listen=f"{host}:{port}", host=host, port=port)
         if parent is not None:
             parent.send(READY)

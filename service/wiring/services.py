@@ -43,7 +43,7 @@ from service.access import AccessRecorder
 from service.auditing import AuditLoop
 from service.auth import TokenStore
 from service.current_keys import CurrentKeys
-from service.fairness import THREADS, Bytes, Places
+from service.fairness import THREADS, Bytes, LargeTurns, Places
 from service.health import Metrics, ReadinessProbe
 from service.ingest import Admission, LogIdentity
 from service.key_records import NO_KEYS, KeyringReader
@@ -80,16 +80,13 @@ class SharedParts:
         self.database.dispose()
 
 
-def open_shared(
-    settings: Settings, *, clock: Clock | None = None, migrate: bool = False, connections: int = 5, logs: int = 1
-) -> SharedParts:
+def open_shared(settings: Settings, *, clock: Clock | None = None, migrate: bool = False, logs: int = 1) -> SharedParts:
     """Open what the logs of one process share.
 
     Args:
         settings: Which database, and where an SQLite file is.
         clock: The system's clock if None.
         migrate: Bring the database to the newest schema; an SQLite database is brought there in any case.
-        connections: Database connections that are kept open.
         logs: How many logs share them.
 
     Raises:
@@ -97,10 +94,10 @@ def open_shared(
         StorageError: The database failed.
     """
     make_data_dir(settings)
-    # As many as there are threads that may want one: whoever takes records waits for no search to give one back.
-    most = THREADS + _OWN_THREADS * logs
-    url = settings.effective_database_url
-    database = open_engine(url, pool_size=connections, overflow=max(0, most - connections))
+    # As many as there are threads that may want one: whoever takes records waits for no search to give one back. All
+    # are kept: opening one takes longer than what is asked over it.
+    connections = THREADS + _OWN_THREADS * logs
+    database = open_engine(settings.effective_database_url, pool_size=connections, overflow=0)
     if migrate or database.dialect.name == "sqlite":
         upgrade(database)
     require_current(database)
@@ -161,6 +158,7 @@ class Services:
     shared: SharedParts
     owns_shared: bool
     readiness: ReadinessProbe = field(default_factory=ReadinessProbe)
+    large_turns: LargeTurns = field(default_factory=LargeTurns)
     enrolment: asyncio.Lock = field(default_factory=asyncio.Lock)
     _heartbeats: list[Repeating] = field(default_factory=list)
 

@@ -48,6 +48,16 @@ def modelled_names() -> set[str]:
     return {name for metadata in target_metadata() for name in metadata.tables}
 
 
+STATISTICS_OF = ("records", "decision_rules", "vault_payloads", "pending_entries")
+
+
+def statistics(engine: Engine) -> set[tuple[str, str]]:
+    """Return for which indexes of which tables SQLite has statistics."""
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT tbl, idx FROM sqlite_stat1").all()
+    return {(table, index) for table, index in rows}
+
+
 # --- up and down -----------------------------------------------------------------------------------------------------
 
 
@@ -56,6 +66,36 @@ def test_an_empty_database_is_brought_to_exactly_the_tables_of_the_code(empty):
     assert table_names(empty) == modelled_names()
     check_models(empty)
     require_current(empty)
+
+
+def test_sqlite_is_told_what_each_index_of_a_long_log_looks_like(tmp_path):
+    """An index that it knows nothing of would make it walk through the log; see tests/contract/test_query_plans.py."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+    upgrade(engine)
+    indexes = {(table, index["name"]) for table in STATISTICS_OF for index in inspect(engine).get_indexes(table)}
+    keys = "SELECT m.name, i.name FROM sqlite_master AS m, pragma_index_list(m.name) AS i WHERE i.origin <> 'c'"
+    with engine.connect() as connection:
+        indexes |= {(table, name) for table, name in connection.exec_driver_sql(keys) if table in STATISTICS_OF}
+        clustered = connection.exec_driver_sql("SELECT name FROM pragma_table_list WHERE wr = 1").scalars().all()
+    # The primary key of a table without row ids is the table itself, and is called so.
+    wanted = {(table, table if table in clustered and name.endswith("_1") else name) for table, name in indexes}
+    assert len(wanted) > 10
+    assert statistics(engine) == wanted
+    engine.dispose()
+
+
+def test_what_sqlite_once_measured_gives_way(tmp_path):
+    engine = open_engine(f"sqlite:///{tmp_path / 'ledger.db'}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE records (leaf_index INTEGER)")
+        connection.exec_driver_sql("CREATE INDEX measured ON records (leaf_index)")
+        connection.exec_driver_sql("INSERT INTO records VALUES (1)")
+        connection.exec_driver_sql("ANALYZE")
+        connection.exec_driver_sql("DROP TABLE records")
+        connection.exec_driver_sql("INSERT INTO sqlite_stat1 VALUES ('records', 'measured', '1 1')")
+    upgrade(engine)
+    assert ("records", "measured") not in statistics(engine)
+    engine.dispose()
 
 
 def test_migrating_again_changes_nothing(empty):

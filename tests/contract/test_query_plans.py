@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 from sqlalchemy import event
 
 from ledger.bodies import Decision, Outcome
 from ledger.catalog import DecisionQuery
 from ledger.ports import SealedPayload
-from ledger.records import Record
+from ledger.records import Record, new_record_id
 from ledger.stores import tables
 from ledger.stores.sql_payloads import SQLPayloadArchive
 from ledger.subjects import Bucket
@@ -126,9 +127,16 @@ def log(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             outcome = Outcome(decision_id=decision.record_id, status="completed", session=body.session)
             batch.append(pending(gateway.record(outcome)))
         ledger.append(*batch)
-        with ledger.engine.begin() as connection:
-            connection.exec_driver_sql("ANALYZE")
+        if request.param == "postgresql":  # does so by itself; nobody does on SQLite
+            with ledger.engine.begin() as connection:
+                connection.exec_driver_sql("ANALYZE")
         yield Filled(ledger, batch[DECISIONS].record)
+
+
+def append_another(log: Filled) -> object:
+    size = log.ledger.store.sequenced_size(LOG_ID)
+    another = msgspec.structs.replace(log.decision, record_id=new_record_id(LATE_MS, bytes(10)), seq=10 * DECISIONS)
+    return log.ledger.append(replace(pending(another), keys_leaf=size))
 
 
 LATE_MS: Final = NOW_MS + DECISIONS * HOUR_MS
@@ -138,6 +146,7 @@ ASKED: Final[dict[str, tuple[str, Callable[[Filled], object]]]] = {
     "entries": ("leaf_index", lambda log: log.ledger.store.read_sequenced(LOG_ID, 1000, 1256)),
     "rows": ("leaf_index", lambda log: log.ledger.catalog.rows(LOG_ID, 1000, 1256)),
     "record": ("record_id", lambda log: log.ledger.catalog.index_of(LOG_ID, log.decision.record_id)),
+    "new record": ("record_type", append_another),
     "repeated record": ("record_id", lambda log: log.ledger.append(pending(log.decision))),
     "agent": ("agent", lambda log: log.search(agent=log.body.agent)),
     "user": ("user_key", lambda log: log.search(users=(log.body.user,))),
@@ -173,9 +182,10 @@ def test_no_question_is_answered_by_walking_through_the_log(log: Filled, asked: 
     plans = {statement: log.plan(statement, parameters) for statement, parameters in log.statements(ask)}
     assert column in {name for plan in plans.values() for _, columns in plan for name in columns}
     for statement, plan in plans.items():
-        # The newest leaf is the last entry of its index, of which nothing else is read.
-        if "max(records.leaf_index)" not in statement:
-            assert all(columns - {"log_no"} for _, columns in plan), f"{statement}\n{plan}"
+        # The newest leaf is the last entry of its index, of which nothing else is read; the newest of a type is not.
+        ends = statement.count("max(records.leaf_index)") - statement.count("record_type")
+        walks = [columns for _, columns in plan if not columns - {"log_no"}]
+        assert len(walks) <= max(0, ends), f"{statement}\n{plan}"
 
 
 @pytest.mark.parametrize("wanted", ["tool", "server", "reason", "bundle_revision", "trace_id", "decision", "mode"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger.errors import OverloadedError
-from service.fairness import FairExecutor, Places, current_log, takes_records
+from service.fairness import FairExecutor, LargeTurns, Places, current_log, takes_records
 
 WAIT = 20
 
@@ -228,3 +228,58 @@ def test_calls_that_hang_leave_what_is_reserved_to_whoever_takes_records():
         finally:
             gate.set()
     assert all(future.done() for future in waiting + taking)
+
+
+LARGE = 1_000_000
+
+
+async def _admit(turns: LargeTurns, size: int, gate: asyncio.Event, inside: list[int]) -> None:
+    async with turns.take(size):
+        inside.append(size)
+        await gate.wait()
+
+
+async def _meet(turns: LargeTurns, sizes: list[int]) -> list[int]:
+    """Return who is inside when everybody has come, and nobody may go."""
+    gate, inside = asyncio.Event(), list[int]()
+    tasks = [asyncio.create_task(_admit(turns, size, gate, inside)) for size in sizes]
+    for _ in sizes:
+        await asyncio.sleep(0)
+    met = list(inside)
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert sorted(inside) == sorted(sizes)
+    return met
+
+
+def test_large_batches_are_taken_one_after_the_other():
+    assert asyncio.run(_meet(LargeTurns(), [LARGE, LARGE + 1, LARGE + 2])) == [LARGE]
+
+
+def test_small_requests_wait_for_no_large_batch():
+    assert asyncio.run(_meet(LargeTurns(), [LARGE, LARGE + 1, 1, 65_536])) == [LARGE, 1, 65_536]
+
+
+def test_the_batches_of_one_log_do_not_wait_for_those_of_another():
+    async def main() -> None:
+        mine, others = LargeTurns(), LargeTurns()
+        async with mine.take(LARGE):
+            assert await _meet(others, [LARGE]) == [LARGE]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("size", [1, LARGE])
+def test_a_turn_is_given_back_by_whoever_fails_or_is_cancelled(size):
+    async def main() -> None:
+        turns = LargeTurns()
+        with pytest.raises(ZeroDivisionError):
+            async with turns.take(size):
+                _ = 1 // 0
+        waiting = asyncio.create_task(_admit(turns, size, asyncio.Event(), []))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert await _meet(turns, [size]) == [size]
+
+    asyncio.run(main())
