@@ -36,7 +36,6 @@ from tests.support.postgres import PostgresCluster
 WORKERS = 3
 SENDERS = 4
 KILLS = 4
-"""Far more than a take-over needs on a machine that has nothing else to do."""
 
 
 def free_ports(count: int) -> int:

@@ -32,7 +32,7 @@ from tests.support.commands import Installation
 from tests.support.ledger import Enforcer, make_decision
 
 SENDERS = 5
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.01
 
 _TRY_AGAIN = (429, 503)
@@ -70,7 +70,7 @@ class Sender:
         proofs: Records that were answered together with their proof.
     """
 
-    def __init__(self, number: int, *, gives_up: bool = True, seconds: float = WAIT_SECONDS) -> None:
+    def __init__(self, number: int, *, gives_up: bool = True, seconds: float = 30.0) -> None:
         """Prepare.
 
         Args:
