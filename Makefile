@@ -20,7 +20,7 @@ run: setup-demo ## start the service with development settings on 127.0.0.1
 
 .PHONY: test
 test: setup-test ## run every test; PYTEST='tests/unit -k tiles' runs some
-	@$(BIN)/python -m pytest -n "$$(nproc)" $(PYTEST)
+	@$(BIN)/python -m pytest -n "$$(nproc)" --dist worksteal $(PYTEST)
 
 .PHONY: lint
 lint: setup-lint ## check layout, style, types, import direction, spelling, the repository
