@@ -28,7 +28,13 @@ from service.auth import Role
 from service.ingest import Submission
 from service.keyset import load_key_set, trust_policy
 from tests.support.ledger import LOG_ID, Enforcer, make_decision, pending
-from tests.support.service import EnforcerClient, RunningService, start_service
+from tests.support.service import (
+    EnforcerClient,
+    RunningService,
+    keep_database_and_keys,
+    put_database_and_keys_back,
+    start_service,
+)
 
 SESSION, OTHER_SESSION = "5" * 32, "9" * 32
 BASIS = "request 4711 under Art. 17"
@@ -377,17 +383,11 @@ def test_a_database_from_before_an_erasure_serves_nobody_and_its_keys_are_gone_a
         gateway = service.enforcer()
         hers = decide(service, gateway, "alice")
         service.wait_until_published()
-    shutil.copytree(tmp_path / "keys" / "subjects", tmp_path / "kept-keys")
-    shutil.copytree(tmp_path / "data", tmp_path / "kept-data")
+    keep_database_and_keys(tmp_path)
     with start_service(tmp_path) as service:
         erase(service, user="alice")
         service.wait_until_published()
-    for path in (tmp_path / "data").glob("ledger.db*"):
-        path.unlink()
-    for path in (tmp_path / "kept-data").glob("ledger.db*"):
-        shutil.copy(path, tmp_path / "data")
-    shutil.rmtree(tmp_path / "keys" / "subjects")
-    shutil.move(tmp_path / "kept-keys", tmp_path / "keys" / "subjects")
+    put_database_and_keys_back(tmp_path)
     with pytest.raises(SystemExit), start_service(tmp_path):
         pass
     keys = DirectorySubjectKeys(tmp_path / "keys" / "subjects", load_key_set(tmp_path / "keys", None).vault)

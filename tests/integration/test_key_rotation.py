@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +29,13 @@ from service.cli.main import cli
 from service.keyset import load_key_set, trust_policy
 from tests.support.kms import fake_kms
 from tests.support.ledger import LOG_ID
-from tests.support.service import EnforcerClient, RunningService, start_service
+from tests.support.service import (
+    EnforcerClient,
+    RunningService,
+    keep_database_and_keys,
+    put_database_and_keys_back,
+    start_service,
+)
 
 
 def tallystick(service: RunningService, *arguments: str, role: Role = Role.ADMIN) -> Result:
@@ -215,19 +220,13 @@ def test_what_an_earlier_key_of_the_service_ordered_to_be_erased_stays_erased_af
         user = pseudonym(service.services.keys.pseudonym.seed, "user", "dana")
         service.enforcer().decide(user=user, session="1" * 32)
         service.wait_until_published()
-    shutil.copytree(tmp_path / "keys" / "subjects", tmp_path / "kept-keys")
-    shutil.copytree(tmp_path / "data", tmp_path / "kept-data")
+    keep_database_and_keys(tmp_path)
     with start_service(tmp_path) as service:
         with service.client(Role.ADMIN) as admin:
             admin.post("/v1/erasures", json={"user": "dana", "basis": "request 4711"}).raise_for_status()
         done(service, "keys", "rotate", "service")
         service.wait_until_published()
-    for path in (tmp_path / "data").glob("ledger.db*"):
-        path.unlink()
-    for path in (tmp_path / "kept-data").glob("ledger.db*"):
-        shutil.copy(path, tmp_path / "data")
-    shutil.rmtree(tmp_path / "keys" / "subjects")
-    shutil.move(tmp_path / "kept-keys", tmp_path / "keys" / "subjects")
+    put_database_and_keys_back(tmp_path)
     with pytest.raises(SystemExit), start_service(tmp_path):
         pass
     keys = DirectorySubjectKeys(tmp_path / "keys" / "subjects", load_key_set(tmp_path / "keys", None).vault)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -305,3 +306,19 @@ def start_service(
             simulated=True,
         )
     return RunningService(build_services(settings, clock=clock, allow_simulated=True, migrate=migrate))
+
+
+def keep_database_and_keys(folder: Path) -> None:
+    """Copy the database and the subject keys of an installation that does not run."""
+    shutil.copytree(folder / "keys" / "subjects", folder / "kept-keys")
+    shutil.copytree(folder / "data", folder / "kept-data")
+
+
+def put_database_and_keys_back(folder: Path) -> None:
+    """Put back what `keep_database_and_keys` copied; tiles and anchor stay as they are."""
+    for path in (folder / "data").glob("ledger.db*"):
+        path.unlink()
+    for path in (folder / "kept-data").glob("ledger.db*"):
+        shutil.copy(path, folder / "data")
+    shutil.rmtree(folder / "keys" / "subjects")
+    shutil.move(folder / "kept-keys", folder / "keys" / "subjects")
