@@ -211,8 +211,16 @@ def _failed_rules(errors: Sequence[str], rules: Mapping[str, CedarRule]) -> str:
     return ", ".join(sorted(rules[identity].name for identity in identities & rules.keys()))
 
 
-def _ask(handles: _Handles, request: DecisionRequest) -> cedarpy.AuthzResult:
-    """Put a request to Cedar.
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A request as Cedar takes it: principal, action, resource and context; and the entities that it is about."""
+
+    asked: dict[str, object]
+    entities: cedarpy.Entities
+
+
+def _question(handles: _Handles, request: DecisionRequest) -> _Question:
+    """Put a request in Cedar's terms.
 
     Raises:
         _RefusedError: The request is none that the bundle's schema accepts, or a parameter is not exact.
@@ -231,8 +239,20 @@ def _ask(handles: _Handles, request: DecisionRequest) -> cedarpy.AuthzResult:
         raise _RefusedError(Reason(error.reason), error.parameter) from error
     context = cedar_context(request, arguments)
     try:
-        entities = handles.entities.with_request(request)
-        return cedarpy.is_authorized(cedar_request(request, context), handles.policies, entities, handles.schema)
+        return _Question(cedar_request(request, context), handles.entities.with_request(request))
+    except ValueError as error:
+        raise _RefusedError(Reason.REQUEST_ERROR, "entities") from error
+
+
+def _ask(handles: _Handles, request: DecisionRequest) -> cedarpy.AuthzResult:
+    """Put a request to Cedar.
+
+    Raises:
+        _RefusedError: The request is none that the bundle's schema accepts, or a parameter is not exact.
+    """
+    question = _question(handles, request)
+    try:
+        return cedarpy.is_authorized(question.asked, handles.policies, question.entities, handles.schema)
     except ValueError as error:
         # Principal or resource do not fit the schema, or a name is no Unicode text. The message may quote values.
         raise _RefusedError(Reason.REQUEST_ERROR, "entities") from error

@@ -1,21 +1,17 @@
-"""``tallystick policy``: testing, publishing and activating bundles."""
+"""``tallystick policy``: publishing and activating bundles; the tools for their authors are in `policy_tools`."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from pathlib import Path
 
 import click
 
-from policies.testing import TestReport, run_cases
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import REVISION
-from service.cli.output import ExitCode, echo_json, json_option, say, table, with_exit_codes
+from service.cli.output import echo_json, json_option, say, table, with_exit_codes
+from service.cli.policy_tools import BUNDLE_DIRECTORY, TOOLS
 
 __all__ = ["policy"]
-
-_DIRECTORY = click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
 @click.group()
@@ -23,56 +19,12 @@ def policy() -> None:
     """Policy bundles: test, publish, activate, roll back."""
 
 
-@policy.command(short_help="Run a bundle's test cases.")
-@_DIRECTORY
-@json_option
-@with_exit_codes
-def test(directory: Path, *, as_json: bool) -> None:
-    """Run the test cases of the bundle in DIRECTORY and say which rules they reach.
-
-    Exit status 1 if a case fails, 4 if the bundle has no case at all.
-    """
-    from policies.directories import read_bundle_directory
-    from service.wiring import make_evaluator
-
-    evaluator = make_evaluator()
-    try:
-        report = asyncio.run(run_cases(read_bundle_directory(directory), evaluator))
-    finally:
-        evaluator.close()
-    if as_json:
-        echo_json(
-            {
-                "cases": len(report.results),
-                "failures": [
-                    {"file": result.case.file, "case": result.case.name, "differences": result.differences}
-                    for result in report.failures
-                ],
-                "covered": report.covered,
-                "uncovered": report.uncovered,
-            }
-        )
-    else:
-        _tell(report)
-    if report.failures:
-        sys.exit(ExitCode.FAILED)
-    if not report.results:
-        sys.exit(ExitCode.UNCHECKED)
-
-
-def _tell(report: TestReport) -> None:
-    for result in report.failures:
-        say(f"FAILED {result.case.file}: {result.case.name}")
-        for line in result.differences:
-            say(f"  {line}")
-    say(f"{len(report.results) - len(report.failures)} of {len(report.results)} cases pass")
-    say(f"{len(report.covered)} of {len(report.covered) + len(report.uncovered)} rules reached")
-    for rule in report.uncovered:
-        say(f"  not reached: {rule}")
+for tool in TOOLS:
+    policy.add_command(tool)
 
 
 @policy.command(short_help="Print a bundle's revision.")
-@_DIRECTORY
+@BUNDLE_DIRECTORY
 @json_option
 @with_exit_codes
 def revision(directory: Path, *, as_json: bool) -> None:
@@ -87,7 +39,7 @@ def revision(directory: Path, *, as_json: bool) -> None:
 
 
 @policy.command(short_help="Publish a bundle; it is not active yet.")
-@_DIRECTORY
+@BUNDLE_DIRECTORY
 @service_options
 @json_option
 @with_exit_codes
