@@ -13,10 +13,13 @@ call's. Paths are those of `policies.argument_paths`; a place that two of them l
 * ``long``: a whole number of 64 bits with sign.
 * ``decimal``: a multiple of 0.0001 that, times 10,000, fits 64 bits with sign (Cedar's ``decimal``).
 * ``string``: a JSON string. ``bool``: ``true`` or ``false``.
+* ``path``: a JSON string that is a file path in plain spelling; its value is the set of the path itself and all folders
+  above it (`policies.argument_files`). With ``"fold": true``, without regard to upper and lower case.
 
 Numbers may be a JSON number in any encoding, or a JSON string that is itself the text of a JSON number. They are exact
 or an error, never rounded. ``combine`` says what several values become: ``only`` (they must be equal), ``min``,
-``max``, ``sum`` (numbers), or ``count`` (how many there are, 0 included; type ``long``).
+``max``, ``sum`` (numbers), ``count`` (how many there are, 0 included; type ``long``), or for paths ``all`` (what they
+have in common: a folder that all of them lie in) and ``any`` (what any of them has: a folder that one of them lies in).
 
 INVARIANT 7: numbers reach policies exactly, or the decision is a deny that names the reason. INVARIANT 6: an error
 names the parameter, never the value.
@@ -35,12 +38,14 @@ import msgspec
 from ledger.bodies import Name
 from ledger.canonical import JSONValue, parse_json
 from ledger.errors import MalformedError, PolicyError, PolicySyntaxError
+from policies.argument_files import folded, lineage
 from policies.argument_paths import compile_path, find
 
 __all__ = [
     "DECIMAL_PLACES",
     "MAX_PARAMETERS",
     "MAX_PATHS",
+    "MAX_PATH_NAMES",
     "FixedDecimal",
     "Parameter",
     "ParameterError",
@@ -53,6 +58,8 @@ __all__ = [
 DECIMAL_PLACES: Final = 4
 MAX_PARAMETERS: Final = 256
 MAX_PATHS: Final = 32
+MAX_PATH_NAMES: Final = 4096
+"""Paths and folders above them that one parameter may hold."""
 
 _METHOD: Final = "tools/call"
 _ARGUMENTS: Final = "arguments"
@@ -63,7 +70,7 @@ _MAX_MAGNITUDE: Final = 20  # decimal exponent beyond which no 64-bit number lie
 # JSON's own grammar (RFC 8259 section 6), so that no text is a number here that is none elsewhere.
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
-ParameterType: TypeAlias = Literal["long", "decimal", "string", "bool"]
+ParameterType: TypeAlias = Literal["long", "decimal", "string", "bool", "path"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -82,7 +89,8 @@ class FixedDecimal:
         return f"{sign}{whole}.{part:0{DECIMAL_PLACES}d}"
 
 
-ParameterValue: TypeAlias = int | FixedDecimal | str | bool
+ParameterValue: TypeAlias = int | FixedDecimal | str | bool | tuple[str, ...]
+"""A value as a policy sees it; a tuple is a set of text, without repetition, and stands for paths."""
 
 
 class ParameterError(PolicyError):
@@ -110,6 +118,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         tools: Which tools' calls; empty for every tool's.
         combine: What several values become.
         required: Whether a call without it is refused.
+        fold: Whether a path is read without regard to upper and lower case.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
@@ -117,8 +126,9 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     paths: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_PATHS)]
     server: Name | None = None
     tools: tuple[Name, ...] = ()
-    combine: Literal["only", "min", "max", "sum", "count"] = "only"
+    combine: Literal["only", "min", "max", "sum", "count", "all", "any"] = "only"
     required: bool = False
+    fold: bool = False
 
     def applies_to(self, server: str, tool: str) -> bool:
         """Tell whether the declaration is meant for calls of ``tool`` on ``server``."""
@@ -179,26 +189,45 @@ def _typed(parameter: Parameter, value: JSONValue) -> ParameterValue:
     Raises:
         ParameterError: It has none.
     """
-    if parameter.type == "string" and isinstance(value, str):
-        return value
-    if parameter.type == "bool" and isinstance(value, bool):
-        return value
-    if parameter.type == "long":
-        number = _read_number(value, 0)
-        if number is not None:
-            return number
-    if parameter.type == "decimal":
-        number = _read_number(value, DECIMAL_PLACES)
-        if number is not None:
-            return FixedDecimal(number)
-    raise ParameterError("parameter_error", parameter.name)
+    found: ParameterValue | None = None
+    match parameter.type:
+        case "string" if isinstance(value, str):
+            found = value
+        case "bool" if isinstance(value, bool):
+            found = value
+        case "path" if isinstance(value, str):
+            # Read before it is folded: folding could make a plain path of one that is none.
+            found = lineage(value) and lineage(folded(value) if parameter.fold else value)
+        case "long":
+            found = _read_number(value, 0)
+        case "decimal":
+            number = _read_number(value, DECIMAL_PLACES)
+            found = None if number is None else FixedDecimal(number)
+    if found is None:
+        raise ParameterError("parameter_error", parameter.name)
+    return found
 
 
 def _sum(parameter: Parameter, values: Sequence[ParameterValue]) -> ParameterValue:
-    total = sum(value.scaled if isinstance(value, FixedDecimal) else int(value) for value in values)
+    numbers = [value for value in values if isinstance(value, FixedDecimal | int)]  # all are (checked at load)
+    total = sum(value.scaled if isinstance(value, FixedDecimal) else value for value in numbers)
     if not _LONG_MIN <= total <= _LONG_MAX:
         raise ParameterError("parameter_error", parameter.name)
     return FixedDecimal(total) if parameter.type == "decimal" else total
+
+
+def _together(parameter: Parameter, paths: Sequence[ParameterValue]) -> ParameterValue:
+    """Return what is among all paths, or among any of them, each once and in order of appearance."""
+    first, *others = (path for path in paths if isinstance(path, tuple))  # all are
+    if parameter.combine == "all":
+        common = set(first).intersection(*others)
+        return tuple(name for name in first if name in common)
+    names = dict.fromkeys(first)
+    for path in others:
+        names.update(dict.fromkeys(path))
+    if len(names) > MAX_PATH_NAMES:
+        raise ParameterError("parameter_error", parameter.name)
+    return tuple(names)
 
 
 def _combine(parameter: Parameter, found: Sequence[JSONValue]) -> ParameterValue | None:
@@ -213,12 +242,12 @@ def _combine(parameter: Parameter, found: Sequence[JSONValue]) -> ParameterValue
         return None
     values = [_typed(parameter, value) for value in found]
     match parameter.combine:
-        case "min":
-            return min(values)  # one type throughout, and a number (checked at load)
-        case "max":
-            return max(values)
+        case "min" | "max":  # one type throughout, and a number (checked at load)
+            return min(values) if parameter.combine == "min" else max(values)
         case "sum":
             return _sum(parameter, values)
+        case "all" | "any":
+            return _together(parameter, values)
         case _:
             if any(value != values[0] for value in values):
                 raise ParameterError("ambiguous_parameter", parameter.name)
@@ -288,6 +317,8 @@ def _check_combination(parameter: Parameter) -> None:
         raise PolicySyntaxError(f"the parameter {parameter.name} counts, so its type is long")
     if parameter.combine in {"min", "max", "sum"} and not numeric:
         raise PolicySyntaxError(f"the parameter {parameter.name} is no number, so it has no {parameter.combine}")
+    if parameter.type != "path" and (parameter.fold or parameter.combine in {"all", "any"}):
+        raise PolicySyntaxError(f"the parameter {parameter.name} is no path, so it has neither fold nor all nor any")
 
 
 def parse_parameters(data: bytes) -> ParameterSet:

@@ -48,6 +48,7 @@ __all__ = ["Case", "CaseResult", "Expected", "Given", "TestReport", "read_cases"
 
 _SUFFIX: Final = ".yaml"
 _FOLDER: Final = "tests/"
+_STATED: Final = ("now_ms", "local_date", "hour", "minute", "weekday")
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +75,12 @@ class Given(_Struct, frozen=True):
         session: The session.
         calls: Its calls before.
         denied: Its denied calls before.
+        started_ms: POSIX milliseconds of its first call.
+        now_ms: Stated instead of what follows from ``at``, as are the next four.
+        local_date: See above.
+        hour: See above.
+        minute: See above.
+        weekday: See above.
         arguments: JSON text of the arguments.
     """
 
@@ -93,6 +100,12 @@ class Given(_Struct, frozen=True):
     session: str = "session"
     calls: int = 0
     denied: int = 0
+    started_ms: int = 0
+    now_ms: int | None = None
+    local_date: str | None = None
+    hour: int | None = None
+    minute: int | None = None
+    weekday: int | None = None
     arguments: str = "{}"
 
     def request(self) -> DecisionRequest:
@@ -106,11 +119,18 @@ class Given(_Struct, frozen=True):
             principal=Principal(agent=self.agent, user=self.user, roles=self.roles, authn=self.authn, mfa=self.mfa),
             action=self.method,
             resource=Resource(server=self.server, name=self.tool, tags=self.tags),
-            time=_time(self.at, self.zone),
+            time=self._time(),
             environment=Environment(address=self.address, network=self.network),
-            state=SessionState(session=self.session, calls=self.calls, denied=self.denied),
+            state=SessionState(session=self.session, calls=self.calls, denied=self.denied, started_ms=self.started_ms),
             arguments=self.arguments,
         )
+
+    def _time(self) -> Time:
+        stated = {name: getattr(self, name) for name in _STATED if getattr(self, name) is not None}
+        try:
+            return msgspec.convert(msgspec.to_builtins(_time(self.at, self.zone)) | stated, Time)
+        except msgspec.ValidationError as error:
+            raise PolicySyntaxError(f"a case's time: {error}") from error
 
 
 class Expected(_Struct, frozen=True):

@@ -17,7 +17,8 @@ How a request looks to a policy
        state: {session: String, calls: Long, denied: Long, started_ms: Long},
        args: {<each declared parameter, optional>}}
 
-  A ``decimal`` parameter is a Cedar ``decimal``, a ``long`` a ``Long``; see `policies.parameters`.
+  A ``decimal`` parameter is a Cedar ``decimal``, a ``long`` a ``Long``, a ``path`` a ``Set<String>``; see
+  `policies.parameters`.
 
 The bundle's entities stand beside these. A static ``Agent``, ``Server`` or ``Tool`` is merged with the request's entity
 of that id: attributes and tags from the bundle, parents from both.

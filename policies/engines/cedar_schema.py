@@ -31,6 +31,7 @@ _SAMPLES: Final[Mapping[str, ParameterValue]] = {
     "decimal": FixedDecimal(10_000),
     "string": "probe",
     "bool": True,
+    "path": ("/probe", "/"),
 }
 _PROBE: Final = DecisionRequest(
     version=1,

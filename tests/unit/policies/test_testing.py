@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
+import msgspec
 import pytest
 
 from ledger.errors import PolicySyntaxError
 from policies.bundles import Bundle, bundle_from_files
 from policies.evaluate import Evaluator
-from policies.testing import TestReport, read_cases, run_cases
+from policies.testing import Given, TestReport, read_cases, run_cases
 from tests.support.policies import cedar_files
 
+AT = datetime.fromisoformat("2026-11-17T10:00")
 POLICY = """
 @id("work") permit(principal in Role::"staff", action, resource);
 @id("night") @obligation("end_session") forbid(principal, action, resource) when { context.time.hour < 6 };
@@ -136,3 +139,15 @@ def test_document_that_could_be_misread_is_refused(evaluator, document, message)
 def test_files_that_are_no_cases_are_left_alone():
     files = cedar_files(POLICY) | {"tests/data.json": b"{", "tests/notes.md": b"cases: x"}
     assert read_cases(bundle_from_files(files)) == ()
+
+
+def test_a_case_may_state_a_derived_fact_otherwise():
+    stated = {"now_ms": 5, "local_date": "2026-01-01", "hour": 23, "minute": 59, "weekday": 7, "started_ms": 4}
+    request = Given(agent="a", server="s", at=AT, **stated).request()
+    assert msgspec.to_builtins(request.time) | {"started_ms": request.state.started_ms} == stated | {"zone": "UTC"}
+
+
+@pytest.mark.parametrize("stated", [{"hour": 24}, {"minute": -1}, {"weekday": 0}, {"now_ms": -1}, {"now_ms": 2**53}])
+def test_a_fact_that_no_request_could_have_is_refused(stated):
+    with pytest.raises(PolicySyntaxError, match="time"):
+        Given(agent="a", server="s", at=AT, **stated).request()
