@@ -101,6 +101,13 @@ class Catalog(Protocol):
         """Return the leaf indexes of the newest matching decisions, newest first."""
         ...
 
+    def stretch(self, log_id: str, from_ms: int, to_ms: int) -> range:
+        """Return the stretch of leaves from the first to the last record whose time lies in ``[from_ms, to_ms)``.
+
+        Records of other times may stand between them, for enforcers hand in theirs when they can.
+        """
+        ...
+
     def session(self, log_id: str, session: str) -> list[int]:
         """Return the leaf indexes of a session's decisions, outcomes and ends, in order."""
         ...

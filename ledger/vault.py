@@ -35,6 +35,7 @@ from ledger.commitments import SALT_BYTES, open_commitment
 from ledger.errors import (
     CommitmentError,
     ErasedError,
+    LedgerError,
     MalformedError,
     NotFoundError,
 )
@@ -166,6 +167,24 @@ class PayloadStore(Protocol):
 
         Raises:
             NotFoundError: The vault has none for that record and field.
+            StorageError: The store failed.
+        """
+        ...
+
+    def payloads(self, log_id: str, leaves: Mapping[int, str], field: str) -> dict[int, SealedPayload]:
+        """Return the encrypted openings of one field of many records at once.
+
+        Whether a payload is of the record under whose leaf it was found, only opening it tells.
+
+        Args:
+            log_id: Which log.
+            leaves: Leaf index → record id; best close to one another.
+            field: Which field.
+
+        Returns:
+            Those that there are, by leaf index.
+
+        Raises:
             StorageError: The store failed.
         """
         ...
@@ -345,10 +364,39 @@ class Vault:
             CommitmentError: What the vault holds is not what the leaf commits to.
             StorageError: A store failed.
         """
-        commitment = commitments(record).get(field)
-        if commitment is None:
+        if field not in commitments(record):
             raise MalformedError(f"record {record.record_id} commits to no field {field}")
-        sealed = self._store.payload(self._log_id, record.record_id, field)
+        return self._open(record, field, self._store.payload(self._log_id, record.record_id, field))
+
+    def open_many(self, records: Mapping[int, Record], field: str) -> dict[int, Opening | LedgerError]:
+        """Decrypt one field of many records, each checked against its leaf; one look at the store serves them all.
+
+        Args:
+            records: Leaf index → record, as read from the log; those that commit to no such field are left out.
+            field: Which of their commitments.
+
+        Returns:
+            Leaf index → the opening, or the error that `open` would have raised for that record: that it is erased,
+            lost, or not what its leaf commits to.
+
+        Raises:
+            StorageError: A store failed.
+        """
+        wanted = {leaf: record for leaf, record in records.items() if field in commitments(record)}
+        ids = {leaf: record.record_id for leaf, record in wanted.items()}
+        found = self._store.payloads(self._log_id, ids, field)
+        return {leaf: self._tried(record, field, found.get(leaf)) for leaf, record in wanted.items()}
+
+    def _tried(self, record: Record, field: str, sealed: SealedPayload | None) -> Opening | LedgerError:
+        if sealed is None:
+            return NotFoundError(f"the vault holds no payload for the field {field} of record {record.record_id}")
+        try:
+            return self._open(record, field, sealed)
+        except (ErasedError, CommitmentError) as error:
+            return error
+
+    def _open(self, record: Record, field: str, sealed: SealedPayload) -> Opening:
+        commitment = commitments(record)[field]
         try:
             content = self._decrypt(record, field, sealed)
         except (nacl.exceptions.CryptoError, ValueError) as error:

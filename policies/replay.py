@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from ledger.bodies import Decision as DecisionBody
@@ -23,6 +22,7 @@ from ledger.errors import MalformedError
 from policies.bundles import Bundle
 from policies.evaluate import Evaluator, Reason
 from policies.model import Decision, DecisionRequest, decode_request, public_facts
+from policies.replay_results import DecisionSummary, RecordedDecision, ReplayClass, ReplayResult
 
 __all__ = [
     "COMPARED_FIELDS",
@@ -38,92 +38,9 @@ COMPARED_FIELDS: Final = ("effect", "rules", "failed_condition", "obligations", 
 """What two decisions are compared by."""
 
 # The enforcement point has reasons of its own (``ledger_unavailable``, …), in whose place the engine's is not recorded.
-_ENGINE_REASONS: Final = frozenset(Reason)
-
-
-class ReplayClass(StrEnum):
-    """How far a replay can be relied on.
-
-    ``EXACT``: same engine, whole request: the result is what the bundle says. ``ENGINE_CHANGED``: evaluated, but by
-    another engine or version than the recorded one; or not at all, if the bundle's engine is not installed.
-    ``LIMITED``: the engine failed or was stopped, then or now, so one of the two decisions is no function of bundle and
-    request. ``ERASED``: the request's payload is gone. ``MISSING_FACT``: there is no request that could be evaluated.
-    ``MASKED`` (part of the request is withheld) and ``DOWNSTREAM`` (an earlier call of the session came out otherwise)
-    belong to replays of whole periods.
-    """
-
-    EXACT = "exact"
-    MASKED = "masked"
-    ERASED = "erased"
-    MISSING_FACT = "missing_fact"
-    ENGINE_CHANGED = "engine_changed"
-    LIMITED = "limited"
-    DOWNSTREAM = "downstream"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedDecision:
-    """What is left of a decision.
-
-    Attributes:
-        record_id: Its record's id.
-        body: Its record's body.
-        request: The opened payload of ``body.request``: canonical bytes of the `DecisionRequest`. None if the record
-            has none, or the payload is gone.
-    """
-
-    record_id: str
-    body: DecisionBody
-    request: bytes | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecisionSummary:
-    """What two decisions are compared by, and by whom one was made.
-
-    Attributes:
-        effect: PERMIT, DENY, INDETERMINATE or NOT_APPLICABLE.
-        rules: Names of the determining rules, sorted.
-        failed_condition: First rule that stood against the call.
-        obligations: What the enforcement point had to fulfil, sorted.
-        reason: Machine-readable cause.
-        bundle_revision: Digest of the bundle; None if none was consulted.
-        engine: Engine name; None if none was asked.
-        engine_version: Its exact version.
-    """
-
-    effect: str
-    rules: tuple[str, ...]
-    failed_condition: str | None
-    obligations: tuple[str, ...]
-    reason: str
-    bundle_revision: str | None
-    engine: str | None
-    engine_version: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayResult:
-    """A decision made again.
-
-    Attributes:
-        record_id: Whose.
-        classification: How far the result can be relied on.
-        explanation: One sentence on why it is not exact; empty if it is.
-        same: Whether the replayed decision equals the recorded one, about the call that the record names; None if there
-            is none to compare.
-        differences: The compared fields that differ, then those in which record and request name different calls.
-        original: The recorded decision.
-        replayed: The decision of now, or None.
-    """
-
-    record_id: str
-    classification: ReplayClass
-    explanation: str
-    same: bool | None
-    differences: tuple[str, ...]
-    original: DecisionSummary
-    replayed: DecisionSummary | None
+_ENGINE_REASONS: Final = frozenset({*Reason, "limited"})
+# With these the engine has given no answer of its own: a limit struck, or it failed.
+_LIMITS: Final = frozenset({Reason.ENGINE_ERROR, "limited"})
 
 
 def _recorded(body: DecisionBody) -> DecisionSummary:
@@ -201,9 +118,7 @@ def _request_of(original: RecordedDecision) -> DecisionRequest | _Standing:
 
 
 def _standing(original: DecisionSummary, replayed: DecisionSummary) -> _Standing:
-    failed = [
-        when for when, summary in (("then", original), ("now", replayed)) if summary.reason == Reason.ENGINE_ERROR
-    ]
+    failed = [when for when, summary in (("then", original), ("now", replayed)) if summary.reason in _LIMITS]
     if failed:
         return _Standing(ReplayClass.LIMITED, f"the engine failed or was stopped {' and '.join(failed)}")
     if (original.engine, original.engine_version) != (replayed.engine, replayed.engine_version):
@@ -239,6 +154,7 @@ def _replayed(original: RecordedDecision, request: DecisionRequest, decision: De
         differences=differences,
         original=recorded,
         replayed=replayed,
+        session_started_ms=request.state.started_ms if request.state.calls else None,
     )
 
 

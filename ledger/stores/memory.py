@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ledger.checkpoints import parse_unverified_checkpoint
 from ledger.errors import ConflictError, NotFoundError, StaleKeysError
@@ -139,6 +139,11 @@ class MemoryLogStore:
             return self._log(log_id).payloads[record_id, field]
         except KeyError:
             raise NotFoundError(f"the vault holds no payload for {field} of record {record_id}") from None
+
+    def payloads(self, log_id: str, leaves: Mapping[int, str], field: str) -> dict[int, SealedPayload]:
+        """See `PayloadStore.payloads`."""
+        kept = self._log(log_id).payloads
+        return {leaf: kept[record_id, field] for leaf, record_id in leaves.items() if (record_id, field) in kept}
 
 
 class MemoryTileStore:

@@ -67,6 +67,16 @@ class SQLCatalog:
         query = select(columns.leaf_index).where(and_(*conditions)).order_by(columns.leaf_index.desc())
         return self._indexes("search decisions", query.limit(min(wanted.limit, MAX_PAGE)))
 
+    def stretch(self, log_id: str, from_ms: int, to_ms: int) -> range:
+        """See `Catalog.stretch`."""
+        columns = tables.records.c
+        query = select(func.min(columns.leaf_index), func.max(columns.leaf_index)).where(
+            columns.log_no == log_number(log_id), columns.time_ms >= from_ms, columns.time_ms < to_ms
+        )
+        with translated("find a period"), self._engine.connect() as connection:
+            first, last = connection.execute(query).one()
+        return range(0) if first is None else range(int(first), int(last) + 1)
+
     def session(self, log_id: str, session: str) -> list[int]:
         """See `Catalog.session`."""
         columns = tables.records.c

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import Engine, and_, select
 
 from ledger.clock import Clock
@@ -10,7 +12,7 @@ from ledger.errors import ConflictError, NotFoundError, UnknownBundleError
 from ledger.ports import SealedPayload
 from ledger.stores import tables
 from ledger.stores.sql_cells import any_bytes, any_text
-from ledger.stores.sql_dictionary import log_number
+from ledger.stores.sql_dictionary import chunks, log_number
 from ledger.stores.sql_rows import id_bytes
 
 __all__ = ["SQLBundleStore", "SQLPayloadStore"]
@@ -40,6 +42,21 @@ class SQLPayloadStore:
         if row is None:
             raise NotFoundError(f"the vault holds no payload for the field {field} of record {record_id}")
         return SealedPayload(record_id, field, str(row[0]), any_bytes(row[1]))
+
+    def payloads(self, log_id: str, leaves: Mapping[int, str], field: str) -> dict[int, SealedPayload]:
+        """See `PayloadStore.payloads`."""
+        if not leaves:
+            return {}
+        columns = tables.vault_payloads.c
+        found: dict[int, SealedPayload] = {}
+        query = select(columns.leaf_index, columns.subject, columns.ciphertext).where(
+            columns.log_no == log_number(log_id), columns.field == field
+        )
+        with translated("read payloads"), self._engine.connect() as connection, any_text(connection):
+            for chunk in chunks(sorted(leaves)):
+                for leaf, subject, ciphertext in connection.execute(query.where(columns.leaf_index.in_(chunk))):
+                    found[leaf] = SealedPayload(leaves[leaf], field, str(subject), any_bytes(ciphertext))
+        return found
 
 
 class SQLBundleStore:

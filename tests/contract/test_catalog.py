@@ -293,6 +293,19 @@ def test_the_end_of_a_session_belongs_to_it_and_counts_as_no_decision(empty):
         assert rows == project(empty.records[index], index, leaf_hash(empty.records[index]))
 
 
+def test_the_stretch_of_a_period_reaches_from_its_first_record_to_its_last(log):
+    times = {index: record.time_ms for index, record in enumerate(log.records)}
+    for from_ms, to_ms in ((0, 2**53), (times[3], times[7]), (times[5], times[5] + 1)):
+        within = [index for index, time_ms in times.items() if from_ms <= time_ms < to_ms]
+        assert log.catalog.stretch(LOG_ID, from_ms, to_ms) == range(min(within), max(within) + 1)
+
+
+def test_a_period_without_records_or_of_another_log_has_no_stretch(log):
+    assert len(log.catalog.stretch(LOG_ID, 0, 1)) == 0
+    assert len(log.catalog.stretch(OTHER_LOG, 1, 2)) == 0
+    assert len(log.catalog.stretch("nobodys", 0, 2**53)) == 0
+
+
 def test_the_outcomes_of_a_decision_are_found(log):
     for index, record in log.decisions():
         expected = [

@@ -93,6 +93,10 @@ def make_request(**members: Any) -> DecisionRequest:
             weekday=members.get("weekday", 3),
         ),
         environment=Environment(address=members.get("address", "127.0.0.1"), network=members.get("network", "office")),
-        state=SessionState(session=members.get("session", "s"), calls=members.get("calls", 0)),
+        state=SessionState(
+            session=members.get("session", "s"),
+            calls=members.get("calls", 0),
+            started_ms=members.get("started_ms", 0),
+        ),
         arguments=members.get("arguments", "{}"),
     )

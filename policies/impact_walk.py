@@ -1,0 +1,106 @@
+"""The walk of an impact: decisions in log order, evaluated page by page, counted by `policies.impact`.
+
+Where the decisions come from, and who records that they were opened, is the caller's. A page is evaluated under one
+bundle, or each decision under its own; its results are taken in in log order, whatever order they were evaluated in.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from ledger.errors import UnknownBundleError
+from policies.bundles import Bundle
+from policies.evaluate import Evaluator
+from policies.impact import Impact, ImpactLine, Located
+from policies.replay import replay_many
+from policies.replay_results import ReplayResult
+
+__all__ = ["Ended", "FindBundle", "ImpactWalk", "Step"]
+
+_MAX_BUNDLES: Final = 64
+
+FindBundle: TypeAlias = Callable[[str], Awaitable[Bundle]]
+"""Returns the bundle of a revision, or raises `UnknownBundleError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A session ended here.
+
+    Attributes:
+        session: Its pseudonym.
+    """
+
+    session: str
+
+
+Step: TypeAlias = Located | Ended
+"""What a walk needs to see of a log, in log order."""
+
+
+class ImpactWalk:
+    """Evaluates pages and feeds an `Impact`; one task owns it."""
+
+    def __init__(self, impact: Impact, evaluator: Evaluator, find: FindBundle, *, candidate: Bundle | None) -> None:
+        """Begin, or go on.
+
+        Args:
+            impact: Takes the results.
+            evaluator: Evaluates.
+            find: Finds the bundles of then.
+            candidate: The bundle that all decisions are made again under; None for each under its own.
+        """
+        self.impact = impact
+        self._evaluator = evaluator
+        self._find = find
+        self._candidate = candidate
+        self._bundles: OrderedDict[str, Bundle | None] = OrderedDict()
+
+    async def take(self, page: Sequence[Step]) -> list[ImpactLine]:
+        """Take in the next page; returns the lines of those decisions that did not come out exactly as recorded.
+
+        Raises:
+            PolicyError: Too many sessions took another course to be told apart.
+            LedgerError: A bundle could not be read.
+        """
+        decisions = [step for step in page if isinstance(step, Located)]
+        results = iter(await self._evaluated(decisions))
+        lines: list[ImpactLine] = []
+        for step in page:
+            if isinstance(step, Ended):
+                self.impact.end_session(step.session)
+            elif (line := self.impact.take(step, next(results))) is not None:
+                lines.append(line)
+        return lines
+
+    async def _evaluated(self, decisions: Sequence[Located]) -> list[ReplayResult]:
+        originals = [located.original for located in decisions]
+        if self._candidate is not None:
+            return await replay_many(originals, self._candidate, self._evaluator)
+        groups: dict[str | None, list[int]] = {}
+        for position, original in enumerate(originals):
+            own = None if original.body.bundle is None else original.body.bundle.revision
+            groups.setdefault(own, []).append(position)
+        results: dict[int, ReplayResult] = {}
+        for revision, positions in groups.items():
+            bundle = None if revision is None else await self._bundle(revision)
+            replayed = await replay_many([originals[position] for position in positions], bundle, self._evaluator)
+            results.update(zip(positions, replayed, strict=True))
+        return [results[position] for position in range(len(originals))]
+
+    async def _bundle(self, revision: str) -> Bundle | None:
+        if revision in self._bundles:
+            self._bundles.move_to_end(revision)
+            return self._bundles[revision]
+        try:
+            found = await self._find(revision)
+        except UnknownBundleError:
+            # A decision that names a bundle of which no copy is at hand cannot be made again: it is told apart.
+            found = None
+        self._bundles[revision] = found
+        if len(self._bundles) > _MAX_BUNDLES:
+            self._bundles.popitem(last=False)
+        return found
