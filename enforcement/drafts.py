@@ -143,6 +143,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         arguments_fingerprint=pseudonyms.content(None if arguments is None else arguments.encode()),
         tags=() if request is None else request.resource.tags,
         trace_id=None if read is None else read.trace_id,
+        drift=() if answer is None else answer.drift,
     )
     return Draft(body=body, openings=tuple(openings))
 

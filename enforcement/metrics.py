@@ -33,6 +33,12 @@ class Metrics:
             ["server", "reason"],
             registry=self.registry,
         )
+        self.drift = Counter(
+            "tallystick_drift",
+            "Decisions on calls outside their tool's description, by kind",
+            ["server", "kind"],
+            registry=self.registry,
+        )
         self.unrecorded = Counter(
             "tallystick_unrecorded_denials", "Denials that could not be recorded", registry=self.registry
         )

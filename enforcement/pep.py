@@ -278,6 +278,7 @@ class EnforcementPoint:
             decision_id=case.decision_id if recorded else None,
             rule=None if case.evaluation is None else case.evaluation.decision.failed_condition,
             refusal=case.refusal if refused else None,
+            drift=() if case.evaluation is None else case.evaluation.decision.drift,
         )
         return Denied(denial_reply(case.message, denial))
 
@@ -324,6 +325,9 @@ class EnforcementPoint:
             self._sessions.confirm_block(case.identity)
         mode = "observe" if ruling.observed else "enforce"
         self._metrics.decisions.labels(_server(case), ruling.decision, ruling.enforcement, mode).inc()
+        drift = () if case.evaluation is None else case.evaluation.decision.drift
+        for kind in {code.partition(":")[0] for code in drift}:
+            self._metrics.drift.labels(_server(case), kind).inc()
 
 
 def _room(case: Case, ruling: Ruling) -> Room:

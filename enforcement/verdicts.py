@@ -129,6 +129,7 @@ class Denial:
         decision_id: Record id of the decision; None if it could not be recorded.
         rule: The rule that stood against it.
         refusal: For a message that could not be read, how.
+        drift: What of the call lies outside its tool's description; see `policies.boundaries`.
     """
 
     reason: str
@@ -136,6 +137,7 @@ class Denial:
     decision_id: str | None
     rule: str | None = None
     refusal: Refusal | None = None
+    drift: tuple[str, ...] = ()
 
 
 def denial_reply(message: Message | None, denial: Denial) -> Reply:
@@ -151,6 +153,8 @@ def denial_reply(message: Message | None, denial: Denial) -> Reply:
     }
     if denial.rule is not None:
         data["rule"] = denial.rule
+    if denial.drift:
+        data["drift"] = list(denial.drift)
     refusal = denial.refusal
     if refusal is not None:
         return error_reply(

@@ -187,6 +187,7 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
         arguments_fingerprint: Keyed fingerprint of the arguments as received.
         tags: Tags of the server and tool, sorted.
         trace_id: W3C trace id of the request.
+        drift: Codes of what of the call lies outside the bundle's boundaries, sorted.
     """
 
     agent: Name
@@ -213,6 +214,7 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
     arguments_fingerprint: Pseudonym | None = None
     tags: Names = ()
     trace_id: Hex16 | None = None
+    drift: Names = ()
 
 
 class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):

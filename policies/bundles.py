@@ -76,6 +76,7 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         schema: Path of the engine's schema, if the engine has one.
         entities: Path of static data for the engine, if any.
         parameters: Path of the declarations that `policies.parameters` reads, if any.
+        boundaries: Path of the descriptions of tools that `policies.boundaries` reads, if any.
         description: One sentence for people.
     """
 
@@ -86,11 +87,12 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     schema: str | None = None
     entities: str | None = None
     parameters: str | None = None
+    boundaries: str | None = None
     description: Annotated[str, msgspec.Meta(max_length=1000)] = ""
 
     def named_files(self) -> tuple[str, ...]:
         """Return every path that the manifest names, policies first."""
-        others = (self.schema, self.entities, self.parameters)
+        others = (self.schema, self.entities, self.parameters, self.boundaries)
         return self.policies + tuple(path for path in others if path is not None)
 
 

@@ -185,6 +185,7 @@ class Decision(_Struct, frozen=True):
         obligations: What the enforcement point must fulfil, sorted.
         reason: ``policy``, ``no_permit``, or for INDETERMINATE what went wrong, such as ``evaluation_error``.
         detail: Rule and attribute names for the person who mends the policy; never a value.
+        drift: Codes of what lies outside the bundle's boundaries, sorted; see `policies.boundaries`.
     """
 
     effect: Effect
@@ -196,6 +197,7 @@ class Decision(_Struct, frozen=True):
     obligations: tuple[str, ...] = ()
     reason: str = "policy"
     detail: str = ""
+    drift: tuple[str, ...] = ()
 
     @property
     def permitted(self) -> bool:

@@ -34,8 +34,8 @@ __all__ = [
     "replay_many",
 ]
 
-COMPARED_FIELDS: Final = ("effect", "rules", "failed_condition", "obligations", "reason")
-"""What two decisions are compared by."""
+COMPARED_FIELDS: Final = ("effect", "rules", "failed_condition", "obligations", "drift", "reason")
+"""What two decisions are compared by; the reason last, for it may be the enforcement point's."""
 
 # The enforcement point has reasons of its own (``ledger_unavailable``, …), in whose place the engine's is not recorded.
 _ENGINE_REASONS: Final = frozenset({*Reason, "limited"})
@@ -54,6 +54,7 @@ def _recorded(body: DecisionBody) -> DecisionSummary:
         bundle_revision=None if bundle is None else bundle.revision,
         engine=None if bundle is None else bundle.engine,
         engine_version=None if bundle is None else bundle.engine_version,
+        drift=body.drift,
     )
 
 
@@ -67,6 +68,7 @@ def _evaluated(decision: Decision) -> DecisionSummary:
         bundle_revision=decision.bundle_revision,
         engine=decision.engine,
         engine_version=decision.engine_version,
+        drift=decision.drift,
     )
 
 

@@ -60,6 +60,7 @@ class DecisionSummary:
         failed_condition: First rule that stood against the call.
         obligations: What the enforcement point had to fulfil, sorted.
         reason: Machine-readable cause.
+        drift: What of the call lay outside the bundle's boundaries, sorted.
         bundle_revision: Digest of the bundle; None if none was consulted.
         engine: Engine name; None if none was asked.
         engine_version: Its exact version.
@@ -73,6 +74,7 @@ class DecisionSummary:
     bundle_revision: str | None
     engine: str | None
     engine_version: str | None
+    drift: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

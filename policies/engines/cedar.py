@@ -17,6 +17,7 @@ How a request looks to a policy
        state: {session: String, calls: Long, denied: Long, started_ms: Long},
        args: {<each declared parameter, optional>}}
 
+  A bundle with boundaries has ``boundary: {known: Bool, drift: Set<String>}`` in it as well; see `policies.boundaries`.
   A ``decimal`` parameter is a Cedar ``decimal``, a ``long`` a ``Long``, a ``path`` a ``Set<String>``; see
   `policies.parameters`.
 
@@ -53,8 +54,10 @@ from importlib.metadata import version
 from typing import Final
 
 import cedarpy
+import msgspec
 
 from ledger.errors import PolicyError, PolicySyntaxError
+from policies.boundaries import Boundaries, BoundaryFacts, boundary_facts, read_boundaries
 from policies.bundles import Bundle
 from policies.engines.cedar_policies import CedarRule, compile_policies
 from policies.engines.cedar_requests import (
@@ -89,6 +92,7 @@ class _Handles:
         entities: The bundle's entities.
         parameters: The bundle's declarations of parameters.
         accepted: Pairs of action and resource type that the schema accepts.
+        boundaries: The bundle's descriptions of tools; None if it has none.
     """
 
     policies: cedarpy.PolicySet
@@ -97,6 +101,7 @@ class _Handles:
     entities: EntityBase
     parameters: ParameterSet
     accepted: frozenset[tuple[str, str]]
+    boundaries: Boundaries | None
 
 
 def _read_parameters(bundle: Bundle) -> ParameterSet:
@@ -133,6 +138,7 @@ class CedarEngine:
         """
         schema = read_schema(bundle)
         parameters = _read_parameters(bundle)
+        boundaries = read_boundaries(bundle)
         policies, rules = compile_policies(bundle, schema, parameters)
         entities = read_entities(bundle, schema.handle)
         handles = _Handles(
@@ -141,7 +147,8 @@ class CedarEngine:
             schema=schema.handle,
             entities=entities,
             parameters=parameters,
-            accepted=accepted_requests(schema, entities, parameters),
+            accepted=accepted_requests(schema, entities, parameters, boundaries=boundaries is not None),
+            boundaries=boundaries,
         )
         names = tuple(rule.name for rule in sorted(rules.values(), key=_position))
         return LoadedBundle(revision=bundle.revision, rules=names, handle=handles)
@@ -153,8 +160,13 @@ class CedarEngine:
         return [self._decide(loaded.revision, loaded.handle, request) for request in requests]
 
     def _decide(self, revision: str, handles: _Handles, request: DecisionRequest) -> Decision:
+        facts = boundary_facts(handles.boundaries, request)
+        decision = self._answered(revision, handles, request, facts)
+        return msgspec.structs.replace(decision, drift=facts.drift) if facts.drift else decision
+
+    def _answered(self, revision: str, handles: _Handles, request: DecisionRequest, facts: BoundaryFacts) -> Decision:
         try:
-            return self._mapped(revision, handles.rules, _ask(handles, request))
+            return self._mapped(revision, handles.rules, _ask(handles, request, facts))
         except _RefusedError as error:
             return Decision(
                 effect=Effect.INDETERMINATE,
@@ -220,7 +232,7 @@ class _Question:
     entities: cedarpy.Entities
 
 
-def _question(handles: _Handles, request: DecisionRequest) -> _Question:
+def _question(handles: _Handles, request: DecisionRequest, facts: BoundaryFacts) -> _Question:
     """Put a request in Cedar's terms.
 
     Raises:
@@ -238,20 +250,20 @@ def _question(handles: _Handles, request: DecisionRequest) -> _Question:
         )
     except ParameterError as error:
         raise _RefusedError(Reason(error.reason), error.parameter) from error
-    context = cedar_context(request, arguments)
+    context = cedar_context(request, arguments, None if handles.boundaries is None else facts)
     try:
         return _Question(cedar_request(request, context), handles.entities.with_request(request))
     except ValueError as error:
         raise _RefusedError(Reason.REQUEST_ERROR, "entities") from error
 
 
-def _ask(handles: _Handles, request: DecisionRequest) -> cedarpy.AuthzResult:
+def _ask(handles: _Handles, request: DecisionRequest, facts: BoundaryFacts) -> cedarpy.AuthzResult:
     """Put a request to Cedar.
 
     Raises:
         _RefusedError: The request is none that the bundle's schema accepts, or a parameter is not exact.
     """
-    question = _question(handles, request)
+    question = _question(handles, request, facts)
     try:
         return cedarpy.is_authorized(question.asked, handles.policies, question.entities, handles.schema)
     except ValueError as error:

@@ -16,6 +16,7 @@ import msgspec
 
 from ledger.canonical import parse_json
 from ledger.errors import MalformedError, PolicySyntaxError
+from policies.boundaries import BoundaryFacts
 from policies.bundles import Bundle
 from policies.model import DecisionRequest
 from policies.parameters import FixedDecimal, ParameterValue
@@ -201,17 +202,23 @@ def _cedar_value(value: ParameterValue) -> object:
     return value
 
 
-def cedar_context(request: DecisionRequest, arguments: Mapping[str, ParameterValue]) -> dict[str, object]:
+def cedar_context(
+    request: DecisionRequest, arguments: Mapping[str, ParameterValue], boundary: BoundaryFacts | None = None
+) -> dict[str, object]:
     """Return the context of a request.
 
     Args:
         request: The request.
         arguments: Its parameters as the bundle declares them.
+        boundary: What the bundle's boundaries say of it; None if it has none.
     """
     principal, time, state = request.principal, request.time, request.state
     identity: dict[str, object] = {"authn": principal.authn, "mfa": principal.mfa, "roles": list(principal.roles)}
     if principal.user is not None:
         identity["user"] = principal.user
+    described: dict[str, object] = {}
+    if boundary is not None:
+        described["boundary"] = {"known": boundary.known, "drift": list(boundary.drift)}
     return {
         "identity": identity,
         "time": {
@@ -230,6 +237,7 @@ def cedar_context(request: DecisionRequest, arguments: Mapping[str, ParameterVal
             "started_ms": state.started_ms,
         },
         "args": {name: _cedar_value(value) for name, value in arguments.items()},
+        **described,
     }
 
 

@@ -16,6 +16,7 @@ import cedarpy
 import msgspec
 
 from ledger.errors import PolicySyntaxError
+from policies.boundaries import BoundaryFacts
 from policies.bundles import Bundle
 from policies.engines.cedar_requests import EntityBase, cedar_context, cedar_request
 from policies.engines.cedar_text import check_schema_text
@@ -83,13 +84,14 @@ def _probe(action: str, kind: str) -> DecisionRequest:
     return msgspec.structs.replace(_PROBE, action=action, resource=resource)
 
 
-def _contexts(probe: DecisionRequest, parameters: ParameterSet) -> Iterator[dict[str, object]]:
+def _contexts(probe: DecisionRequest, parameters: ParameterSet, *, boundaries: bool) -> Iterator[dict[str, object]]:
     """Return the contexts with the least and with the most in them."""
-    yield cedar_context(probe, {})
+    yield cedar_context(probe, {}, BoundaryFacts() if boundaries else None)
     known = msgspec.structs.replace(probe, principal=msgspec.structs.replace(probe.principal, user="probe"))
     # Only calls of tools carry parameters.
     called = probe.action == "tools/call" and probe.resource.name is not None
-    yield cedar_context(known, {name: _SAMPLES[kind] for name, kind in parameters.types.items()} if called else {})
+    arguments = {name: _SAMPLES[kind] for name, kind in parameters.types.items()} if called else {}
+    yield cedar_context(known, arguments, BoundaryFacts(known=True, drift=("probe",)) if boundaries else None)
 
 
 def _refusal(
@@ -104,14 +106,20 @@ def _refusal(
 
 
 def _problem(
-    probe: DecisionRequest, entities: EntityBase, schema: cedarpy.Schema, parameters: ParameterSet
+    probe: DecisionRequest,
+    entities: EntityBase,
+    schema: cedarpy.Schema,
+    parameters: ParameterSet,
+    *,
+    boundaries: bool,
 ) -> str | None:
     """Return what the schema has against some request of this action on this type of resource, or None.
 
     An action that does not apply to the type, or (a group of actions) to nothing, is told by `_OTHER_TYPE`. Of a group
     Cedar complains first that it has no context, so an empty one is tried as well.
     """
-    refusals = [_refusal(probe, context, entities, schema) for context in _contexts(probe, parameters)]
+    contexts = _contexts(probe, parameters, boundaries=boundaries)
+    refusals = [_refusal(probe, context, entities, schema) for context in contexts]
     told = next((refusal for refusal in refusals if refusal is not None), None)
     if told is None:
         return None
@@ -120,7 +128,7 @@ def _problem(
 
 
 def accepted_requests(
-    schema: CedarSchema, entities: EntityBase, parameters: ParameterSet
+    schema: CedarSchema, entities: EntityBase, parameters: ParameterSet, *, boundaries: bool = False
 ) -> frozenset[tuple[str, str]]:
     """Return the pairs of action and resource type that the schema accepts, having tried each.
 
@@ -131,6 +139,7 @@ def accepted_requests(
         schema: The bundle's schema.
         entities: The bundle's entities.
         parameters: The bundle's declarations.
+        boundaries: Whether the bundle has any, so that requests say what they found.
 
     Raises:
         PolicySyntaxError: The schema does not fit our requests, or accepts none.
@@ -140,7 +149,8 @@ def accepted_requests(
     for action in sorted(entities.actions()):
         for kind in ("Server", "Tool"):
             try:
-                problem = _problem(_probe(action, kind), entities, schema.handle, parameters)
+                probe = _probe(action, kind)
+                problem = _problem(probe, entities, schema.handle, parameters, boundaries=boundaries)
             except ValueError as error:
                 raise PolicySyntaxError(f"{path}: Agent, Server or Tool is not declared as requests have it") from error
             if problem is None:

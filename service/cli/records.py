@@ -25,6 +25,8 @@ def _row(item: Mapping[str, Any]) -> tuple[object, ...]:
     body = record["body"]
     called = "/".join(filter(None, (body["server"], body.get("tool") or body.get("method"))))
     why = ",".join(body.get("rules", ())) or body["reason"]
+    if drift := body.get("drift"):
+        why += f" [{','.join(drift)}]"
     mark = "SIMULATED" if record.get("simulated") else ""
     observed = " (not enforced)" if body["mode"] == "observe" else ""
     return (

@@ -117,6 +117,22 @@ def test_a_denied_call_never_reaches_the_server_and_names_the_rule(tmp_path: Pat
     play(scenario, tmp_path, answer=deny_tool("transfer_funds"))
 
 
+def test_drift_is_told_in_the_denial_recorded_and_counted_by_kind(tmp_path: Path) -> None:
+    drift = ("range:amount", "unknown_argument")
+
+    async def scenario(world: Surroundings) -> None:
+        async with world.running() as gateway, world.client() as client:
+            with pytest.raises(MCPError) as caught:
+                await client.call_tool("transfer_funds", {"amount": 1})
+            metrics = gateway.metrics.registry
+        assert caught.value.error.data["drift"] == list(drift)
+        assert world.ledger.decisions()[0].drift == drift
+        for kind in ("range", "unknown_argument"):
+            assert metrics.get_sample_value("tallystick_drift_total", {"server": "finance", "kind": kind}) == 1
+
+    play(scenario, tmp_path, answer=deny_tool("transfer_funds", drift=drift))
+
+
 def test_a_call_that_needs_approval_is_held_and_closed_without_reaching_the_server(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running(), world.client() as client:

@@ -69,6 +69,7 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
     "decision": {
         "minimal": _DECISION_MINIMAL,
         "facts-minimal": _DECISION_MINIMAL | {"facts": _FACTS_MINIMAL},
+        "drift": _DECISION_MINIMAL | {"drift": ["range:amount", "unknown_argument"]},
         "full": {
             "agent": "finance-bot",
             "server": "finance",

@@ -435,7 +435,7 @@ class TestEntry:
         body = value["body"]
         for member in ("agent", "server", "method", "tool", "protocol_version", "reason", "failed_condition"):
             body[member] = name
-        for member in ("rules", "obligations", "tags"):
+        for member in ("rules", "obligations", "tags", "drift"):
             body[member] = [name] * 64
         body["facts"] |= {"roles": [name] * 64, "authn": name, "network": name}
         entry = entry_of(value)

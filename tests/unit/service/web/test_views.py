@@ -21,6 +21,7 @@ FULL = {
     "reason": "reason-x", "bundle": BUNDLE, "rules": ("rule-x", "rule-y"), "failed_condition": "condition-x",
     "obligations": ("obligation-x",), "evaluation_us": 1234567, "facts": FACTS, "session": "1" * 32, "user": "2" * 32,
     "address": "3" * 32, "arguments_fingerprint": "4" * 32, "tags": ("tag-x",), "trace_id": "5" * 32,
+    "drift": ("drift-x",),
 }  # fmt: skip
 
 
