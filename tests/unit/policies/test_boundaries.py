@@ -254,7 +254,7 @@ def test_schema_with_what_nobody_checks_is_refused(schema, message):
         b'{"format": "tallystick.boundaries/2", "servers": {}}',
         b'{"format": "tallystick.boundaries/1", "servers": {"a b": {"tools": {}}}}',
         b'{"format": "tallystick.boundaries/1", "servers": {"a/b": {"tools": {}}}}',
-        b'{"format": "tallystick.boundaries/1", "servers": {"a": {"tools": {"t": {"access": "maybe", "arguments": {}}}}}}',
+        b'{"format": "tallystick.boundaries/1", "servers": {"a": {"tools": {"t": {"access": "-", "arguments": {}}}}}}',
         b'{"format": "tallystick.boundaries/1", "servers": {"a": {"tools": {"t": {"access": "read"}}}}}',
         b'{"format": "tallystick.boundaries/1", "servers": {}, "more": 1}',
         b'{"format": "tallystick.boundaries/1", "servers": {}, "servers": {}}',
