@@ -44,7 +44,7 @@ from policies.model import (
     Time,
 )
 
-__all__ = ["Case", "CaseResult", "Expected", "Given", "TestReport", "read_cases", "run_cases"]
+__all__ = ["Case", "CaseResult", "Expected", "Given", "TestReport", "read_cases", "read_given", "run_cases"]
 
 _SUFFIX: Final = ".yaml"
 _FOLDER: Final = "tests/"
@@ -282,6 +282,18 @@ def _read_file(path: str, text: str) -> list[Case]:
         ]
     except (yaml.YAMLError, msgspec.ValidationError, RecursionError, ValueError) as error:
         raise PolicySyntaxError(f"{path}: {error}") from error
+
+
+def read_given(text: str) -> Given:
+    """Return one request that somebody wrote as a case's ``given``.
+
+    Raises:
+        PolicySyntaxError: Not YAML as the module's text says, or not the members of `Given`.
+    """
+    try:
+        return msgspec.convert(yaml.load(text, _Loader), Given)  # noqa: S506  # a subclass of SafeLoader
+    except (yaml.YAMLError, msgspec.ValidationError, RecursionError, ValueError) as error:
+        raise PolicySyntaxError(f"the request: {error}") from error
 
 
 def read_cases(bundle: Bundle) -> tuple[Case, ...]:

@@ -48,7 +48,7 @@ Source: the Cedar policy language, version 4.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
@@ -158,6 +158,22 @@ class CedarEngine:
         if not isinstance(loaded.handle, _Handles):
             raise PolicyError("the bundle was loaded by another engine")
         return [self._decide(loaded.revision, loaded.handle, request) for request in requests]
+
+    def asking(
+        self, loaded: LoadedBundle, request: DecisionRequest
+    ) -> Callable[[cedarpy.PolicySet], cedarpy.AuthzResult] | None:
+        """Return how other policies can be asked about a request, as the bundle's would be; for explanations.
+
+        None if the request is none that the bundle's schema accepts, so that no policy of it is ever asked.
+        """
+        if not isinstance(loaded.handle, _Handles):
+            raise PolicyError("the bundle was loaded by another engine")
+        handles = loaded.handle
+        try:
+            question = _question(handles, request, boundary_facts(handles.boundaries, request))
+        except _RefusedError:
+            return None
+        return lambda policies: cedarpy.is_authorized(question.asked, policies, question.entities, handles.schema)
 
     def _decide(self, revision: str, handles: _Handles, request: DecisionRequest) -> Decision:
         facts = boundary_facts(handles.boundaries, request)

@@ -28,13 +28,15 @@ from policies.engines.cedar_text import Statement, split_policies
 from policies.model import Obligation
 from policies.parameters import ParameterSet
 
-__all__ = ["MAX_RULES", "CedarRule", "compile_policies"]
+__all__ = ["ARGUMENTS", "MAX_RULES", "CedarRule", "compile_policies", "nodes", "parse_policies"]
 
 MAX_RULES: Final = 5000
 
 _RULE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}")
 _ANNOTATIONS: Final = frozenset({"id", "obligation", "description"})
-_ARGUMENTS: Final = cedarpy.pst.GetAttr(base=cedarpy.pst.Var(name="context"), attr="args")
+ARGUMENTS: Final = cedarpy.pst.GetAttr(base=cedarpy.pst.Var(name="context"), attr="args")
+"""``context.args`` in a parsed policy."""
+
 # A permit may be held for a person; a forbid may end the session. The other way round either means nothing.
 _OBLIGATIONS: Final = {"permit": Obligation.APPROVAL, "forbid": Obligation.END_SESSION}
 
@@ -70,13 +72,12 @@ def _obligations(place: str, effect: str, annotations: Mapping[str, str]) -> tup
     return tuple(sorted(set(names)))
 
 
-def _existence_tests(node: object) -> Iterator[cedarpy.pst.HasAttr]:
-    """Return every ``has`` anywhere under a node of a policy."""
+def nodes(node: object) -> Iterator[object]:
+    """Return a node of a parsed policy and every node under it."""
     stack = [node]
     while stack:
         value = stack.pop()
-        if isinstance(value, cedarpy.pst.HasAttr):
-            yield value
+        yield value
         if isinstance(value, tuple):
             stack.extend(value)
         elif isinstance(value, Mapping):
@@ -88,11 +89,12 @@ def _existence_tests(node: object) -> Iterator[cedarpy.pst.HasAttr]:
 def _check_existence_tests(
     place: str, policy: cedarpy.pst.Template, schema: CedarSchema, parameters: ParameterSet
 ) -> None:
-    for test in _existence_tests(policy.clauses):
+    tests = (node for node in nodes(policy.clauses) if isinstance(node, cedarpy.pst.HasAttr))
+    for test in tests:
         for name in test.attrs:
             if name not in schema.attributes:
                 raise PolicySyntaxError(f"{place}: the schema declares no attribute named {name[:64]!a}")
-            if test.base == _ARGUMENTS and name not in parameters.types:
+            if test.base == ARGUMENTS and name not in parameters.types:
                 raise PolicySyntaxError(f"{place}: the bundle declares no parameter named {name[:64]!a}")
 
 
@@ -114,8 +116,16 @@ def _rule(position: int, place: str, policy: cedarpy.pst.Template) -> CedarRule:
     )
 
 
-def _parse_each(path: str, statements: Sequence[Statement]) -> list[cedarpy.pst.Template]:
-    """Parse policies one by one; cedarpy's messages name no place, so the place is the policy that fails."""
+def parse_policies(path: str, statements: Sequence[Statement]) -> list[cedarpy.pst.Template]:
+    """Parse policies one by one; cedarpy's messages name no place, so the place is the policy that fails.
+
+    Args:
+        path: Their file, for messages.
+        statements: The policies, from `policies.engines.cedar_text.split_policies`.
+
+    Raises:
+        PolicySyntaxError: One does not parse, or is a template.
+    """
     policies: list[cedarpy.pst.Template] = []
     for statement in statements:
         place = f"{path}:{statement.line}"
@@ -134,7 +144,7 @@ def _parse_file(
 ) -> None:
     """Add one file's rules to those ``known`` by name."""
     statements = split_policies(path, text)
-    for statement, policy in zip(statements, _parse_each(path, statements), strict=True):
+    for statement, policy in zip(statements, parse_policies(path, statements), strict=True):
         rule = _rule(len(known), f"{path}:{statement.line}", policy)
         _check_existence_tests(rule.place, policy, schema, parameters)
         if rule.name in known:

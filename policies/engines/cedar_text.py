@@ -29,8 +29,11 @@ __all__ = [
     "MAX_OPERATORS",
     "MAX_TYPES",
     "Statement",
+    "Token",
     "check_schema_text",
+    "comments",
     "split_policies",
+    "tokens_of",
 ]
 
 MAX_NESTING: Final = 32
@@ -59,10 +62,23 @@ _TOKEN: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class Token:
+    """A token of Cedar.
+
+    Attributes:
+        kind: string, word, number or mark.
+        text: Its text.
+        start: Where it begins, in characters.
+    """
+
     kind: str
     text: str
     start: int
+
+    @property
+    def end(self) -> int:
+        """Where it has ended."""
+        return self.start + len(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +107,26 @@ def _check_characters(path: str, text: str) -> None:
             raise PolicySyntaxError(f"{_place(path, text, position)}: the invisible character U+{ord(char):04X}")
 
 
-def _tokens(path: str, text: str) -> Iterator[_Token]:
+def tokens_of(path: str, text: str) -> Iterator[Token]:
+    """Yield the tokens of a text, comments and white space left out.
+
+    Raises:
+        PolicySyntaxError: A character that begins no token; the message names file and line.
+    """
     position = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
             raise PolicySyntaxError(f"{_place(path, text, position)}: no token of Cedar starts here")
         if match.lastgroup != "skip":
-            yield _Token(match.lastgroup or "", match.group(), position)
+            yield Token(match.lastgroup or "", match.group(), position)
         position = match.end()
+
+
+def comments(text: str) -> tuple[str, ...]:
+    """Return the comments of a text that `tokens_of` accepts, in order, without the space around them."""
+    skipped = (match.group() for match in _TOKEN.finditer(text) if match.lastgroup == "skip")
+    return tuple(comment.strip() for comment in skipped if comment.startswith("//"))
 
 
 class _Brackets:
@@ -113,7 +140,7 @@ class _Brackets:
     def __len__(self) -> int:
         return len(self._expected)
 
-    def read(self, token: _Token) -> None:
+    def read(self, token: Token) -> None:
         """Follow one token.
 
         Raises:
@@ -126,7 +153,7 @@ class _Brackets:
         elif token.text in _CLOSING and (not self._expected or self._expected.pop() != token.text):
             self._fail(token, "a bracket that closes none")
 
-    def _fail(self, token: _Token, message: str) -> None:
+    def _fail(self, token: Token, message: str) -> None:
         raise PolicySyntaxError(f"{_place(self._path, self._text, token.start)}: {message}")
 
 
@@ -145,7 +172,7 @@ def split_policies(path: str, text: str) -> tuple[Statement, ...]:
     statements: list[Statement] = []
     start: int | None = None
     operators = 0
-    for token in _tokens(path, text):
+    for token in tokens_of(path, text):
         if start is None:
             start = token.start
         brackets.read(token)
@@ -161,7 +188,7 @@ def split_policies(path: str, text: str) -> tuple[Statement, ...]:
     return tuple(statements)
 
 
-def _attributes(tokens: list[_Token]) -> dict[int, str]:
+def _attributes(tokens: list[Token]) -> dict[int, str]:
     """Return the attribute names that a schema declares, by their place among its tokens."""
     return {
         place: token.text.strip('"')
@@ -170,7 +197,7 @@ def _attributes(tokens: list[_Token]) -> dict[int, str]:
     }
 
 
-def _expanded_size(path: str, tokens: list[_Token]) -> int:
+def _expanded_size(path: str, tokens: list[Token]) -> int:
     """Return how many tokens a schema has once its common types are written out.
 
     Types of one name in two namespaces count as one type with the tokens of both, which can only overrate.
@@ -219,7 +246,7 @@ def check_schema_text(path: str, text: str) -> frozenset[str]:
     """
     _check_characters(path, text)
     brackets = _Brackets(path, text)
-    tokens = list(_tokens(path, text))
+    tokens = list(tokens_of(path, text))
     angles = 0
     for token in tokens:
         brackets.read(token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import click
@@ -14,6 +15,7 @@ from ledger.notes import KeyId
 from ledger.trust import KeyValidity, TrustPolicy
 
 __all__ = [
+    "BUNDLE_DIRECTORY",
     "DECISION_ID",
     "HOLD_ID",
     "JOB_ID",
@@ -31,6 +33,10 @@ log_id_option = click.option(
     "--log-id", default=None, help="Which log, where TALLYSTICK_LOGS names several; or TALLYSTICK_LOG_ID."
 )
 """For commands that work on an installation; `service.settings.load_settings` takes it."""
+
+
+BUNDLE_DIRECTORY = click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+"""A bundle's directory."""
 
 
 _COMPROMISED: Final = re.compile(r"([0-9a-f]{8}):(0|[1-9][0-9]{0,15})")

@@ -1,4 +1,4 @@
-"""``tallystick policy``: publishing and activating bundles; the tools for their authors are in `policy_tools`."""
+"""``tallystick policy``: publishing and activating bundles; the tools for their authors have files of their own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from service.cli.client import ServiceClient, service_options
-from service.cli.options import REVISION
+from service.cli.options import BUNDLE_DIRECTORY, REVISION
 from service.cli.output import echo_json, json_option, say, table, with_exit_codes
-from service.cli.policy_tools import BUNDLE_DIRECTORY, TOOLS
+from service.cli.policy_explain import explain
+from service.cli.policy_testing import test
+from service.cli.policy_tools import fmt, lint
 
 __all__ = ["policy"]
 
@@ -19,7 +21,7 @@ def policy() -> None:
     """Policy bundles: test, publish, activate, roll back."""
 
 
-for tool in TOOLS:
+for tool in (test, lint, fmt, explain):
     policy.add_command(tool)
 
 

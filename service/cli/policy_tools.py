@@ -1,136 +1,85 @@
-"""Tools for those who write policies: they work on a directory, and ask no service."""
+"""``tallystick policy lint`` and ``fmt``: for those who write policies; they work on a directory and ask no service."""
 
 from __future__ import annotations
 
-import asyncio
-import os
+import stat
 import sys
-import time
-from collections.abc import Iterator
+from dataclasses import asdict
+from difflib import unified_diff
 from pathlib import Path
-from typing import Final
 
 import click
 
-from ledger.errors import ConfigError, PolicyError
-from policies.bundles import Bundle
-from policies.junit import junit_xml
-from policies.testing import TestReport, run_cases
-from service.cli.output import ExitCode, echo_json, json_option, say, with_exit_codes
+from ledger.errors import NotFoundError
+from ledger.files import replace_durably
+from policies.linting import lint_bundle
+from service.cli.options import BUNDLE_DIRECTORY
+from service.cli.output import ExitCode, counted, echo_json, json_option, say, with_exit_codes
+from service.cli.policy_testing import run_tests
 
-__all__ = ["BUNDLE_DIRECTORY", "TOOLS"]
-
-_WATCH_SECONDS: Final = 0.3
-
-BUNDLE_DIRECTORY = click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
-"""A bundle's directory, as an argument."""
+__all__ = ["fmt", "lint"]
 
 
-# --- test ------------------------------------------------------------------------------------------------------------
-
-
-@click.command(short_help="Run a bundle's test cases.")
+@click.command(short_help="Find what is allowed in a bundle and probably not meant.")
 @BUNDLE_DIRECTORY
-@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Write a report in JUnit's XML as well.")
-@click.option("--coverage", is_flag=True, help="Fail as well if no case reaches some rule.")
-@click.option("--watch", is_flag=True, help="Run again whenever a file changes, until interrupted.")
+@click.option("--ignore", multiple=True, metavar="CODE", help="Leave findings of this kind out; may be repeated.")
 @json_option
 @with_exit_codes
-def test(directory: Path, junit: Path | None, *, coverage: bool, watch: bool, as_json: bool) -> None:
-    """Run the test cases of the bundle in DIRECTORY and say which rules they reach.
+def lint(directory: Path, ignore: tuple[str, ...], *, as_json: bool) -> None:
+    """Find what the bundle in DIRECTORY may say and probably does not mean: limits that a call escapes, unread values.
 
-    Exit status 1 if a case fails, 2 if the bundle or its tests cannot be read, 4 if the bundle has no case at all.
+    Exit status 1 if something is found, 2 if the bundle does not load.
     """
-    if watch:
-        if as_json or junit:
-            raise ConfigError("--watch is for people: it goes with neither --json nor --junit")
-        _watch(directory)
-        return
-    bundle, report = _run(directory)
-    if junit is not None:
-        junit.write_bytes(junit_xml(bundle.manifest.name, bundle.revision, report))
+    from service.wiring import LINTERS
+
+    bundle, report = run_tests(directory)
+    linter = LINTERS.get(bundle.manifest.engine)
+    found = [finding for finding in lint_bundle(bundle, report, linter) if finding.code not in ignore]
     if as_json:
-        echo_json(_as_json(report))
+        echo_json({"engine_looked_into": linter is not None, "findings": [asdict(finding) for finding in found]})
     else:
-        _tell(report)
-    if report.failures or (coverage and report.uncovered):
+        for finding in found:
+            say(f"{finding.place}: {finding.code}: {finding.message}")
+        if linter is None:
+            say(f"policies of the engine {bundle.manifest.engine} were not looked into, only their tests")
+        say(f"{counted(len(found), 'findings')}")
+    if found:
         sys.exit(ExitCode.FAILED)
-    if not report.results:
-        sys.exit(ExitCode.UNCHECKED)
 
 
-def _run(directory: Path) -> tuple[Bundle, TestReport]:
+@click.command(short_help="Lay out a bundle's policy files.")
+@BUNDLE_DIRECTORY
+@click.option("--check", is_flag=True, help="Write nothing; exit status 1 if a file would change.")
+@click.option("--diff", is_flag=True, help="Write nothing; show what would change.")
+@json_option
+@with_exit_codes
+def fmt(directory: Path, *, check: bool, diff: bool, as_json: bool) -> None:
+    """Lay out the policy files of the bundle in DIRECTORY as their engine's own formatter does, comments kept.
+
+    The layout is part of the bundle: its revision changes with it. Exit status 4 if there is no formatter for it here.
+    """
     from policies.directories import read_bundle_directory
-    from service.wiring import make_evaluator
+    from service.wiring import FORMATTERS
 
     bundle = read_bundle_directory(directory)
-    evaluator = make_evaluator()
-    try:
-        return bundle, asyncio.run(run_cases(bundle, evaluator))
-    finally:
-        evaluator.close()
-
-
-def _as_json(report: TestReport) -> dict[str, object]:
-    return {
-        "cases": len(report.results),
-        "failures": [
-            {"file": result.case.file, "case": result.case.name, "differences": result.differences}
-            for result in report.failures
-        ],
-        "covered": report.covered,
-        "uncovered": report.uncovered,
-    }
-
-
-def _tell(report: TestReport) -> None:
-    for result in report.failures:
-        say(f"FAILED {result.case.file}: {result.case.name}")
-        for line in result.differences:
-            say(f"  {line}")
-    say(f"{len(report.results) - len(report.failures)} of {len(report.results)} cases pass")
-    say(f"{len(report.covered)} of {len(report.covered) + len(report.uncovered)} rules reached")
-    for rule in report.uncovered:
-        say(f"  not reached: {rule}")
-
-
-def _stamps(directory: Path) -> frozenset[tuple[str, int, int]]:
-    """Return what changes when a file below a directory does; one that vanishes meanwhile is not among them."""
-    found = set()
-    for folder, _, names in os.walk(directory):
-        for name in names:
-            path = Path(folder) / name
-            try:
-                status = path.stat()
-            except OSError:
-                continue
-            found.add((str(path), status.st_mtime_ns, status.st_size))
-    return frozenset(found)
-
-
-def _changes(directory: Path) -> Iterator[None]:
-    """Yield once, and again whenever a file of the directory has changed."""
-    seen = None
-    while True:
-        if (now := _stamps(directory)) != seen:
-            seen = now
-            yield
-        time.sleep(_WATCH_SECONDS)
-
-
-def _watch(directory: Path) -> None:
-    try:
-        for _ in _changes(directory):
-            try:
-                _, report = _run(directory)
-            except PolicyError as error:  # half a change is no reason to leave: the next one may mend it
-                say(f"REFUSED {error}")
-            else:
-                _tell(report)
-            say("waiting for a change; Ctrl-C ends")
-    except KeyboardInterrupt:
-        say()
-
-
-TOOLS: Final = (test,)
-"""The commands, for the group of all that concerns policies."""
+    engine = bundle.manifest.engine
+    formatter = FORMATTERS.get(engine)
+    if formatter is None:
+        raise NotFoundError(f"there is no formatter for {engine} here; for Rego, `opa fmt` is one")
+    texts = {path: bundle.text(path) for path in bundle.manifest.policies}
+    laid_out = {path: formatter(path, text) for path, text in texts.items()}
+    changed = [path for path, text in texts.items() if laid_out[path] != text]
+    for path in [] if check or diff else changed:
+        target = directory / path
+        replace_durably(target, laid_out[path].encode(), mode=stat.S_IMODE(target.stat().st_mode))
+    if as_json:
+        echo_json({"changed": changed, "written": not (check or diff)})
+    elif diff:
+        for path in changed:
+            lines = unified_diff(texts[path].splitlines(), laid_out[path].splitlines(), path, path, lineterm="")
+            say("\n".join(lines))
+    else:
+        for path in changed:
+            say(f"{'would lay out' if check else 'laid out'} {path}")
+    if changed and check:
+        sys.exit(ExitCode.FAILED)

@@ -5,7 +5,7 @@ are no module-level engines or clients: two services in one process do not know 
 """
 
 from service.wiring.assembly import build_services
-from service.wiring.engines import make_evaluator, make_gateway
+from service.wiring.engines import EXPLAINERS, FORMATTERS, LINTERS, make_evaluator, make_gateway
 from service.wiring.installations import (
     AuditParts,
     LogSummary,
@@ -22,6 +22,9 @@ from service.wiring.services import Services, SharedParts, open_shared
 from service.wiring.signing import fetch_public_key, open_signer
 
 __all__ = [
+    "EXPLAINERS",
+    "FORMATTERS",
+    "LINTERS",
     "AuditParts",
     "LogSummary",
     "Services",

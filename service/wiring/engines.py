@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Final
+
 from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
 from ledger.clock import Clock, SystemClock
@@ -10,9 +13,23 @@ from ledger.errors import (
 )
 from ledger.keys import load_key
 from policies.engines.cedar import CedarEngine
+from policies.engines.cedar_explain import explain_cedar
+from policies.engines.cedar_format import format_cedar
+from policies.engines.cedar_lint import lint_cedar
 from policies.evaluate import Evaluator
+from policies.explaining import Explainer
+from policies.linting import Linter
 
-__all__ = ["make_evaluator", "make_gateway"]
+__all__ = ["EXPLAINERS", "FORMATTERS", "LINTERS", "make_evaluator", "make_gateway"]
+
+EXPLAINERS: Final[Mapping[str, Explainer]] = {"cedar": explain_cedar}
+"""What explains decisions, by engine."""
+
+FORMATTERS: Final[Mapping[str, Callable[[str, str], str]]] = {"cedar": format_cedar}
+"""What lays out a policy file (its path and its text), by engine."""
+
+LINTERS: Final[Mapping[str, Linter]] = {"cedar": lint_cedar}
+"""What looks into bundles, by engine."""
 
 
 def make_evaluator() -> Evaluator:

@@ -16,6 +16,7 @@ from service.cli.main import main
 from tests.support.commands import Finished
 from tests.support.ledger import LOG_ID
 from tests.support.packs import shop_bundle
+from tests.support.policies import cedar_bundle, cedar_files
 from tests.support.service import EnforcerClient, RunningService, start_service
 
 SESSION = "5" * 32
@@ -124,6 +125,32 @@ def test_published_bundles_are_listed_with_the_leaf_of_each_step(scene, command,
     reader = scene.service.services.reader
     assert [reader.record(step["leaf_index"]).body.action for step in history] == ["published", "activated"]
     assert revision in command("policy", "list").output
+
+
+def test_a_recorded_decision_is_explained_under_its_own_bundle_or_another(scene, command, tmp_path):
+    bundle = cedar_bundle('@id("of-then") permit (principal is Agent, action, resource) when { true && 2 > 1 };')
+    with scene.service.client(Role.ADMIN) as admin:
+        admin.post("/v1/bundles", content=bundle.archive()).raise_for_status()
+    decision = scene.enforcer.decide_by(bundle, rules=("of-then",))
+    ask = ("policy", "explain", "--decision", decision)
+    purpose = ("--purpose", "an inquiry")
+    assert command(*ask, *purpose, role=Role.RESPONDER).output.splitlines() == [
+        "PERMIT (policy) by of-then",
+        "permit of-then (policy.cedar:1): applies",
+        "  yes    principal principal is Agent",
+        "  yes    when      true",
+        "  yes    when      2 > 1",
+    ]
+    (tmp_path / "stricter").mkdir()
+    for path, data in cedar_files('@id("none") forbid(principal, action, resource);').items():
+        (tmp_path / "stricter" / path).write_bytes(data)
+    proposed = command(*ask, "stricter", *purpose, role=Role.RESPONDER)
+    assert proposed.output.splitlines()[0] == "DENY (policy) by none"
+    assert command(*ask, role=Role.RESPONDER).status == 64, "an opening has a purpose"
+    assert command(*ask, *purpose, role=Role.AUDITOR).status == 64, "an auditor opens nothing"
+    assert command("policy", "explain", "--decision", NOBODYS, *purpose).status == 4
+    unasked = scene.enforcer.decide_by(None)
+    assert command("policy", "explain", "--decision", unasked, *purpose).status == 4, "no bundle was asked"
 
 
 # --- opening ---------------------------------------------------------------------------------------------------------

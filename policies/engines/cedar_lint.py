@@ -1,0 +1,141 @@
+"""What is legal Cedar, loads, and is probably not meant.
+
+==================== ==================================================================================================
+code                 what it finds
+==================== ==================================================================================================
+unbounded-permit     a ``permit`` without any scope or condition: it permits whatever no ``forbid`` stops
+escapable-limit      a ``forbid … when { x has y && … }``: a call that leaves the value out is not stopped by it
+hidden-character     a name or text with characters that look like others, or like none
+unused-parameter     a parameter that no policy reads: a value that somebody meant to look at
+same-rule            a rule that says what another one says already
+unread-boundary      a bundle with boundaries whose policies never look at ``context.boundary``
+==================== ==================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import cedarpy
+from cedarpy import pst
+
+from ledger.legible import PROSE_LIMIT, legible_text
+from policies.bundles import Bundle
+from policies.engines.cedar_policies import ARGUMENTS, nodes, parse_policies
+from policies.engines.cedar_text import split_policies
+from policies.linting import Finding
+from policies.parameters import parse_parameters
+
+__all__ = ["lint_cedar"]
+
+_CONTEXT: Final = pst.Var(name="context")
+_OF_THE_CALL: Final = (ARGUMENTS, pst.GetAttr(base=pst.GetAttr(base=_CONTEXT, attr="state"), attr="windows"))
+"""What a call may leave out, or what may not be known of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    place: str
+    name: str
+    policy: cedarpy.pst.Template
+
+
+def _rules(bundle: Bundle) -> list[_Rule]:
+    found = []
+    for path in bundle.manifest.policies:
+        statements = split_policies(path, bundle.text(path))
+        for statement, policy in zip(statements, parse_policies(path, statements), strict=True):
+            found.append(_Rule(f"{path}:{statement.line}", policy.annotations.get("id") or "", policy))
+    return found
+
+
+def _unbounded(rule: _Rule) -> bool:
+    policy = rule.policy
+    scopes = (policy.principal, policy.action, policy.resource)
+    return policy.effect == "permit" and not policy.clauses and all(isinstance(s, pst.ScopeAny) for s in scopes)
+
+
+def _conjuncts(expression: object) -> Iterator[object]:
+    """Return the parts of an expression that must all hold."""
+    stack = [expression]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, pst.BinaryOp) and part.op == "and":
+            stack += [part.right, part.left]
+        else:
+            yield part
+
+
+def _escapes(rule: _Rule) -> Iterator[str]:
+    """Return the names of values without which a ``forbid`` does not hold."""
+    if rule.policy.effect != "forbid":
+        return
+    for clause in rule.policy.clauses:
+        if isinstance(clause, pst.When):
+            for part in _conjuncts(clause.expr):
+                if isinstance(part, pst.HasAttr) and part.base in _OF_THE_CALL:
+                    yield ", ".join(part.attrs)
+
+
+def _texts(rule: _Rule) -> Iterator[str]:
+    for node in nodes((rule.policy.principal, rule.policy.action, rule.policy.resource, rule.policy.clauses)):
+        if isinstance(node, pst.EntityUid):
+            yield node.id
+        elif isinstance(node, pst.StringLit):
+            yield node.value
+
+
+def _attributes_read(rules: Sequence[_Rule]) -> Iterator[tuple[object, str]]:
+    """Return what policies read: of what, and the attribute's name."""
+    for node in nodes(tuple(rule.policy.clauses for rule in rules)):
+        if isinstance(node, pst.GetAttr):
+            yield node.base, node.attr
+        elif isinstance(node, pst.HasAttr):
+            yield from ((node.base, name) for name in node.attrs)
+
+
+def _of_rule(rule: _Rule) -> Iterator[Finding]:
+    if _unbounded(rule):
+        told = f"{rule.name} permits every call that no other rule forbids"
+        yield Finding(rule.place, "unbounded-permit", told)
+    for name in _escapes(rule):
+        told = f"{rule.name} does not stop a call that leaves {name} out; write it as forbid … unless"
+        yield Finding(rule.place, "escapable-limit", told)
+    for text in _texts(rule):
+        shown = legible_text(text, limit=PROSE_LIMIT)
+        if shown != text:
+            yield Finding(rule.place, "hidden-character", f"{rule.name} names {shown}, which does not look like it")
+
+
+def _twice(rules: Sequence[_Rule]) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for rule in rules:
+        bare = {name: text for name, text in rule.policy.annotations.items() if name == "obligation"}
+        key = repr(replace(rule.policy, id="", annotations=bare)))
+        if key in seen:
+            yield Finding(rule.place, "same-rule", f"{rule.name} says what {seen[key]} says")
+        seen.setdefault(key, rule.name)
+
+
+def _of_bundle(bundle: Bundle, rules: Sequence[_Rule]) -> Iterator[Finding]:
+    read = set(_attributes_read(rules))
+    if (path := bundle.manifest.parameters) is not None:
+        for name in parse_parameters(bundle.files[path]).types:
+            if (ARGUMENTS, name) not in read:
+                yield Finding(path, "unused-parameter", f"no policy reads the parameter {name}")
+    boundaries = bundle.manifest.boundaries
+    if boundaries is not None and (_CONTEXT, "boundary") not in read:
+        yield Finding(boundaries, "unread-boundary", "no policy looks at context.boundary: drift is told, not stopped")
+
+
+def lint_cedar(bundle: Bundle) -> tuple[Finding, ...]:
+    """Return the findings of a Cedar bundle that loads, in bundle order.
+
+    Raises:
+        PolicySyntaxError: The bundle cannot be read.
+    """
+    rules = _rules(bundle)
+    found = [finding for rule in rules for finding in _of_rule(rule)]
+    return (*found, *_twice(rules), *_of_bundle(bundle, rules))
