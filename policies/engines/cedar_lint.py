@@ -113,7 +113,7 @@ def _twice(rules: Sequence[_Rule]) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for rule in rules:
         bare = {name: text for name, text in rule.policy.annotations.items() if name == "obligation"}
-        key = repr(replace(rule.policy, id="", annotations=bare)))
+        key = repr(replace(rule.policy, id="", annotations=bare))
         if key in seen:
             yield Finding(rule.place, "same-rule", f"{rule.name} says what {seen[key]} says")
         seen.setdefault(key, rule.name)
