@@ -6,14 +6,19 @@ refused rather than followed or skipped: the revision must say what was read.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import PolicySyntaxError, UnknownBundleError
+import msgspec
+
+from ledger.errors import ConfigError, PolicySyntaxError, UnknownBundleError
 from policies.bundles import MANIFEST_PATH, MAX_FILE_BYTES, MAX_FILES, Bundle, bundle_from_files
 
-__all__ = ["library_names", "read_bundle_directory", "read_library_bundle"]
+__all__ = ["library_names", "read_bundle_directory", "read_library_bundle", "write_bundle_directory"]
 
 _LIBRARY: Final = Path(__file__).parent / "library"
 
@@ -55,6 +60,33 @@ def read_bundle_directory(path: Path) -> Bundle:
             if len(files) > MAX_FILES + 1:
                 raise PolicySyntaxError(f"a bundle has at most {MAX_FILES} files beside {MANIFEST_PATH}")
     return bundle_from_files(files)
+
+
+def write_bundle_directory(bundle: Bundle, path: Path) -> None:
+    """Write a bundle into a directory that is not there yet, or is empty; all of it, or nothing.
+
+    Args:
+        bundle: The bundle.
+        path: The directory; the one above it exists.
+
+    Raises:
+        ConfigError: The directory holds something, or cannot be written.
+    """
+    manifest = json.dumps(msgspec.to_builtins(bundle.manifest), indent=2, ensure_ascii=False) + "\n"
+    files = {MANIFEST_PATH: manifest.encode(), **bundle.files}
+    try:
+        made = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        for name, data in files.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_bytes(data)
+        made.chmod(0o755)
+        made.rename(path)
+    except OSError as error:
+        shutil.rmtree(made, ignore_errors=True)
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def library_names() -> list[str]:

@@ -10,6 +10,7 @@ from service.cli.client import ServiceClient, service_options
 from service.cli.options import BUNDLE_DIRECTORY, REVISION
 from service.cli.output import echo_json, json_option, say, table, with_exit_codes
 from service.cli.policy_explain import explain
+from service.cli.policy_library import library
 from service.cli.policy_testing import test
 from service.cli.policy_tools import fmt, lint
 
@@ -21,7 +22,7 @@ def policy() -> None:
     """Policy bundles: test, publish, activate, roll back."""
 
 
-for tool in (test, lint, fmt, explain):
+for tool in (test, lint, fmt, explain, library):
     policy.add_command(tool)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,28 @@ def test_every_bundle_is_named_as_its_directory_and_described():
         manifest = read_library_bundle(name).manifest
         assert manifest.name == name
         assert manifest.description
+
+
+def test_the_page_about_policies_names_every_bundle():
+    page = (Path(__file__).parents[3] / "docs" / "policies.md").read_text()
+    table = page.partition("## Policies that ship")[2].partition("\n## ")[0]
+    assert {name for name in library_names() if f"`{name.removesuffix('-rego')}`" not in table} == set()
+
+
+@pytest.mark.parametrize("name", [name for name in library_names() if not name.startswith("demo")])
+def test_every_readme_says_how_to_make_the_bundle_ones_own_and_names_every_rule_and_what_it_supports(name, evaluator):
+    bundle = read_library_bundle(name)
+    readme = bundle.text("README.md")
+    assert f"tallystick policy library copy {name} " in readme
+    assert "## To make it yours" in readme
+    assert "\nSupports: " in readme
+    assert [rule for rule in asyncio.run(evaluator.check(bundle)) if f"| `{rule}` |" not in readme] == []
+
+
+@pytest.mark.parametrize("path", ["common.cedar", "facts.rego"])
+def test_what_every_bundle_has_is_the_same_in_each(path):
+    bundles = [read_library_bundle(name) for name in library_names() if not name.startswith("demo")]
+    assert len({bundle.files[path] for bundle in bundles if path in bundle.files}) <= 1
 
 
 def test_the_demonstrations_bundles_are_there():
