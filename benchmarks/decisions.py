@@ -21,7 +21,7 @@ from policies.evaluate import Evaluation, Evaluator
 from policies.model import DecisionRequest, Effect, encode_request
 from policies.parameters import parse_parameters
 from policies.replay import RecordedDecision, ReplayClass, replay_many
-from policies.testing import Case, read_cases
+from policies.testing import Case, case_requests, read_cases
 
 __all__ = ["run"]
 
@@ -75,7 +75,7 @@ def run(plan: Plan) -> Section:
 async def _measure(plan: Plan, bundle: Bundle, evaluator: Evaluator) -> Section:
     rules = await evaluator.check(bundle)
     cases = await _decided_cases(bundle, evaluator)
-    requests = [case.given.request() for case in cases]
+    requests = case_requests(bundle, cases)
     bare, policies, schema = _bare(bundle, requests)
     recorded = await _recorded(bundle, evaluator, requests, plan.choose(2_000, 50_000))
     times = _Times()
@@ -101,7 +101,7 @@ async def _measure(plan: Plan, bundle: Bundle, evaluator: Evaluator) -> Section:
 async def _decided_cases(bundle: Bundle, evaluator: Evaluator) -> list[Case]:
     """Return the cases that Cedar answers, after making sure that it answers as they expect."""
     cases = read_cases(bundle)
-    evaluations = await evaluator.evaluate_many(bundle, [case.given.request() for case in cases])
+    evaluations = await evaluator.evaluate_many(bundle, case_requests(bundle, cases))
     for case, evaluation in zip(cases, evaluations, strict=True):
         if case.expect.differences(evaluation.decision):
             raise BenchmarkError(f"{case.name}: another decision than expected")
@@ -119,7 +119,7 @@ def _bare(bundle: Bundle, requests: list[DecisionRequest]) -> tuple[list[_Bare],
     for request in requests:
         resource = request.resource
         arguments = parameters.extract(request.action, resource.server, resource.name, request.arguments)
-        context = cedar_context(request, arguments)
+        context = cedar_context(request, arguments, {})
         found.append(_Bare(cedar_request(request, context), base.with_request(request)))
     return found, policies, schema
 

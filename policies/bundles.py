@@ -77,6 +77,7 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         entities: Path of static data for the engine, if any.
         parameters: Path of the declarations that `policies.parameters` reads, if any.
         boundaries: Path of the descriptions of tools that `policies.boundaries` reads, if any.
+        windows: Path of the declarations that `policies.windows` reads, if any.
         description: One sentence for people.
     """
 
@@ -88,11 +89,12 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     entities: str | None = None
     parameters: str | None = None
     boundaries: str | None = None
+    windows: str | None = None
     description: Annotated[str, msgspec.Meta(max_length=1000)] = ""
 
     def named_files(self) -> tuple[str, ...]:
         """Return every path that the manifest names, policies first."""
-        others = (self.schema, self.entities, self.parameters, self.boundaries)
+        others = (self.schema, self.entities, self.parameters, self.boundaries, self.windows)
         return self.policies + tuple(path for path in others if path is not None)
 
 

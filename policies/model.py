@@ -5,21 +5,28 @@ the vault, and replay evaluates exactly them. A `Decision` holds nothing that tw
 differ in (no time, no duration): that is what makes ``same`` and ``different`` meaningful in a replay.
 
 The arguments of the call are kept as JSON *text*, as received: engines read numbers from it exactly.
+
+A request is of version 2 if it holds behaviour windows (`policies.windows`), and of version 1 if it holds none. Version
+1 is read and written as ever, byte for byte.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ledger.bodies import Facts
 from ledger.canonical import JSONValue, canonical_bytes, parse_json
 from ledger.errors import MalformedError
 
 __all__ = [
+    "MAX_WINDOWS",
     "REQUEST_VERSION",
+    "WINDOWS_VERSION",
     "Decision",
     "DecisionRequest",
     "Effect",
@@ -29,15 +36,33 @@ __all__ = [
     "Resource",
     "SessionState",
     "Time",
+    "WindowValue",
     "decode_request",
     "encode_request",
     "public_facts",
+    "with_windows",
 ]
 
 REQUEST_VERSION: Final = 1
+"""Version of a request without behaviour windows."""
+
+WINDOWS_VERSION: Final = 2
+"""Version of a request with behaviour windows."""
+
+MAX_WINDOWS: Final = 32
+"""Behaviour windows of one bundle, and so of one request."""
+
+_MAX_SAFE: Final = 2**53 - 1
 
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_MAX_SAFE)]
+_WindowName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
+_WindowDigest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+_WholeNumber = Annotated[int, msgspec.Meta(ge=-_MAX_SAFE, le=_MAX_SAFE)]
+_NumberText = Annotated[str, msgspec.Meta(pattern=r"^-?(0|[1-9][0-9]{0,39})(\.[0-9]{4})?\Z")]
+
+WindowValue: TypeAlias = _WholeNumber | _NumberText | bool
+"""What a behaviour window says: a count or sum; a sum with four decimals, or beyond 2**53, as text; or yes or no."""
 
 
 class Effect(StrEnum):
@@ -132,19 +157,24 @@ class SessionState(_Struct, frozen=True):
         calls: Calls of this session before this one.
         denied: Denied calls among them.
         started_ms: POSIX milliseconds of its first call.
+        windows: Value of each behaviour window, by name; not there in version 1.
+        measured_by: Digest of the declaration that each window was measured by (`policies.windows`); a window without
+            one was stated, as in a policy test. Not there in version 1, nor where all are stated.
     """
 
     session: _Text
     calls: _Count = 0
     denied: _Count = 0
     started_ms: _Count = 0
+    windows: Annotated[dict[_WindowName, WindowValue], msgspec.Meta(max_length=MAX_WINDOWS)] | UnsetType = UNSET
+    measured_by: Annotated[dict[_WindowName, _WindowDigest], msgspec.Meta(max_length=MAX_WINDOWS)] | UnsetType = UNSET
 
 
 class DecisionRequest(_Struct, frozen=True):
     """All facts of one decision.
 
     Attributes:
-        version: 1.
+        version: 1, or 2 with behaviour windows in its state.
         principal: Who.
         action: The MCP method.
         resource: What.
@@ -154,7 +184,7 @@ class DecisionRequest(_Struct, frozen=True):
         arguments: JSON text of the call's arguments exactly as received; ``{}`` if there are none.
     """
 
-    version: Literal[1]
+    version: Literal[1, 2]
     principal: Principal
     action: _Text
     resource: Resource
@@ -162,6 +192,18 @@ class DecisionRequest(_Struct, frozen=True):
     environment: Environment
     state: SessionState
     arguments: str = "{}"
+
+    def __post_init__(self) -> None:
+        """Hold version and windows together.
+
+        Raises:
+            ValueError: Windows in version 1, none in version 2, or a digest of a window that is not there.
+        """
+        windows = self.state.windows
+        if (windows is UNSET) != (self.version == REQUEST_VERSION):
+            raise ValueError("a request has behaviour windows in version 2, and in no other")
+        if self.state.measured_by is not UNSET and not self.state.measured_by.keys() <= (windows or {}).keys():
+            raise ValueError("a request names the declaration of a behaviour window that it does not hold")
 
     def parsed_arguments(self) -> JSONValue:
         """Return the arguments with their numbers exact.
@@ -217,7 +259,7 @@ def decode_request(data: bytes) -> DecisionRequest:
     """Read a recorded request; the inverse of `encode_request`.
 
     Raises:
-        MalformedError: Not a request of version 1 in canonical form.
+        MalformedError: Not a request of version 1 or 2 in canonical form.
     """
     try:
         request = _DECODER.decode(data)
@@ -226,6 +268,21 @@ def decode_request(data: bytes) -> DecisionRequest:
     if encode_request(request) != data:
         raise MalformedError("a decision request is not in canonical form")
     return request
+
+
+def with_windows(
+    request: DecisionRequest, windows: Mapping[str, WindowValue], measured_by: Mapping[str, str] | None = None
+) -> DecisionRequest:
+    """Return a request with these behaviour windows and no others.
+
+    Args:
+        request: A request of either version.
+        windows: Value of each window, by name.
+        measured_by: Digest of each window's declaration; None for windows that are stated.
+    """
+    digests: dict[str, str] | UnsetType = UNSET if measured_by is None else dict(measured_by)
+    state = msgspec.structs.replace(request.state, windows=dict(windows), measured_by=digests)
+    return msgspec.structs.replace(request, version=WINDOWS_VERSION, state=state)
 
 
 def public_facts(request: DecisionRequest) -> Facts:

@@ -53,6 +53,7 @@ __all__ = [
     "ParameterType",
     "ParameterValue",
     "parse_parameters",
+    "read_number",
 ]
 
 DECIMAL_PLACES: Final = 4
@@ -178,7 +179,8 @@ def _scaled(number: Decimal, places: int) -> int | None:
     return scaled if not remainder and _LONG_MIN <= scaled <= _LONG_MAX else None
 
 
-def _read_number(value: JSONValue, places: int) -> int | None:
+def read_number(value: JSONValue, places: int) -> int | None:
+    """Return a JSON number, or the text of one, times ten to the power of ``places``; None if not of 64 bits."""
     number = _exact_number(value)
     return None if number is None else _scaled(number, places)
 
@@ -199,9 +201,9 @@ def _typed(parameter: Parameter, value: JSONValue) -> ParameterValue:
             # Read before it is folded: folding could make a plain path of one that is none.
             found = lineage(value) and lineage(folded(value) if parameter.fold else value)
         case "long":
-            found = _read_number(value, 0)
+            found = read_number(value, 0)
         case "decimal":
-            number = _read_number(value, DECIMAL_PLACES)
+            number = read_number(value, DECIMAL_PLACES)
             found = None if number is None else FixedDecimal(number)
     if found is None:
         raise ParameterError("parameter_error", parameter.name)
@@ -273,6 +275,11 @@ class ParameterSet:
             if any(item.name == other.name and item.overlaps(other) for other in parameters[:index]):
                 raise PolicySyntaxError(f"the parameter {item.name} is declared twice for one call")
         self._types = types
+
+    @property
+    def declarations(self) -> tuple[Parameter, ...]:
+        """The declarations, in order."""
+        return tuple(item for item, _ in self._compiled)
 
     @property
     def types(self) -> Mapping[str, ParameterType]:

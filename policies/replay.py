@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.bodies import Decision as DecisionBody
-from ledger.errors import MalformedError
+from ledger.errors import MalformedError, PolicySyntaxError
 from policies.bundles import Bundle
 from policies.evaluate import Evaluator, Reason
 from policies.model import Decision, DecisionRequest, decode_request, public_facts
 from policies.replay_results import DecisionSummary, RecordedDecision, ReplayClass, ReplayResult
+from policies.windows import read_windows
 
 __all__ = [
     "COMPARED_FIELDS",
@@ -119,6 +120,25 @@ def _request_of(original: RecordedDecision) -> DecisionRequest | _Standing:
         return _Standing(ReplayClass.MISSING_FACT, "the recorded request is not of a version that this program reads")
 
 
+def _with_windows_known(
+    bundle: Bundle, requests: Sequence[DecisionRequest | _Standing]
+) -> list[DecisionRequest | _Standing]:
+    """Return the requests that hold what a bundle's windows ask for; for others, why they cannot be evaluated.
+
+    What another declaration measured under the same name is not taken for it (invariant 8).
+    """
+    try:
+        windows = read_windows(bundle)
+    except PolicySyntaxError:  # it does not load, which is what the evaluation will say
+        return list(requests)
+    checked: list[DecisionRequest | _Standing] = []
+    for item in requests:
+        missing = () if isinstance(item, _Standing) else windows.missing(item)
+        told = f"the request does not say what the bundle's windows ask for ({', '.join(missing)})"
+        checked.append(_Standing(ReplayClass.MISSING_FACT, told) if missing else item)
+    return checked
+
+
 def _standing(original: DecisionSummary, replayed: DecisionSummary) -> _Standing:
     failed = [when for when, summary in (("then", original), ("now", replayed)) if summary.reason in _LIMITS]
     if failed:
@@ -184,6 +204,7 @@ async def replay_many(
     if evaluator.engine_version(engine) is None:
         absent = _Standing(ReplayClass.ENGINE_CHANGED, f"no engine named {engine} is installed")
         found = [item if isinstance(item, _Standing) else absent for item in found]
+    found = _with_windows_known(bundle, found)
     requests = [item for item in found if isinstance(item, DecisionRequest)]
     evaluations = iter(await evaluator.evaluate_many(bundle, requests))
     return [

@@ -13,7 +13,8 @@ A bundle carries its tests under ``tests/``, in files that end in ``.yaml``; the
 
 ``given`` takes the members of `Given`; what it leaves out comes from ``defaults``, and what those leave out from the
 defaults of `Given`. The time is always given, never the machine's: a case decides the same for ever. ``arguments`` is
-JSON *text*, so that a case can say ``1e0`` and mean it.
+JSON *text*, so that a case can say ``1e0`` and mean it. ``windows`` states behaviour windows of the bundle; those that
+a case does not state are as if there had been no call before.
 
 YAML is read strictly: a key twice, an anchor or an alias is refused.
 """
@@ -42,9 +43,23 @@ from policies.model import (
     Resource,
     SessionState,
     Time,
+    with_windows,
 )
+from policies.window_history import History
+from policies.windows import WindowError, read_windows
 
-__all__ = ["Case", "CaseResult", "Expected", "Given", "TestReport", "read_cases", "read_given", "run_cases"]
+__all__ = [
+    "Case",
+    "CaseResult",
+    "Expected",
+    "Given",
+    "TestReport",
+    "case_requests",
+    "given_request",
+    "read_cases",
+    "read_given",
+    "run_cases",
+]
 
 _SUFFIX: Final = ".yaml"
 _FOLDER: Final = "tests/"
@@ -81,6 +96,7 @@ class Given(_Struct, frozen=True):
         hour: See above.
         minute: See above.
         weekday: See above.
+        windows: Values of behaviour windows, by name: a whole number, a decimal as text, or a truth.
         arguments: JSON text of the arguments.
     """
 
@@ -106,10 +122,11 @@ class Given(_Struct, frozen=True):
     hour: int | None = None
     minute: int | None = None
     weekday: int | None = None
+    windows: dict[str, int | str | bool] = {}
     arguments: str = "{}"
 
     def request(self) -> DecisionRequest:
-        """Return the request.
+        """Return the request, without its behaviour windows; `given_request` adds them.
 
         Raises:
             PolicySyntaxError: The time is not local, or its zone is unknown.
@@ -296,6 +313,42 @@ def read_given(text: str) -> Given:
         raise PolicySyntaxError(f"the request: {error}") from error
 
 
+def case_requests(bundle: Bundle, cases: Sequence[Case]) -> list[DecisionRequest]:
+    """Return the request of each case, with the windows that the bundle declares.
+
+    Raises:
+        PolicySyntaxError: The bundle's windows, or a time or window of a case, cannot be used.
+    """
+    nothing_before = History(read_windows(bundle))
+    requests = []
+    for case in cases:
+        try:
+            requests.append(_given_request(case.given, nothing_before))
+        except PolicySyntaxError as error:
+            raise PolicySyntaxError(f"{case.file}: {case.name}: {error}") from error
+    return requests
+
+
+def given_request(bundle: Bundle, given: Given) -> DecisionRequest:
+    """Return a request that somebody wrote, with the windows that the bundle declares.
+
+    Raises:
+        PolicySyntaxError: The bundle's windows, or a time or window of the request, cannot be used.
+    """
+    return _given_request(given, History(read_windows(bundle)))
+
+
+def _given_request(given: Given, nothing_before: History) -> DecisionRequest:
+    request, windows = given.request(), nothing_before.windows
+    try:
+        stated = {name: windows.read_value(name, value) for name, value in given.windows.items()}
+    except WindowError as error:
+        raise PolicySyntaxError(f"the bundle has no window {error.window!a} of which this is a value") from error
+    if not windows.windows:
+        return request
+    return with_windows(request, {**nothing_before.facts(windows.read_call(request)), **stated})
+
+
 def read_cases(bundle: Bundle) -> tuple[Case, ...]:
     """Return the cases that a bundle carries, by file and then in order.
 
@@ -325,7 +378,7 @@ async def run_cases(bundle: Bundle, evaluator: Evaluator, cases: Sequence[Case] 
     """
     rules = await evaluator.check(bundle)
     chosen = read_cases(bundle) if cases is None else tuple(cases)
-    evaluations = await evaluator.evaluate_many(bundle, [case.given.request() for case in chosen])
+    evaluations = await evaluator.evaluate_many(bundle, case_requests(bundle, chosen))
     results = tuple(
         CaseResult(case, evaluation.decision, case.expect.differences(evaluation.decision))
         for case, evaluation in zip(chosen, evaluations, strict=True)

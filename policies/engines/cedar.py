@@ -14,12 +14,13 @@ How a request looks to a policy
       {identity: {user?: String, authn: String, mfa: Bool, roles: Set<String>},
        time: {now_ms: Long, zone: String, local_date: String, hour: Long, minute: Long, weekday: Long},
        environment: {address: String, network: String},
-       state: {session: String, calls: Long, denied: Long, started_ms: Long},
+       state: {session: String, calls: Long, denied: Long, started_ms: Long, windows?: {<each declared window>}},
        args: {<each declared parameter, optional>}}
 
   A bundle with boundaries has ``boundary: {known: Bool, drift: Set<String>}`` in it as well; see `policies.boundaries`.
   A ``decimal`` parameter is a Cedar ``decimal``, a ``long`` a ``Long``, a ``path`` a ``Set<String>``; see
-  `policies.parameters`.
+  `policies.parameters`. ``state.windows`` is there if the bundle declares windows, and then holds each of them: a sum
+  as its parameter, a count as ``Long``, what was seen as ``Bool``; see `policies.windows`.
 
 The bundle's entities stand beside these. A static ``Agent``, ``Server`` or ``Tool`` is merged with the request's entity
 of that id: attributes and tags from the bundle, parents from both.
@@ -33,6 +34,8 @@ Cedar                                effect           reason
 any error of any policy              INDETERMINATE    ``evaluation_error``; detail: the rules that failed
 request not valid under the schema   INDETERMINATE    ``request_error``; detail: which part
 parameter not exact                  INDETERMINATE    ``parameter_error``, ``ambiguous_parameter``; detail: its name
+window not in the request            INDETERMINATE    ``request_error``; detail: its name
+window beyond 64 bits                INDETERMINATE    ``parameter_error``; detail: its name
 Allow                                PERMIT           ``policy``; rules: the permits that hold
 Deny, a forbid holds                 DENY             ``policy``; rules: the forbids that hold
 Deny, none does                      NOT_APPLICABLE   ``no_permit``
@@ -71,6 +74,7 @@ from policies.engines.cedar_schema import accepted_requests, read_schema
 from policies.evaluate import LoadedBundle, Reason
 from policies.model import Decision, DecisionRequest, Effect
 from policies.parameters import ParameterError, ParameterSet, parse_parameters
+from policies.windows import WindowError, WindowSet, read_windows
 
 __all__ = ["MAX_RULES_NAMED", "CedarEngine"]
 
@@ -91,6 +95,7 @@ class _Handles:
         schema: The schema.
         entities: The bundle's entities.
         parameters: The bundle's declarations of parameters.
+        windows: The bundle's declarations of windows.
         accepted: Pairs of action and resource type that the schema accepts.
         boundaries: The bundle's descriptions of tools; None if it has none.
     """
@@ -100,6 +105,7 @@ class _Handles:
     schema: cedarpy.Schema
     entities: EntityBase
     parameters: ParameterSet
+    windows: WindowSet
     accepted: frozenset[tuple[str, str]]
     boundaries: Boundaries | None
 
@@ -139,7 +145,8 @@ class CedarEngine:
         schema = read_schema(bundle)
         parameters = _read_parameters(bundle)
         boundaries = read_boundaries(bundle)
-        policies, rules = compile_policies(bundle, schema, parameters)
+        windows = read_windows(bundle)
+        policies, rules = compile_policies(bundle, schema, parameters, windows)
         entities = read_entities(bundle, schema.handle)
         handles = _Handles(
             policies=policies,
@@ -147,7 +154,8 @@ class CedarEngine:
             schema=schema.handle,
             entities=entities,
             parameters=parameters,
-            accepted=accepted_requests(schema, entities, parameters, boundaries=boundaries is not None),
+            windows=windows,
+            accepted=accepted_requests(schema, entities, parameters, windows, boundaries=boundaries is not None),
             boundaries=boundaries,
         )
         names = tuple(rule.name for rule in sorted(rules.values(), key=_position))
@@ -252,7 +260,8 @@ def _question(handles: _Handles, request: DecisionRequest, facts: BoundaryFacts)
     """Put a request in Cedar's terms.
 
     Raises:
-        _RefusedError: The request is none that the bundle's schema accepts, or a parameter is not exact.
+        _RefusedError: The request is none that the bundle's schema accepts, or a parameter or window is not exact or
+            not there.
     """
     # A server with a slash in its name could pass one server's tool for another's: "a/b" + "c" and "a" + "b/c".
     if "/" in request.resource.server:
@@ -266,7 +275,11 @@ def _question(handles: _Handles, request: DecisionRequest, facts: BoundaryFacts)
         )
     except ParameterError as error:
         raise _RefusedError(Reason(error.reason), error.parameter) from error
-    context = cedar_context(request, arguments, None if handles.boundaries is None else facts)
+    try:
+        windows = handles.windows.values(request)
+    except WindowError as error:
+        raise _RefusedError(Reason(error.reason), error.window) from error
+    context = cedar_context(request, arguments, windows, None if handles.boundaries is None else facts)
     try:
         return _Question(cedar_request(request, context), handles.entities.with_request(request))
     except ValueError as error:

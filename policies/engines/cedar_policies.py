@@ -8,7 +8,8 @@ Annotations are closed: ``@id``, which every policy must have and no two may sha
 ``@description``. A misspelt ``@obligation`` would be an obligation that nobody fulfils, so any other annotation is
 refused.
 
-So is a ``has`` that can never hold, because the schema declares no such attribute or the bundle no such parameter:
+So is a ``has`` that can never hold, because the schema declares no such attribute or the bundle no such parameter or
+window:
 Cedar takes it for a condition that is false, and a ``forbid`` with a misspelt name in it would never fire.
 """
 
@@ -27,6 +28,7 @@ from policies.engines.cedar_schema import CedarSchema
 from policies.engines.cedar_text import Statement, split_policies
 from policies.model import Obligation
 from policies.parameters import ParameterSet
+from policies.windows import WindowSet
 
 __all__ = ["ARGUMENTS", "MAX_RULES", "CedarRule", "compile_policies", "nodes", "parse_policies"]
 
@@ -37,6 +39,10 @@ _ANNOTATIONS: Final = frozenset({"id", "obligation", "description"})
 ARGUMENTS: Final = cedarpy.pst.GetAttr(base=cedarpy.pst.Var(name="context"), attr="args")
 """``context.args`` in a parsed policy."""
 
+_CONTEXT: Final = cedarpy.pst.Var(name="context")
+_IN_ARGUMENTS: Final = ("args",)
+_IN_STATE: Final = ("state",)
+_IN_WINDOWS: Final = ("state", "windows")
 # A permit may be held for a person; a forbid may end the session. The other way round either means nothing.
 _OBLIGATIONS: Final = {"permit": Obligation.APPROVAL, "forbid": Obligation.END_SESSION}
 
@@ -58,6 +64,15 @@ class CedarRule:
     forbids: bool
     obligations: tuple[str, ...]
     place: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What policies may speak of."""
+
+    schema: CedarSchema
+    parameters: ParameterSet
+    windows: WindowSet
 
 
 def _obligations(place: str, effect: str, annotations: Mapping[str, str]) -> tuple[str, ...]:
@@ -86,16 +101,29 @@ def nodes(node: object) -> Iterator[object]:
             stack.extend(getattr(value, member.name) for member in fields(value))
 
 
-def _check_existence_tests(
-    place: str, policy: cedarpy.pst.Template, schema: CedarSchema, parameters: ParameterSet
-) -> None:
-    tests = (node for node in nodes(policy.clauses) if isinstance(node, cedarpy.pst.HasAttr))
-    for test in tests:
-        for name in test.attrs:
-            if name not in schema.attributes:
+def _place_in_context(node: object) -> tuple[str, ...] | None:
+    """Return the attributes that lead from the context to an expression; None if it is none of the context's."""
+    names: list[str] = []
+    while isinstance(node, cedarpy.pst.GetAttr):
+        names.append(node.attr)
+        node = node.base
+    return tuple(reversed(names)) if node == _CONTEXT else None
+
+
+def _check_existence_tests(place: str, policy: cedarpy.pst.Template, declared: _Declared) -> None:
+    windows = declared.windows.windows
+    for test in (node for node in nodes(policy.clauses) if isinstance(node, cedarpy.pst.HasAttr)):
+        base = _place_in_context(test.base)
+        for count, name in enumerate(test.attrs):
+            if name not in declared.schema.attributes:
                 raise PolicySyntaxError(f"{place}: the schema declares no attribute named {name[:64]!a}")
-            if test.base == ARGUMENTS and name not in parameters.types:
+            inside = None if base is None else base + tuple(test.attrs[:count])
+            if inside == _IN_ARGUMENTS and name not in declared.parameters.types:
                 raise PolicySyntaxError(f"{place}: the bundle declares no parameter named {name[:64]!a}")
+            if inside == _IN_WINDOWS and name not in windows:
+                raise PolicySyntaxError(f"{place}: the bundle declares no window named {name[:64]!a}")
+            if inside == _IN_STATE and name == "windows" and not windows:
+                raise PolicySyntaxError(f"{place}: the bundle declares no windows")
 
 
 def _rule(position: int, place: str, policy: cedarpy.pst.Template) -> CedarRule:
@@ -139,14 +167,12 @@ def parse_policies(path: str, statements: Sequence[Statement]) -> list[cedarpy.p
     return policies
 
 
-def _parse_file(
-    path: str, text: str, schema: CedarSchema, parameters: ParameterSet, known: dict[str, CedarRule]
-) -> None:
+def _parse_file(path: str, text: str, declared: _Declared, known: dict[str, CedarRule]) -> None:
     """Add one file's rules to those ``known`` by name."""
     statements = split_policies(path, text)
     for statement, policy in zip(statements, parse_policies(path, statements), strict=True):
         rule = _rule(len(known), f"{path}:{statement.line}", policy)
-        _check_existence_tests(rule.place, policy, schema, parameters)
+        _check_existence_tests(rule.place, policy, declared)
         if rule.name in known:
             raise PolicySyntaxError(f"{rule.place}: the rule {rule.name} is already at {known[rule.name].place}")
         known[rule.name] = rule
@@ -166,7 +192,7 @@ def _validate(path: str, text: str, rules: Mapping[str, CedarRule], schema: ceda
 
 
 def compile_policies(
-    bundle: Bundle, schema: CedarSchema, parameters: ParameterSet
+    bundle: Bundle, schema: CedarSchema, parameters: ParameterSet, windows: WindowSet
 ) -> tuple[cedarpy.PolicySet, Mapping[str, CedarRule]]:
     """Return the bundle's policy set, and its rules by the ids that Cedar gives to policies.
 
@@ -174,6 +200,7 @@ def compile_policies(
         bundle: The bundle.
         schema: Its schema.
         parameters: Its declarations of parameters.
+        windows: Its declarations of windows.
 
     Raises:
         PolicySyntaxError: A policy does not parse, does not fit the schema, or breaks a rule of this module; the
@@ -183,7 +210,7 @@ def compile_policies(
     rules: dict[str, CedarRule] = {}
     for path in bundle.manifest.policies:
         text = bundle.text(path)
-        _parse_file(path, text, schema, parameters, rules)
+        _parse_file(path, text, _Declared(schema, parameters, windows), rules)
         _validate(path, text, rules, schema.handle)
         policies = policies.with_added_str(text)
     if not rules:

@@ -18,7 +18,7 @@ from ledger.canonical import parse_json
 from ledger.errors import MalformedError, PolicySyntaxError
 from policies.boundaries import BoundaryFacts
 from policies.bundles import Bundle
-from policies.model import DecisionRequest
+from policies.model import DecisionRequest, SessionState
 from policies.parameters import FixedDecimal, ParameterValue
 
 __all__ = ["MAX_ENTITIES", "EntityBase", "cedar_context", "cedar_request", "read_entities", "resource_uid"]
@@ -203,16 +203,20 @@ def _cedar_value(value: ParameterValue) -> object:
 
 
 def cedar_context(
-    request: DecisionRequest, arguments: Mapping[str, ParameterValue], boundary: BoundaryFacts | None = None
+    request: DecisionRequest,
+    arguments: Mapping[str, ParameterValue],
+    windows: Mapping[str, ParameterValue],
+    boundary: BoundaryFacts | None = None,
 ) -> dict[str, object]:
     """Return the context of a request.
 
     Args:
         request: The request.
         arguments: Its parameters as the bundle declares them.
+        windows: Its behaviour windows as the bundle declares them.
         boundary: What the bundle's boundaries say of it; None if it has none.
     """
-    principal, time, state = request.principal, request.time, request.state
+    principal, time = request.principal, request.time
     identity: dict[str, object] = {"authn": principal.authn, "mfa": principal.mfa, "roles": list(principal.roles)}
     if principal.user is not None:
         identity["user"] = principal.user
@@ -230,15 +234,22 @@ def cedar_context(
             "weekday": time.weekday,
         },
         "environment": {"address": request.environment.address, "network": request.environment.network},
-        "state": {
-            "session": state.session,
-            "calls": state.calls,
-            "denied": state.denied,
-            "started_ms": state.started_ms,
-        },
+        "state": _state(request.state, windows),
         "args": {name: _cedar_value(value) for name, value in arguments.items()},
         **described,
     }
+
+
+def _state(state: SessionState, windows: Mapping[str, ParameterValue]) -> dict[str, object]:
+    record: dict[str, object] = {
+        "session": state.session,
+        "calls": state.calls,
+        "denied": state.denied,
+        "started_ms": state.started_ms,
+    }
+    if windows:
+        record["windows"] = {name: _cedar_value(value) for name, value in windows.items()}
+    return record
 
 
 def cedar_request(request: DecisionRequest, context: Mapping[str, object]) -> dict[str, object]:

@@ -22,6 +22,7 @@ from policies.engines.cedar_requests import EntityBase, cedar_context, cedar_req
 from policies.engines.cedar_text import check_schema_text
 from policies.model import DecisionRequest, Environment, Principal, Resource, SessionState, Time
 from policies.parameters import FixedDecimal, ParameterSet, ParameterValue
+from policies.windows import WindowSet
 
 __all__ = ["CedarSchema", "accepted_requests", "read_schema"]
 
@@ -84,14 +85,18 @@ def _probe(action: str, kind: str) -> DecisionRequest:
     return msgspec.structs.replace(_PROBE, action=action, resource=resource)
 
 
-def _contexts(probe: DecisionRequest, parameters: ParameterSet, *, boundaries: bool) -> Iterator[dict[str, object]]:
-    """Return the contexts with the least and with the most in them."""
-    yield cedar_context(probe, {}, BoundaryFacts() if boundaries else None)
+def _contexts(
+    probe: DecisionRequest, parameters: ParameterSet, windows: WindowSet, *, boundaries: bool
+) -> Iterator[dict[str, object]]:
+    """Return the contexts with the least and with the most in them; windows are in every request."""
+    measured = {name: _SAMPLES[windows.kind(name)] for name in windows.windows}
+    yield cedar_context(probe, {}, measured, BoundaryFacts() if boundaries else None)
     known = msgspec.structs.replace(probe, principal=msgspec.structs.replace(probe.principal, user="probe"))
     # Only calls of tools carry parameters.
     called = probe.action == "tools/call" and probe.resource.name is not None
     arguments = {name: _SAMPLES[kind] for name, kind in parameters.types.items()} if called else {}
-    yield cedar_context(known, arguments, BoundaryFacts(known=True, drift=("probe",)) if boundaries else None)
+    facts = BoundaryFacts(known=True, drift=("probe",)) if boundaries else None
+    yield cedar_context(known, arguments, measured, facts)
 
 
 def _refusal(
@@ -110,6 +115,7 @@ def _problem(
     entities: EntityBase,
     schema: cedarpy.Schema,
     parameters: ParameterSet,
+    windows: WindowSet,
     *,
     boundaries: bool,
 ) -> str | None:
@@ -118,7 +124,7 @@ def _problem(
     An action that does not apply to the type, or (a group of actions) to nothing, is told by `_OTHER_TYPE`. Of a group
     Cedar complains first that it has no context, so an empty one is tried as well.
     """
-    contexts = _contexts(probe, parameters, boundaries=boundaries)
+    contexts = _contexts(probe, parameters, windows, boundaries=boundaries)
     refusals = [_refusal(probe, context, entities, schema) for context in contexts]
     told = next((refusal for refusal in refusals if refusal is not None), None)
     if told is None:
@@ -128,7 +134,12 @@ def _problem(
 
 
 def accepted_requests(
-    schema: CedarSchema, entities: EntityBase, parameters: ParameterSet, *, boundaries: bool = False
+    schema: CedarSchema,
+    entities: EntityBase,
+    parameters: ParameterSet,
+    windows: WindowSet,
+    *,
+    boundaries: bool = False,
 ) -> frozenset[tuple[str, str]]:
     """Return the pairs of action and resource type that the schema accepts, having tried each.
 
@@ -138,7 +149,8 @@ def accepted_requests(
     Args:
         schema: The bundle's schema.
         entities: The bundle's entities.
-        parameters: The bundle's declarations.
+        parameters: The bundle's declarations of parameters.
+        windows: The bundle's declarations of windows.
         boundaries: Whether the bundle has any, so that requests say what they found.
 
     Raises:
@@ -150,7 +162,7 @@ def accepted_requests(
         for kind in ("Server", "Tool"):
             try:
                 probe = _probe(action, kind)
-                problem = _problem(probe, entities, schema.handle, parameters, boundaries=boundaries)
+                problem = _problem(probe, entities, schema.handle, parameters, windows, boundaries=boundaries)
             except ValueError as error:
                 raise PolicySyntaxError(f"{path}: Agent, Server or Tool is not declared as requests have it") from error
             if problem is None:

@@ -15,7 +15,7 @@ from ledger.notes import decode_base64
 from policies.bundles import Bundle, parse_archive
 from policies.explaining import Explanation, Holds, RuleExplanation, concerns
 from policies.model import DecisionRequest, decode_request
-from policies.testing import Case, read_cases, read_given
+from policies.testing import Case, given_request, read_cases, read_given
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import DECISION_ID
 from service.cli.output import counted, echo_json, json_option, say, with_exit_codes
@@ -63,9 +63,9 @@ def explain(
     elif bundle is None:
         raise ConfigError("name the bundle's DIRECTORY")
     elif given is not None:
-        request = read_given(given).request()
+        request = given_request(bundle, read_given(given))
     else:
-        request = _case(bundle, case_name or "").given.request()
+        request = given_request(bundle, _case(bundle, case_name or "").given)
     explainer = EXPLAINERS.get(bundle.manifest.engine)
     if explainer is None:
         raise NotFoundError(f"decisions of the engine {bundle.manifest.engine} cannot be explained here")

@@ -34,6 +34,7 @@ from policies.model import (
     Time,
     decode_request,
     encode_request,
+    with_windows,
 )
 from tests.vectors.vector import ACCEPT, ROOT, load, unblob
 
@@ -117,6 +118,10 @@ _REQUEST = encode_request(
     )
 )
 
+_REQUEST_WITH_WINDOWS = encode_request(
+    with_windows(decode_request(_REQUEST), {"spent": "12.5000", "calls": 3, "tainted": True}, {"calls": "0" * 32})
+)
+
 _NOTES = _seeds("notes/*/*.json", "note")
 _CHECKPOINTS = _seeds("checkpoints/*/*.json", "checkpoint")
 _VKEYS = _seeds("notes/vkey-*/*.json", "vkey")
@@ -149,7 +154,7 @@ PARSERS = {
         partial(_with_width, lambda data, width: pack_bundle(unpack_bundle(data, width))),
         _widths("bundles/*/*.json", "bundle"),
     ),
-    "decode_request": Parser(lambda data: encode_request(decode_request(data)), [_REQUEST]),
+    "decode_request": Parser(lambda data: encode_request(decode_request(data)), [_REQUEST, _REQUEST_WITH_WINDOWS]),
 }
 
 _INTERESTING = [

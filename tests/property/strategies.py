@@ -139,6 +139,9 @@ _VALUES_OF: dict[type[msgspec.inspect.Type], Callable[[Any], SearchStrategy[Any]
     msgspec.inspect.Metadata: lambda kind: _values_of(kind.type),
     msgspec.inspect.StructType: _members_of,
     msgspec.inspect.UnionType: lambda kind: st.one_of([_values_of(option) for option in kind.types]),
+    msgspec.inspect.DictType: lambda kind: st.dictionaries(
+        _values_of(kind.key_type), _values_of(kind.value_type), max_size=3
+    ),
     msgspec.inspect.VarTupleType: lambda kind: st.lists(_values_of(kind.item_type), max_size=3),
     msgspec.inspect.LiteralType: lambda kind: st.sampled_from(kind.values),
     msgspec.inspect.IntType: _integers_of,
@@ -161,4 +164,16 @@ def structs(kind: type[Any]) -> SearchStrategy[Any]:
 
 
 records: SearchStrategy[Record] = structs(Record)
-requests: SearchStrategy[DecisionRequest] = structs(DecisionRequest)
+
+
+def _versioned(members: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's members with the version that they make, and digests only of windows that are there."""
+    state = dict(members["state"])
+    digests = state.pop("measured_by", {})
+    if "windows" in state and digests:
+        state["measured_by"] = {name: digests[name] for name in digests.keys() & state["windows"].keys()}
+    return {**members, "state": state, "version": 2 if "windows" in state else 1}
+
+
+_REQUEST: SearchStrategy[dict[str, Any]] = _values_of(msgspec.inspect.type_info(DecisionRequest))
+requests: SearchStrategy[DecisionRequest] = _REQUEST.map(lambda m: msgspec.convert(_versioned(m), DecisionRequest))

@@ -87,7 +87,7 @@ def make_request(**members: Any) -> DecisionRequest:
         time=Time(
             now_ms=members.get("now_ms", 1_763_546_400_000),
             zone="UTC",
-            local_date="2025-11-19",
+            local_date=members.get("local_date", "2025-11-19"),
             hour=members.get("hour", 10),
             minute=0,
             weekday=members.get("weekday", 3),

@@ -10,12 +10,13 @@ import pytest
 
 from ledger.bodies import BundleReference, Commitment
 from ledger.bodies import Decision as DecisionBody
-from policies.bundles import Bundle
+from policies.bundles import Bundle, bundle_from_files
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator, LoadedBundle
 from policies.model import Decision, DecisionRequest, encode_request, public_facts
 from policies.replay import COMPARED_FIELDS, RecordedDecision, ReplayClass, ReplayResult, replay, replay_many
-from tests.support.policies import cedar_bundle, make_request
+from policies.windows import read_windows
+from tests.support.policies import SCHEMA, cedar_bundle, cedar_files, make_request
 
 THEN = cedar_bundle(
     '@id("work") permit(principal, action, resource);'
@@ -288,3 +289,52 @@ def test_many_replays_keep_their_order_around_those_that_cannot_be_made(evaluato
 
 def test_no_decisions_give_no_replays(evaluator):
     assert asyncio.run(replay_many([], THEN, evaluator)) == []
+
+
+# --- behaviour windows -----------------------------------------------------------------------------------------------
+
+SPENT = '{"windows": [{"name": "spent", "measure": "sum", "parameter": "amount", "per": "user", "over": "day"}]}'
+CAPPED = '@id("cap") permit(principal, action, resource) when { context.state.windows.spent <= 10 };'
+
+
+def windowed(declarations: str = SPENT, policy: str = CAPPED) -> Bundle:
+    schema = SCHEMA.replace("started_ms: Long }", "started_ms: Long, windows: { spent: Long } }")
+    files = cedar_files(policy, schema=schema, windows="windows.json")
+    return bundle_from_files(files | {"windows.json": declarations.encode()})
+
+
+def recorded_with_windows(evaluator: Evaluator, bundle: Bundle, spent: int) -> RecordedDecision:
+    request = read_windows(bundle).stated(make_request(), {"spent": spent})
+    (evaluation,) = asyncio.run(evaluator.evaluate_many(bundle, [request]))
+    return as_record(evaluation.decision, request)
+
+
+@pytest.mark.parametrize(("spent", "effect"), [(10, "PERMIT"), (11, "NOT_APPLICABLE")])
+def test_recorded_windows_decide_again_as_they_did(evaluator, spent, effect):
+    original = recorded_with_windows(evaluator, windowed(), spent)
+    result = run(original, windowed(), evaluator)
+    assert (result.classification, result.same, original.body.decision) == (ReplayClass.EXACT, True, effect)
+    stricter = windowed(policy=CAPPED.replace("10", "9"))
+    assert run(original, stricter, evaluator).same is (effect != "PERMIT")
+
+
+def test_bundle_that_asks_for_windows_that_were_not_recorded_is_not_guessed_at(evaluator):
+    result = run(recorded(evaluator), windowed(), evaluator)
+    assert (result.classification, result.replayed) == (ReplayClass.MISSING_FACT, None)
+    assert result.explanation == "the request does not say what the bundle's windows ask for (spent)"
+
+
+def test_window_of_the_same_name_that_measured_something_else_is_not_taken_for_it(evaluator):
+    original = recorded_with_windows(evaluator, windowed(SPENT.replace('"user"', '"agent"')), 1)
+    assert run(original, windowed(), evaluator).classification is ReplayClass.MISSING_FACT
+
+
+def test_recorded_windows_trouble_no_bundle_without_any(evaluator):
+    original = recorded_with_windows(evaluator, windowed(), 1)
+    result = run(original, cedar_bundle('@id("cap") permit(principal, action, resource);'), evaluator)
+    assert (result.classification, result.same) == (ReplayClass.EXACT, True)
+
+
+def test_bundle_whose_windows_cannot_be_read_denies_as_one_that_does_not_load(evaluator):
+    result = run(recorded(evaluator), windowed("{}"), evaluator)
+    assert (result.classification, result.replayed and result.replayed.reason) == (ReplayClass.EXACT, "bundle_error")

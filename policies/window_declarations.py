@@ -1,0 +1,142 @@
+"""The declaration of one behaviour window: what it says, whether it makes sense, what it measures.
+
+Pure. `policies.windows` explains each member for those who write bundles, and applies declarations to requests.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from ledger.bodies import Name
+from ledger.canonical import canonical_bytes, sha256
+from ledger.errors import PolicySyntaxError
+from policies.model import DecisionRequest
+from policies.parameters import ParameterSet
+
+__all__ = ["MAX_CHOICES", "MAX_SECONDS", "Window", "checked_window", "window_digest"]
+
+MAX_SECONDS: Final = 31 * 86_400
+"""Longest rolling window."""
+
+MAX_CHOICES: Final = 64
+"""Tools, tags or methods that one window names."""
+
+_CALL: Final = "tools/call"
+_DIGEST_BYTES: Final = 16
+
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+_Choices = Annotated[tuple[_Text, ...], msgspec.Meta(max_length=MAX_CHOICES)]
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One declaration; the module's text explains each member.
+
+    Attributes:
+        name: Under which a policy sees the value.
+        measure: What is measured.
+        per: Whose calls.
+        parameter: What is summed.
+        server: Calls of this server; None for every server's.
+        tools: Calls that name one of these; empty for any.
+        tags: Calls with one of these tags; empty for any.
+        methods: Calls of these MCP methods.
+        of: Calls that came out so.
+        over: Since when; None for a rolling window.
+        over_seconds: Length of a rolling window.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
+    measure: Literal["sum", "count", "seen"]
+    per: Literal["agent", "user", "session", "agent+tool"]
+    parameter: str | None = None
+    server: Name | None = None
+    tools: _Choices = ()
+    tags: _Choices = ()
+    methods: Annotated[_Choices, msgspec.Meta(min_length=1)] = (_CALL,)
+    of: Literal["permitted", "denied", "all"] = "permitted"
+    over: Literal["session", "day"] | None = None
+    over_seconds: Annotated[int, msgspec.Meta(ge=1, le=MAX_SECONDS)] | None = None
+
+    @property
+    def includes_present(self) -> bool:
+        """Whether the call that is being decided is part of the value, if it belongs to the window."""
+        return self.measure != "seen" and self.of != "denied"
+
+    def counts(self, *, permitted: bool) -> bool:
+        """Tell whether a call that came out so is counted, if it belongs to the window."""
+        return self.of == "all" or (self.of == "permitted") == permitted
+
+    def covers(self, request: DecisionRequest) -> bool:
+        """Tell whether a call belongs to the window, however it comes out."""
+        resource = request.resource
+        return (
+            request.action in self.methods
+            and self.server in {None, resource.server}
+            and (not self.tools or resource.name in self.tools)
+            and (not self.tags or not set(self.tags).isdisjoint(resource.tags))
+        )
+
+    def subject(self, request: DecisionRequest) -> tuple[str | None, ...]:
+        """Return whose calls the window speaks of, as seen from a request."""
+        match self.per:
+            case "agent":
+                return (request.principal.agent,)
+            case "user":
+                return (request.principal.user,)
+            case "session":
+                return (request.state.session,)
+            case _:
+                return (request.principal.agent, request.resource.server, request.resource.name)
+
+
+def checked_window(window: Window, parameters: ParameterSet) -> Window:
+    """Return a declaration with its defaults in it.
+
+    Args:
+        window: The declaration.
+        parameters: The bundle's parameters.
+
+    Raises:
+        PolicySyntaxError: It contradicts itself, or sums what no call can bring; the message names the window.
+    """
+    if window.measure == "sum":
+        _check_sum(window, parameters)
+    elif window.parameter is not None:
+        raise PolicySyntaxError(f"the window {window.name} is no sum, so it has no parameter")
+    if window.over is not None and window.over_seconds is not None:
+        raise PolicySyntaxError(f"the window {window.name} has both over and over_seconds")
+    if window.over == "session" and window.per != "session":
+        raise PolicySyntaxError(f"the window {window.name} is over the session, so it is per session")
+    if window.over is None and window.over_seconds is None:
+        if window.per != "session":
+            raise PolicySyntaxError(f"the window {window.name} does not say since when: over or over_seconds")
+        return msgspec.structs.replace(window, over="session")
+    return window
+
+
+def _check_sum(window: Window, parameters: ParameterSet) -> None:
+    name = window.parameter
+    if name is None:
+        raise PolicySyntaxError(f"the window {window.name} is a sum, so it names a parameter")
+    if parameters.types.get(name) not in {"long", "decimal"}:
+        raise PolicySyntaxError(f"the window {window.name} sums {name[:64]!a}, which is no numeric parameter")
+    if window.of != "permitted" or window.methods != (_CALL,):
+        raise PolicySyntaxError(f"the window {window.name} is a sum, so it is of permitted tools/call messages")
+    # A misspelt tool would make a cap that nothing ever reaches.
+    read = [item for item in parameters.declarations if item.name == name and None in {window.server, item.server}]
+    read += [item for item in parameters.declarations if item.name == name and item.server == window.server]
+    for tool in window.tools or (None,):
+        if not any(tool is None or not item.tools or tool in item.tools for item in read):
+            told = "calls" if tool is None else f"calls of {tool[:64]!a}"
+            raise PolicySyntaxError(f"the window {window.name} sums {name}, which is not read from {told}")
+
+
+def window_digest(window: Window, parameters: ParameterSet) -> str:
+    """Return what a window measures, as 32 hexadecimal digits; its name is no part of it."""
+    declared = msgspec.to_builtins(window)
+    del declared["name"]  # another name for the same thing measured is no other window
+    declared.update({name: sorted(set(declared[name])) for name in ("tools", "tags", "methods") if name in declared})
+    read = [msgspec.to_builtins(item) for item in parameters.declarations if item.name == window.parameter]
+    return sha256(canonical_bytes({"window": declared, "parameters": read}))[:_DIGEST_BYTES].hex()

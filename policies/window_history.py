@@ -1,0 +1,257 @@
+"""What went before: the calls that behaviour windows have counted, and what the windows say of the next one.
+
+Pure: a clock is not read, the time of a call is a fact of its request. Calls are added in the order of the log. The
+enforcement point keeps one `History` (`enforcement.windows` makes it durable); a replay that recomputes the state keeps
+one for each enforcer, because each counts for itself.
+
+A window's calls are kept as totals by *subject* (whose calls) and *slot* (when), so that its memory does not grow with
+the calls. Over a session there is one slot, over days one for each local date, and of a rolling window of N seconds a
+thousand of N milliseconds each. The time of a call is rounded up to the end of its slot (down, if its amount is
+negative): a call counts for N seconds and at most N milliseconds longer, so that a sum or count errs towards too much,
+if at all. A call that lies in the future, because the clock was set back, counts. So does one of a later date. What
+counts no more is kept for as long again, a day for two, so that setting the clock back does not lift a cap.
+
+When a window has calls of `MAX_SUBJECTS` subjects, those of further ones are counted together, and count for all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Final
+
+from ledger.canonical import sha256
+from policies.model import DecisionRequest, Time, WindowValue
+from policies.window_declarations import Window
+from policies.windows import Call, WindowSet
+
+__all__ = ["MAX_SUBJECTS", "OTHERS", "SLOTS", "History", "Share", "subject_key"]
+
+MAX_SUBJECTS: Final = 100_000
+"""Subjects of one window whose calls are told apart."""
+
+OTHERS: Final = "*"
+"""The subject of the calls that are not told apart; no key of a subject looks like it."""
+
+SLOTS: Final = 1000
+"""Slots of a rolling window: its length in seconds is that of a slot in milliseconds."""
+
+_DAY_MS: Final = 86_400_000
+_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
+_MAX_SLOTS: Final = 3 * SLOTS
+_SWEEP_EVERY: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one call adds to one window.
+
+    Attributes:
+        digest: What the window measures.
+        subject: Whose calls; `OTHERS` if they are not told apart.
+        slot: When.
+        amount: How much.
+        forget_ms: From when on it can be forgotten, POSIX milliseconds; None if that is when its session is over.
+    """
+
+    digest: str
+    subject: str
+    slot: int
+    amount: int
+    forget_ms: int | None
+
+    def undone(self) -> Share:
+        """Return what takes this back."""
+        return replace(self, amount=-self.amount)
+
+
+def subject_key(subject: tuple[str | None, ...]) -> str:
+    """Return a subject as one short text; different subjects have different texts."""
+    return sha256(json.dumps(subject).encode()).hex()
+
+
+def _slot(window: Window, time: Time, amount: int) -> int:
+    """Return when a call counts."""
+    if window.over_seconds is not None:
+        width_ms = window.over_seconds
+        return time.now_ms // width_ms if amount < 0 else -(-time.now_ms // width_ms)
+    return date.fromisoformat(time.local_date).toordinal() if window.over == "day" else 0
+
+
+def _first_slot(window: Window, time: Time) -> int:
+    """Return the first slot that counts at a time."""
+    if window.over_seconds is not None:
+        return time.now_ms // window.over_seconds - SLOTS + 1
+    return date.fromisoformat(time.local_date).toordinal() if window.over == "day" else 0
+
+
+def _forget_ms(window: Window, slot: int) -> int | None:
+    if window.over_seconds is not None:
+        return (slot + 2 * SLOTS) * window.over_seconds
+    # A date ends everywhere within two days of its beginning in UTC; the third is for a clock that is set back.
+    return (slot - _EPOCH_DAY + 3) * _DAY_MS if window.over == "day" else None
+
+
+class _Tally:
+    """The totals of one window: by subject, by slot, with the time from which on each can be forgotten."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, dict[int, tuple[int, int | None]]] = {}
+
+    def place(self, subject: str) -> str:
+        """Return under which subject a call is counted."""
+        return subject if subject in self._totals or len(self._totals) < MAX_SUBJECTS else OTHERS
+
+    def add(self, share: Share) -> None:
+        """Add to a total; one that comes to nothing is as if it had never been."""
+        slots = self._totals.setdefault(share.subject, {})
+        total = slots.get(share.slot, (0, None))[0] + share.amount
+        if total:
+            slots[share.slot] = (total, share.forget_ms)
+        else:
+            slots.pop(share.slot, None)
+            if not slots:
+                del self._totals[share.subject]
+
+    def total(self, subject: str, first: int) -> int:
+        """Return the sum of a subject's slots, from the first that counts."""
+        return sum(total for slot, (total, _) in self._totals.get(subject, {}).items() if slot >= first)
+
+    def sweep_subject(self, subject: str, now_ms: int, *, beyond: int = 0) -> None:
+        """Drop a subject's slots that can be forgotten, if it has more than so many."""
+        slots = self._totals.get(subject, {})
+        if len(slots) <= beyond:
+            return
+        for slot in [slot for slot, (_, forget_ms) in slots.items() if forget_ms is not None and forget_ms <= now_ms]:
+            del slots[slot]
+        if not slots:
+            self._totals.pop(subject, None)
+
+    def sweep(self, now_ms: int) -> None:
+        """Drop all slots that can be forgotten."""
+        for subject in list(self._totals):
+            self.sweep_subject(subject, now_ms)
+
+    def end_session(self, subject: str) -> None:
+        """Drop the slots of a session that is over."""
+        slots = self._totals.get(subject, {})
+        if any(forget_ms is None for _, forget_ms in slots.values()):
+            del self._totals[subject]
+
+    def subjects(self) -> list[str]:
+        """Return all subjects."""
+        return list(self._totals)
+
+
+class History:
+    """Calls as windows have counted them."""
+
+    def __init__(self, windows: WindowSet, key: Callable[[tuple[str | None, ...]], str] = subject_key) -> None:
+        """Begin with no call.
+
+        Args:
+            windows: The windows of a bundle.
+            key: Names a subject, each by another text; never `OTHERS`.
+        """
+        self._windows = windows
+        self._key = key
+        self._tallies: dict[str, _Tally] = {}
+        self._added = 0
+
+    @property
+    def windows(self) -> WindowSet:
+        """The windows in force."""
+        return self._windows
+
+    def adopt(self, windows: WindowSet) -> None:
+        """Put another bundle's windows in force; what both measure goes on, what is new begins with no call."""
+        self._windows = windows
+
+    # --- what the windows say
+
+    def facts(self, call: Call, pending: Mapping[tuple[str, str], int] | None = None) -> dict[str, WindowValue]:
+        """Return the value of each window for a call.
+
+        Args:
+            call: The call that is being decided.
+            pending: What calls under way may yet add, by digest and subject.
+        """
+        under_way = pending or {}
+        values: dict[str, WindowValue] = {}
+        for name, window in self._windows.windows.items():
+            digest, subject = self._windows.digests[name], self._key(window.subject(call.request))
+            value = self._total(digest, subject, _first_slot(window, call.request.time))
+            if window.includes_present:
+                value += call.amounts.get(name, 0)
+                value += under_way.get((digest, subject), 0) + under_way.get((digest, OTHERS), 0)
+            values[name] = self._windows.written(name, value)
+        return values
+
+    def restated(self, request: DecisionRequest) -> DecisionRequest:
+        """Return a request with its windows as this history has them, instead of those that it holds."""
+        return self._windows.stated(request, self.facts(self._windows.read_call(request)))
+
+    def _total(self, digest: str, subject: str, first: int) -> int:
+        tally = self._tallies.get(digest)
+        if tally is None:
+            return 0
+        # What is not told apart counts for everybody, but it lowers nobody's sum.
+        return tally.total(subject, first) + max(0, tally.total(OTHERS, first))
+
+    # --- what they count
+
+    def shares(self, call: Call, *, permitted: bool) -> tuple[Share, ...]:
+        """Return what a call adds once it has come out so; `apply` adds it."""
+        windows = self._windows.windows
+        return tuple(self._share(name, call) for name in call.amounts if windows[name].counts(permitted=permitted))
+
+    def _share(self, name: str, call: Call) -> Share:
+        window, digest, amount = self._windows.windows[name], self._windows.digests[name], call.amounts[name]
+        slot = _slot(window, call.request.time, amount)
+        subject = self._tallies.setdefault(digest, _Tally()).place(self._key(window.subject(call.request)))
+        return Share(digest, subject, slot, amount, _forget_ms(window, slot))
+
+    def apply(self, shares: Iterable[Share], now_ms: int) -> None:
+        """Add shares.
+
+        Args:
+            shares: What calls add, or take back.
+            now_ms: The time, POSIX milliseconds.
+        """
+        for share in shares:
+            if share.amount:
+                tally = self._tallies.setdefault(share.digest, _Tally())
+                tally.add(share)
+                tally.sweep_subject(share.subject, now_ms, beyond=_MAX_SLOTS)
+
+    def add(self, request: DecisionRequest, *, permitted: bool) -> None:
+        """Count a call that a policy was asked about.
+
+        Args:
+            request: Its request.
+            permitted: Whether it was let through.
+        """
+        now_ms = request.time.now_ms
+        self.apply(self.shares(self._windows.read_call(request), permitted=permitted), now_ms)
+        self._added += 1
+        if self._added % _SWEEP_EVERY == 0:
+            self.sweep(now_ms)
+
+    # --- what is forgotten
+
+    def sweep(self, now_ms: int) -> None:
+        """Forget what has not counted for a while; no value depends on it.
+
+        Args:
+            now_ms: The time, POSIX milliseconds.
+        """
+        for tally in self._tallies.values():
+            tally.sweep(now_ms)
+
+    def end_session(self, session: str) -> None:
+        """Forget the calls of a session that is over, by its name in requests."""
+        subject = self._key((session,))
+        for tally in self._tallies.values():
+            tally.end_session(subject)

@@ -1,0 +1,271 @@
+"""What windows say of the next call: edges, midnights, clocks that go back, releases, bounds."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+
+from policies import window_history
+from policies.model import DecisionRequest
+from policies.parameters import parse_parameters
+from policies.window_history import OTHERS, History
+from policies.windows import WindowSet, parse_windows
+from tests.support.policies import make_request
+
+PARAMETERS = [
+    {"name": "amount", "type": "long", "paths": ["amount"]},
+    {"name": "price", "type": "decimal", "paths": ["price"]},
+]
+T = 1_763_546_400_000
+
+
+def declared(*windows: dict[str, Any]) -> WindowSet:
+    parameters = parse_parameters(json.dumps({"parameters": PARAMETERS}).encode())
+    named = [{"name": f"w{number}", **window} for number, window in enumerate(windows)]
+    return parse_windows(json.dumps({"windows": named}).encode(), parameters)
+
+
+def history(*windows: dict[str, Any]) -> History:
+    return History(declared(*windows))
+
+
+def at(now_ms: int, zone: str = "UTC", **members: Any) -> DecisionRequest:
+    local = datetime.fromtimestamp(now_ms / 1000, UTC).astimezone(ZoneInfo(zone))
+    return make_request(now_ms=now_ms, local_date=local.date().isoformat(), **members)
+
+
+def moment(text: str, zone: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp() * 1000)
+
+
+def facts(known: History, request: DecisionRequest) -> list[object]:
+    state = known.restated(request).state.windows
+    assert isinstance(state, dict)
+    return list(state.values())
+
+
+COUNT = {"measure": "count", "per": "agent", "over_seconds": 60}
+SUM = {"measure": "sum", "parameter": "amount", "per": "user", "over": "day"}
+SEEN = {"measure": "seen", "per": "session", "tags": ["pii"]}
+
+
+def test_first_call_counts_itself_and_has_seen_nothing():
+    assert facts(history(COUNT, SUM, SEEN), at(T, arguments='{"amount": 5}', tags=("pii",))) == [1, 5, False]
+
+
+def test_call_that_does_not_belong_to_a_window_hears_of_those_before():
+    known = history({**COUNT, "tools": ["sell"]}, {**SUM, "tools": ["sell"]}, SEEN)
+    known.add(at(T, arguments='{"amount": 5}', tags=("pii",)), permitted=True)
+    assert facts(known, at(T, name="look")) == [1, 5, True]
+    assert facts(known, at(T, arguments='{"amount": 2}')) == [2, 7, True]
+
+
+@pytest.mark.parametrize(
+    ("of", "after_permitted", "after_denied"),
+    [("permitted", 2, 2), ("denied", 0, 1), ("all", 2, 3)],
+)
+def test_calls_count_as_they_came_out(of, after_permitted, after_denied):
+    known = history({**COUNT, "of": of})
+    known.add(at(T), permitted=True)
+    assert facts(known, at(T)) == [after_permitted]
+    known.add(at(T), permitted=False)
+    assert facts(known, at(T)) == [after_denied]
+
+
+def test_denied_call_adds_nothing_to_a_sum():
+    known = history(SUM)
+    known.add(at(T, arguments='{"amount": 5}'), permitted=False)
+    assert facts(known, at(T)) == [0]
+
+
+@pytest.mark.parametrize(
+    ("per", "same", "other"),
+    [
+        ("agent", {"agent": "A", "user": "u2", "session": "s2", "name": "look"}, {"agent": "B"}),
+        ("user", {"agent": "B", "user": "u", "session": "s2"}, {"user": "u2"}),
+        ("session", {"agent": "B", "user": "u2", "session": "s1"}, {"session": "s2"}),
+        ("agent+tool", {"agent": "A", "user": "u2", "session": "s2"}, {"name": "look"}),
+        ("agent+tool", {"agent": "A"}, {"server": "mall"}),
+    ],
+)
+def test_calls_of_one_subject_count_together_and_of_no_other(per, same, other):
+    first = {"agent": "A", "user": "u", "session": "s1", "name": "sell"}
+    known = history({**COUNT, "per": per})
+    known.add(at(T, **first), permitted=True)
+    assert facts(known, at(T, **{**first, **same})) == [2]
+    assert facts(known, at(T, **{**first, **other})) == [1]
+
+
+def test_calls_for_no_user_count_together_whoever_makes_them():
+    known = history({**COUNT, "per": "user"})
+    known.add(at(T, agent="A"), permitted=True)
+    assert facts(known, at(T, agent="B")) == [2]
+    assert facts(known, at(T, agent="B", user="u")) == [1]
+
+
+# --- since when ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [1, 7, 60, 86_400])
+def test_call_counts_for_as_long_as_the_window_and_no_longer_where_slots_meet_it(seconds):
+    moment_ms = T - T % seconds
+    known = history({**COUNT, "over_seconds": seconds})
+    known.add(at(moment_ms), permitted=True)
+    assert facts(known, at(moment_ms + seconds * 1000 - 1)) == [2]
+    assert facts(known, at(moment_ms + seconds * 1000)) == [1]
+
+
+@pytest.mark.parametrize("offset", [0, 1, 30, 59])
+def test_call_counts_at_most_a_thousandth_of_the_window_longer(offset):
+    known = history(COUNT)
+    moment_ms = T - T % 60 + offset
+    known.add(at(moment_ms), permitted=True)
+    assert facts(known, at(moment_ms + 59_999)) == [2]
+    assert facts(known, at(moment_ms + 60_060)) == [1]
+
+
+def test_negative_amount_ceases_to_count_no_later_than_it_must():
+    known = history({"measure": "sum", "parameter": "amount", "per": "agent", "over_seconds": 60})
+    moment_ms = T - T % 60 + 30
+    known.add(at(moment_ms, arguments='{"amount": -5}'), permitted=True)
+    known.add(at(moment_ms, arguments='{"amount": 5}'), permitted=True)
+    assert facts(known, at(moment_ms)) == [0]
+    assert facts(known, at(moment_ms + 60_000)) == [5]
+    assert facts(known, at(moment_ms + 60_060)) == [0]
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours"),
+    [
+        ("Europe/Berlin", "2026-03-29", 23),
+        ("Europe/Berlin", "2026-10-25", 25),
+        ("UTC", "2026-11-21", 24),
+        ("Pacific/Kiritimati", "2026-11-21", 24),
+        ("Etc/GMT+12", "2026-11-21", 24),
+    ],
+)
+def test_day_is_the_calendar_day_of_the_zone_however_long(zone, day, hours):
+    midnight = moment(f"{day}T00:00:00", zone)
+    known = history({**COUNT, "over_seconds": None, "over": "day"})
+    known.add(at(midnight, zone), permitted=True)
+    assert facts(known, at(midnight + hours * 3_600_000 - 1, zone)) == [2]
+    assert facts(known, at(midnight + hours * 3_600_000, zone)) == [1]
+
+
+def test_call_before_midnight_is_one_of_yesterday():
+    midnight = moment("2026-11-21T00:00:00", "Europe/Berlin")
+    known = history(SUM)
+    known.add(at(midnight - 1, "Europe/Berlin", arguments='{"amount": 5}'), permitted=True)
+    assert facts(known, at(midnight, "Europe/Berlin")) == [0]
+
+
+def test_clock_that_is_set_back_lifts_no_cap():
+    known = history(COUNT, {**SUM, "per": "agent"})
+    known.add(at(T, arguments='{"amount": 5}'), permitted=True)
+    assert facts(known, at(T - 1000)) == [2, 5]
+    assert facts(known, at(T - 90_000_000)) == [2, 5]  # the day before: what lies in the future counts
+
+
+def test_clock_that_was_ahead_and_is_set_back_finds_what_was_there():
+    known = history(COUNT)
+    known.add(at(T), permitted=True)
+    known.sweep(T + 119_000)
+    assert facts(known, at(T + 1000)) == [2]
+
+
+def test_session_has_no_end_until_it_is_over():
+    known = history(SEEN, {**COUNT, "per": "session"})
+    known.add(at(T, session="a", tags=("pii",)), permitted=True)
+    known.add(at(T, session="b", tags=("pii",)), permitted=True)
+    known.sweep(T + 10**11)
+    assert facts(known, at(T + 10**11, session="a")) == [True, 1]
+    known.end_session("a")
+    assert facts(known, at(T + 10**11, session="a")) == [False, 1]
+    assert facts(known, at(T + 10**11, session="b")) == [True, 1]
+
+
+def test_end_of_a_session_leaves_its_day_alone():
+    known = history({**SUM, "per": "session"})
+    known.add(at(T, session="a", arguments='{"amount": 5}'), permitted=True)
+    known.end_session("a")
+    assert facts(known, at(T, session="a")) == [5]
+
+
+# --- amounts ---------------------------------------------------------------------------------------------------------
+
+
+def test_decimals_add_up_exactly():
+    known = history({**SUM, "parameter": "price"})
+    for _ in range(10):
+        known.add(at(T, arguments='{"price": 0.1}'), permitted=True)
+    assert facts(known, at(T, arguments='{"price": "0.0001"}')) == ["1.0001"]
+
+
+def test_sum_beyond_64_bits_is_what_it_is():
+    known = history(SUM)
+    known.add(at(T, arguments=f'{{"amount": {2**63 - 1}}}'), permitted=True)
+    assert facts(known, at(T, arguments='{"amount": 1}')) == [str(2**63)]
+
+
+def test_what_is_taken_back_had_never_been():
+    known = history(COUNT, SUM, SEEN)
+    call = known.windows.read_call(at(T, arguments='{"amount": 5}', tags=("pii",)))
+    before = known.facts(call)
+    shares = known.shares(call, permitted=True)
+    known.apply(shares, T)
+    assert known.facts(call) != before
+    known.apply([share.undone() for share in shares], T)
+    assert known.facts(call) == before
+
+
+def test_what_is_under_way_counts_for_others_but_was_not_seen():
+    known = history(COUNT, SEEN)
+    call = known.windows.read_call(at(T, tags=("pii",)))
+    pending = {(share.digest, share.subject): 3 for share in known.shares(call, permitted=True)}
+    assert list(known.facts(call, pending).values()) == [4, False]
+
+
+# --- other bundles, and bounds ---------------------------------------------------------------------------------------
+
+
+def test_other_bundle_goes_on_with_what_both_measure_and_begins_what_is_new():
+    known = history(COUNT, SUM)
+    known.add(at(T, arguments='{"amount": 5}'), permitted=True)
+    known.adopt(declared({**SUM, "per": "agent"}, SUM, COUNT))
+    assert facts(known, at(T)) == [0, 5, 2]
+
+
+def test_subjects_beyond_the_bound_count_together_and_for_all(monkeypatch):
+    monkeypatch.setattr(window_history, "MAX_SUBJECTS", 2)
+    known = history(COUNT, {**SUM, "per": "agent"})
+    for agent in ("A", "B", "C", "D"):
+        known.add(at(T, agent=agent, arguments='{"amount": -1}'), permitted=True)
+    assert facts(known, at(T, agent="A")) == [4, -1]
+    assert facts(known, at(T, agent="E")) == [3, 0]  # what is not told apart lowers nobody's sum
+    assert all(
+        subject.subject != OTHERS for subject in known.shares(known.windows.read_call(at(T, agent="A")), permitted=True)
+    )
+
+
+def test_memory_does_not_grow_with_the_calls():
+    known = history({**COUNT, "over_seconds": 1})
+    for number in range(20_000):
+        known.add(at(T + number), permitted=True)
+    assert facts(known, at(T + 20_000)) == [1000]
+    (tally,) = known._tallies.values()
+    (subject,) = tally.subjects()
+    assert len(tally._totals[subject]) <= 3001
+    known.sweep(T + 100_000)
+    assert tally.subjects() == []
+
+
+def test_recomputed_request_says_by_what_it_was_measured():
+    known = history(COUNT)
+    request = known.restated(at(T))
+    assert request.state.measured_by == known.windows.digests
+    assert known.restated(msgspec.structs.replace(request)) == request
