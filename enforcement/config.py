@@ -22,6 +22,7 @@ from ledger import bodies
 
 __all__ = [
     "BundleSettings",
+    "EngineSettings",
     "GatewayConfig",
     "KeySettings",
     "Limits",
@@ -277,6 +278,20 @@ class BundleSettings(_Settings):
     max_age_seconds: Seconds = 86_400
 
 
+class EngineSettings(_Settings):
+    """The processes in which policies are evaluated.
+
+    Attributes:
+        workers: Most decisions of one engine that are made at once, each in a process of its own.
+        evaluation_seconds: A process that has not decided by then is killed, and the call denied (``limited``).
+        memory_bytes: Address space of a process. The allocator of Rego's engine alone reserves 1 GiB of it.
+    """
+
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
+    evaluation_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
+    memory_bytes: Annotated[int, Field(ge=1536 << 20, le=1 << 40)] = 2 << 30
+
+
 class SessionSettings(_Settings):
     """Sessions under the gateway's own key.
 
@@ -307,6 +322,7 @@ class GatewayConfig(_Settings):
         recording: How records reach the ledger.
         bundles: How policies reach the gateway.
         sessions: Sessions.
+        engines: Where policies are evaluated.
     """
 
     enforcer_id: RecordName
@@ -325,6 +341,7 @@ class GatewayConfig(_Settings):
     recording: RecordingSettings = RecordingSettings()
     bundles: BundleSettings = BundleSettings()
     sessions: SessionSettings = SessionSettings()
+    engines: EngineSettings = EngineSettings()
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

@@ -44,7 +44,7 @@ from ledger import bodies
 from ledger.errors import ConflictError, LedgerError, OverloadedError, StorageError, UpstreamError
 from ledger.ports import Draft
 from policies.bundles import Bundle
-from policies.evaluate import Evaluation
+from policies.evaluate import Evaluation, Reason
 from policies.model import Decision, DecisionRequest, Effect, Obligation
 
 __all__ = ["EnforcementPoint", "PolicyEvaluator", "enforcement_of"]
@@ -175,10 +175,10 @@ class EnforcementPoint:
             async with asyncio.timeout(self._evaluation_seconds):
                 (evaluation,) = await self._evaluator.evaluate_many(bundle, [case.request])
         except TimeoutError as error:
-            raise _NoAnswerError("evaluation_timeout") from error
+            raise _NoAnswerError(Reason.LIMITED) from error
         except Exception as error:
             _LOG.error("evaluation_failed", decision_id=case.decision_id, error=type(error).__name__)
-            raise _NoAnswerError("engine_error") from error
+            raise _NoAnswerError(Reason.ENGINE_ERROR) from error
         return evaluation
 
     async def _apply(self, case: Case, ruling: Ruling) -> Verdict:

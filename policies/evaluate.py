@@ -1,102 +1,70 @@
-"""The engine port, and the evaluator that every decision goes through.
+"""The evaluator that every decision goes through; the port of engines is `policies.engine`.
 
-An `Engine` turns a bundle into a `LoadedBundle` once, and requests into decisions any number of times. Everything that
-crosses the port is plain data (requests and decisions are frozen structs, a loaded bundle is opaque to all but its
-engine), so that an engine can live in another process without its callers noticing. Which engines exist is said by
-``service.wiring`` alone; engine names are data here.
-
-`Evaluator` runs engines off the event loop, in a few threads of its own, and keeps the latest loaded bundles.
+`Evaluator` runs engines off the event loop and keeps the latest loaded bundles. One request alone is somebody waiting
+for an answer; many are a replay or a test. They go through lanes of their own, and within a lane the logs take turns
+(`policies.turns`). Engines in production have processes of their own (`policies.workers`): the threads here only wait
+for them.
 
 INVARIANT 7: deny by default, fail closed. Whatever an engine raises, a panic of native code included, becomes an
-INDETERMINATE decision, which every enforcement point treats as a deny. A bundle that does not load answers every
-request with INDETERMINATE. `Evaluator.evaluate_many` never raises for reasons of policy.
+INDETERMINATE decision, which every enforcement point treats as a deny; so does an engine that a limit stopped (reason
+``limited``). A bundle that does not load answers every request with INDETERMINATE. `Evaluator.evaluate_many` never
+raises for reasons of policy.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
-from ledger.errors import PolicyError, PolicySyntaxError
+from ledger.errors import MalformedError, PolicyError, PolicySyntaxError
 from policies.bundles import Bundle
-from policies.model import Decision, DecisionRequest, Effect
+from policies.engine import (
+    Engine,
+    EngineFailedError,
+    EngineStoppedError,
+    LoadedBundle,
+    Reason,
+    indeterminate,
+)
+from policies.model import Decision, DecisionRequest
+from policies.turns import Lane
+from policies.workers import WorkerPool, WorkerStatus
 
-__all__ = ["Engine", "Evaluation", "Evaluator", "LoadedBundle", "Reason", "indeterminate"]
+__all__ = [
+    "Engine",
+    "EngineCellar",
+    "Evaluation",
+    "Evaluator",
+    "EvaluatorStatus",
+    "LoadedBundle",
+    "Reason",
+    "indeterminate",
+]
 
 _CHUNK: Final = 256
+_CHUNK_CHARS: Final = 4 << 20
 _NO_ENGINE_VERSION: Final = "unavailable"
+_NO_WORKERS: Final = WorkerStatus(running=0, leased=0, started=0, stopped={})
 # What ends a program or a task is never an engine's doing.
 _NOT_AN_ENGINE_ERROR: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 
 
-class Reason(StrEnum):
-    """Why a decision is what it is; the machine-readable cause in every decision record.
+class EngineCellar(Protocol):
+    """Engines of other versions than the installed ones; `policies.cellar` has one."""
 
-    ``POLICY``: rules determined it. ``NO_PERMIT``: no rule spoke, which is a deny. The others go with INDETERMINATE:
-    a rule failed (``EVALUATION_ERROR``), the request does not fit the bundle's schema (``REQUEST_ERROR``), a parameter
-    is not exact or missing (``PARAMETER_ERROR``) or has two values (``AMBIGUOUS_PARAMETER``), the engine failed
-    (``ENGINE_ERROR``), or the bundle does not load (``BUNDLE_ERROR``).
-    """
-
-    POLICY = "policy"
-    NO_PERMIT = "no_permit"
-    EVALUATION_ERROR = "evaluation_error"
-    REQUEST_ERROR = "request_error"
-    PARAMETER_ERROR = "parameter_error"
-    AMBIGUOUS_PARAMETER = "ambiguous_parameter"
-    ENGINE_ERROR = "engine_error"
-    BUNDLE_ERROR = "bundle_error"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedBundle:
-    """A bundle that its engine has parsed and accepted.
-
-    Attributes:
-        revision: The bundle's digest.
-        rules: Name of every rule, in bundle order.
-        handle: The engine's own; nobody else looks into it.
-    """
-
-    revision: str
-    rules: tuple[str, ...]
-    handle: object
-
-
-class Engine(Protocol):
-    """A policy engine. Deterministic: no clock, network, file or randomness; safe for any thread."""
-
-    @property
-    def name(self) -> str:
-        """Name that bundle manifests and decision records carry, such as ``cedar``."""
+    def versions(self, name: str) -> tuple[str, ...]:
+        """Return the exact versions of an engine that are there, the newest first."""
         ...
 
-    @property
-    def version(self) -> str:
-        """Exact version of the engine's package."""
-        ...
-
-    def load(self, bundle: Bundle) -> LoadedBundle:
-        """Parse and check a bundle.
-
-        Raises:
-            PolicySyntaxError: The bundle cannot be used; the message names file and place.
-        """
-        ...
-
-    def evaluate(self, loaded: LoadedBundle, requests: Sequence[DecisionRequest]) -> list[Decision]:
-        """Return one decision for each request, in order.
-
-        What a policy or request gets wrong is an INDETERMINATE decision. An exception says that the engine itself
-        failed; none of the decisions of the call may then be relied on.
-        """
+    def engine(self, name: str, version: str) -> Engine | None:
+        """Return the engine of that version, or None if there is none."""
         ...
 
 
@@ -106,23 +74,28 @@ class Evaluation:
 
     Attributes:
         decision: The decision.
-        duration_us: Microseconds that the engine took; for requests evaluated together, their mean.
+        duration_us: Microseconds until the engine had answered; for requests evaluated together, their mean.
     """
 
     decision: Decision
     duration_us: int
 
 
-def indeterminate(bundle: Bundle, engine_version: str, reason: Reason, detail: str = "") -> Decision:
-    """Return the decision that says: no answer, therefore no."""
-    return Decision(
-        effect=Effect.INDETERMINATE,
-        bundle_revision=bundle.revision,
-        engine=bundle.manifest.engine,
-        engine_version=engine_version,
-        reason=reason,
-        detail=detail,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatorStatus:
+    """How evaluation is.
+
+    Attributes:
+        workers: The engines' processes.
+        limited: Evaluations that a limit stopped, by limit.
+    """
+
+    workers: WorkerStatus
+    limited: Mapping[str, int]
+
+
+_Key = tuple[str, str, str]
+"""Engine, its version, bundle revision."""
 
 
 class Evaluator:
@@ -134,7 +107,10 @@ class Evaluator:
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         *,
         max_loaded: int = 16,
-        threads: int = 4,
+        threads: int = 2,
+        batch_threads: int = 2,
+        cellar: EngineCellar | None = None,
+        workers: WorkerPool | None = None,
     ) -> None:
         """Take the engines by name.
 
@@ -142,24 +118,56 @@ class Evaluator:
             engines: Name as in manifests → engine.
             clock_ns: Measures durations, nanoseconds; decisions never depend on it.
             max_loaded: Loaded (or refused) bundles that are kept.
-            threads: Evaluations that may run side by side, so that a long replay does not hold up a decision.
+            threads: Single requests that are evaluated at once.
+            batch_threads: Batches that are evaluated at once beside them.
+            cellar: Engines of other versions.
+            workers: The processes of the engines, if they have any; they end with the evaluator.
         """
         self._engines = dict(engines)
         self._clock_ns = clock_ns
         self._max_loaded = max_loaded
+        self._batch_threads = batch_threads
+        self._cellar = cellar
+        self._workers = workers
+        self._turn = ""
         self._lock = threading.Lock()
         # Guarded by _lock. A refusal is kept as well: a broken bundle must not be parsed anew for every request.
-        self._loaded: OrderedDict[tuple[str, str], LoadedBundle | PolicySyntaxError] = OrderedDict()
-        self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="policy")
+        self._loaded: OrderedDict[_Key, LoadedBundle | PolicySyntaxError] = OrderedDict()
+        self._limited: Counter[str] = Counter()
+        self._singles = Lane("policy", threads)
+        self._batches = Lane("policies", batch_threads)
+
+    def taking_turns_as(self, name: str) -> Self:
+        """Return this evaluator for one log, say, whose work takes turns with that of others; close the original."""
+        same = copy.copy(self)
+        same._turn = name  # noqa: SLF001  # of this class
+        return same
 
     def close(self) -> None:
-        """Let the threads go; the evaluator cannot be used afterwards."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Let threads and processes go; the evaluator cannot be used afterwards."""
+        if self._workers is not None:
+            self._workers.close()
+        self._singles.close()
+        self._batches.close()
+
+    @property
+    def status(self) -> EvaluatorStatus:
+        """How evaluation is."""
+        workers = _NO_WORKERS if self._workers is None else self._workers.status
+        with self._lock:
+            return EvaluatorStatus(workers=workers, limited=dict(self._limited))
 
     def engine_version(self, engine: str) -> str | None:
         """Return the exact version of the installed engine of that name, or None if there is none."""
         found = self._engines.get(engine)
         return None if found is None else found.version
+
+    def engine_versions(self, engine: str) -> tuple[str, ...]:
+        """Return the exact versions of an engine that can be had: the installed one first, then the cellar's."""
+        installed = self.engine_version(engine)
+        kept = () if self._cellar is None else self._cellar.versions(engine)
+        first = () if installed is None else (installed,)
+        return first + tuple(version for version in kept if version != installed)
 
     async def check(self, bundle: Bundle) -> tuple[str, ...]:
         """Load a bundle and return the names of its rules, in bundle order.
@@ -167,30 +175,64 @@ class Evaluator:
         Raises:
             PolicySyntaxError: The bundle cannot be used; the message names file and place.
         """
-        loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._executor, self._load, bundle)
+
+        def load() -> LoadedBundle:
+            try:
+                return self._load(bundle, None)
+            except EngineStoppedError as error:
+                raise PolicySyntaxError(f"the bundle was not read, for {error}") from error
+
+        loaded = await asyncio.wrap_future(self._batches.submit(self._turn, load))
         return loaded.rules
 
-    async def evaluate_many(self, bundle: Bundle, requests: Sequence[DecisionRequest]) -> list[Evaluation]:
+    async def evaluate_many(
+        self, bundle: Bundle, requests: Sequence[DecisionRequest], *, engine_version: str | None = None
+    ) -> list[Evaluation]:
         """Return one evaluation for each request, in order.
 
         Long sequences are evaluated piece by piece, so that others get their turn and a cancelled caller is obeyed.
+
+        Args:
+            bundle: The bundle.
+            requests: The requests.
+            engine_version: One of `engine_versions`; the installed engine's if None.
         """
-        loop = asyncio.get_running_loop()
+        lane = self._singles if len(requests) == 1 else self._batches
         results: list[Evaluation] = []
-        for start in range(0, len(requests), _CHUNK):
-            chunk = tuple(requests[start : start + _CHUNK])
-            results += await loop.run_in_executor(self._executor, self._evaluate, bundle, chunk)
+        pending: deque[Future[list[Evaluation]]] = deque()
+        try:
+            for chunk in _chunks(requests):
+                if len(pending) >= self._batch_threads:
+                    results += await _outcome(pending[0])
+                    pending.popleft()
+                pending.append(lane.submit(self._turn, _later(self._evaluate, bundle, chunk, engine_version)))
+            while pending:
+                results += await _outcome(pending[0])
+                pending.popleft()
+        finally:
+            for future in pending:
+                future.cancel()
         return results
 
-    def _load(self, bundle: Bundle) -> LoadedBundle:
-        key = (bundle.manifest.engine, bundle.revision)
+    def _engine(self, name: str, version: str | None) -> Engine | None:
+        installed = self._engines.get(name)
+        if version is None or (installed is not None and installed.version == version):
+            return installed
+        return None if self._cellar is None else self._cellar.engine(name, version)
+
+    def _load(self, bundle: Bundle, version: str | None) -> LoadedBundle:
+        name = bundle.manifest.engine
+        engine = self._engine(name, version)
+        if engine is None:
+            named = name if version is None else f"{name} {version}"
+            raise PolicySyntaxError(f"no engine named {named} is installed")
+        key = (name, engine.version, bundle.revision)
         with self._lock:
             known = self._loaded.get(key)
             if known is not None:
                 self._loaded.move_to_end(key)
         if known is None:
-            known = self._load_new(bundle)
+            known = _load_new(engine, bundle)
             with self._lock:
                 self._loaded[key] = known
                 while len(self._loaded) > self._max_loaded:
@@ -200,27 +242,19 @@ class Evaluator:
             raise PolicySyntaxError(str(known)) from known
         return known
 
-    def _load_new(self, bundle: Bundle) -> LoadedBundle | PolicySyntaxError:
-        engine = self._engines.get(bundle.manifest.engine)
-        if engine is None:
-            return PolicySyntaxError(f"no engine named {bundle.manifest.engine} is installed")
+    def _evaluate(
+        self, bundle: Bundle, requests: tuple[DecisionRequest, ...], version: str | None = None
+    ) -> list[Evaluation]:
+        engine = self._engine(bundle.manifest.engine, version)
+        said = _NO_ENGINE_VERSION if engine is None else engine.version
         try:
-            return engine.load(bundle)
-        except PolicySyntaxError as error:
-            return error
-        except BaseException as error:  # INVARIANT 7: a panic of native code is a BaseException
-            if isinstance(error, _NOT_AN_ENGINE_ERROR):
-                raise
-            return PolicySyntaxError(f"the engine failed on this bundle ({type(error).__name__})")
-
-    def _evaluate(self, bundle: Bundle, requests: tuple[DecisionRequest, ...]) -> list[Evaluation]:
-        try:
-            loaded = self._load(bundle)
+            loaded = self._load(bundle, version)
         except PolicySyntaxError:
-            version = self.engine_version(bundle.manifest.engine) or _NO_ENGINE_VERSION
-            decision = indeterminate(bundle, version, Reason.BUNDLE_ERROR)
+            return [Evaluation(indeterminate(bundle, said, Reason.BUNDLE_ERROR), 0)] * len(requests)
+        except EngineStoppedError as error:
+            decision = indeterminate(bundle, said, *self._reason(error, len(requests)))
             return [Evaluation(decision, 0)] * len(requests)
-        engine = self._engines[bundle.manifest.engine]
+        assert engine is not None  # else nothing was loaded
         return self._evaluate_together(engine, bundle, loaded, requests)
 
     def _evaluate_together(
@@ -238,6 +272,61 @@ class Evaluator:
             if len(requests) > 1:
                 alone = (self._evaluate_together(engine, bundle, loaded, (request,)) for request in requests)
                 return [evaluation for evaluations in alone for evaluation in evaluations]
-            decisions = [indeterminate(bundle, engine.version, Reason.ENGINE_ERROR, type(error).__name__)]
+            decisions = [indeterminate(bundle, engine.version, *self._reason(error))]
         mean_us = (self._clock_ns() - started) // (1000 * len(requests))
         return [Evaluation(decision, mean_us) for decision in decisions]
+
+    def _reason(self, error: BaseException, count: int = 1) -> tuple[Reason, str]:
+        """Return what a decision says of an error, names alone; the limited are counted."""
+        if isinstance(error, EngineStoppedError):
+            with self._lock:
+                self._limited[error.limit] += count
+            return Reason.LIMITED, error.limit
+        if isinstance(error, MalformedError):
+            return Reason.REQUEST_ERROR, "request"
+        return Reason.ENGINE_ERROR, error.error if isinstance(error, EngineFailedError) else type(error).__name__
+
+
+async def _outcome(future: Future[list[Evaluation]]) -> list[Evaluation]:
+    return await asyncio.wrap_future(future)
+
+
+def _later(
+    evaluate: Callable[[Bundle, tuple[DecisionRequest, ...], str | None], list[Evaluation]],
+    bundle: Bundle,
+    requests: tuple[DecisionRequest, ...],
+    version: str | None,
+) -> Callable[[], list[Evaluation]]:
+    return lambda: evaluate(bundle, requests, version)
+
+
+def _chunks(requests: Sequence[DecisionRequest]) -> Iterator[tuple[DecisionRequest, ...]]:
+    """Return the requests in pieces, each bounded in number and in the length of arguments."""
+    piece: list[DecisionRequest] = []
+    chars = 0
+    for request in requests:
+        if piece and (len(piece) == _CHUNK or chars + len(request.arguments) > _CHUNK_CHARS):
+            yield tuple(piece)
+            piece, chars = [], 0
+        piece.append(request)
+        chars += len(request.arguments)
+    if piece:
+        yield tuple(piece)
+
+
+def _load_new(engine: Engine, bundle: Bundle) -> LoadedBundle | PolicySyntaxError:
+    """Load a bundle, or say why it cannot be.
+
+    Raises:
+        EngineStoppedError: The engine cannot be had at the moment, which is no refusal to be kept.
+    """
+    try:
+        return engine.load(bundle)
+    except PolicySyntaxError as error:
+        return error
+    except EngineStoppedError:
+        raise
+    except BaseException as error:  # INVARIANT 7: a panic of native code is a BaseException
+        if isinstance(error, _NOT_AN_ENGINE_ERROR):
+            raise
+        return PolicySyntaxError(f"the engine failed on this bundle ({type(error).__name__})")

@@ -39,9 +39,9 @@ COMPARED_FIELDS: Final = ("effect", "rules", "failed_condition", "obligations", 
 """What two decisions are compared by; the reason last, for it may be the enforcement point's."""
 
 # The enforcement point has reasons of its own (``ledger_unavailable``, …), in whose place the engine's is not recorded.
-_ENGINE_REASONS: Final = frozenset({*Reason, "limited"})
+_ENGINE_REASONS: Final = frozenset(Reason)
 # With these the engine has given no answer of its own: a limit struck, or it failed.
-_LIMITS: Final = frozenset({Reason.ENGINE_ERROR, "limited"})
+_LIMITS: Final = frozenset({Reason.ENGINE_ERROR, Reason.LIMITED})
 
 
 def _recorded(body: DecisionBody) -> DecisionSummary:

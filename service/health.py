@@ -147,6 +147,19 @@ class Metrics:
         self.minimum_index = Gauge(
             "tallystick_minimum_index", "Leaf under which entries are no longer served", registry=self.registry
         )
+        self.policy_workers = Gauge("tallystick_policy_workers", "Processes of policy engines", registry=self.registry)
+        self.policy_workers_stopped = Gauge(
+            "tallystick_policy_workers_stopped",
+            "Processes of policy engines that were killed or died",
+            ["cause"],
+            registry=self.registry,
+        )
+        self.policy_limited = Gauge(
+            "tallystick_policy_evaluations_limited",
+            "Evaluations that a limit stopped",
+            ["limit"],
+            registry=self.registry,
+        )
         self.waiting = Gauge("tallystick_waiting_records", "Records that wait to be sequenced", registry=self.registry)
 
     def render(self, services: Services) -> bytes:
@@ -178,12 +191,22 @@ class Metrics:
         for work in services.background:
             self.background_ok.labels(work.name.replace(" ", "_")).set(work.failure is None)
         self._refresh_outsiders(services)
+        self._refresh_engines(services)
         self.waiting.set(services.sequencer.waiting_records)
         audited = services.auditing.status
         age = math.inf if audited.clean_ms is None else (services.clock.now_ms() - audited.clean_ms) / 1000
         self.audit_age.set(max(0.0, age))
         self.audited.set(audited.size)
         self.audit_findings.set(audited.findings)
+
+    def _refresh_engines(self, services: Services) -> None:
+        """Bring the gauges up to date that tell of policy engines, which all logs of a process share."""
+        status = services.evaluator.status
+        self.policy_workers.set(status.workers.running)
+        for cause, count in status.workers.stopped.items():
+            self.policy_workers_stopped.labels(cause).set(count)
+        for limit, count in status.limited.items():
+            self.policy_limited.labels(limit).set(count)
 
     def _refresh_outsiders(self, services: Services) -> None:
         """Bring the gauges up to date that tell of witnesses and of trusted time; without them they stay at 0."""

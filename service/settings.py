@@ -28,6 +28,10 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 PROCESS_WIDE: Final = frozenset(
     {
         "database_url",
+        "engine_batch_workers",
+        "engine_memory_bytes",
+        "engine_seconds",
+        "engine_workers",
         "external_url",
         "insecure_cookies",
         "listen",
@@ -89,6 +93,10 @@ class Settings(BaseSettings):
         proof_timeout_seconds: Longest wait for a checkpoint that covers a record.
         session_seconds: Lifetime of a dashboard login.
         insecure_cookies: Send the login cookie over plain HTTP, for a loopback address only.
+        engine_workers: Most single decisions of one policy engine that are made at once, each in its own process.
+        engine_batch_workers: Most batches of one engine (tests, replays) that are evaluated at once beside them.
+        engine_seconds: A policy engine's process that has not decided a request by then is killed.
+        engine_memory_bytes: Most address space of a policy engine's process.
         max_requests: Most requests with a token that one log has in hand at once.
         logs: A file that names several logs, each with what differs from these settings.
         operator_token: Where several logs are served: URI of the secret that opens health and metrics of all of them.
@@ -139,6 +147,10 @@ class Settings(BaseSettings):
     proof_timeout_seconds: Annotated[float, Field(ge=0.1, le=300)] = 30.0
     session_seconds: Annotated[int, Field(ge=60, le=7 * 86_400)] = 8 * 3600
     insecure_cookies: bool = False
+    engine_workers: Annotated[int, Field(ge=1, le=64)] = 2
+    engine_batch_workers: Annotated[int, Field(ge=1, le=64)] = 2
+    engine_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1.0
+    engine_memory_bytes: Annotated[int, Field(ge=1536 << 20, le=1 << 40)] = 2 << 30
     max_requests: Annotated[int, Field(ge=1, le=100_000)] = 1_024
     logs: Path | None = None
     operator_token: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""

@@ -62,6 +62,7 @@ import msgspec
 from ledger.errors import PolicyError, PolicySyntaxError
 from policies.boundaries import Boundaries, BoundaryFacts, boundary_facts, read_boundaries
 from policies.bundles import Bundle
+from policies.engine import LoadedBundle, Reason
 from policies.engines.cedar_policies import CedarRule, compile_policies
 from policies.engines.cedar_requests import (
     EntityBase,
@@ -71,7 +72,6 @@ from policies.engines.cedar_requests import (
     resource_uid,
 )
 from policies.engines.cedar_schema import accepted_requests, read_schema
-from policies.evaluate import LoadedBundle, Reason
 from policies.model import Decision, DecisionRequest, Effect
 from policies.parameters import ParameterError, ParameterSet, parse_parameters
 from policies.windows import WindowError, WindowSet, read_windows

@@ -73,20 +73,25 @@ async def _run(path: Path, host: str, port: int) -> None:
     from enforcement.config_files import load_config
     from service.cli.serving import STOP_SECONDS, serve_until_stopped
     from service.cli.serving import listen as listen_on
-    from service.wiring import make_gateway
+    from service.wiring import make_gateway, make_gateway_evaluator
 
-    running = make_gateway(load_config(path), passphrase())
-    listening = listen_on(host, port)
-    shown = listening.getsockname()
-    config = running.server_config(host=host, port=port)
-    config.timeout_graceful_shutdown = STOP_SECONDS
-    await serve_until_stopped(
-        config,
-        listening,
-        start=running.start,
-        stop=running.stop,
-        ready=lambda: structlog.get_logger().info("gateway_serving", host=shown[0], port=shown[1]),
-    )
+    settings = load_config(path)
+    evaluator = make_gateway_evaluator(settings)
+    try:
+        running = make_gateway(settings, passphrase(), evaluator=evaluator)
+        listening = listen_on(host, port)
+        shown = listening.getsockname()
+        config = running.server_config(host=host, port=port)
+        config.timeout_graceful_shutdown = STOP_SECONDS
+        await serve_until_stopped(
+            config,
+            listening,
+            start=running.start,
+            stop=running.stop,
+            ready=lambda: structlog.get_logger().info("gateway_serving", host=shown[0], port=shown[1]),
+        )
+    finally:
+        await asyncio.to_thread(evaluator.close)
 
 
 def _servers(values: tuple[str, ...]) -> dict[str, str]:
@@ -193,11 +198,12 @@ _CONFIG_OPTION = click.option("--config", type=_FILE, required=True, help="The g
 def _beside(config: Path) -> Iterator[Gateway]:
     """Yield a gateway that is not started, on the state directory of one that may run."""
     from enforcement.config_files import load_config
-    from service.wiring import make_evaluator, make_gateway
+    from service.wiring import make_gateway, make_gateway_evaluator
 
-    evaluator = make_evaluator()
+    settings = load_config(config)
+    evaluator = make_gateway_evaluator(settings)
     try:
-        yield make_gateway(load_config(config), passphrase(), evaluator=evaluator)
+        yield make_gateway(settings, passphrase(), evaluator=evaluator)
     finally:
         evaluator.close()
 

@@ -5,7 +5,14 @@ are no module-level engines or clients: two services in one process do not know 
 """
 
 from service.wiring.assembly import build_services
-from service.wiring.engines import EXPLAINERS, FORMATTERS, LINTERS, make_evaluator, make_gateway
+from service.wiring.engines import (
+    EXPLAINERS,
+    FORMATTERS,
+    LINTERS,
+    make_evaluator,
+    make_gateway,
+    make_gateway_evaluator,
+)
 from service.wiring.installations import (
     AuditParts,
     LogSummary,
@@ -37,6 +44,7 @@ __all__ = [
     "make_anchor",
     "make_evaluator",
     "make_gateway",
+    "make_gateway_evaluator",
     "make_tiles",
     "make_witness",
     "open_audit_sources",

@@ -141,7 +141,8 @@ def _assemble(
     *,
     owns_shared: bool,
 ) -> Services:
-    log_id, clock, database, evaluator = identity.log_id, shared.clock, shared.database, shared.evaluator
+    log_id, clock, database = identity.log_id, shared.clock, shared.database
+    evaluator = shared.evaluator.taking_turns_as(log_id)
     tiles = make_tiles(settings, clock)
     catalog = SQLCatalog(database)
     reader = EntryReader(store, tiles, log_id)

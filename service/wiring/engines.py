@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from enforcement.config import GatewayConfig
@@ -12,15 +13,24 @@ from ledger.errors import (
     ConfigError,
 )
 from ledger.keys import load_key
-from policies.engines.cedar import CedarEngine
 from policies.engines.cedar_explain import explain_cedar
 from policies.engines.cedar_format import format_cedar
 from policies.engines.cedar_lint import lint_cedar
 from policies.evaluate import Evaluator
 from policies.explaining import Explainer
 from policies.linting import Linter
+from policies.programs import installed_program
+from policies.worker_process import WorkerLimits
+from policies.workers import WorkerEngine, WorkerPool
 
-__all__ = ["EXPLAINERS", "FORMATTERS", "LINTERS", "make_evaluator", "make_gateway"]
+__all__ = [
+    "EXPLAINERS",
+    "FORMATTERS",
+    "LINTERS",
+    "make_evaluator",
+    "make_gateway",
+    "make_gateway_evaluator",
+]
 
 EXPLAINERS: Final[Mapping[str, Explainer]] = {"cedar": explain_cedar}
 """What explains decisions, by engine."""
@@ -32,21 +42,64 @@ LINTERS: Final[Mapping[str, Linter]] = {"cedar": lint_cedar}
 """What looks into bundles, by engine."""
 
 
-def make_evaluator() -> Evaluator:
-    """Return an evaluator over every engine that is installed."""
-    return Evaluator({"cedar": CedarEngine()})
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """An engine that has processes of its own; they import it, and this program does not.
+
+    Attributes:
+        name: As bundles name it.
+        distribution: Its package in the index of packages, whose exact version decision records carry.
+        package: The name under which that is imported.
+        factory: Where its class is, ``module:name``.
+    """
+
+    name: str
+    distribution: str
+    package: str
+    factory: str
+
+
+_KINDS: Final = (_Kind("cedar", "cedarpy", "cedarpy", "policies.engines.cedar:CedarEngine"),)
+
+
+def make_evaluator(*, workers: int = 2, batch_workers: int = 2, limits: WorkerLimits | None = None) -> Evaluator:
+    """Return an evaluator over every engine that is installed, each in processes of its own; none is started yet.
+
+    Args:
+        workers: Most processes of an engine that answer single requests at once.
+        batch_workers: Most that answer batches beside them.
+        limits: What a process may take.
+    """
+    pool = WorkerPool(limits)
+    programs = [
+        installed_program(kind.name, distribution=kind.distribution, package=kind.package, factory=kind.factory)
+        for kind in _KINDS
+    ]
+    return Evaluator(
+        {program.name: WorkerEngine(program, pool) for program in programs},
+        threads=workers,
+        batch_threads=batch_workers,
+        workers=pool,
+    )
+
+
+def make_gateway_evaluator(config: GatewayConfig) -> Evaluator:
+    """Return an evaluator as a gateway's configuration wants it; whoever made it closes it."""
+    engines = config.engines
+    limits = WorkerLimits(evaluation_seconds=engines.evaluation_seconds, memory_bytes=engines.memory_bytes)
+    return make_evaluator(workers=engines.workers, batch_workers=1, limits=limits)
 
 
 def make_gateway(
-    config: GatewayConfig, secret: str | None, *, clock: Clock | None = None, evaluator: Evaluator | None = None
+    config: GatewayConfig, secret: str | None, *, evaluator: Evaluator, clock: Clock | None = None
 ) -> Gateway:
     """Return a gateway with the keys that its configuration names; it has not been started.
 
     Args:
         config: Its settings.
         secret: Passphrase of its key files.
+        evaluator: Asks policies; its caller's to close.
         clock: The system's clock if None.
-        evaluator: A new one if None.
 
     Raises:
         ConfigError: A key cannot be used, or is for another purpose.
@@ -59,12 +112,31 @@ def make_gateway(
             raise ConfigError(f"keys.{name} names a key for {keys[name].purpose}")
     if keys["signing"].name != config.enforcer_id:
         raise ConfigError(f"keys.signing names the key of {keys['signing'].name}, not of {config.enforcer_id}")
-    return build_gateway(
+    gateway = build_gateway(
         config,
-        evaluator=evaluator or make_evaluator(),
+        evaluator=evaluator,
         clock=clock or SystemClock(),
         signing_key=keys["signing"].signing_key(),
         pseudonym_key=keys["pseudonym"].seed,
         spool_key=keys["spool"].seed,
         simulated=any(key.simulated for key in keys.values()),
+    )
+    _watch(gateway, evaluator)
+    return gateway
+
+
+def _watch(gateway: Gateway, evaluator: Evaluator) -> None:
+    """Show how the engines' processes are among the gateway's metrics."""
+    watch = gateway.metrics.watch
+    watch("policy_workers", "Processes of policy engines", lambda: evaluator.status.workers.running)
+    watch("policy_workers_started", "Processes of policy engines so far", lambda: evaluator.status.workers.started)
+    watch(
+        "policy_workers_stopped",
+        "Processes of policy engines that were killed or died",
+        lambda: sum(evaluator.status.workers.stopped.values()),
+    )
+    watch(
+        "policy_evaluations_limited",
+        "Evaluations that a limit stopped: denials",
+        lambda: sum(evaluator.status.limited.values()),
     )

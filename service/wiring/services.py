@@ -39,6 +39,7 @@ from ledger.vault import Vault
 from migrations.schema import require_current, upgrade
 from policies.evaluate import Evaluator
 from policies.registry import Registry
+from policies.worker_process import WorkerLimits
 from service.access import AccessRecorder
 from service.auditing import AuditLoop
 from service.auth import TokenStore
@@ -101,7 +102,12 @@ def open_shared(settings: Settings, *, clock: Clock | None = None, migrate: bool
     if migrate or database.dialect.name == "sqlite":
         upgrade(database)
     require_current(database)
-    return SharedParts(clock=clock or SystemClock(), database=database, evaluator=make_evaluator())
+    evaluator = make_evaluator(
+        workers=settings.engine_workers,
+        batch_workers=settings.engine_batch_workers,
+        limits=WorkerLimits(evaluation_seconds=settings.engine_seconds, memory_bytes=settings.engine_memory_bytes),
+    )
+    return SharedParts(clock=clock or SystemClock(), database=database, evaluator=evaluator)
 
 
 def make_data_dir(settings: Settings) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,10 +24,13 @@ from ledger.records import Record
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator
 from policies.model import Effect
+from policies.programs import installed_program
+from policies.workers import WorkerEngine, WorkerPool
 from tests.support.gateway import Surroundings, deny_tool, simple_bundle, surroundings
 from tests.support.mcp_messages import body_of, headers_of
 from tests.support.policies import cedar_bundle
 
+CEDAR = "policies.engines.cedar:CedarEngine"
 STRICT = {"recording": "strict"}
 AVAILABLE = {"recording": "available"}
 
@@ -279,9 +284,46 @@ def test_an_engine_that_does_not_answer_in_time_denies(tmp_path: Path) -> None:
 
         world.evaluator.evaluate_many = never  # type: ignore[method-assign]  # an engine that hangs
         async with world.running():
-            assert (await denied(world))["reason"] == "evaluation_timeout"
+            assert (await denied(world))["reason"] == "limited"
 
     play(scenario, tmp_path, limits={"evaluation_seconds": 0.1})
+
+
+def test_gateway_whose_engine_has_no_process_lets_nothing_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes are killed, and no other can be started; then they can again."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError
+
+    async def scenario(world: Surroundings) -> None:
+        world.ledger.bundle = cedar_bundle(
+            '@id("refunds") permit (principal, action == Action::"tools/call", resource);'
+            '@id("lists") permit (principal, action == Action::"tools/list", resource);'
+        )
+        pool = WorkerPool(clock=lambda: now[0])
+        kind = installed_program("cedar", distribution="cedarpy", package="cedarpy", factory=CEDAR)
+        evaluator = Evaluator({"cedar": WorkerEngine(kind, pool)}, workers=pool)
+        world.evaluator = evaluator  # type: ignore[assignment]  # the real one
+        try:
+            async with world.running():
+                await allowed(world)
+                with monkeypatch.context() as broken:
+                    broken.setattr("policies.worker_process.subprocess.Popen", fail)
+                    for pid in pool.pids():
+                        os.kill(pid, signal.SIGKILL)
+                    for _ in range(3):
+                        assert (await denied(world))["reason"] == "limited"
+                now[0] += 60
+                await allowed(world)
+        finally:
+            evaluator.close()
+        told = [(decision.decision, decision.reason) for decision in world.ledger.decisions()]
+        assert told == [("PERMIT", "policy"), *[("INDETERMINATE", "limited")] * 3, ("PERMIT", "policy")]
+
+    now = [0.0]
+    play(scenario, tmp_path, limits={"evaluation_seconds": 60})
 
 
 def test_an_answer_that_no_record_can_hold_is_denied_and_recorded_without_it(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from ledger.errors import PolicySyntaxError
+from ledger.errors import MalformedError, PolicySyntaxError
 from policies.bundles import Bundle
+from policies.engine import EngineFailedError, EngineStoppedError, Limit
 from policies.evaluate import Evaluator, LoadedBundle, Reason
 from policies.model import Decision, DecisionRequest, Effect
 from tests.support.policies import cedar_bundle, make_request
@@ -120,6 +121,54 @@ def test_engine_that_loses_a_decision_denies_rather_than_shifts_the_others(scrip
     assert [decision.reason for decision in decisions] == [Reason.ENGINE_ERROR] * 2
 
 
+@pytest.mark.parametrize("limit", Limit)
+def test_engine_that_a_limit_stops_denies_as_limited_and_is_counted(scripted, engine, limit):
+    def stop(request: DecisionRequest) -> None:
+        if request.principal.agent == "poison":
+            raise EngineStoppedError(limit)
+
+    engine.on_request = stop
+    decisions = run(scripted, "a", "poison", "b")
+    assert [decision.effect for decision in decisions] == [Effect.PERMIT, Effect.INDETERMINATE, Effect.PERMIT]
+    assert (decisions[1].reason, decisions[1].detail) == (Reason.LIMITED, limit)
+    assert scripted.status.limited == {limit: 1}
+
+
+def test_engine_that_failed_elsewhere_is_named_by_its_own_error(scripted, engine):
+    def fail(_: DecisionRequest) -> None:
+        raise EngineFailedError("PanicException")
+
+    engine.on_request = fail
+    (decision,) = run(scripted, "a")
+    assert (decision.reason, decision.detail) == (Reason.ENGINE_ERROR, "PanicException")
+
+
+def test_request_that_cannot_be_handed_over_is_a_request_error(scripted, engine):
+    def fail(_: DecisionRequest) -> None:
+        raise MalformedError("secret")
+
+    engine.on_request = fail
+    (decision,) = run(scripted, "a")
+    assert (decision.effect, decision.reason, decision.detail) == (
+        Effect.INDETERMINATE,
+        Reason.REQUEST_ERROR,
+        "request",
+    )
+
+
+def test_engine_that_cannot_be_had_denies_and_refuses_no_bundle_for_good(scripted, engine):
+    def stop() -> None:
+        raise EngineStoppedError(Limit.UNAVAILABLE)
+
+    engine.on_load = stop
+    decisions = run(scripted, "a", "b")
+    assert [(decision.reason, decision.detail) for decision in decisions] == [(Reason.LIMITED, Limit.UNAVAILABLE)] * 2
+    with pytest.raises(PolicySyntaxError, match="unavailable"):
+        asyncio.run(scripted.check(BUNDLE))
+    engine.on_load = lambda: None
+    assert [decision.effect for decision in run(scripted, "a")] == [Effect.PERMIT]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
 def test_what_ends_the_program_or_task_is_not_swallowed(scripted, engine, error):
     def fail(_: DecisionRequest) -> None:
@@ -215,9 +264,10 @@ def test_decisions_do_not_depend_on_the_clock(engine):
     fast.close()
 
 
-def test_long_replay_does_not_hold_up_a_decision(engine):
+@pytest.mark.parametrize("stuck_requests", [1, 600])
+def test_long_replay_does_not_hold_up_a_decision(engine, stuck_requests):
     """A second evaluation gets its answer while a first one is stuck in the engine."""
-    evaluator = Evaluator({"cedar": engine})
+    evaluator = Evaluator({"cedar": engine}, threads=2 if stuck_requests == 1 else 1, batch_threads=1)
     entered, released = threading.Event(), threading.Event()
 
     def wait(request: DecisionRequest) -> None:
@@ -228,7 +278,7 @@ def test_long_replay_does_not_hold_up_a_decision(engine):
     engine.on_request = wait
 
     async def both() -> list[str]:
-        stuck = asyncio.create_task(evaluator.evaluate_many(BUNDLE, [make_request(agent="stuck")]))
+        stuck = asyncio.create_task(evaluator.evaluate_many(BUNDLE, [make_request(agent="stuck")] * stuck_requests))
         assert await asyncio.to_thread(entered.wait, 30)
         (quick,) = await evaluator.evaluate_many(BUNDLE, [make_request(agent="quick")])
         released.set()
@@ -236,3 +286,80 @@ def test_long_replay_does_not_hold_up_a_decision(engine):
 
     assert asyncio.run(both()) == ["quick", "stuck"]
     evaluator.close()
+
+
+def test_logs_take_turns_at_batches(engine):
+    """One log's long replay is under way when another's begins; the other waits for one piece of it."""
+    evaluator = Evaluator({"cedar": engine}, batch_threads=1)
+    first, second = evaluator.taking_turns_as("first"), evaluator.taking_turns_as("second")
+    gate, order = threading.Event(), list[str]()
+
+    def note(request: DecisionRequest) -> None:
+        gate.wait(30)
+        if order[-1:] != [request.principal.agent]:
+            order.append(request.principal.agent)
+
+    engine.on_request = note
+
+    async def both() -> None:
+        pieces = [first.evaluate_many(BUNDLE, [make_request(agent="first")] * 2) for _ in range(20)]
+        tasks = [asyncio.create_task(piece) for piece in pieces]
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(second.evaluate_many(BUNDLE, [make_request(agent="second")] * 2)))
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(both())
+    assert order == ["first", "second", "first"]
+    evaluator.close()
+
+
+def test_batches_are_bounded_by_the_length_of_their_arguments_too(scripted, engine):
+    requests = [make_request(arguments='{"a":"%s"}' % ("x" * (1 << 20))) for _ in range(9)]
+    results = asyncio.run(scripted.evaluate_many(BUNDLE, requests))
+    assert len(results) == 9
+    assert engine.evaluations == 3
+
+
+# --- other versions
+
+
+class OlderEngine(ScriptedEngine):
+    version = "1.2.2"
+
+
+class OneVersionCellar:
+    def __init__(self, engine: OlderEngine) -> None:
+        self._engine = engine
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        return ("1.2.3", "1.2.2") if name == "cedar" else ()
+
+    def engine(self, name: str, version: str) -> OlderEngine | None:
+        return self._engine if (name, version) == ("cedar", "1.2.2") else None
+
+
+@pytest.fixture
+def stocked(engine):
+    made = Evaluator({"cedar": engine}, cellar=OneVersionCellar(OlderEngine()))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("asked", "by"), [(None, "1.2.3"), ("1.2.3", "1.2.3"), ("1.2.2", "1.2.2")])
+def test_version_that_is_asked_for_decides(stocked, asked, by):
+    for _ in range(2):
+        (result,) = asyncio.run(stocked.evaluate_many(BUNDLE, [make_request()], engine_version=asked))
+        assert (result.decision.effect, result.decision.engine_version) == (Effect.PERMIT, by)
+
+
+def test_version_that_nobody_has_decides_nothing(stocked):
+    (result,) = asyncio.run(stocked.evaluate_many(BUNDLE, [make_request()], engine_version="0.9"))
+    assert (result.decision.reason, result.decision.engine_version) == (Reason.BUNDLE_ERROR, "unavailable")
+
+
+def test_versions_are_told_the_installed_one_first(stocked, scripted):
+    assert stocked.engine_versions("cedar") == ("1.2.3", "1.2.2")
+    assert scripted.engine_versions("cedar") == ("1.2.3",)
+    assert stocked.engine_versions("rego") == ()

@@ -11,6 +11,7 @@ import pytest
 from ledger.bodies import BundleReference, Commitment
 from ledger.bodies import Decision as DecisionBody
 from policies.bundles import Bundle, bundle_from_files
+from policies.engine import EngineStoppedError, Limit
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator, LoadedBundle
 from policies.model import Decision, DecisionRequest, encode_request, public_facts
@@ -262,6 +263,28 @@ def test_engine_that_failed_then_gives_no_exact_replay(evaluator):
     assert "then" in result.explanation
     assert result.original.reason == "engine_error"
     assert result.same is False
+
+
+class StoppedEngine(CedarEngine):
+    """Cedar that is stopped at evaluation."""
+
+    def evaluate(self, loaded: LoadedBundle, requests: Sequence[DecisionRequest]) -> list[Decision]:  # noqa: ARG002  # the port's
+        raise EngineStoppedError(Limit.TIME)
+
+
+def test_decision_that_a_limit_stopped_then_or_now_is_of_class_limited_and_nothing_is_guessed(evaluator):
+    stopping = Evaluator({"cedar": StoppedEngine()})
+    original = recorded(stopping)
+    assert original.body.reason == "limited"
+    then, now = run(original, THEN, evaluator), run(recorded(evaluator), THEN, stopping)
+    both = run(original, THEN, stopping)
+    stopping.close()
+    assert [result.classification for result in (then, now, both)] == [ReplayClass.LIMITED] * 3
+    assert [result.explanation.rpartition("stopped ")[2] for result in (then, now, both)] == [
+        "then",
+        "now",
+        "then and now",
+    ]
 
 
 def test_bundle_that_did_not_load_then_does_not_now(evaluator):

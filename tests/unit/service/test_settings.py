@@ -121,6 +121,11 @@ BAD = [
     ("proof_timeout_seconds", "301"),
     ("session_seconds", "59"),
     ("insecure_cookies", SECRET),
+    ("engine_workers", "0"),
+    ("engine_batch_workers", "65"),
+    ("engine_seconds", "0"),
+    ("engine_seconds", "nan"),
+    ("engine_memory_bytes", str(1 << 30)),
 ]
 
 
