@@ -169,8 +169,10 @@ def _record_items(
         subject, item = _record_item(survey, leaf, record)
         if isinstance(body, Decision):
             checked(body)
-            calls.allowed += body.enforcement == "allow"
-            calls.without_outcome += body.enforcement == "allow" and item.get("derived.outcomes") == 0
+            # What another's enforcement point was told: no outcome of it is anybody's to record here.
+            ours = body.interface is None and body.enforcement == "allow"
+            calls.allowed += ours
+            calls.without_outcome += ours and item.get("derived.outcomes") == 0
             # Observed decisions were not enforced: they satisfy no control, and no test counts them.
             if body.mode == "observe":
                 continue

@@ -1,13 +1,14 @@
 """What a control test can be about, and which paths each of these subjects has.
 
-Pure. Fourteen subjects are the record types; three more are values that the evidence itself makes:
+Pure. Sixteen subjects are the record types; three more are values that the evidence itself makes:
 
 * ``decision``, ``outcome``, ``bundle``, ``key``, ``heartbeat``, ``dropped``, ``session_end``, ``approval``,
-  ``tombstone``, ``succession``, ``access``, ``erasure``, ``hold``, ``retention``: the records of that type whose time
-  lies in the period; of ``key`` all that are in the pack, since what is said of a key later, or was said earlier, bears
-  on the period. Their fields stand under the type's name (``decision.bundle.revision``), the record's envelope under
-  ``envelope`` (``envelope.enforcer_id``).
-  Decisions in observe mode are no items: they were not enforced, so they satisfy nothing; they are counted apart.
+  ``tombstone``, ``succession``, ``access``, ``erasure``, ``hold``, ``retention``, ``opa_decision``, ``opa_loss``: the
+  records of that type whose time lies in the period; of ``key`` all that are in the pack, since what is said of a key
+  later, or was said earlier, bears on the period. Their fields stand under the type's name
+  (``decision.bundle.revision``), the record's envelope under ``envelope`` (``envelope.enforcer_id``).
+  Decisions in observe mode are no items: they were not enforced, so they satisfy nothing; they are counted apart. So
+  are those that another's enforcement point asked for: they are recorded as observed, for nobody here saw them obeyed.
 * ``stream``: one item for each enforcer and epoch, with its completeness.
 * ``population``: one item for the whole range of the pack.
 * ``replay``: one item for each decision of the period, with what its re-performance gave. This is the pack maker's
@@ -63,6 +64,8 @@ RECORD_SUBJECTS: Final = (
     "erasure",
     "hold",
     "retention",
+    "opa_decision",
+    "opa_loss",
 )
 STREAM: Final = "stream"
 POPULATION: Final = "population"

@@ -43,6 +43,8 @@ __all__ = [
     "Mode",
     "Name",
     "Names",
+    "OPADecision",
+    "OPALoss",
     "Ordinal",
     "Outcome",
     "OutcomeStatus",
@@ -188,6 +190,8 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
         tags: Tags of the server and tool, sorted.
         trace_id: W3C trace id of the request.
         drift: Codes of what of the call lies outside the bundle's boundaries, sorted.
+        interface: How an enforcement point that is not ours asked the service for the decision, such as ``authzen``;
+            ``enforcement`` is then what it was told, and whether it did so is not known here. Absent otherwise.
     """
 
     agent: Name
@@ -215,6 +219,7 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
     tags: Names = ()
     trace_id: Hex16 | None = None
     drift: Names = ()
+    interface: Name | None = None
 
 
 class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
@@ -521,6 +526,94 @@ class RetentionEvent(Struct, frozen=True, tag_field="type", tag="retention"):
     below: Count | None = None
 
 
+class OPADecision(Struct, frozen=True, tag_field="type", tag="opa_decision"):
+    """One event of the decision log of somebody's OPA: its word, kept as it came; nothing of ours enforced it.
+
+    Attributes:
+        kind: taken; conflict (another event of this OPA has that decision id); unreadable (set aside as it is).
+        client: Who handed it in.
+        fingerprint: Keyed fingerprint of the event's values, by which it is known again.
+        event: What the three payloads below leave of the event; the whole event where it is unreadable.
+        replay: How far it could be replayed: ``exact``, ``masked`` (OPA withheld part of the input or of the recorded
+            answers of non-deterministic builtins), or ``missing_fact`` (a bundle that was never published here decided,
+            and no such answers came along, or there is no input).
+        fault: Why it is unreadable.
+        conflicts_with: Record id of the event that came first under its decision id.
+        instance: The OPA's own id (``labels.id``).
+        version: The OPA's version.
+        opa_decision_id: The OPA's decision id.
+        path: What was asked for, if that is a name.
+        bundles: Names of the bundles that it had loaded, sorted; what is no name stands in ``event`` alone.
+        bundle_revisions: Their revisions, sorted.
+        answer: The result: literally ``true``, literally ``false``, any ``other`` value, or ``absent``.
+        error: The evaluation failed.
+        decided_ms: When it was decided, by the OPA's clock, POSIX milliseconds.
+        evaluation_us: Time the evaluation took, in microseconds.
+        request_number: Number of the request (``req_id``).
+        trace_id: W3C trace id.
+        erased: How many values OPA took out of the event.
+        masked: How many it put another value for.
+        withheld: Of which of the payloads below.
+        user: For an input of our own form, the person on whose behalf the agent acts.
+        session: For an input of our own form, its session.
+        requested_by: The network address of whoever asked.
+        input: The input, as received.
+        result: The result, as received.
+        nd_builtin_cache: Answers of non-deterministic builtins, as received.
+    """
+
+    kind: Annotated[Literal["taken", "conflict", "unreadable"], msgspec.Meta(extra=PUBLIC)]
+    client: Pseudonym
+    fingerprint: Pseudonym
+    event: Commitment
+    replay: Annotated[Literal["exact", "masked", "missing_fact"], msgspec.Meta(extra=PUBLIC)] | None = None
+    fault: Name | None = None
+    conflicts_with: Uuid | None = None
+    instance: Name | None = None
+    version: Name | None = None
+    opa_decision_id: Name | None = None
+    path: Name | None = None
+    bundles: Names = ()
+    bundle_revisions: Names = ()
+    answer: Annotated[Literal["true", "false", "other", "absent"], msgspec.Meta(extra=PUBLIC)] | None = None
+    error: Flag = False
+    decided_ms: Count | None = None
+    evaluation_us: Count = 0
+    request_number: Count | None = None
+    trace_id: Hex16 | None = None
+    erased: Count = 0
+    masked: Count = 0
+    withheld: Names = ()
+    user: Pseudonym | None = None
+    session: Pseudonym | None = None
+    requested_by: Pseudonym | None = None
+    input: Commitment | None = None
+    result: Commitment | None = None
+    nd_builtin_cache: Commitment | None = None
+
+
+class OPALoss(Struct, frozen=True, tag_field="type", tag="opa_loss"):
+    """An OPA says that events of its decision log were lost before they could be handed in; counted since its start.
+
+    Attributes:
+        client: Who handed it in.
+        instance: The OPA's own id.
+        rate_limited: Events dropped because there were too many in a second.
+        buffer_full: Events dropped because its buffer was full.
+        not_encoded: Events that it could not encode.
+        nd_caches: Events that it handed in without the recorded answers of non-deterministic builtins, for their size.
+        version: The OPA's version.
+    """
+
+    client: Pseudonym
+    instance: Name
+    rate_limited: Count = 0
+    buffer_full: Count = 0
+    not_encoded: Count = 0
+    nd_caches: Count = 0
+    version: Name | None = None
+
+
 Body: TypeAlias = (
     Decision
     | Outcome
@@ -536,4 +629,6 @@ Body: TypeAlias = (
     | ErasureEvent
     | HoldEvent
     | RetentionEvent
+    | OPADecision
+    | OPALoss
 )

@@ -61,10 +61,11 @@ class DecisionQuery:
 
 @dataclass(frozen=True, slots=True)
 class StreamPosition:
-    """The last record of an enforcer: its epoch and sequence number."""
+    """The last record of an enforcer: its epoch, sequence number and leaf index."""
 
     epoch: str
     seq: int
+    leaf_index: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -628,10 +628,13 @@ class Draft:
     Attributes:
         body: What is recorded.
         openings: One for each commitment of the body.
+        record_id: The record's id, where it follows from what is recorded, so that it is recorded once however often
+            it is handed in; a new one if None.
     """
 
     body: Body
     openings: tuple[Opening, ...] = ()
+    record_id: str | None = None
 
 
 class RecordSink(Protocol):

@@ -27,6 +27,7 @@ from ledger.bodies import (
     Decision,
     ErasureEvent,
     HoldEvent,
+    OPADecision,
     Outcome,
     RetentionEvent,
     SessionEnd,
@@ -111,7 +112,7 @@ def _bucket(kind: str, days: int, held: bool) -> Bucket:  # noqa: FBT001  # a ke
 
 def _named(record: Record) -> tuple[str | None, ...]:
     body = record.body
-    if isinstance(body, Decision | Outcome | SessionEnd):
+    if isinstance(body, Decision | Outcome | SessionEnd | OPADecision):
         return (body.user, body.session)
     if isinstance(body, HoldEvent):
         return (body.subject, body.session, body.actor)

@@ -16,6 +16,7 @@ from ledger.errors import TallystickError
 from service import failures, problems
 from service.api import (
     access,
+    authzen,
     bundles,
     decisions,
     erasures,
@@ -43,6 +44,8 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 """No path of ours has these; a router's pattern lets a line feed at a path's end pass as if it were not there."""
+
+_DECISION_POINT: Final = "/access/v1/"
 
 _SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -83,7 +86,7 @@ class _Outermost:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                given = list(message.get("headers", ()))
+                given = [*message.get("headers", ()), *_request_id(scope)]
                 names = {name.lower() for name, _ in given}
                 message["headers"] = given + [item for item in _SECURITY_HEADERS if item[0] not in names]
             await send(message)
@@ -111,6 +114,16 @@ class _Outermost:
         """Return the metrics of the log that a request turned out to be for, or of the process."""
         services: Services | None = scope.get("state", {}).get("services")
         return self._hosting.metrics if services is None else services.metrics
+
+
+def _request_id(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Return the header by which a caller of the decision point knows its answer again, errors included.
+
+    Source: AuthZEN Authorization API 1.0, section "Request Identification in a Response".
+    """
+    if not scope["path"].startswith(_DECISION_POINT):
+        return []
+    return [(name, value) for name, value in scope["headers"] if name == b"x-request-id"][:1]
 
 
 def create_app(served: Services | Hosting) -> FastAPI:
@@ -141,7 +154,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
         module.router
         for module in (
             *(decisions, sessions, replays, bundles, packs, erasures, holds, pruning),
-            *(logs, access, keys, health),
+            *(logs, access, keys, health, authzen),
         )
     ]
     for router in routers:

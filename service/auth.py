@@ -43,6 +43,8 @@ class Permission(StrEnum):
     """What a route asks for."""
 
     WRITE_RECORDS = "write records"
+    DECIDE = "ask for decisions"
+    WRITE_OPA_LOGS = "hand in decision logs of an OPA"
     READ_ACTIVE_BUNDLE = "read the active bundle"
     READ_LOG = "read the log's tiles"
     READ_ENTRIES = "read entry bundles"
@@ -61,12 +63,15 @@ _READERS: Final = {Permission.READ_LOG, Permission.READ_DECISIONS, Permission.RE
 
 _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
     Role.ENFORCER: frozenset({Permission.WRITE_RECORDS, Permission.READ_ACTIVE_BUNDLE, Permission.READ_LOG}),
+    Role.CLIENT: frozenset(
+        {Permission.DECIDE, Permission.WRITE_OPA_LOGS, Permission.READ_ACTIVE_BUNDLE, Permission.READ_LOG}
+    ),
     Role.AUDITOR: frozenset({*_READERS, Permission.READ_ENTRIES, Permission.MAKE_PACKS}),
     Role.RESPONDER: frozenset({*_READERS, Permission.OPEN_PAYLOADS, Permission.REPLAY}),
     Role.APPROVER: frozenset({*_READERS, Permission.ACTIVATE_BUNDLES}),
-    Role.ADMIN: frozenset(set(Permission) - {Permission.WRITE_RECORDS}),
+    Role.ADMIN: frozenset(set(Permission) - {Permission.WRITE_RECORDS, Permission.DECIDE, Permission.WRITE_OPA_LOGS}),
 }
-"""Nobody but an enforcer writes decisions, and an enforcer reads none."""
+"""Nobody but an enforcer writes decisions, or a client has them made or hands them in; and neither reads any."""
 
 
 # Looked up by the digest of 256 random bits: timing tells an attacker nothing that he could use. Made once, for every

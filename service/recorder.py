@@ -1,7 +1,8 @@
 """The service's own recorder: how bundle, key, access and heartbeat records of the service enter the log.
 
-The service is an enforcer like any other: it numbers and signs its records. It needs no spool, because the ledger is in
-the same process: its position is read from the log itself.
+The service is an enforcer like any other: it numbers and signs its records, and counts the decisions among them, which
+are those that it was asked for (`service.deciding`). It needs no spool, because the ledger is in the same process: its
+position is read from the log itself.
 
 All processes of a service write one stream, under one id and in one epoch. Each assumes that it was the last to write;
 where another was, the store refuses the number that is taken, the position is read anew, and the records are numbered
@@ -13,12 +14,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import nacl.signing
 
+from ledger.bodies import Decision
 from ledger.catalog import Catalog
 from ledger.clock import Clock
-from ledger.errors import ConflictError, DependencyError, StaleKeysError, StateError
+from ledger.errors import ConflictError, DependencyError, NotFoundError, StaleKeysError, StateError
 from ledger.merkle import hash_leaf
 from ledger.ports import Acknowledgement, Draft, PendingEntry
 from ledger.records import Record, decode_entry, encode_record, new_record_id, sign_record
@@ -47,6 +50,7 @@ class ServiceRecorder:
         pseudonym_key_id: Callable[[], str],
         sequencer: Sequencer,
         catalog: Catalog,
+        read: Callable[[int], Record],
         vault: Vault,
         clock: Clock,
         on_record: Callable[[int, Record], None] | None = None,
@@ -60,7 +64,8 @@ class ServiceRecorder:
             key: Returns its Ed25519 key; asked anew for each batch, since keys are replaced.
             pseudonym_key_id: Returns the id of the key that makes the service's pseudonyms.
             sequencer: Where records are sequenced.
-            catalog: Where the position is read.
+            catalog: Where the position is found.
+            read: Reads the record at a leaf index: what the stream's last one says is where the next one goes on.
             vault: Where openings are sealed.
             clock: For the records' time.
             on_record: Called with leaf index and record once it is durable, off the event loop.
@@ -73,6 +78,7 @@ class ServiceRecorder:
         self._pseudonym_key_id = pseudonym_key_id
         self._sequencer = sequencer
         self._catalog = catalog
+        self._read = read
         self._vault = vault
         self._clock = clock
         self._on_record = on_record
@@ -80,6 +86,7 @@ class ServiceRecorder:
         self._lock = asyncio.Lock()
         self._epoch: str | None = None
         self._seq = 0
+        self._counted = 0
 
     async def _find_position(self) -> str:
         """Read where the stream stands; after an unclear failure only the log knows."""
@@ -88,25 +95,32 @@ class ServiceRecorder:
         if self._refresh_keys is not None:
             await asyncio.to_thread(self._refresh_keys)
         if position is None:
-            self._epoch, self._seq = secrets.token_hex(16), 0
+            self._epoch, self._seq, self._counted = secrets.token_hex(16), 0, 0
         else:
-            self._epoch, self._seq = position.epoch, position.seq
+            last = await asyncio.to_thread(self._read, position.leaf_index)
+            self._epoch, self._seq, self._counted = position.epoch, position.seq, last.running_count
         return self._epoch
 
     def _record(
-        self, draft: Draft, epoch: str, seq: int, now_ms: int, key: nacl.signing.SigningKey, pseudonym_key_id: str
+        self,
+        draft: Draft,
+        epoch: str,
+        numbers: tuple[int, int],
+        now_ms: int,
+        key: nacl.signing.SigningKey,
+        pseudonym_key_id: str,
     ) -> Record:
+        seq, counted = numbers
         unsigned = Record(
             schema_version=1,
-            record_id=new_record_id(now_ms, secrets.token_bytes(10)),
+            record_id=draft.record_id or new_record_id(now_ms, secrets.token_bytes(10)),
             log_id=self._identity.log_id,
             tenant=self._identity.tenant,
             environment=self._identity.environment,
             enforcer_id=self._enforcer_id,
             epoch=epoch,
             seq=seq,
-            # The service decides nothing, so its count of decisions stays at zero.
-            running_count=0,
+            running_count=counted,
             time_ms=now_ms,
             body=draft.body,
             signature=_NO_SIGNATURE,
@@ -122,8 +136,10 @@ class ServiceRecorder:
         # INVARIANT: the key is chosen after the position was known. Whoever retired it has written a record of ours
         # since, so that what is signed with it has a number that is taken, and never stands behind its end.
         key, pseudonym_key_id = self._key(), self._pseudonym_key_id()
+        counted = self._counted
         for seq, draft in enumerate(drafts, first_seq):
-            record = self._record(draft, epoch, seq, now_ms, key, pseudonym_key_id)
+            counted += isinstance(draft.body, Decision)
+            record = self._record(draft, epoch, (seq, counted), now_ms, key, pseudonym_key_id)
             entry = encode_record(record)
             # INVARIANT 1: what is acknowledged stands for ever; nothing is written that could not be read again.
             decode_entry(entry)
@@ -140,6 +156,7 @@ class ServiceRecorder:
 
         Raises:
             StaleKeysError: There is a newer key record; nothing was taken.
+            ConflictError: A draft names the id of a record that is in the log already; nothing was taken.
         """
         # A caller that goes away must not leave the position unknown: what was begun is finished.
         return await asyncio.shield(asyncio.create_task(self._append(drafts, keys_leaf)))
@@ -168,7 +185,7 @@ class ServiceRecorder:
             except ConflictError:
                 # Another process has written since we looked: it has our number, and we took nothing.
                 self._epoch = None
-                if attempt + 1 == _ATTEMPTS:
+                if attempt + 1 == _ATTEMPTS or await asyncio.to_thread(self._is_there, drafts):
                     raise
                 await asyncio.sleep(secrets.randbelow(min(attempt, _LONGEST_PAUSE_MS) + 1) / 1000)
             except (DependencyError, StateError):
@@ -177,8 +194,18 @@ class ServiceRecorder:
                 raise
             else:
                 self._seq += len(entries)
+                self._counted = entries[-1].record.running_count if entries else self._counted
                 return entries, done
         raise AssertionError  # the loop returns or raises
+
+    def _is_there(self, drafts: Sequence[Draft]) -> bool:
+        """Whether the log has a record under an id that a draft names: no number of ours would help then."""
+        for draft in drafts:
+            if draft.record_id is not None:
+                with suppress(NotFoundError):
+                    self._catalog.index_of(self._identity.log_id, draft.record_id)
+                    return True
+        return False
 
     @staticmethod
     def _tell(

@@ -15,6 +15,7 @@ class Role(StrEnum):
     """Who a token speaks for."""
 
     ENFORCER = "enforcer"
+    CLIENT = "client"
     AUDITOR = "auditor"
     RESPONDER = "responder"
     APPROVER = "approver"

@@ -121,8 +121,8 @@ class SQLCatalog:
             found = connection.execute(query).all()
         if not found:
             return None
-        epoch, seq, _ = max(found, key=itemgetter(2))
-        return StreamPosition(bytes(epoch).hex(), int(seq))
+        epoch, seq, index = max(found, key=itemgetter(2))
+        return StreamPosition(bytes(epoch).hex(), int(seq), int(index))
 
     def count_between(self, log_id: str, enforcer_id: str, epoch: str, first: int, last: int) -> int:
         """See `Catalog.count_between`."""

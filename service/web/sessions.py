@@ -57,13 +57,13 @@ def may_log_in(caller: Caller, log_id: str) -> None:
     """Refuse a caller who has no business on the dashboard of a log.
 
     Raises:
-        ForbiddenError: An enforcer: its token writes records and stays on its machine.
+        ForbiddenError: An enforcer or a client: its token writes records and stays on its machine.
         UnauthenticatedError: The token is of another log; here it is as unknown as any other.
     """
     if caller.log_id != log_id:
         raise UnauthenticatedError("the token is unknown, expired or revoked")
-    if caller.role is Role.ENFORCER:
-        raise ForbiddenError("an enforcer's token writes records; it opens no dashboard")
+    if caller.role in (Role.ENFORCER, Role.CLIENT):
+        raise ForbiddenError(f"a token of the role {caller.role} writes records; it opens no dashboard")
 
 
 def log_of_secret(secret: str) -> str | None:

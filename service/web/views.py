@@ -196,6 +196,7 @@ def _judgement(body: Decision) -> Iterator[Field]:
     yield from _text("Enforcement", body.enforcement)
     mode_note = "decided and recorded, not enforced" if body.mode == "observe" else ""
     yield from _text("Mode", body.mode, note=mode_note)
+    yield from _text("Asked for over", body.interface, note="what the caller did with the answer is not known here")
     yield from _text("Reason", body.reason)
     yield from _list("Determining rules", body.rules)
     yield from _text("First condition against it", body.failed_condition)

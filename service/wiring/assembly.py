@@ -40,6 +40,7 @@ from service.auditing import AUDIT_LEASE, AUDIT_LEASE_SECONDS, AuditLoop, Proces
 from service.auth import TokenStore
 from service.bundles import LogBundleHistory
 from service.current_keys import CurrentKeys
+from service.deciding import ActiveBundles, DecisionPoint
 from service.fairness import Bytes, Places
 from service.health import Metrics
 from service.ingest import Admission, LogIdentity
@@ -201,6 +202,7 @@ def _assemble(
         pseudonym_key_id=lambda: current.keys.pseudonym_key_id,
         sequencer=sequencer,
         catalog=catalog,
+        read=reader.record,
         vault=vault,
         clock=clock,
         on_record=take_key,
@@ -294,6 +296,17 @@ def _assemble(
         evaluator=evaluator,
         bundles=registry,
         bundle_archives=archives,
+        decision_point=DecisionPoint(
+            log_id,
+            bundles=ActiveBundles(log_id, registry, catalog),
+            evaluator=evaluator,
+            sink=recorder,
+            catalog=catalog,
+            reader=reader,
+            vault=vault,
+            clock=clock,
+            pseudonym_key=lambda: current.keys.pseudonym.seed,
+        ),
         packs=PackJobs(
             PackStore(database, settings.data_dir / "packs", log_id),
             clock,

@@ -44,6 +44,7 @@ from service.access import AccessRecorder
 from service.auditing import AuditLoop
 from service.auth import TokenStore
 from service.current_keys import CurrentKeys
+from service.deciding import DecisionPoint
 from service.fairness import THREADS, Bytes, LargeTurns, Places
 from service.health import Metrics, ReadinessProbe
 from service.ingest import Admission, LogIdentity
@@ -154,6 +155,7 @@ class Services:
     evaluator: Evaluator
     bundles: Registry
     bundle_archives: SQLBundleStore
+    decision_point: DecisionPoint
     packs: PackJobs
     lifecycle: Lifecycle
     minimum_index: MinimumIndex

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from ledger.notes import encode_base64
 from service.api import (
     access,
+    authzen,
     bundles,
     decisions,
     erasures,
@@ -33,48 +34,56 @@ from tests.support.packs import shop_bundle
 from tests.support.service import EnforcerClient, RunningService, start_service
 
 SESSION = "5" * 32
+QUESTION = {
+    "subject": {"type": "agent", "id": "bot"},
+    "action": {"name": "tools/list"},
+    "resource": {"type": "server", "id": "shop", "properties": {"tags": []}},
+}
 
 ROUTES = """
-method route                                     nobody enforcer auditor responder approver admin
-GET    /healthz                                  200    200      200     200       200      200
-GET    /readyz                                   200    200      200     200       200      200
-GET    /metrics                                  200    200      200     200       200      200
-GET    /logs/{log_id}/checkpoint                 401    200      200     200       200      200
-GET    /logs/{log_id}/minimum-index              401    200      200     200       200      200
-GET    /logs/{log_id}/tile/{path:path}           401    200      200     200       200      200
-GET    /logs/{log_id}/tile/entries/000.p/{width} 401    403      200     403       403      200
-POST   /v1/decisions                             401    201      403     403       403      403
-GET    /v1/decisions                             401    403      200     200       200      200
-GET    /v1/decisions/{decision_id}               401    403      200     200       200      200
-GET    /v1/decisions/{decision_id}/proof         401    200      200     200       200      200
-POST   /v1/decisions/{decision_id}/openings      401    403      403     200       403      200
-GET    /v1/sessions/{session}                    401    403      200     200       200      200
-POST   /v1/replays                               401    403      403     200       403      200
-POST   /v1/bundles                               401    403      403     403       403      201
-GET    /v1/bundles                               401    403      200     200       200      200
-GET    /v1/bundles/active                        401    200      403     403       403      200
-GET    /v1/bundles/{revision}                    401    403      200     200       200      200
-POST   /v1/bundles/{revision}/activation         401    403      403     403       200      200
-POST   /v1/bundles/rollback                      401    403      403     403       200      200
-POST   /v1/evidence-packs                        401    403      202     403       403      202
-GET    /v1/evidence-packs                        401    403      200     403       403      200
-GET    /v1/evidence-packs/{job_id}               401    403      404     403       403      404
-GET    /v1/evidence-packs/{job_id}.pdf           401    403      404     403       403      404
-GET    /v1/evidence-packs/{job_id}.zip           401    403      404     403       403      404
-POST   /v1/erasures                              401    403      403     403       403      404
-POST   /v1/holds                                 401    403      403     403       403      201
-GET    /v1/holds                                 401    403      403     403       403      200
-POST   /v1/holds/{hold_id}/release               401    403      403     403       403      404
-POST   /v1/expiries                              401    403      403     403       403      200
-POST   /v1/minimum-index                         401    403      403     403       403      409
-POST   /v1/enforcers                             401    403      403     403       403      201
-DELETE /v1/enforcers/{enforcer_id:path}          401    403      403     403       403      404
-POST   /v1/tokens                                401    403      403     403       403      201
-DELETE /v1/tokens/{token_sha256}                 401    403      403     403       403      404
-GET    /v1/keys                                  401    200      200     200       200      200
-POST   /v1/keys                                  401    403      403     403       403      404
-POST   /v1/keys/{key_id}/retirement              401    403      403     403       403      404
-POST   /v1/keys/{key_id}/compromise              401    403      403     403       403      404
+method route                                     nobody enforcer client auditor responder approver admin
+GET    /healthz                                  200    200      200    200     200       200      200
+GET    /readyz                                   200    200      200    200     200       200      200
+GET    /metrics                                  200    200      200    200     200       200      200
+GET    /logs/{log_id}/checkpoint                 401    200      200    200     200       200      200
+GET    /logs/{log_id}/minimum-index              401    200      200    200     200       200      200
+GET    /logs/{log_id}/tile/{path:path}           401    200      200    200     200       200      200
+GET    /logs/{log_id}/tile/entries/000.p/{width} 401    403      403    200     403       403      200
+POST   /v1/decisions                             401    201      403    403     403       403      403
+GET    /v1/decisions                             401    403      403    200     200       200      200
+GET    /v1/decisions/{decision_id}               401    403      403    200     200       200      200
+GET    /v1/decisions/{decision_id}/proof         401    200      200    200     200       200      200
+POST   /v1/decisions/{decision_id}/openings      401    403      403    403     200       403      200
+GET    /v1/sessions/{session}                    401    403      403    200     200       200      200
+POST   /v1/replays                               401    403      403    403     200       403      200
+POST   /v1/bundles                               401    403      403    403     403       403      201
+GET    /v1/bundles                               401    403      403    200     200       200      200
+GET    /v1/bundles/active                        401    200      200    403     403       403      200
+GET    /v1/bundles/{revision}                    401    403      403    200     200       200      200
+POST   /v1/bundles/{revision}/activation         401    403      403    403     403       200      200
+POST   /v1/bundles/rollback                      401    403      403    403     403       200      200
+POST   /v1/evidence-packs                        401    403      403    202     403       403      202
+GET    /v1/evidence-packs                        401    403      403    200     403       403      200
+GET    /v1/evidence-packs/{job_id}               401    403      403    404     403       403      404
+GET    /v1/evidence-packs/{job_id}.pdf           401    403      403    404     403       403      404
+GET    /v1/evidence-packs/{job_id}.zip           401    403      403    404     403       403      404
+POST   /v1/erasures                              401    403      403    403     403       403      404
+POST   /v1/holds                                 401    403      403    403     403       403      201
+GET    /v1/holds                                 401    403      403    403     403       403      200
+POST   /v1/holds/{hold_id}/release               401    403      403    403     403       403      404
+POST   /v1/expiries                              401    403      403    403     403       403      200
+POST   /v1/minimum-index                         401    403      403    403     403       403      409
+POST   /v1/enforcers                             401    403      403    403     403       403      201
+DELETE /v1/enforcers/{enforcer_id:path}          401    403      403    403     403       403      404
+POST   /v1/tokens                                401    403      403    403     403       403      201
+DELETE /v1/tokens/{token_sha256}                 401    403      403    403     403       403      404
+GET    /v1/keys                                  401    200      200    200     200       200      200
+POST   /v1/keys                                  401    403      403    403     403       403      404
+POST   /v1/keys/{key_id}/retirement              401    403      403    403     403       403      404
+POST   /v1/keys/{key_id}/compromise              401    403      403    403     403       403      404
+GET    /.well-known/authzen-configuration       200    200      200    200     200       200      200
+POST   /access/v1/evaluation                    401    403      200    403     403       403      403
+POST   /access/v1/evaluations                   401    403      200    403     403       403      403
 """
 """A 404 is what a role that may is told of a thing that is not there; a 409, of a log that keeps everything."""
 
@@ -137,6 +146,8 @@ class Furnished:
             "/v1/minimum-index": {"json": {"below": 256}},
             "/v1/tokens": {"json": {"role": "auditor", "name": "jane"}},
             "/v1/keys": {"json": {"key_id": "nobodys"}},
+            "/access/v1/evaluation": {"json": QUESTION},
+            "/access/v1/evaluations": {"json": {"evaluations": [QUESTION]}},
             "/v1/keys/{key_id}/compromise": {"json": {"after_size": 1, "purpose": "it was stolen"}},
         }
         return bodies.get(route, {}) if method == "POST" else {}
@@ -195,7 +206,8 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 
 def test_the_table_has_every_route_of_the_api():
-    modules = (access, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning, replays, sessions)
+    modules = (access, authzen, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning, replays)
+    modules += (sessions,)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}

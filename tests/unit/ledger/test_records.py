@@ -52,6 +52,9 @@ _WORDS = (
     "stop",
     "used",
     "idle",
+    "taken",
+    "exact",
+    "absent",
     "released",
     "policy",
 )
@@ -205,6 +208,12 @@ class TestEveryField:
             "body.hold.also[]",
             "body.hold.session",
             "body.retention.actor",
+            "body.opa_decision.client",
+            "body.opa_decision.fingerprint",
+            "body.opa_decision.user",
+            "body.opa_decision.session",
+            "body.opa_decision.requested_by",
+            "body.opa_loss.client",
         }
         assert {path.removesuffix(".digest") for path in vaulted} == {
             "body.decision.message",
@@ -217,6 +226,10 @@ class TestEveryField:
             "body.access.purpose",
             "body.erasure.basis",
             "body.hold.reason",
+            "body.opa_decision.event",
+            "body.opa_decision.input",
+            "body.opa_decision.result",
+            "body.opa_decision.nd_builtin_cache",
         }
 
     def test_an_undeclared_field_is_refused_by_its_path(self) -> None:

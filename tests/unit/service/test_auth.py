@@ -21,20 +21,22 @@ from tests.support.ledger import LOG_ID, NOW_MS
 DAY_MS = 86_400_000
 
 GRANTS = """
-permission                             enforcer auditor responder approver admin
-write records                          yes      no      no        no       no
-read the active bundle                 yes      no      no        no       yes
-read the log's tiles                   yes      yes     yes       yes      yes
-read entry bundles                     no       yes     no        no       yes
-read decisions                         no       yes     yes       yes      yes
-open payloads                          no       no      yes       no       yes
-replay decisions                       no       no      yes       no       yes
-read bundles                           no       yes     yes       yes      yes
-publish bundles                        no       no      no        no       yes
-activate bundles                       no       no      no        yes      yes
-make evidence packs                    no       yes     no        no       yes
-introduce enforcers and issue tokens   no       no      no        no       yes
-erase, expire and hold payloads        no       no      no        no       yes
+permission                             enforcer client auditor responder approver admin
+write records                          yes      no     no      no        no       no
+ask for decisions                      no       yes    no      no        no       no
+hand in decision logs of an OPA        no       yes    no      no        no       no
+read the active bundle                 yes      yes    no      no        no       yes
+read the log's tiles                   yes      yes    yes     yes       yes      yes
+read entry bundles                     no       no     yes     no        no       yes
+read decisions                         no       no     yes     yes       yes      yes
+open payloads                          no       no     no      yes       no       yes
+replay decisions                       no       no     no      yes       no       yes
+read bundles                           no       no     yes     yes       yes      yes
+publish bundles                        no       no     no      no        no       yes
+activate bundles                       no       no     no      no        yes      yes
+make evidence packs                    no       no     yes     no        no       yes
+introduce enforcers and issue tokens   no       no     no      no        no       yes
+erase, expire and hold payloads        no       no     no      no        no       yes
 """
 
 
@@ -93,10 +95,11 @@ def test_the_table_names_every_role_for_every_permission():
     assert {(permission, role) for permission, role, _ in _grants()} == {(p, r) for p in Permission for r in Role}
 
 
-def test_nobody_but_an_enforcer_writes_records_and_an_enforcer_reads_none():
+def test_nobody_but_an_enforcer_writes_records_or_a_client_has_them_made_and_neither_reads_any():
     assert roles_holding(Permission.WRITE_RECORDS) == (Role.ENFORCER,)
+    assert roles_holding(Permission.DECIDE) == roles_holding(Permission.WRITE_OPA_LOGS) == (Role.CLIENT,)
     for permission in (Permission.READ_DECISIONS, Permission.READ_ENTRIES, Permission.OPEN_PAYLOADS):
-        assert Role.ENFORCER not in roles_holding(permission)
+        assert not {Role.ENFORCER, Role.CLIENT} & set(roles_holding(permission))
 
 
 # --- tokens ----------------------------------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ class Writing:
             pseudonym_key_id=lambda: "ab" * 8,
             sequencer=sequencer,
             catalog=self.ledger.catalog,
+            read=self.ledger.reader.record,
             vault=self.ledger.vault,
             clock=self.ledger.clock,
             on_record=lambda index, record: self.noted.append((index, record)),

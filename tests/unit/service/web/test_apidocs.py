@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from fastapi import FastAPI
 
-from service.api import access, bundles, decisions, health, logs, packs, replays, sessions
+from service.api import access, authzen, bundles, decisions, health, logs, packs, replays, sessions
 from service.api.description import describe
 from service.auth import Role
 from service.web.apidocs import Operation, groups_of
 
-ROUTERS = [module.router for module in (decisions, sessions, replays, bundles, packs, logs, access, health)]
+ROUTERS = [module.router for module in (decisions, sessions, replays, bundles, packs, logs, access, health, authzen)]
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,9 @@ def test_every_operation_of_the_document_is_described_once(document, operations)
     assert len({operation.anchor for operation in operations.values()}) == len(due)
 
 
-def test_every_operation_but_those_of_health_names_roles(operations):
+def test_every_operation_but_those_of_health_and_discovery_names_roles(operations):
     open_to_all = {path for (_, path), operation in operations.items() if not operation.roles}
-    assert open_to_all == {"/healthz", "/readyz", "/metrics"}
+    assert open_to_all == {"/healthz", "/readyz", "/metrics", "/.well-known/authzen-configuration"}
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,9 @@ def test_every_operation_but_those_of_health_names_roles(operations):
         (("POST", "/v1/decisions/{decision_id}/openings"), ("responder", "admin")),
         (("POST", "/v1/evidence-packs"), ("auditor", "admin")),
         (("POST", "/v1/enforcers"), ("admin",)),
-        (("GET", "/v1/bundles/active"), ("enforcer", "admin")),
-        (("GET", "/logs/{log_id}/checkpoint"), ("enforcer", "auditor", "responder", "approver", "admin")),
+        (("GET", "/v1/bundles/active"), ("enforcer", "client", "admin")),
+        (("POST", "/access/v1/evaluation"), ("client",)),
+        (("GET", "/logs/{log_id}/checkpoint"), ("enforcer", "client", "auditor", "responder", "approver", "admin")),
     ],
 )
 def test_the_roles_are_those_that_are_let_in(operations, operation, roles):

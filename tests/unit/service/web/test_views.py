@@ -22,6 +22,7 @@ FULL = {
     "obligations": ("obligation-x",), "evaluation_us": 1234567, "facts": FACTS, "session": "1" * 32, "user": "2" * 32,
     "address": "3" * 32, "arguments_fingerprint": "4" * 32, "tags": ("tag-x",), "trace_id": "5" * 32,
     "drift": ("drift-x",),
+    "interface": "interface-x",
 }  # fmt: skip
 
 
