@@ -10,7 +10,7 @@ Pure. The mapping, as `docs/interfaces.md` tells it to callers:
   are none, for a rule that forbids by tag would be passed by leaving them out.
 * ``context``: ``time`` (RFC 3339; the service's clock if absent), ``zone`` (UTC if absent), ``address``, ``network``,
   ``session`` with ``calls``, ``denied``, ``started_ms`` (all four, or none: the question is then a session of its own),
-  and ``arguments``, whose text reaches the policy as it was received.
+  ``windows`` (behaviour windows, by name) and ``arguments``, whose text reaches the policy as it was received.
 
 INVARIANT 7: what is missing is not guessed. A question that is not of AuthZEN's form is refused (`MalformedError`); one
 that is, but leaves out a fact that has no honest absence, is answered with a denial that names the fact.
@@ -32,7 +32,17 @@ from enforcement.facts import UNKNOWN, local_time
 from ledger.bodies import Count, Decision, Hex16, Name, Names, Zone
 from ledger.canonical import parse_json
 from ledger.errors import MalformedError
-from policies.model import REQUEST_VERSION, DecisionRequest, Environment, Principal, Resource, SessionState
+from policies.model import (
+    MAX_WINDOWS,
+    REQUEST_VERSION,
+    DecisionRequest,
+    Environment,
+    Principal,
+    Resource,
+    SessionState,
+    WindowValue,
+    with_windows,
+)
 
 __all__ = ["MAX_EVALUATIONS", "Box", "Question", "Semantic", "answer", "answered", "parse_box", "parse_question"]
 
@@ -43,6 +53,7 @@ Semantic: TypeAlias = Literal["execute_all", "deny_on_first_deny", "permit_on_fi
 
 _Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 _Target: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+_WindowName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
 _TYPE_OF_METHOD: Final[Mapping[str, str]] = {
     "tools/call": "tool",
     "prompts/get": "prompt",
@@ -91,6 +102,7 @@ class _Context(msgspec.Struct, frozen=True):
     denied: Count | None = None
     started_ms: Count | None = None
     trace_id: Hex16 | None = None
+    windows: Annotated[dict[_WindowName, WindowValue], msgspec.Meta(max_length=MAX_WINDOWS)] | None = None
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
 
 
@@ -305,7 +317,7 @@ def _request(asked: _Evaluation, now_ms: int) -> DecisionRequest:
     tags = asked.resource.properties.tags
     if tags is None:
         raise _UnansweredError("missing_fact", "resource.properties.tags")
-    return DecisionRequest(
+    request = DecisionRequest(
         version=REQUEST_VERSION,
         principal=Principal(agent=agent, user=user, roles=properties.roles, authn=properties.authn, mfa=properties.mfa),
         action=asked.action.name,
@@ -315,6 +327,7 @@ def _request(asked: _Evaluation, now_ms: int) -> DecisionRequest:
         state=_state(context),
         arguments=bytes(context.arguments).decode(),
     )
+    return request if context.windows is None else with_windows(request, context.windows)
 
 
 def _require_type(method: str, kind: str) -> None:

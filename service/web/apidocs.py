@@ -21,7 +21,10 @@ __all__ = ["Answer", "Body", "Group", "Operation", "Parameter", "groups_of", "ro
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
-_ORDER: Final = ("decisions", "sessions", "replays", "bundles", "evidence packs", "log", "access", "keys", "health")
+_ORDER: Final = (
+    *("decisions", "sessions", "replays", "bundles", "decision point", "evidence packs"),
+    *("log", "access", "keys", "health"),
+)
 """Tags in the order in which people need them; others follow."""
 
 _MAX_DEPTH: Final = 4

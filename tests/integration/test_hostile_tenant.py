@@ -457,7 +457,7 @@ def log_in(client: httpx.Client, token: str) -> httpx.Response:
 
 
 def tried_as(key: str) -> tuple[str, ...]:
-    """Return the roles that try a route: a door opens so often from one address, and a client is as an enforcer there."""
+    """Return the roles that try a route: a door opens so often from one address, where a client is as an enforcer."""
     return tuple(role for role in ROLES if role != "client" or key not in DOORS)
 
 

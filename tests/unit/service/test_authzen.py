@@ -68,6 +68,13 @@ def test_the_text_of_the_arguments_reaches_the_policy_as_it_was_received():
     assert request.arguments == '{"amount" : 1.10, "n": 9007199254740993, "t":"\\u00e9"}'
 
 
+def test_behaviour_windows_are_taken_as_they_are_stated():
+    windows = {"spent": "12.5000", "calls": 3, "tainted": True}
+    request = question(asked(context={"windows": windows})).request
+    assert request is not None
+    assert (request.version, request.state.windows) == (2, windows)
+
+
 def test_a_question_without_a_time_is_of_now_and_in_utc():
     request = question(asked()).request
     assert request is not None
@@ -166,6 +173,10 @@ def test_a_fact_that_is_missing_is_named_and_never_guessed(value, reason, detail
         asked(context={"time": "1969-01-01T00:00:00Z"}),
         asked(context={"time": 1}),
         asked(context={"trace_id": "xyz"}),
+        asked(context={"windows": {"spent": 12.5}}),
+        asked(context={"windows": {"spent": "twelve"}}),
+        asked(context={"windows": {"no name": 1}}),
+        asked(context={"windows": {f"w{n}": 1 for n in range(33)}}),
     ],
 )
 def test_what_is_not_of_the_form_is_refused(value):
