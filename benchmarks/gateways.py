@@ -72,8 +72,9 @@ def activate_policy(service: Installation) -> None:
         published = admin.post("/v1/bundles", content=read_library_bundle("demo").archive())
     published.raise_for_status()
     with service.client(Role.APPROVER) as approver:
-        path = f"/v1/bundles/{published.json()['revision']}/activation"
-        approver.post(path, json={"comment": "for the benchmark"}).raise_for_status()
+        path = f"/v1/bundles/{published.json()['revision']}"
+        approver.post(f"{path}/review", json={"verdict": "approved"}).raise_for_status()
+        approver.post(f"{path}/activation", json={"comment": "for the benchmark"}).raise_for_status()
 
 
 def _save(key: LocalKey, path: Path) -> str:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from ledger.bodies import Approval, BundleEvent, Decision, Outcome
 from ledger.records import Record
+from policies.bundle_lives import BundleLife, RecordedEvent, derive_state
 
 __all__ = ["Links"]
 
@@ -56,13 +57,18 @@ class _Session:
 
 @dataclass(slots=True)
 class _Life:
-    """First leaf of each step of one bundle revision, and who reviewed it where."""
+    """First leaf of each step of one bundle revision, and the steps that say whether it may become active."""
 
     first: dict[str, int] = field(default_factory=dict)
-    reviews: list[tuple[int, str]] = field(default_factory=list)
+    steps: list[RecordedEvent] = field(default_factory=list)
 
     def before(self, action: str, leaf: int) -> bool:
         return self.first.get(action, leaf) < leaf
+
+    def at(self, leaf: int) -> BundleLife | None:
+        """Return what the registry held of the revision when it wrote the record at ``leaf``; None if nothing."""
+        lives = derive_state([step for step in self.steps if step.leaf_index < leaf]).lives
+        return next(iter(lives.values()), None)
 
 
 def _passage(body: Decision) -> str:
@@ -106,8 +112,7 @@ class Links:
         elif isinstance(body, BundleEvent):
             life = self._lives.setdefault(body.revision, _Life())
             life.first.setdefault("activated" if body.action == "rolled_back" else body.action, leaf)
-            if body.action == "reviewed":
-                life.reviews.append((leaf, body.actor))
+            life.steps.append(RecordedEvent(leaf, record.time_ms, body, record.pseudonym_key_id))
 
     def _add_decision(self, leaf: int, record_id: str, enforcer: str, body: Decision) -> None:
         told = (enforcer, _passage(body))
@@ -174,12 +179,13 @@ class Links:
             }
         if isinstance(body, BundleEvent):
             life = self._lives[body.revision]
-            reviewers = {actor for at, actor in life.reviews if at < leaf}
+            then = life.at(leaf)
             return {
                 "published_before": life.before("published", leaf),
                 "tested_before": life.before("tested", leaf),
-                "reviewed_before": bool(reviewers),
-                "reviewed_by_another": bool(reviewers - {body.actor}),
+                "tests_passed": then is not None and then.tested,
+                "reviewed_before": life.before("reviewed", leaf),
+                "reviewed_by_another": then is not None and bool(then.approvals),
             }
         return _NOTHING
 

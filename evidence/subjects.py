@@ -32,7 +32,8 @@ An outcome has ``derived.decision``: ``permitted``, ``held``, ``refused`` or ``o
 starts at leaf 0 and holds no such decision, or where another enforcer made it; ``unknown`` where the range starts later
 and does not hold it; and ``derived.repeated``: an earlier
 outcome of the same decision exists. A bundle event has ``derived.published_before``, ``derived.tested_before``,
-``derived.reviewed_before`` and ``derived.reviewed_by_another`` (somebody else than whoever performs this step), each
+``derived.reviewed_before``, ``derived.tests_passed`` (the last run of its test cases had cases, and none failed) and
+``derived.reviewed_by_another`` (somebody else than who published it approved it, and nobody rejected it since), each
 about the same revision at an earlier leaf.
 """
 
@@ -85,7 +86,7 @@ _DERIVED: Final[Mapping[str, tuple[str, ...]]] = {
         "session_continued",
     ),
     "outcome": ("decision", "repeated"),
-    "bundle": ("published_before", "tested_before", "reviewed_before", "reviewed_by_another"),
+    "bundle": ("published_before", "tested_before", "tests_passed", "reviewed_before", "reviewed_by_another"),
 }
 _VALUES: Final[Mapping[str, tuple[str, ...]]] = {
     STREAM: (

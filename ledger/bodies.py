@@ -264,6 +264,15 @@ class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
         actor_role: Role under which it was done.
         previous_revision: What was active before, for an activation or rollback.
         comment: Free text of the actor.
+        verdict: Of a review.
+        also: Of a review: what the actor is called under earlier pseudonym keys, where the publication names its author
+            under one of them.
+        engine_version: Of a test: exact version of the engine.
+        cases: Of a test: how many of the bundle's cases were run.
+        failures: Of a test: those of them that failed.
+        uncovered_rules: Of a test: how many rules no case reached.
+        uncovered: The first of these by name.
+        unreviewed: The bundle became active though nobody but its author had approved it: the service allows that.
     """
 
     action: Annotated[
@@ -276,6 +285,14 @@ class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
     actor_role: Name
     previous_revision: Hex32 | None = None
     comment: Commitment | None = None
+    verdict: Annotated[Literal["approved", "rejected"] | None, msgspec.Meta(extra=PUBLIC)] = None
+    also: Annotated[tuple[Pseudonym, ...], msgspec.Meta(max_length=64)] = ()
+    engine_version: Name | None = None
+    cases: Count = 0
+    failures: Count = 0
+    uncovered_rules: Count = 0
+    uncovered: Names = ()
+    unreviewed: Flag = False
 
 
 class KeyEvent(Struct, frozen=True, tag_field="type", tag="key"):

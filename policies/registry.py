@@ -1,168 +1,52 @@
-"""The registry of policy bundles: publish, activate, roll back, history.
+"""The registry of policy bundles: publish, test, review, activate, roll back, retire.
 
-Which bundle is active is never stored by itself: it follows from the `BundleEvent` records of the log, in log order
-(`derive_state`), so that state and log cannot disagree. Bundles themselves are kept as archives in a `BundleStore`,
+What the recorded steps add up to is in `bundle_lives`; bundles themselves are kept as archives in a `BundleStore`,
 found by revision.
 
 Order of writes. Publishing makes the archive durable first and records second: a crash in between leaves an archive
-that nobody refers to, and publishing again completes it. Activation and rollback are one record each.
+that nobody refers to, and publishing again completes it. Publication and the first run of the bundle's test cases are
+one batch; every other step is one record.
 
 INVARIANT 1 and 2 are the ledger's; what is kept here is that no record speaks of a bundle that is not at hand, or that
-its engine refuses.
+its engine refuses, and that none becomes active before its tests pass and a second person has approved it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 from ledger.bodies import BundleEvent, Commitment
 from ledger.commitments import SALT_BYTES
 from ledger.errors import ConflictError, PolicySyntaxError, StorageError, UnknownBundleError
 from ledger.ports import Draft, Opening, RecordSink, commit
+from policies.bundle_lives import Actor, BundleLife, RecordedEvent, RegistryState, derive_state, may_be_one
+from policies.bundle_ports import BundleHistory, BundleStore
 from policies.bundles import Bundle, parse_archive
 from policies.evaluate import Evaluator
+from policies.testing import run_cases
 
-__all__ = [
-    "Actor",
-    "BundleHistory",
-    "BundleStore",
-    "RecordedEvent",
-    "Registry",
-    "RegistryState",
-    "derive_state",
-]
+__all__ = ["Registry"]
 
-
-class BundleStore(Protocol):
-    """Where archives of bundles are kept; synchronous, safe for any thread, called off the event loop."""
-
-    def put(self, log_id: str, revision: str, archive: bytes) -> None:
-        """Keep an archive.
-
-        Durability: synced when the call returns. Idempotence: the same bytes again are success. Nothing is ever
-        replaced.
-
-        Raises:
-            ConflictError: Other bytes stand under that revision.
-            StorageError: The store failed; the archive may or may not be there.
-        """
-        ...
-
-    def get(self, log_id: str, revision: str) -> bytes:
-        """Return an archive's bytes.
-
-        Raises:
-            UnknownBundleError: None of that revision.
-            StorageError: The store failed.
-        """
-        ...
-
-
-class RecordedEvent(NamedTuple):
-    """A bundle event as the log has it.
-
-    Attributes:
-        leaf_index: Zero-based leaf index.
-        time_ms: The record's time, POSIX milliseconds.
-        event: The record's body.
-    """
-
-    leaf_index: int
-    time_ms: int
-    event: BundleEvent
-
-
-class BundleHistory(Protocol):
-    """Where the recorded bundle events are read; synchronous, safe for any thread, called off the event loop."""
-
-    def bundle_events(self, log_id: str) -> Sequence[RecordedEvent]:
-        """Return every bundle event of a log, in log order, those just acknowledged included.
-
-        Raises:
-            StorageError: The store failed.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Actor:
-    """Who does something to a bundle.
-
-    Attributes:
-        pseudonym: `ledger.commitments.pseudonym` of kind ``actor``.
-        role: Role under which it is done.
-    """
-
-    pseudonym: str
-    role: str
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryState:
-    """What the bundle events of a log add up to.
-
-    Attributes:
-        published: Revision → name of every bundle that was published, oldest first.
-        retired: Those of them that may not be activated any more.
-        activations: Revisions as they became active and were not rolled back; the last one is active.
-    """
-
-    published: Mapping[str, str] = field(default_factory=dict)
-    retired: frozenset[str] = frozenset()
-    activations: tuple[str, ...] = ()
-
-    @property
-    def active(self) -> str | None:
-        """The active revision, or None before the first activation."""
-        return self.activations[-1] if self.activations else None
-
-    @property
-    def previous(self) -> str | None:
-        """What a rollback leads to, or None."""
-        return self.activations[-2] if len(self.activations) > 1 else None
-
-
-def _rolled_back(activations: tuple[str, ...], revision: str) -> tuple[str, ...]:
-    """Return the activations up to and including the latest one of ``revision`` before the present one."""
-    earlier = activations[:-1]
-    while earlier and earlier[-1] != revision:
-        earlier = earlier[:-1]
-    return earlier or (revision,)
-
-
-def derive_state(events: Sequence[RecordedEvent]) -> RegistryState:
-    """Return what bundle events add up to; a function of the log alone.
-
-    Args:
-        events: In log order.
-    """
-    published: dict[str, str] = {}
-    retired: frozenset[str] = frozenset()
-    activations: tuple[str, ...] = ()
-    for _, _, event in events:
-        match event.action:
-            case "published":
-                published.setdefault(event.revision, event.name)
-            case "retired":
-                retired |= {event.revision}
-            case "activated":
-                activations = (*activations, event.revision)
-            case "rolled_back":
-                activations = _rolled_back(activations, event.revision)
-            case _:  # tested, reviewed: steps that the life cycle of bundles will demand
-                pass
-    return RegistryState(published, retired, activations)
+_NAMED_RULES: Final = 64
+"""Uncovered rules that a record names; it counts all of them."""
 
 
 class Registry:
     """The bundles of one log; safe for any task of its event loop."""
 
     def __init__(
-        self, *, log_id: str, store: BundleStore, history: BundleHistory, sink: RecordSink, evaluator: Evaluator
+        self,
+        *,
+        log_id: str,
+        store: BundleStore,
+        history: BundleHistory,
+        sink: RecordSink,
+        evaluator: Evaluator,
+        tester: Callable[[], Actor],
+        solo: bool = False,
     ) -> None:
         """Take the log's stores and sink.
 
@@ -171,13 +55,17 @@ class Registry:
             store: Keeps archives.
             history: Reads recorded events.
             sink: Records events.
-            evaluator: Checks that bundles load.
+            evaluator: Checks that bundles load, and runs their tests.
+            tester: Who runs the tests: the service itself.
+            solo: A bundle may become active unreviewed; the record then says so.
         """
         self._log_id = log_id
         self._store = store
         self._history = history
         self._sink = sink
         self._evaluator = evaluator
+        self._tester = tester
+        self._solo = solo
         # Held from reading the state to recording the step that follows from it. Between processes the log's order
         # decides: of two activations the later one holds.
         self._lock = asyncio.Lock()
@@ -198,6 +86,15 @@ class Registry:
         """
         return derive_state(await self.history())
 
+    async def life(self, revision: str) -> BundleLife:
+        """Return what the log says of a published bundle.
+
+        Raises:
+            UnknownBundleError: None of that revision was published.
+            StorageError: The store failed.
+        """
+        return _life(await self.state(), revision)
+
     async def bundle(self, revision: str) -> Bundle:
         """Return a published bundle.
 
@@ -205,8 +102,7 @@ class Registry:
             UnknownBundleError: None of that revision was published.
             StorageError: The store failed, or holds other bytes than were published.
         """
-        if revision not in (await self.state()).published:
-            raise UnknownBundleError(f"no bundle of revision {revision[:64]!a} is published")
+        await self.life(revision)
         return await self._stored(revision)
 
     async def active_bundle(self) -> Bundle | None:
@@ -220,21 +116,75 @@ class Registry:
         return None if active is None else await self._stored(active)
 
     async def publish(self, bundle: Bundle, actor: Actor, comment: str | None = None) -> RegistryState:
-        """Keep a bundle and record that it is published; a revision that is so already is left as it is.
+        """Keep a bundle, run its test cases, and record both; a revision that was published is left as it is.
 
-        Durability: archive and record are durable when the call returns.
+        A bundle whose cases fail is published all the same, as a draft.
+
+        Durability: archive and records are durable when the call returns.
 
         Raises:
-            PolicySyntaxError: The bundle's engine refuses it; the message names file and place.
+            PolicySyntaxError: The bundle's engine refuses it, or its test cases cannot be read; the message names file
+                and place.
             ConflictError: The store holds another archive of that revision.
             DependencyError: Nothing of this call may be relied on; it may be repeated.
         """
-        await self._evaluator.check(bundle)
+        tested = await self._run_tests(bundle)
         async with self._lock:
             await asyncio.to_thread(self._store.put, self._log_id, bundle.revision, bundle.archive())
-            state = await self.state()
-            if bundle.revision not in state.published:
-                await self._record("published", bundle, actor, None, comment)
+            known = (await self.state()).lives.get(bundle.revision)
+            if known is None:
+                await self._sink.append([_draft("published", bundle, actor, comment), tested])
+            elif known.test_run is None:
+                await self._sink.append([tested])
+            return await self.state()
+
+    async def test(self, revision: str) -> RegistryState:
+        """Run a published bundle's test cases again, and record what came of it.
+
+        Raises:
+            UnknownBundleError: None of that revision is published.
+            PolicySyntaxError: Its engine refuses it, now.
+            DependencyError: Nothing of this call may be relied on; it may be repeated.
+        """
+        tested = await self._run_tests(await self.bundle(revision))
+        async with self._lock:
+            await self._sink.append([tested])
+            return await self.state()
+
+    async def review(
+        self,
+        revision: str,
+        actor: Actor,
+        verdict: Literal["approved", "rejected"],
+        comment: str | None = None,
+        *,
+        known_as: Mapping[str, str] | None = None,
+    ) -> RegistryState:
+        """Record what somebody says of a published bundle.
+
+        Args:
+            revision: The bundle, in these exact bytes and no others.
+            actor: Who says it.
+            verdict: The author may reject his own bundle, and not approve it.
+            comment: Why.
+            known_as: What the actor is called under each pseudonym key, by key id.
+
+        Raises:
+            UnknownBundleError: None of that revision is published.
+            ConflictError: It is retired; or, of an approval: its tests do not pass, it is the actor's own, or nobody
+                can tell whether it is.
+            DependencyError: Nothing of this call may be relied on; look at the state before repeating it.
+        """
+        async with self._lock:
+            life = _life(await self.state(), revision)
+            if life.retired:
+                raise ConflictError("the bundle is retired")
+            reviewer = _compared(actor, life.author, known_as or {})
+            if verdict == "approved":
+                _require_approvable(life, reviewer)
+            bundle = await self._stored(revision)
+            told = _draft("reviewed", bundle, reviewer, comment, verdict=verdict, also=reviewer.also)
+            await self._sink.append([told])
             return await self.state()
 
     async def activate(self, revision: str, actor: Actor, comment: str | None = None) -> RegistryState:
@@ -242,7 +192,7 @@ class Registry:
 
         Raises:
             UnknownBundleError: None of that revision is published.
-            ConflictError: It is retired.
+            ConflictError: It is retired, its tests do not pass, or nobody but its author has approved it.
             PolicySyntaxError: Its engine refuses it, now.
             DependencyError: Nothing of this call may be relied on; it may be repeated.
         """
@@ -250,7 +200,11 @@ class Registry:
             state = await self.state()
             if revision == state.active:
                 return state
-            return await self._make_active("activated", state, revision, actor, comment)
+            life = _life(state, revision)
+            if (why := life.unready(reviewed=not self._solo)) is not None:
+                raise ConflictError(why)
+            unreviewed = not life.approvals
+            return await self._make_active("activated", state, revision, actor, comment, unreviewed=unreviewed)
 
     async def roll_back(self, actor: Actor, comment: str | None = None) -> RegistryState:
         """Make the bundle active that was so before the present one.
@@ -264,7 +218,27 @@ class Registry:
             state = await self.state()
             if state.previous is None:
                 raise ConflictError("no bundle was active before this one")
+            if _life(state, state.previous).retired:
+                raise ConflictError("the bundle is retired")
             return await self._make_active("rolled_back", state, state.previous, actor, comment)
+
+    async def retire(self, revision: str, actor: Actor, comment: str | None = None) -> RegistryState:
+        """Keep a bundle from ever becoming active again; if it is so already, nothing is recorded.
+
+        Raises:
+            UnknownBundleError: None of that revision is published.
+            ConflictError: It is active.
+            DependencyError: Nothing of this call may be relied on; it may be repeated.
+        """
+        async with self._lock:
+            state = await self.state()
+            life = _life(state, revision)
+            if life.retired:
+                return state
+            if life.active:
+                raise ConflictError("the bundle is active; activate another one first")
+            await self._sink.append([_draft("retired", await self._stored(revision), actor, comment)])
+            return await self.state()
 
     async def _make_active(
         self,
@@ -273,16 +247,27 @@ class Registry:
         revision: str,
         actor: Actor,
         comment: str | None,
+        **members: Any,  # noqa: ANN401  # of the record
     ) -> RegistryState:
-        if revision not in state.published:
-            raise UnknownBundleError(f"no bundle of revision {revision[:64]!a} is published")
-        if revision in state.retired:
-            raise ConflictError("the bundle is retired")
         bundle = await self._stored(revision)
         # INVARIANT 7: a bundle that its engine refuses would deny everything; it does not become active unseen.
         await self._evaluator.check(bundle)
-        await self._record(action, bundle, actor, state.active, comment)
+        await self._sink.append([_draft(action, bundle, actor, comment, previous_revision=state.active, **members)])
         return await self.state()
+
+    async def _run_tests(self, bundle: Bundle) -> Draft:
+        report = await run_cases(bundle, self._evaluator)
+        return _draft(
+            "tested",
+            bundle,
+            self._tester(),
+            None,
+            engine_version=self._evaluator.engine_version(bundle.manifest.engine),
+            cases=len(report.results),
+            failures=len(report.failures),
+            uncovered_rules=len(report.uncovered),
+            uncovered=tuple(report.uncovered[:_NAMED_RULES]),
+        )
 
     async def _stored(self, revision: str) -> Bundle:
         archive = await asyncio.to_thread(self._store.get, self._log_id, revision)
@@ -295,27 +280,50 @@ class Registry:
             raise StorageError(f"the bundle store holds {bundle.revision} under {revision}")
         return bundle
 
-    async def _record(
-        self,
-        action: Literal["published", "activated", "rolled_back"],
-        bundle: Bundle,
-        actor: Actor,
-        previous: str | None,
-        comment: str | None,
-    ) -> None:
-        commitment: Commitment | None = None
-        openings: tuple[Opening, ...] = ()
-        if comment is not None:
-            commitment, opening = commit("comment", secrets.token_bytes(SALT_BYTES), comment.encode())
-            openings = (opening,)
-        event = BundleEvent(
-            action=action,
-            name=bundle.manifest.name,
-            revision=bundle.revision,
-            engine=bundle.manifest.engine,
-            actor=actor.pseudonym,
-            actor_role=actor.role,
-            previous_revision=previous,
-            comment=commitment,
-        )
-        await self._sink.append([Draft(body=event, openings=openings)])
+
+def _life(state: RegistryState, revision: str) -> BundleLife:
+    try:
+        return state.lives[revision]
+    except KeyError:
+        raise UnknownBundleError(f"no bundle of revision {revision[:64]!a} is published") from None
+
+
+def _compared(actor: Actor, author: Actor, known_as: Mapping[str, str]) -> Actor:
+    """Return an actor as the record must name him, for anybody to see that he is not the author."""
+    if author.key_id is None or author.key_id == actor.key_id or author.key_id not in known_as:
+        return Actor(actor.pseudonym, actor.role, actor.key_id)
+    return Actor(actor.pseudonym, actor.role, actor.key_id, (known_as[author.key_id],))
+
+
+def _require_approvable(life: BundleLife, reviewer: Actor) -> None:
+    if (untested := life.untested()) is not None:
+        raise ConflictError(f"{untested}; it cannot be approved")
+    if may_be_one(life.author, reviewer):
+        told = "the bundle's author cannot approve it"
+        lost = life.author.key_id != reviewer.key_id and not reviewer.also
+        raise ConflictError(f"{told}, and the key of his pseudonym is not here: publish it anew" if lost else told)
+
+
+def _draft(
+    action: Literal["published", "tested", "reviewed", "activated", "rolled_back", "retired"],
+    bundle: Bundle,
+    actor: Actor,
+    comment: str | None,
+    **members: Any,  # noqa: ANN401  # of the record
+) -> Draft:
+    commitment: Commitment | None = None
+    openings: tuple[Opening, ...] = ()
+    if comment is not None:
+        commitment, opening = commit("comment", secrets.token_bytes(SALT_BYTES), comment.encode())
+        openings = (opening,)
+    event = BundleEvent(
+        action=action,
+        name=bundle.manifest.name,
+        revision=bundle.revision,
+        engine=bundle.manifest.engine,
+        actor=actor.pseudonym,
+        actor_role=actor.role,
+        comment=commitment,
+        **members,
+    )
+    return Draft(body=event, openings=openings)

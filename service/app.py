@@ -17,6 +17,7 @@ from service import failures, problems
 from service.api import (
     access,
     authzen,
+    bundle_steps,
     bundles,
     decisions,
     erasures,
@@ -153,7 +154,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
     routers = [
         module.router
         for module in (
-            *(decisions, sessions, replays, bundles, packs, erasures, holds, pruning),
+            *(decisions, sessions, replays, bundles, bundle_steps, packs, erasures, holds, pruning),
             *(logs, access, keys, health, authzen),
         )
     ]

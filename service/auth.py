@@ -53,6 +53,7 @@ class Permission(StrEnum):
     REPLAY = "replay decisions"
     READ_BUNDLES = "read bundles"
     PUBLISH_BUNDLES = "publish bundles"
+    REVIEW_BUNDLES = "review bundles"
     ACTIVATE_BUNDLES = "activate bundles"
     MAKE_PACKS = "make evidence packs"
     ADMINISTER = "introduce enforcers and issue tokens"
@@ -68,7 +69,7 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
     ),
     Role.AUDITOR: frozenset({*_READERS, Permission.READ_ENTRIES, Permission.MAKE_PACKS}),
     Role.RESPONDER: frozenset({*_READERS, Permission.OPEN_PAYLOADS, Permission.REPLAY}),
-    Role.APPROVER: frozenset({*_READERS, Permission.ACTIVATE_BUNDLES}),
+    Role.APPROVER: frozenset({*_READERS, Permission.REVIEW_BUNDLES, Permission.ACTIVATE_BUNDLES}),
     Role.ADMIN: frozenset(set(Permission) - {Permission.WRITE_RECORDS, Permission.DECIDE, Permission.WRITE_OPA_LOGS}),
 }
 """Nobody but an enforcer writes decisions, or a client has them made or hands them in; and neither reads any."""

@@ -115,6 +115,11 @@ class KeySet:
         seeds = dict.fromkeys((self.pseudonym.seed, *self.pseudonym_seeds))
         return tuple(pseudonym(seed, kind, value) for seed in seeds)
 
+    def pseudonyms_by_key(self, kind: str, value: str) -> dict[str, str]:
+        """Return what a value is called under every key that made pseudonyms, by key id."""
+        seeds = (self.pseudonym.seed, *self.pseudonym_seeds)
+        return {pseudonym_key_id(seed): pseudonym(seed, kind, value) for seed in seeds}
+
     @property
     def pseudonym_key_id(self) -> str:
         """Public id of the pseudonym key."""

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
         workers: Processes that answer there; more than one needs PostgreSQL.
         worker_listen: ``HOST:PORT`` at which the first of several workers answers alone; the others at the next ports.
         external_url: How browsers reach the service.
+        bundle_review: ``four_eyes``: a bundle becomes active once somebody else than its author has approved it;
+            ``solo``: also without, and the record says so.
         public_log: Serve checkpoint and tiles without a token; entry bundles never.
         checkpoint_interval_seconds: At most one checkpoint in this time.
         audit_interval_seconds: From one audit in the background to the next; 0 for none.
@@ -134,6 +136,7 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     worker_listen: Annotated[str, Field(pattern=r"^([^\s/]+:\d{1,5})?$")] = ""
     external_url: str = "http://127.0.0.1:8787"
+    bundle_review: Literal["four_eyes", "solo"] = "four_eyes"
     public_log: bool = False
     checkpoint_interval_seconds: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
     audit_interval_seconds: Annotated[float, Field(ge=0, le=366 * 86_400, allow_inf_nan=False)] = 86_400.0
@@ -238,6 +241,8 @@ class Settings(BaseSettings):
             found.append("TALLYSTICK_ORIGIN is the placeholder: checkpoints of this log name nobody.")
         if self.effective_anchor.startswith("directory:"):
             found.append("The anchor is a directory: whoever owns this machine can rewrite it. Use S3 Object Lock.")
+        if self.bundle_review == "solo":
+            found.append("Policies become active without a second person's review; each such activation says so.")
         found += self._weak_storage()
         if self.host not in _LOOPBACK and self.external_url.lower().startswith("http://"):
             found.append("The service listens beyond this machine and its URL is plain HTTP: tokens can be overheard.")

@@ -1,4 +1,4 @@
-"""Policy bundles: published, activated, rolled back, and fetched by enforcers."""
+"""Policy bundles: published, listed, and fetched by enforcers. The steps of their lives are in `bundle_steps`."""
 
 from __future__ import annotations
 
@@ -6,26 +6,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Request
 from fastapi.responses import Response
-from pydantic import Field
 
 from ledger.errors import NotFoundError
+from policies.bundle_lives import RecordedEvent, RegistryState
 from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
-from policies.registry import Actor, RegistryState
-from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted, read_body
+from service.api.common import PROBLEMS, ServicesDep, json_response, permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
-from service.wiring import Services
+from service.bundles import actor_of
 
-__all__ = ["router"]
+__all__ = ["Revision", "router", "state_view", "step_view"]
 
 router = APIRouter(tags=["bundles"], responses=PROBLEMS, route_class=ServiceRoute)
 
 _ARCHIVE_TYPE = "application/vnd.tallystick.bundle+json"
-_Revision = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
-
-
-def _actor(services: Services, caller: Caller) -> Actor:
-    return Actor(services.access.actor(caller), caller.role.value)
+Revision = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 
 
 def _archive(bundle: Bundle, if_none_match: str | None) -> Response:
@@ -36,12 +31,42 @@ def _archive(bundle: Bundle, if_none_match: str | None) -> Response:
     return Response(bundle.archive(), media_type=_ARCHIVE_TYPE, headers=headers)
 
 
-def _state(state: RegistryState) -> dict[str, object]:
+def state_view(state: RegistryState) -> dict[str, object]:
+    """Return what bundles there are, as routes tell it."""
     return {
         "active": state.active,
         "previous": state.previous,
-        "published": [{"revision": revision, "name": name} for revision, name in state.published.items()],
+        "published": [
+            {"revision": revision, "name": life.name, "stage": life.stage} for revision, life in state.lives.items()
+        ],
     }
+
+
+def step_view(item: RecordedEvent) -> dict[str, object]:
+    """Return a recorded step, as routes tell it; what a step does not say is left out."""
+    event = item.event
+    always: dict[str, object] = {
+        "leaf_index": item.leaf_index,
+        "time_ms": item.time_ms,
+        "action": event.action,
+        "name": event.name,
+        "revision": event.revision,
+        "previous_revision": event.previous_revision,
+        "actor": event.actor,
+        "actor_role": event.actor_role,
+    }
+    if event.action == "tested":
+        members = ("engine_version", "cases", "failures", "uncovered_rules", "uncovered")
+        return always | {name: getattr(event, name) for name in members}
+    if event.action == "reviewed":
+        return always | {"verdict": event.verdict}
+    return always | ({"unreviewed": True} if event.unreviewed else {})
+
+
+def _published(bundle: Bundle, state: RegistryState) -> dict[str, object]:
+    life = state.lives[bundle.revision]
+    told = {"revision": bundle.revision, "name": bundle.manifest.name, "stage": life.stage, "obstacle": life.unready()}
+    return {**told, **state_view(state)}
 
 
 @router.post(
@@ -55,10 +80,10 @@ async def publish_bundle(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.PUBLISH_BUNDLES))],
 ) -> Response:
-    """Publish an archive; it is loaded and checked first, and not yet active."""
+    """Publish an archive; it is loaded and its test cases are run first. It is a draft, and not yet active."""
     bundle = parse_archive(await read_body(request, 2 * MAX_BUNDLE_BYTES))
-    state = await services.bundles.publish(bundle, _actor(services, caller))
-    return json_response({"revision": bundle.revision, "name": bundle.manifest.name, **_state(state)}, 201)
+    state = await services.bundles.publish(bundle, actor_of(caller, services.keys))
+    return json_response(_published(bundle, state), 201)
 
 
 @router.get(
@@ -68,20 +93,8 @@ async def list_bundles(
     services: ServicesDep, _caller: Annotated[Caller, Depends(permitted(Permission.READ_BUNDLES))]
 ) -> Response:
     """Return which bundles there are, which is active, and every recorded step."""
-    events = [
-        {
-            "leaf_index": item.leaf_index,
-            "time_ms": item.time_ms,
-            "action": item.event.action,
-            "name": item.event.name,
-            "revision": item.event.revision,
-            "previous_revision": item.event.previous_revision,
-            "actor": item.event.actor,
-            "actor_role": item.event.actor_role,
-        }
-        for item in await services.bundles.history()
-    ]
-    return json_response({**_state(await services.bundles.state()), "history": events})
+    events = [step_view(item) for item in await services.bundles.history()]
+    return json_response({**state_view(await services.bundles.state()), "history": events})
 
 
 @router.get(
@@ -105,46 +118,8 @@ async def get_active_bundle(
 async def get_bundle(
     services: ServicesDep,
     _caller: Annotated[Caller, Depends(permitted(Permission.READ_BUNDLES))],
-    revision: _Revision,
+    revision: Revision,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Return a bundle by its digest, active or not."""
     return _archive(await services.bundles.bundle(revision), if_none_match)
-
-
-class StepRequest(RequestBody):
-    """Why a bundle is activated or rolled back."""
-
-    comment: Annotated[str | None, Field(max_length=1000, description="recorded, in the vault")] = None
-
-
-@router.post(
-    "/v1/bundles/{revision}/activation",
-    summary="Make a bundle the active one",
-    response_description="It is active from now on.",
-)
-async def activate_bundle(
-    services: ServicesDep,
-    caller: Annotated[Caller, Depends(permitted(Permission.ACTIVATE_BUNDLES))],
-    revision: _Revision,
-    step: StepRequest | None = None,
-) -> Response:
-    """Activate a published bundle; enforcers take it up at their next poll."""
-    comment = step.comment if step else None
-    state = await services.bundles.activate(revision, _actor(services, caller), comment)
-    return json_response(_state(state))
-
-
-@router.post(
-    "/v1/bundles/rollback",
-    summary="Make the bundle before this one active again",
-    response_description="The bundle before is active again.",
-)
-async def roll_back_bundle(
-    services: ServicesDep,
-    caller: Annotated[Caller, Depends(permitted(Permission.ACTIVATE_BUNDLES))],
-    step: StepRequest | None = None,
-) -> Response:
-    """Roll back one activation."""
-    state = await services.bundles.roll_back(_actor(services, caller), step.comment if step else None)
-    return json_response(_state(state))

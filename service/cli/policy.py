@@ -1,4 +1,4 @@
-"""``tallystick policy``: publishing and activating bundles; the tools for their authors have files of their own."""
+"""``tallystick policy``: publishing and listing bundles; what authors and reviewers do has files of its own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from service.cli.client import ServiceClient, service_options
-from service.cli.options import BUNDLE_DIRECTORY, REVISION
+from service.cli.options import BUNDLE_DIRECTORY
 from service.cli.output import echo_json, json_option, say, table, with_exit_codes
 from service.cli.policy_explain import explain
 from service.cli.policy_library import library
+from service.cli.policy_steps import STEPS
 from service.cli.policy_testing import test
 from service.cli.policy_tools import fmt, lint
 
@@ -19,11 +20,11 @@ __all__ = ["policy"]
 
 @click.group()
 def policy() -> None:
-    """Policy bundles: test, publish, activate, roll back."""
+    """Policy bundles: test, publish, review, activate, roll back."""
 
 
-for tool in (test, lint, fmt, explain, library):
-    policy.add_command(tool)
+for command in (test, lint, fmt, explain, library, *STEPS):
+    policy.add_command(command)
 
 
 @policy.command(short_help="Print a bundle's revision.")
@@ -47,7 +48,7 @@ def revision(directory: Path, *, as_json: bool) -> None:
 @json_option
 @with_exit_codes
 def publish(directory: Path, url: str, token: str | None, *, as_json: bool) -> None:
-    """Publish the bundle in DIRECTORY; it is checked, kept, recorded, and not yet active."""
+    """Publish the bundle in DIRECTORY; it is checked, tested, kept, recorded, and not yet active."""
     from policies.directories import read_bundle_directory
 
     bundle = read_bundle_directory(directory)
@@ -56,35 +57,8 @@ def publish(directory: Path, url: str, token: str | None, *, as_json: bool) -> N
         echo_json(answer)
     else:
         say(f"published {answer['name']} {answer['revision']}")
-
-
-@policy.command()
-@click.argument("bundle_revision", metavar="REVISION", type=REVISION)
-@click.option("--comment", default=None, help="Why; recorded.")
-@service_options
-@json_option
-@with_exit_codes
-def activate(bundle_revision: str, comment: str | None, url: str, token: str | None, *, as_json: bool) -> None:
-    """Make the published bundle REVISION the active one."""
-    answer = ServiceClient(url, token).post(f"/v1/bundles/{bundle_revision}/activation", {"comment": comment})
-    if as_json:
-        echo_json(answer)
-    else:
-        say(f"active: {answer['active']}")
-
-
-@policy.command()
-@click.option("--comment", default=None, help="Why; recorded.")
-@service_options
-@json_option
-@with_exit_codes
-def rollback(comment: str | None, url: str, token: str | None, *, as_json: bool) -> None:
-    """Make the bundle active again that was so before the present one."""
-    answer = ServiceClient(url, token).post("/v1/bundles/rollback", {"comment": comment})
-    if as_json:
-        echo_json(answer)
-    else:
-        say(f"active: {answer['active']}")
+        if answer["obstacle"] is not None:
+            say(f"  {answer['stage']}; cannot become active: {answer['obstacle']}")
 
 
 @policy.command("list")

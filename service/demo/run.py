@@ -184,7 +184,7 @@ class Demo:
         }
 
     async def activate_policy(self, service_url: str) -> None:
-        """Publish the day's bundle and a changed one; activate the first."""
+        """Publish the day's bundle and a changed one; have another person approve and activate the first."""
         admin = API(service_url, self.tokens["admin"])
         for name in ("demo", "demo-extended-hours"):
             bundle = read_library_bundle(name)
@@ -192,7 +192,9 @@ class Demo:
             self.revisions[name] = published["revision"]
         await admin.close()
         approver = API(service_url, self.tokens["approver"])
-        await approver("POST", f"/v1/bundles/{self.revisions['demo']}/activation", json={"comment": "for the day"})
+        path = f"/v1/bundles/{self.revisions['demo']}"
+        await approver("POST", f"{path}/review", json={"verdict": "approved", "comment": "read, and its tests"})
+        await approver("POST", f"{path}/activation", json={"comment": "for the day"})
         await approver.close()
 
     # --- 2: the day

@@ -38,7 +38,7 @@ from policies.registry import Registry
 from service.access import AccessRecorder
 from service.auditing import AUDIT_LEASE, AUDIT_LEASE_SECONDS, AuditLoop, ProcessAuditRunner
 from service.auth import TokenStore
-from service.bundles import LogBundleHistory
+from service.bundles import LogBundleHistory, service_actor
 from service.current_keys import CurrentKeys
 from service.deciding import ActiveBundles, DecisionPoint
 from service.fairness import Bytes, Places
@@ -266,6 +266,8 @@ def _assemble(
         history=LogBundleHistory(catalog, reader),
         sink=recorder,
         evaluator=evaluator,
+        tester=lambda: service_actor(settings.service_id, current.keys),
+        solo=settings.bundle_review == "solo",
     )
     return Services(
         settings=settings,

@@ -107,20 +107,22 @@ class Way:
         self._url = url
 
     def acting_as(self, role: str) -> dict[str, str]:
-        return {"TALLYSTICK_URL": self._url, "TALLYSTICK_TOKEN": self.installation.token(role)}
+        return {"TALLYSTICK_URL": self._url, "TALLYSTICK_TOKEN": self.installation.token(role, role)}
 
     def publish_policy(self) -> None:
-        """The operator tests a policy, publishes it, and makes it the active one."""
+        """The operator tests a policy and publishes it; a second person approves it and makes it the active one."""
         do, do_json, admin = self.installation.do, self.installation.do_json, self.acting_as("admin")
+        approver = self.acting_as("approver")
         bundle = write_bundle(self.folder / "refunds", 500)
         assert do_json("policy", "test", bundle)["failures"] == []
         revision = do("policy", "revision", bundle).strip()
-        assert do("policy", "publish", bundle, **admin) == f"published refunds {revision}\n"
-        assert do("policy", "activate", revision, "--comment", "first", **admin) == f"active: {revision}\n"
+        assert do("policy", "publish", bundle, **admin).startswith(f"published refunds {revision}\n")
+        assert do_json("policy", "review", revision, "--approve", **approver)["stage"] == "reviewed"
+        assert do("policy", "activate", revision, "--comment", "first", **approver) == f"active: {revision}\n"
         listed = do_json("policy", "list", **admin)
         assert listed["active"] == revision
         steps = [(step["action"], step["revision"]) for step in listed["history"]]
-        assert steps == [("published", revision), ("activated", revision)]
+        assert steps == [(step, revision) for step in ("published", "tested", "reviewed", "activated")]
         assert do("policy", "list", **admin).startswith(f"active: {revision}\n")
 
     def prepare_gateway(self, upstream: str) -> str:

@@ -15,11 +15,10 @@ from ledger.bodies import Decision
 from ledger.completeness import Verdict, assess
 from ledger.errors import StorageError
 from ledger.records import Record
-from policies.bundles import Bundle
 from policies.model import decode_request
 from service.auth import Role
 from tests.support.ledger import LOG_ID
-from tests.support.policies import SCHEMA, cedar_bundle
+from tests.support.packs import ready_bundle
 from tests.support.service import RunningService, start_service
 
 POLICY = """
@@ -49,17 +48,10 @@ SALE = {"type": "tool", "id": "sell", "properties": {"server": "shop", "tags": [
 NO_ROLES = {"type": "agent", "id": "bot"}
 
 
-def activate(service: RunningService, bundle: Bundle) -> str:
-    with service.client(Role.ADMIN) as admin:
-        admin.post("/v1/bundles", content=bundle.archive()).raise_for_status()
-        admin.post(f"/v1/bundles/{bundle.revision}/activation", json={}).raise_for_status()
-    return bundle.revision
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     with start_service(tmp_path_factory.mktemp("authzen")) as running:
-        activate(running, cedar_bundle(POLICY, name="shop"))
+        running.put_in_force(ready_bundle(POLICY))
         yield running
 
 
@@ -313,10 +305,10 @@ def test_an_engine_that_fails_denies_and_it_is_recorded(service, client, monkeyp
 def test_an_activation_that_was_acknowledged_holds_for_the_next_question(tmp_path: Path):
     with start_service(tmp_path) as service, service.client(Role.CLIENT) as client:
         assert ask(client, asked())["context"]["reason"] == "no_bundle"
-        open_door = cedar_bundle('@id("all") permit (principal, action, resource);', name="shop", schema=SCHEMA)
-        closed = cedar_bundle('@id("none") forbid (principal, action, resource);', name="shop", schema=SCHEMA)
+        open_door = ready_bundle('@id("all") permit (principal, action, resource);')
+        closed = ready_bundle('@id("none") forbid (principal, action, resource);')
         for bundle, decision in ((open_door, True), (closed, False), (open_door, True)):
-            revision = activate(service, bundle)
+            revision = service.put_in_force(bundle)
             answer = ask(client, asked())
             assert (answer["decision"], answer["context"]["bundle_revision"]) == (decision, revision)
     with start_service(tmp_path) as service, service.client(Role.CLIENT) as client:

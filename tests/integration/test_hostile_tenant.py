@@ -35,7 +35,7 @@ from service.auth import Role
 from service.fairness import current_log
 from service.web.throttle import DEFAULT_LIMITS
 from tests.support.ledger import Enforcer, make_decision
-from tests.support.packs import shop_bundle
+from tests.support.packs import ready_bundle
 from tests.support.postgres import PostgresCluster
 from tests.support.service import EnforcerClient
 from tests.support.tenants import MINE, OPERATOR_TOKEN, THEIRS, RunningTenants, Tenant, start_tenants
@@ -191,10 +191,14 @@ CASES: dict[str, Case] = {
             {"json": {"decision_ids": [aim.extra["mine"], aim.decision_id], "bundle": aim.revision}},
         ]
     ),
-    "POST /v1/bundles": Case(aimed=False, sends=one(content=shop_bundle().archive())),
+    "POST /v1/bundles": Case(aimed=False, sends=one(content=ready_bundle().archive())),
     "GET /v1/bundles": OWN,
     "GET /v1/bundles/active": OWN,
     "GET /v1/bundles/{revision}": Case(sends=lambda aim: [{}, {"headers": {"if-none-match": f'"{aim.revision}"'}}]),
+    "GET /v1/bundles/{revision}/status": AIMED,
+    "POST /v1/bundles/{revision}/tests": AIMED,
+    "POST /v1/bundles/{revision}/review": Case(sends=one(json={"verdict": "rejected"})),
+    "POST /v1/bundles/{revision}/retirement": Case(sends=one(json={"comment": PURPOSE})),
     "POST /v1/bundles/{revision}/activation": Case(sends=one(json={"comment": PURPOSE})),
     "POST /v1/bundles/rollback": Case(aimed=False, sends=one(json={})),
     "POST /v1/evidence-packs": Case(
@@ -288,12 +292,9 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
     names = {"agent": f"{log_id}-bot", "rules": (f"{log_id}-rule",), "failed_condition": f"{log_id}-rule"}
     user = user_of(tenant)
     decision_id = enforcer.decide(session=session, user=user, **names)
-    revisions = []
+    rules = [f'@id("{log_id}-only") {effect} (principal, action, resource);' for effect in ("permit", "forbid")]
+    revisions = [tenant.put_in_force(ready_bundle(rule)) for rule in rules]
     with tenant.client(Role.ADMIN) as admin:
-        for effect in ("permit", "forbid"):
-            archive = shop_bundle(f'@id("{log_id}-only") {effect} (principal, action, resource);').archive()
-            revisions.append(admin.post("/v1/bundles", content=archive).json()["revision"])
-            admin.post(f"/v1/bundles/{revisions[-1]}/activation", json={}).raise_for_status()
         ordered = admin.post(
             "/v1/evidence-packs", json={"from_ms": 1, "to_ms": 2, "frameworks": ["soc2"], "title": f"{log_id}-pack"}
         ).json()

@@ -19,7 +19,7 @@ from ledger.records import encode_record
 from service.auth import Role
 from service.cli.main import main
 from tests.support.ledger import LOG_ID, make_decision
-from tests.support.packs import shop_bundle
+from tests.support.packs import ready_bundle
 from tests.support.service import ORIGIN, EnforcerClient, RunningService, start_service
 
 HOSTILE_ORIGIN = "http://127.0.0.1:1"
@@ -64,7 +64,7 @@ class Line:
 
 
 def write_bundle(folder: Path, policy: str) -> Path:
-    for path, data in json.loads(shop_bundle(policy).archive())["files"].items():
+    for path, data in json.loads(ready_bundle(policy).archive())["files"].items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(decode_base64(data))
     return folder
@@ -201,22 +201,34 @@ def test_a_bundle_goes_from_a_directory_to_the_enforcers_and_back(stage, tmp_pat
     permit = write_bundle(tmp_path / "permit", PERMIT)
     forbid = write_bundle(tmp_path / "forbid", FORBID)
     revisions = [stage.run("policy", "revision", folder).out.strip() for folder in (permit, forbid)]
-    assert revisions == [shop_bundle(PERMIT).revision, shop_bundle(FORBID).revision]
+    assert revisions == [ready_bundle(PERMIT).revision, ready_bundle(FORBID).revision]
     assert revisions[0] in stage.run("policy", "publish", permit).out
     assert stage.run("policy", "publish", forbid, "--json").json["revision"] == revisions[1]
     for revision in revisions:
-        assert revision in stage.run("policy", "activate", revision, "--comment", "reviewed").out
+        assert stage.run("policy", "activate", revision).status == 4, "nobody has approved it"
+        assert "reviewed:" in stage.run("policy", "review", revision, "--approve", role=Role.APPROVER).out
+        assert revision in stage.run("policy", "activate", revision, "--comment", "ticket 17").out
     assert stage.run("policy", "rollback", "--json").json["active"] == revisions[0]
     text = stage.run("policy", "list").out
     assert text.startswith(f"active: {revisions[0]}")
     history = stage.run("policy", "list", "--json").json["history"]
-    assert [item["action"] for item in history] == ["published", "published", "activated", "activated", "rolled_back"]
+    steps = [item["action"] for item in history]
+    assert steps == [*["published", "tested"] * 2, *["reviewed", "activated"] * 2, "rolled_back"]
+    assert stage.run("policy", "retest", revisions[1]).out.startswith("reviewed: shop ")
+    assert stage.run("policy", "retire", revisions[1], "--comment", "no longer wanted").out.startswith("retired: shop ")
+    assert stage.run("policy", "activate", revisions[1]).status == 4
+    status = stage.run("policy", "status", revisions[1]).out
+    assert "1 of 1 cases pass, with cedar " in status
+    assert "cannot become active: the bundle is retired" in status
+    assert stage.run("policy", "status", revisions[0], "--json").json["stage"] == "active"
 
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_the_cases_of_a_bundle_are_run_and_their_outcome_is_the_status(stage, tmp_path, as_json):
     flag = ["--json"] if as_json else []
     folder = write_bundle(tmp_path / "bundle", PERMIT)
+    assert stage.run("policy", "test", folder, *flag).status == 0
+    (folder / "tests" / "always.yaml").unlink()
     assert stage.run("policy", "test", folder, *flag).status == 4, "a bundle without a case proves nothing"
 
 
@@ -234,7 +246,7 @@ def test_a_replay_that_cannot_be_made_says_so_and_is_no_flip(stage):
 
 
 def test_a_replay_under_other_rules_that_flips_what_must_not_leaves_with_5(stage, tmp_path):
-    bundle = shop_bundle('@id("of-then") permit (principal, action, resource);')
+    bundle = ready_bundle('@id("of-then") permit (principal, action, resource);')
     with stage.service.client(Role.ADMIN) as admin:
         admin.post("/v1/bundles", content=bundle.archive()).raise_for_status()
     decision_id = stage.enforcer.decide_by(bundle, rules=("of-then",))

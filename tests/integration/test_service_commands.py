@@ -15,7 +15,7 @@ from service.auth import Role
 from service.cli.main import main
 from tests.support.commands import Finished
 from tests.support.ledger import LOG_ID
-from tests.support.packs import shop_bundle
+from tests.support.packs import ready_bundle
 from tests.support.policies import cedar_bundle, cedar_files
 from tests.support.service import EnforcerClient, RunningService, start_service
 
@@ -114,16 +114,12 @@ def test_a_token_that_does_not_count_is_told_so_and_not_that_one_is_needed(comma
 
 
 def test_published_bundles_are_listed_with_the_leaf_of_each_step(scene, command, tmp_path):
-    with scene.service.client(Role.ADMIN) as admin:
-        revision = admin.post("/v1/bundles", content=shop_bundle().archive()).json()["revision"]
-    assert command("policy", "activate", revision).status == 0
+    revision = scene.service.put_in_force(ready_bundle())
     history = json.loads(command("policy", "list", "--json").output)["history"]
-    assert [(step["action"], step["revision"]) for step in history] == [
-        ("published", revision),
-        ("activated", revision),
-    ]
+    steps = ["published", "tested", "reviewed", "activated"]
+    assert [(step["action"], step["revision"]) for step in history] == [(action, revision) for action in steps]
     reader = scene.service.services.reader
-    assert [reader.record(step["leaf_index"]).body.action for step in history] == ["published", "activated"]
+    assert [reader.record(step["leaf_index"]).body.action for step in history] == steps
     assert revision in command("policy", "list").output
 
 

@@ -31,7 +31,7 @@ from service.tables import pack_jobs
 from service.wiring import build_services
 from tests.support.ledger import LOG_ID
 from tests.support.load import wait_until
-from tests.support.packs import shop_bundle
+from tests.support.packs import ready_bundle
 from tests.support.postgres import PostgresCluster
 from tests.support.service import RunningService, make_settings, start_service
 
@@ -56,13 +56,16 @@ def publish(admin: httpx.Client, bundle: Bundle) -> str:
 
 
 def test_a_bundle_is_published_activated_fetched_and_rolled_back_each_step_a_record(service):
-    first, second = shop_bundle(PERMIT), shop_bundle(FORBID)
+    first, second = ready_bundle(PERMIT), ready_bundle(FORBID)
     with service.client(Role.ADMIN) as admin, service.client(Role.APPROVER) as approver:
         assert admin.get("/v1/bundles/active").status_code == 404
         assert approver.post("/v1/bundles/rollback", json={}).status_code == 409
         assert [publish(admin, bundle) for bundle in (first, second)] == [first.revision, second.revision]
         assert admin.get("/v1/bundles/active").status_code == 404, "published is not active"
         for bundle in (first, second):
+            review = {"verdict": "approved", "comment": "read line by line"}
+            answer = approver.post(f"/v1/bundles/{bundle.revision}/review", json=review)
+            assert answer.json()["stage"] == "reviewed"
             answer = approver.post(f"/v1/bundles/{bundle.revision}/activation", json={"comment": "reviewed by two"})
             assert answer.json()["active"] == bundle.revision
         assert approver.post("/v1/bundles/rollback").json()["active"] == first.revision
@@ -72,23 +75,27 @@ def test_a_bundle_is_published_activated_fetched_and_rolled_back_each_step_a_rec
     steps = [(item["action"], item["revision"], item["actor_role"]) for item in listed["history"]]
     assert steps == [
         ("published", first.revision, "admin"),
+        ("tested", first.revision, "service"),
         ("published", second.revision, "admin"),
+        ("tested", second.revision, "service"),
+        ("reviewed", first.revision, "approver"),
         ("activated", first.revision, "approver"),
+        ("reviewed", second.revision, "approver"),
         ("activated", second.revision, "approver"),
         ("rolled_back", first.revision, "approver"),
     ]
     leaves = [item["leaf_index"] for item in listed["history"]]
     assert leaves == service.services.catalog.of_type(LOG_ID, "bundle")
-    activated = service.services.reader.record(leaves[2])
+    reviewed, activated = (service.services.reader.record(leaf) for leaf in leaves[4:6])
+    assert service.services.vault.open(reviewed, "comment").payload == b"read line by line"
     assert service.services.vault.open(activated, "comment").payload == b"reviewed by two"
 
 
 def test_an_enforcer_fetches_the_active_bundle_once_and_hears_of_changes_by_its_tag(service):
-    bundle = shop_bundle(PERMIT)
+    bundle = ready_bundle(PERMIT)
     enforcer = service.enforcer()
-    with service.client(Role.ADMIN) as admin, service.client(token=enforcer.token) as gateway:
-        publish(admin, bundle)
-        admin.post(f"/v1/bundles/{bundle.revision}/activation")
+    service.put_in_force(bundle)
+    with service.client(token=enforcer.token) as gateway:
         answer = gateway.get("/v1/bundles/active")
         assert answer.content == bundle.archive()
         assert answer.headers["etag"] == f'"{bundle.revision}"'
@@ -112,8 +119,8 @@ def test_an_enforcer_fetches_the_active_bundle_once_and_hears_of_changes_by_its_
         (b"{}", 422),
         (b"PK\x03\x04", 422),
         (b"[" * 5000, 422),
-        (shop_bundle(PERMIT).archive() + b"\n", 422),
-        (shop_bundle(PERMIT).archive().replace(b'"files"', b'"files":{},"files"', 1), 422),
+        (ready_bundle(PERMIT).archive() + b"\n", 422),
+        (ready_bundle(PERMIT).archive().replace(b'"files"', b'"files":{},"files"', 1), 422),
         (b" " * (8 * 1024 * 1024 + 1), 413),
     ],
     ids=["empty", "no bundle", "zip", "deep", "other spelling", "duplicate key", "too large"],
@@ -126,7 +133,7 @@ def test_what_is_no_archive_is_not_published(service, archive, status):
 
 def test_a_bundle_that_its_engine_refuses_is_not_published(service):
     with service.client(Role.ADMIN) as admin:
-        answer = admin.post("/v1/bundles", content=shop_bundle(f'@id("broken") {BROKEN}').archive())
+        answer = admin.post("/v1/bundles", content=ready_bundle(f'@id("broken") {BROKEN}').archive())
         assert answer.status_code == 422
         assert answer.json()["type"] == "urn:tallystick:problem:policy"
     assert actions(service, "bundle") == []
@@ -149,7 +156,7 @@ def test_what_was_not_published_is_not_activated(service, path, status):
 
 @pytest.mark.parametrize("body", [{"comment": "x" * 1001}, {"comment": 5}, {"comment_": "x"}, []])
 def test_a_step_with_a_bad_comment_is_not_taken(service, body):
-    bundle = shop_bundle(PERMIT)
+    bundle = ready_bundle(PERMIT)
     with service.client(Role.ADMIN) as admin:
         publish(admin, bundle)
         assert admin.post(f"/v1/bundles/{bundle.revision}/activation", json=body).status_code == 422
@@ -157,12 +164,13 @@ def test_a_step_with_a_bad_comment_is_not_taken(service, body):
 
 
 def test_publishing_or_activating_again_records_nothing_again(service):
-    bundle = shop_bundle(PERMIT)
+    bundle = ready_bundle(PERMIT)
+    service.put_in_force(bundle)
     with service.client(Role.ADMIN) as admin:
-        for _ in range(2):
-            publish(admin, bundle)
-            admin.post(f"/v1/bundles/{bundle.revision}/activation").raise_for_status()
-    assert [event.action for event in actions(service, "bundle")] == ["published", "activated"]
+        publish(admin, bundle)
+        admin.post(f"/v1/bundles/{bundle.revision}/activation").raise_for_status()
+    steps = [event.action for event in actions(service, "bundle")]
+    assert steps == ["published", "tested", "reviewed", "activated"]
 
 
 # --- replays ---------------------------------------------------------------------------------------------------------
@@ -171,12 +179,10 @@ def test_publishing_or_activating_again_records_nothing_again(service):
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, dict[str, str], list[Bundle]]]:
     with start_service(tmp_path_factory.mktemp("replays")) as service:
-        first, second = shop_bundle(PERMIT), shop_bundle(FORBID)
+        first, second = ready_bundle(PERMIT), ready_bundle(FORBID)
         enforcer = service.enforcer()
-        with service.client(Role.ADMIN) as admin:
-            for bundle in (first, second):
-                publish(admin, bundle)
-            admin.post(f"/v1/bundles/{second.revision}/activation").raise_for_status()
+        service.publish(first)
+        service.put_in_force(second)
         ids = {
             "exact": enforcer.decide_by(first, rules=("all-may",)),
             "untrue": enforcer.decide_by(first, effect="DENY", rules=("all-may",)),
@@ -218,7 +224,7 @@ def test_under_another_bundle_it_comes_out_as_that_one_says(replayed, how):
 
 
 def test_a_proposed_bundle_is_neither_published_nor_activated_by_a_replay(replayed):
-    proposed = shop_bundle('@id("proposed") permit (principal, action, resource);')
+    proposed = ready_bundle('@id("proposed") permit (principal, action, resource);')
     body = {"archive": json.loads(proposed.archive()), "purpose": "an inquiry by the board"}
     (result,) = replay(replayed, "exact", **body).json()["results"]
     assert result["replayed"]["rules"] == ["proposed"]
@@ -273,8 +279,8 @@ def test_results_come_in_the_order_asked_for_and_the_replay_is_recorded(replayed
         (("exact",), {"archive": {}, "purpose": "an inquiry"}, 422),
         (("exact",), {"archive": "x", "purpose": "an inquiry"}, 422),
         (("exact",), {"archive": {"files": {}, "format": "tallystick.bundle/1"}, "purpose": "an inquiry"}, 422),
-        (("exact",), {"archive": json.loads(shop_bundle(FORBID).archive())}, 422),
-        (("exact",), {"archive": json.loads(shop_bundle(FORBID).archive()), "purpose": "short"}, 422),
+        (("exact",), {"archive": json.loads(ready_bundle(FORBID).archive())}, 422),
+        (("exact",), {"archive": json.loads(ready_bundle(FORBID).archive()), "purpose": "short"}, 422),
         (("exact",), {"bundle_": "active"}, 422),
     ],
 )
@@ -636,10 +642,8 @@ def test_after_a_restart_everything_goes_on_where_it_stood(tmp_path: Path):
         enforcer = service.enforcer()
         first = enforcer.decide()
         token = service.token(Role.AUDITOR)
-        bundle = shop_bundle(PERMIT)
-        with service.client(Role.ADMIN) as admin:
-            publish(admin, bundle)
-            admin.post(f"/v1/bundles/{bundle.revision}/activation").raise_for_status()
+        bundle = ready_bundle(PERMIT)
+        service.put_in_force(bundle)
         size = service.services.sequenced_size()
     with start_service(tmp_path) as service:
         enforcer._service = service

@@ -15,7 +15,7 @@ from ledger.ports import commit
 from policies.model import encode_request
 from service.auth import Role
 from tests.support.ledger import LOG_ID, make_decision
-from tests.support.packs import shop_bundle
+from tests.support.packs import ready_bundle
 from tests.support.policies import make_request
 from tests.support.service import RunningService, start_service
 
@@ -46,7 +46,7 @@ def responder(running: RunningService) -> Iterator[httpx.Client]:
 
 
 def proposed(decision_ids: list[str], **members: Any) -> dict[str, Any]:
-    archive = json.loads(shop_bundle(ORACLE).archive())
+    archive = json.loads(ready_bundle(ORACLE).archive())
     return {"decision_ids": decision_ids, "archive": archive, "purpose": PURPOSE, **members}
 
 
@@ -63,26 +63,26 @@ def test_each_decision_is_an_opening_on_record_with_its_purpose(running, respond
     assert answer.status_code == 200
     (replay,) = running.access_events("replay")[-1:]
     (opening,) = running.access_events("open_payload")[before:]
-    assert (replay.target_kind, replay.target_id, replay.items) == ("bundle", shop_bundle(ORACLE).revision, 1)
+    assert (replay.target_kind, replay.target_id, replay.items) == ("bundle", ready_bundle(ORACLE).revision, 1)
     assert (opening.target_kind, opening.target_id, opening.actor_role) == ("record", decision_id, "responder")
     assert opening.purpose is not None
 
 
 def test_what_the_payloads_were_asked_stays_known(running, responder, decision_id):
     responder.post("/v1/replays", json=proposed([decision_id])).raise_for_status()
-    kept = running.services.bundle_archives.get(LOG_ID, shop_bundle(ORACLE).revision)
-    assert kept == shop_bundle(ORACLE).archive()
+    kept = running.services.bundle_archives.get(LOG_ID, ready_bundle(ORACLE).revision)
+    assert kept == ready_bundle(ORACLE).archive()
 
 
 def test_a_proposed_bundle_is_not_published_by_it(running, responder, decision_id):
     responder.post("/v1/replays", json=proposed([decision_id])).raise_for_status()
     with running.client(Role.ADMIN) as admin:
-        assert admin.post(f"/v1/bundles/{shop_bundle(ORACLE).revision}/activation", json={}).status_code == 404
+        assert admin.post(f"/v1/bundles/{ready_bundle(ORACLE).revision}/activation", json={}).status_code == 404
 
 
 def test_what_was_kept_of_a_proposal_is_no_way_round_the_purpose(running, responder, decision_id):
     responder.post("/v1/replays", json=proposed([decision_id])).raise_for_status()
-    kept = {"decision_ids": [decision_id], "bundle": shop_bundle(ORACLE).revision}
+    kept = {"decision_ids": [decision_id], "bundle": ready_bundle(ORACLE).revision}
     assert responder.post("/v1/replays", json=kept).status_code == 404
 
 

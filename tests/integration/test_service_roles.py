@@ -15,6 +15,7 @@ from ledger.notes import encode_base64
 from service.api import (
     access,
     authzen,
+    bundle_steps,
     bundles,
     decisions,
     erasures,
@@ -30,7 +31,7 @@ from service.api import (
 from service.auth import Role
 from service.packs import PackJobs
 from tests.support.ledger import LOG_ID, NOW_MS, Enforcer
-from tests.support.packs import shop_bundle
+from tests.support.packs import ready_bundle
 from tests.support.service import EnforcerClient, RunningService, start_service
 
 SESSION = "5" * 32
@@ -60,6 +61,10 @@ POST   /v1/bundles                               401    403      403    403     
 GET    /v1/bundles                               401    403      403    200     200       200      200
 GET    /v1/bundles/active                        401    200      200    403     403       403      200
 GET    /v1/bundles/{revision}                    401    403      403    200     200       200      200
+GET    /v1/bundles/{revision}/status             401    403      403    200     200       200      200
+POST   /v1/bundles/{revision}/tests              401    403      403    403     403       200      200
+POST   /v1/bundles/{revision}/review             401    403      403    403     403       200      200
+POST   /v1/bundles/{revision}/retirement         401    403      403    403     403       409      409
 POST   /v1/bundles/{revision}/activation         401    403      403    403     403       200      200
 POST   /v1/bundles/rollback                      401    403      403    403     403       200      200
 POST   /v1/evidence-packs                        401    403      403    202     403       403      202
@@ -85,7 +90,8 @@ GET    /.well-known/authzen-configuration       200    200      200    200     2
 POST   /access/v1/evaluation                    401    403      200    403     403       403      403
 POST   /access/v1/evaluations                   401    403      200    403     403       403      403
 """
-"""A 404 is what a role that may is told of a thing that is not there; a 409, of a log that keeps everything."""
+"""A 404 is what a role that may is told of a thing that is not there; a 409, of a log that keeps everything, and of the
+active bundle, which is not retired."""
 
 HEADER, *ROWS = [line.split() for line in ROUTES.strip().splitlines()]
 CELLS = [
@@ -135,7 +141,8 @@ class Furnished:
         bodies: dict[str, dict[str, object]] = {
             "/v1/decisions/{decision_id}/openings": {"json": {"purpose": "an inquiry by the board"}},
             "/v1/replays": {"json": {"decision_ids": [self.decision_id]}},
-            "/v1/bundles": {"content": shop_bundle().archive()},
+            "/v1/bundles": {"content": ready_bundle().archive()},
+            "/v1/bundles/{revision}/review": {"json": {"verdict": "approved"}},
             "/v1/bundles/{revision}/activation": {"json": {}},
             "/v1/bundles/rollback": {"json": {}},
             "/v1/evidence-packs": {"json": {"from_ms": NOW_MS, "to_ms": NOW_MS + 1, "frameworks": ["soc2"]}},
@@ -158,11 +165,8 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Furnished]:
     with start_service(tmp_path_factory.mktemp("roles")) as service, service.stranger() as stranger:
         enforcer = service.enforcer()
         decision_id = enforcer.decide()
-        revisions = []
-        with service.client(Role.ADMIN) as admin:
-            for policy in ("permit (principal, action, resource);", "forbid (principal, action, resource);"):
-                published = admin.post("/v1/bundles", content=shop_bundle(f'@id("only") {policy}').archive())
-                revisions.append(published.json()["revision"])
+        rules = [f'@id("only") {effect} (principal, action, resource);' for effect in ("permit", "forbid")]
+        revisions = [service.put_in_force(ready_bundle(rule)) for rule in rules]
         service.wait_until_published()
         size = service.services.publishing.published.head.size
         tokens = {role.value: service.token(role) for role in Role if role is not Role.ENFORCER}
@@ -192,7 +196,7 @@ def ask(furnished: Furnished, method: str, route: str, token: str | None) -> htt
 
 @pytest.mark.parametrize(("method", "route", "role", "status"), CELLS)
 def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, status):
-    if route in ("/v1/bundles/active", "/v1/bundles/rollback"):
+    if route in ("/v1/bundles/active", "/v1/bundles/rollback", "/v1/bundles/{revision}/retirement"):
         activate_both(furnished)
     answer = ask(furnished, method, route, furnished.tokens.get(role))
     assert answer.status_code == status, answer.text
@@ -206,8 +210,8 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 
 def test_the_table_has_every_route_of_the_api():
-    modules = (access, authzen, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning, replays)
-    modules += (sessions,)
+    modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
+    modules += (replays, sessions)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}

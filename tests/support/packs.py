@@ -45,12 +45,12 @@ from ledger.records import Record, encode_record, new_record_id, sign_record
 from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 from ledger.stores.memory import MemoryTileStore
 from ledger.trust import TrustPolicy
-from policies.bundles import Bundle
+from policies.bundles import Bundle, bundle_from_files
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator
 from policies.model import encode_request, public_facts
 from tests.support.ledger import NOW_MS, ORIGIN, Enforcer, make_key
-from tests.support.policies import cedar_bundle, make_request
+from tests.support.policies import PASSING_CASE, cedar_bundle, cedar_files, make_request
 
 SMALL_FRAMEWORK: dict[str, Any] = {
     "format": "tallystick.framework/1",
@@ -113,6 +113,11 @@ forbid (principal, action == Action::"tools/call", resource == Tool::"shop/dump"
 
 def shop_bundle(policy: str = POLICY) -> Bundle:
     return cedar_bundle(policy, name="shop")
+
+
+def ready_bundle(policy: str = POLICY) -> Bundle:
+    """Return a shop's bundle with a test case that passes whatever the policy says."""
+    return bundle_from_files({**cedar_files(policy, name="shop"), **PASSING_CASE})
 
 
 def render_stand_in(summary: PackSummary, attachments: Mapping[str, bytes]) -> bytes:
@@ -264,9 +269,9 @@ class PackLog:
         for action in actions:
             self.bundle_event(action, bundle.revision)
 
-    def bundle_event(self, action: Any, revision: str, *, actor: str = ACTOR) -> int:
+    def bundle_event(self, action: Any, revision: str, *, actor: str = ACTOR, **members: Any) -> int:
         body = BundleEvent(
-            action=action, name="shop", revision=revision, engine="cedar", actor=actor, actor_role="admin"
+            action=action, name="shop", revision=revision, engine="cedar", actor=actor, actor_role="admin", **members
         )
         return self.add(self.service, body)
 

@@ -64,6 +64,16 @@ def cedar_files(
     return files
 
 
+PASSING_CASE: Mapping[str, bytes] = {
+    "tests/always.yaml": b"""cases:
+  - name: no schema declares this method, so that no rule is asked
+    given: {agent: Bot, server: shop, method: tests/always, at: 2026-11-17T10:00:00}
+    expect: {effect: INDETERMINATE, rules: []}
+"""
+}
+"""The file of one test case that passes whatever the policies of a Cedar bundle say."""
+
+
 def cedar_bundle(policy: str | Mapping[str, str], **options: Any) -> Bundle:
     """Return a Cedar bundle."""
     return bundle_from_files(cedar_files(policy, **options))

@@ -240,6 +240,20 @@ class ServedLog:
         client.headers["authorization"] = f"Bearer {token or self.token(role)}"
         return client
 
+    def publish(self, bundle: Bundle, author: str = "ann") -> str:
+        """Publish a bundle as its author does, and return its revision."""
+        with self.client(token=self.token(Role.ADMIN, author)) as client:
+            client.post("/v1/bundles", content=bundle.archive()).raise_for_status()
+        return bundle.revision
+
+    def put_in_force(self, bundle: Bundle, *, author: str = "ann", approver: str = "bob") -> str:
+        """Publish a bundle whose tests pass, have somebody else approve and activate it, and return its revision."""
+        revision = self.publish(bundle, author)
+        with self.client(token=self.token(Role.APPROVER, approver)) as client:
+            client.post(f"/v1/bundles/{revision}/review", json={"verdict": "approved"}).raise_for_status()
+            client.post(f"/v1/bundles/{revision}/activation", json={}).raise_for_status()
+        return revision
+
     def enforcer(self, enforcer_id: str = "gateway-1", *, seed: int = 21) -> EnforcerClient:
         """Introduce an enforcer; each needs a seed of its own."""
         return EnforcerClient(self, enforcer_id, seed=seed)

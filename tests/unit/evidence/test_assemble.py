@@ -173,7 +173,7 @@ def test_an_activation_without_test_and_review_is_a_deviation(log: PackLog, tmp_
     assert exceptions["failed"] == 2
     assert [one["test"] for one in exceptions["exceptions"]] == ["activation-follows-test", "activation-follows-review"]
     assert exceptions["exceptions"][0]["controls"] == ["soc2 CC8.1"]
-    assert exceptions["exceptions"][0]["cause"] == "derived.tested_before is false, not true"
+    assert exceptions["exceptions"][0]["cause"] == "derived.tests_passed is false, not true"
 
 
 @pytest.mark.parametrize(

@@ -102,24 +102,47 @@ def test_another_revisions_life_says_nothing(log: PackLog) -> None:
 def test_an_activation_knows_what_was_done_before_it(log: PackLog) -> None:
     revision = log.bundle.revision
     early = log.bundle_event("activated", revision)
-    for action in ("published", "tested", "reviewed"):
-        log.bundle_event(action, revision)
+    for action, members in (("published", {}), ("tested", {"cases": 1}), ("reviewed", {"verdict": "approved"})):
+        log.bundle_event(action, revision, **members)
     own = log.bundle_event("activated", revision)
-    log.bundle_event("reviewed", revision, actor="c" * 32)
+    log.bundle_event("reviewed", revision, actor="c" * 32, verdict="approved")
     reviewed = log.bundle_event("activated", revision)
     assert not any(derived(log, early).values())
     assert derived(log, own) == {
         "published_before": True,
         "tested_before": True,
+        "tests_passed": True,
         "reviewed_before": True,
         "reviewed_by_another": False,
     }
     assert derived(log, reviewed)["reviewed_by_another"]
 
 
-def test_a_review_by_whoever_activates_is_none_by_another(log: PackLog) -> None:
-    log.bundle_event("reviewed", log.bundle.revision, actor=ACTOR)
-    assert not derived(log, log.bundle_event("activated", log.bundle.revision))["reviewed_by_another"]
+@pytest.mark.parametrize(
+    "reviews",
+    [
+        [{"actor": ACTOR, "verdict": "approved"}],
+        [{"actor": "c" * 32}],
+        [{"actor": "c" * 32, "verdict": "rejected"}],
+        [{"actor": "c" * 32, "verdict": "approved"}, {"actor": "d" * 32, "verdict": "rejected"}],
+    ],
+    ids=["by its author", "that says nothing", "that rejects", "that was taken back"],
+)
+def test_a_review_that_approves_nothing_is_none_by_another(log: PackLog, reviews: list[dict[str, Any]]) -> None:
+    revision = log.bundle.revision
+    log.bundle_event("published", revision)
+    for review in reviews:
+        log.bundle_event("reviewed", revision, **review)
+    assert not derived(log, log.bundle_event("activated", revision, actor="e" * 32))["reviewed_by_another"]
+
+
+@pytest.mark.parametrize("runs", [[], [{}], [{"cases": 2, "failures": 1}], [{"cases": 1}, {"cases": 1, "failures": 1}]])
+def test_tests_that_do_not_pass_are_known(log: PackLog, runs: list[dict[str, int]]) -> None:
+    revision = log.bundle.revision
+    log.bundle_event("published", revision)
+    for run in runs:
+        log.bundle_event("tested", revision, **run)
+    assert not derived(log, log.bundle_event("activated", revision))["tests_passed"]
 
 
 def test_a_session_counts_its_agents_and_users(log: PackLog) -> None:

@@ -195,6 +195,7 @@ class TestEveryField:
             "body.outcome.user",
             "body.outcome.result_fingerprint",
             "body.bundle.actor",
+            "body.bundle.also[]",
             "body.session_end.session",
             "body.session_end.user",
             "body.approval.actor",

@@ -33,6 +33,7 @@ open payloads                          no       no     no      yes       no     
 replay decisions                       no       no     no      yes       no       yes
 read bundles                           no       no     yes     yes       yes      yes
 publish bundles                        no       no     no      no        no       yes
+review bundles                         no       no     no      no        yes      yes
 activate bundles                       no       no     no      no        yes      yes
 make evidence packs                    no       no     yes     no        no       yes
 introduce enforcers and issue tokens   no       no     no      no        no       yes
