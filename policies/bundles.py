@@ -79,6 +79,9 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         boundaries: Path of the descriptions of tools that `policies.boundaries` reads, if any.
         windows: Path of the declarations that `policies.windows` reads, if any.
         description: One sentence for people.
+        rego_version: The Rego that policy files are written in: 1, or 0 for the language before OPA 1.0.
+        package: The Rego package whose rules decide; that of the first policy file if left out.
+        data: Path of the JSON document that Rego policies read as ``data``, if any.
     """
 
     format: Literal["tallystick.bundle/1"]
@@ -91,10 +94,13 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     boundaries: str | None = None
     windows: str | None = None
     description: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    rego_version: Literal[0, 1] = 1
+    package: str | None = None
+    data: str | None = None
 
     def named_files(self) -> tuple[str, ...]:
         """Return every path that the manifest names, policies first."""
-        others = (self.schema, self.entities, self.parameters, self.boundaries, self.windows)
+        others = (self.schema, self.entities, self.parameters, self.boundaries, self.windows, self.data)
         return self.policies + tuple(path for path in others if path is not None)
 
 

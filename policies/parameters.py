@@ -53,6 +53,7 @@ __all__ = [
     "ParameterType",
     "ParameterValue",
     "parse_parameters",
+    "read_arguments",
     "read_number",
 ]
 
@@ -299,12 +300,22 @@ class ParameterSet:
             ParameterError: The arguments are no JSON object, a value is not exactly of its type, two values differ
                 where one is meant, or a required one is missing.
         """
-        try:
-            root = parse_json(arguments.encode())
-        except (MalformedError, UnicodeEncodeError) as error:
-            raise ParameterError("parameter_error", _ARGUMENTS) from error
-        if not isinstance(root, dict):
-            raise ParameterError("parameter_error", _ARGUMENTS)
+        return self.read(method, server, tool, read_arguments(arguments))
+
+    def read(
+        self, method: str, server: str, tool: str | None, root: dict[str, JSONValue]
+    ) -> dict[str, ParameterValue]:
+        """Return the parameters of one call whose arguments have been read already; else as `extract`.
+
+        Args:
+            method: MCP method of the message.
+            server: The server that is called.
+            tool: The tool that is called.
+            root: What `read_arguments` returned.
+
+        Raises:
+            ParameterError: As `extract`.
+        """
         values: dict[str, ParameterValue] = {}
         if method != _METHOD or tool is None:
             return values
@@ -316,6 +327,24 @@ class ParameterSet:
                 elif parameter.required:
                     raise ParameterError("parameter_error", parameter.name)
         return values
+
+
+def read_arguments(arguments: str) -> dict[str, JSONValue]:
+    """Return the arguments of a call with their numbers exact.
+
+    Args:
+        arguments: JSON text as received.
+
+    Raises:
+        ParameterError: Not a strict JSON object.
+    """
+    try:
+        root = parse_json(arguments.encode())
+    except (MalformedError, UnicodeEncodeError) as error:
+        raise ParameterError("parameter_error", _ARGUMENTS) from error
+    if not isinstance(root, dict):
+        raise ParameterError("parameter_error", _ARGUMENTS)
+    return root
 
 
 def _check_combination(parameter: Parameter) -> None:

@@ -1,0 +1,150 @@
+"""A Rego bundle as its engine takes it: modules, the package that decides, data, parameters.
+
+The same reading serves our own engine and a stock OPA: `opa_layout` returns what an OPA would have to load to decide as
+we do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ledger.canonical import parse_json
+from ledger.errors import MalformedError, PolicySyntaxError
+from policies.bundles import Bundle
+from policies.engines.rego_ast import Module, parse_module
+from policies.engines.rego_checks import check_modules
+from policies.engines.rego_requests import InexactNumberError, RegoValue, exact_document
+from policies.engines.rego_rules import DecisionRules, decision_rules, package_path
+from policies.parameters import ParameterSet, parse_parameters
+
+__all__ = ["OPALayout", "RegoSource", "opa_layout", "read_bundle_parameters", "read_source"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegoSource:
+    """A Rego bundle, read and checked.
+
+    Attributes:
+        version: Rego version, 0 or 1.
+        modules: Its policy files, in bundle order.
+        rules: What decides.
+        data: The document ``data``, as JSON text.
+        parameters: The bundle's declarations of parameters.
+    """
+
+    version: int
+    modules: tuple[Module, ...]
+    rules: DecisionRules
+    data: str
+    parameters: ParameterSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OPALayout:
+    """What a stock OPA loads.
+
+    Attributes:
+        rego_version: 0 or 1, for its ``.manifest``.
+        modules: Path → text of each policy file, its package in it.
+        data: The document ``data``.
+        package: The package that decides, with dots: ``POST /v1/data/<package, with slashes>``.
+    """
+
+    rego_version: int
+    modules: Mapping[str, str]
+    data: Mapping[str, RegoValue]
+    package: str
+
+
+def read_bundle_parameters(bundle: Bundle) -> ParameterSet:
+    """Return a bundle's declarations of parameters; none if it has no such file.
+
+    Raises:
+        PolicySyntaxError: They are not sound.
+    """
+    path = bundle.manifest.parameters
+    if path is None:
+        return ParameterSet()
+    try:
+        return parse_parameters(bundle.files[path])
+    except PolicySyntaxError as error:
+        raise PolicySyntaxError(f"{path}: {error}") from error
+
+
+def _data(bundle: Bundle) -> dict[str, RegoValue]:
+    path = bundle.manifest.data
+    if path is None:
+        return {}
+    try:
+        document = exact_document(parse_json(bundle.files[path]))
+    except (MalformedError, InexactNumberError) as error:
+        raise PolicySyntaxError(f"{path}: {error}") from error
+    if not isinstance(document, dict):
+        raise PolicySyntaxError(f"{path}: the document data is a JSON object")
+    return document
+
+
+def _check_apart(path: str | None, data: Mapping[str, RegoValue], modules: Sequence[Module]) -> None:
+    """Refuse data where a package has its rules: which of the two a policy read would be the engine's choice."""
+    for module in modules:
+        node: RegoValue = dict(data)
+        for name in module.package:
+            if not isinstance(node, dict):
+                raise PolicySyntaxError(f"{path}: a value where {module.file} has its package")
+            if name not in node:
+                break
+            node = node[name]
+        else:
+            raise PolicySyntaxError(f"{path}: values where {module.file} has its rules")
+
+
+def _modules(bundle: Bundle) -> tuple[Module, ...]:
+    manifest = bundle.manifest
+    if manifest.package is not None:
+        package_path(manifest.package)
+    modules = tuple(
+        parse_module(path, bundle.text(path), version=manifest.rego_version, package=manifest.package)
+        for path in manifest.policies
+    )
+    check_modules(modules)
+    return modules
+
+
+def read_source(bundle: Bundle) -> RegoSource:
+    """Read a Rego bundle and check all of it.
+
+    Raises:
+        PolicySyntaxError: It cannot be used; the message names file and place.
+    """
+    manifest = bundle.manifest
+    for name, member in (("schema", manifest.schema), ("entities", manifest.entities)):
+        if member is not None:
+            raise PolicySyntaxError(f"a Rego bundle has no {name}; reference data is in its data")
+    modules = _modules(bundle)
+    package = modules[0].package if manifest.package is None else package_path(manifest.package)
+    data = _data(bundle)
+    _check_apart(manifest.data, data, modules)
+    return RegoSource(
+        version=manifest.rego_version,
+        modules=modules,
+        rules=decision_rules(modules, package),
+        data=json.dumps(data),
+        parameters=read_bundle_parameters(bundle),
+    )
+
+
+def opa_layout(bundle: Bundle) -> OPALayout:
+    """Return what a stock OPA loads to decide as our engine does, given `rego_requests.rego_input` documents.
+
+    Raises:
+        PolicySyntaxError: The bundle cannot be used.
+    """
+    source = read_source(bundle)
+    return OPALayout(
+        rego_version=source.version,
+        modules={module.file: module.text for module in source.modules},
+        data=_data(bundle),
+        package=source.rules.package,
+    )
