@@ -302,9 +302,7 @@ class ParameterSet:
         """
         return self.read(method, server, tool, read_arguments(arguments))
 
-    def read(
-        self, method: str, server: str, tool: str | None, root: dict[str, JSONValue]
-    ) -> dict[str, ParameterValue]:
+    def read(self, method: str, server: str, tool: str | None, root: dict[str, JSONValue]) -> dict[str, ParameterValue]:
         """Return the parameters of one call whose arguments have been read already; else as `extract`.
 
         Args:

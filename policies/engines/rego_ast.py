@@ -1,26 +1,22 @@
-"""The syntax tree of one Rego file, and what its rules say of others.
+"""The syntax tree of one Rego file, which regorus gives as JSON.
 
-regorus gives the tree as JSON; `parse_module` reads it, and `mentions` walks a rule and tells what it names: the
-documents and rules it reads, the functions it calls, what it replaces with ``with``, the numbers written in it. Names
-that a rule declares itself (``:=``, ``some``, ``every``, a function's arguments) are told apart from those of rules, by
-the query that they are declared in. Which of these are allowed is `policies.engines.rego_checks`' to say.
-
-The walk keeps its own stack: a tree is as deep as its text is long.
+What its rules name is told by `policies.engines.rego_walk`, and what of that is allowed by
+`policies.engines.rego_checks`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import regorus
+from regorus.regorus import Engine as RegorusEngine
 
 from ledger.errors import PolicySyntaxError
 from policies.engines.rego_text import check_text, has_package
 
-__all__ = ["Mention", "Module", "Node", "Path", "Rule", "parse_error", "parse_module"]
+__all__ = ["Module", "Node", "Path", "Rule", "kind_of", "literal", "parse_error", "parse_module", "path_of", "spelled"]
 
 Node: TypeAlias = dict[str, Any]
 """A node of regorus's syntax tree."""
@@ -29,33 +25,6 @@ Path: TypeAlias = tuple[str | None, ...]
 """Names from a document's root downwards; None for one that is only known while a policy is evaluated."""
 
 _BACKTRACE: Final = "\n\nStack backtrace"
-_COMPREHENSIONS: Final = frozenset({"ArrayCompr", "SetCompr", "ObjectCompr"})
-_PATTERNS: Final = frozenset({"Array", "Object", "Set"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mention:
-    """Something that a rule names.
-
-    Attributes:
-        kind: ``reference``, ``call``, ``with`` (what is replaced) or ``number``.
-        path: What is named, from the name as it is written; empty if it is no name.
-        local: Whether the rule declares the first name of ``path`` itself.
-        place: ``file:line:column``.
-        arguments: How many a call has.
-        literals: Each argument of a call that is a text written out; None for others.
-        listed: Texts written out in lists among a call's arguments.
-        text: A number as it is written.
-    """
-
-    kind: str
-    path: Path
-    place: str
-    local: bool = False
-    arguments: int = 0
-    literals: tuple[str | None, ...] = ()
-    listed: tuple[str, ...] = ()
-    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +84,12 @@ class Rule:
         found: list[Node] = self.node.get("bodies", [])
         return found
 
+    def value_name(self) -> str | None:
+        """Return the name that its value starts from; None for any other value, and for a function's."""
+        assigned = self.node["head"].get("Compr", {}).get("assign") if self.kind == "Compr" else None
+        path = path_of(assigned["value"]) if assigned is not None else ()
+        return path[0] if path else None
+
 
 def parse_error(error: BaseException) -> str:
     """Return what regorus has against a text, in one line: place and reason, without what it draws around them."""
@@ -128,22 +103,29 @@ def parse_error(error: BaseException) -> str:
     return f"{place}: {reason}" if place and reason else " ".join(told.split())[:500]
 
 
-def _literal(node: Node) -> str | None:
+def kind_of(node: Node) -> tuple[str, Any]:
+    """Return a node's kind and what it holds; nothing for an empty node."""
+    for kind, inner in node.items():
+        return kind, inner
+    return "", {}
+
+
+def literal(node: Node) -> str | None:
     """Return a text that is written out; None for any other node."""
     inner = node.get("String") or node.get("RawString")
-    return None if inner is None else inner["value"]
+    return None if inner is None else str(inner["value"])
 
 
-def _spelled(node: Node) -> tuple[Node | None, list[str | Node]]:
+def spelled(node: Node) -> tuple[Node | None, list[str | Node]]:
     """Return what a chain of members starts from, and the members; a node for one that is not written out."""
     members: list[str | Node] = []
     while True:
-        kind, inner = next(iter(node.items()))
+        kind, inner = kind_of(node)
         if kind == "RefDot":
             members.append(inner["field"][1])
         elif kind == "RefBrack":
             index: Node = inner["index"]
-            text = _literal(index)
+            text = literal(index)
             members.append(index if text is None else text)
         else:
             return (node if kind == "Var" else None), members[::-1]
@@ -152,150 +134,10 @@ def _spelled(node: Node) -> tuple[Node | None, list[str | Node]]:
 
 def path_of(node: Node) -> Path:
     """Return what a chain of members names; empty if it does not start from a name."""
-    base, members = _spelled(node)
+    base, members = spelled(node)
     if base is None:
         return ()
     return (base["Var"]["value"], *(member if isinstance(member, str) else None for member in members))
-
-
-def _innermost(node: Node) -> Node:
-    while True:
-        kind, inner = next(iter(node.items()))
-        if kind not in {"RefDot", "RefBrack"}:
-            return node
-        node = inner["refr"]
-
-
-def _span(node: Node) -> dict[str, int]:
-    inner = next(iter(node.values()))
-    found: dict[str, int] = inner["span"]
-    return found
-
-
-def _pattern_names(node: Node | None) -> Iterator[str]:
-    """Return the names that a pattern binds."""
-    stack = [node]
-    while stack:
-        item = stack.pop()
-        if item is None:
-            continue
-        kind, inner = next(iter(item.items()))
-        if kind == "Var":
-            yield inner["value"]
-        elif kind in _PATTERNS:
-            stack += inner.get("items", [])
-            stack += [part for field in inner.get("fields", []) for part in field[1:]]
-
-
-class _Walk:
-    """Tells what a rule names."""
-
-    def __init__(self, module: Module) -> None:
-        self._module = module
-        self._stack: list[tuple[Any, frozenset[str]]] = []
-
-    def rule(self, rule: Rule) -> Iterator[Mention]:
-        head = self._head(rule)
-        names = {name for argument in head.get("args", []) for name in _pattern_names(argument)}
-        arguments = frozenset(names)
-        everywhere = arguments
-        for body in rule.bodies():
-            scope = arguments | self._declared(body["query"])
-            everywhere |= scope
-            self._stack += [(body["assign"], scope), (body["query"], scope)]
-        # The head may use what a body declares.
-        self._stack += [(head.get(part), everywhere) for part in ("args", "assign", "key", "value")]
-        self._stack += [(member, everywhere) for member in _spelled(head["refr"])[1] if not isinstance(member, str)]
-        yield from self._walk()
-
-    def _head(self, rule: Rule) -> Node:
-        head: Node = rule.node if rule.kind == "Default" else next(iter(rule.node["head"].values()))
-        return head
-
-    def _declared(self, query: Node) -> frozenset[str]:
-        """Return the names that a query declares for itself and all within it."""
-        names: set[str] = set()
-        for statement in query["stmts"]:
-            kind, literal = next(iter(statement["literal"].items()))
-            if kind == "SomeVars":
-                names |= {self._module.written(span) for span in literal["vars"]}
-            elif kind == "SomeIn":
-                names |= {*_pattern_names(literal["key"]), *_pattern_names(literal["value"])}
-            elif kind == "Expr" and literal["expr"].get("AssignExpr", {}).get("op") == "ColEq":
-                names |= {*_pattern_names(literal["expr"]["AssignExpr"]["lhs"])}
-        return frozenset(names)
-
-    def _walk(self) -> Iterator[Mention]:
-        while self._stack:
-            node, scope = self._stack.pop()
-            if isinstance(node, list):
-                self._stack += [(item, scope) for item in node]
-            elif isinstance(node, dict):
-                yield from self._node(node, scope)
-
-    def _node(self, node: Node, scope: frozenset[str]) -> Iterator[Mention]:
-        kind, inner = next(iter(node.items()), ("", None))
-        if kind in {"Var", "RefDot", "RefBrack"}:
-            yield from self._reference(node, scope)
-        elif kind == "Call":
-            yield from self._call(node, inner, scope)
-        elif kind == "Number":
-            yield Mention(
-                kind="number",
-                path=(),
-                place=self._module.place(inner["span"]),
-                text=self._module.written(inner["span"]),
-            )
-        elif kind in _COMPREHENSIONS:
-            within = scope | self._declared(inner["query"])
-            self._stack += [(inner.get(part), within) for part in ("term", "key", "value", "query")]
-        elif kind == "Every":
-            spans = [span for span in (inner["key"], inner["value"]) if span is not None]
-            within = scope | self._declared(inner["query"]) | {self._module.written(span) for span in spans}
-            self._stack += [(inner["domain"], scope), (inner["query"], within)]
-        elif "refr" in node and "as" in node:
-            yield from self._replacement(node, scope)
-        else:
-            self._stack += [(value, scope) for value in node.values()]
-
-    def _reference(self, node: Node, scope: frozenset[str]) -> Iterator[Mention]:
-        path = path_of(node)
-        _, members = _spelled(node)
-        self._stack += [(member, scope) for member in members if not isinstance(member, str)]
-        if path:
-            yield self._mention("reference", path, node, scope)
-        else:
-            self._stack.append((_innermost(node), scope))
-
-    def _call(self, node: Node, inner: Node, scope: frozenset[str]) -> Iterator[Mention]:
-        called, parameters = inner["fcn"], inner["params"]
-        _, members = _spelled(called)
-        self._stack += [(item, scope) for item in (*members, *parameters) if not isinstance(item, str)]
-        path = path_of(called)
-        found = self._mention("call", path, called, scope)
-        listed = [item for parameter in parameters for item in parameter.get("Array", {}).get("items", [])]
-        yield replace(
-            found,
-            arguments=len(parameters),
-            literals=tuple(map(_literal, parameters)),
-            listed=tuple(text for text in map(_literal, listed) if text is not None),
-        )
-
-    def _replacement(self, node: Node, scope: frozenset[str]) -> Iterator[Mention]:
-        _, members = _spelled(node["refr"])
-        self._stack += [(member, scope) for member in members if not isinstance(member, str)]
-        self._stack.append((node["as"], scope))
-        yield self._mention("with", path_of(node["refr"]), node["refr"], scope)
-
-    def _mention(self, kind: str, path: Path, node: Node, scope: frozenset[str]) -> Mention:
-        span = _span(_innermost(node))
-        local = bool(path) and path[0] in scope
-        return Mention(kind=kind, path=path, local=local, place=self._module.place(span))
-
-
-def mentions(module: Module, rule: Rule) -> Iterator[Mention]:
-    """Return what a rule names, each time that it does."""
-    return _Walk(module).rule(rule)
 
 
 def _rule(module_file: str, shift: int, node: Node) -> Rule:
@@ -304,13 +146,13 @@ def _rule(module_file: str, shift: int, node: Node) -> Rule:
         head = inner
     else:
         inner = node["Spec"]
-        kind, head = next(iter(inner["head"].items()))
+        kind, head = kind_of(inner["head"])
     span = inner["span"]
     column = span["col"] - (shift if span["line"] == 1 else 0)
     arguments = head.get("args") if kind in {"Func", "Default"} else None
     return Rule(
         path=path_of(head["refr"]),
-        arguments=len(arguments) if arguments or kind == "Func" else None,
+        arguments=len(arguments or ()) if arguments or kind == "Func" else None,
         kind=kind,
         node=inner,
         place=f"{module_file}:{span['line']}:{column}",
@@ -318,7 +160,7 @@ def _rule(module_file: str, shift: int, node: Node) -> Rule:
     )
 
 
-def _imports(module_file: str, nodes: list[Node], source: bytes) -> dict[str, Path]:
+def _imports(module_file: str, nodes: list[Node], source: bytes, version: int) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for node in nodes:
         path = path_of(node["refr"])
@@ -328,6 +170,8 @@ def _imports(module_file: str, nodes: list[Node], source: bytes) -> dict[str, Pa
         if name is None or path[0] not in {"data", "input", "rego", "future"}:
             raise PolicySyntaxError(f"{place}: an import names something of data or input")
         if path[0] in {"rego", "future"}:
+            if version == 0:
+                raise PolicySyntaxError(f"{place}: text of Rego version 1 in a bundle of rego_version 0")
             continue
         if name in found or name in {"data", "input"}:
             raise PolicySyntaxError(f"{place}: the import {name} is there already")
@@ -336,7 +180,7 @@ def _imports(module_file: str, nodes: list[Node], source: bytes) -> dict[str, Pa
 
 
 def _tree(path: str, text: str, version: int) -> Node:
-    engine = regorus.Engine()
+    engine = RegorusEngine()
     engine.set_rego_v0(version == 0)
     try:
         engine.add_policy(path, text)
@@ -373,47 +217,12 @@ def parse_module(path: str, text: str, *, version: int, package: str | None) -> 
     names = tuple(name for name in named if name is not None)
     if len(names) != len(named) or not names:
         raise PolicySyntaxError(f"{path}: a package without a plain name")
-    module = Module(
+    return Module(
         file=path,
         source=source,
         text=text,
         shift=shift,
         package=names,
-        imports=_imports(path, tree["imports"], source),
+        imports=_imports(path, tree["imports"], source, version),
         rules=tuple(_rule(path, shift, node) for node in tree["rules"]),
     )
-    if version == 0:
-        _check_old(module, tree)
-    return module
-
-
-def _says_contains(module: Module, rule: Rule) -> bool:
-    """Tell whether a set's rule is written with ``contains``, which regorus takes in version 0 as well."""
-    if rule.kind != "Set":
-        return False
-    head = rule.node["head"]["Set"]
-    between = module.source[_span(head["refr"])["end"] : _span(head["key"])["start"]]
-    return b"contains" in between
-
-
-_NEW_WORDS: Final = frozenset({"if", "contains", "every", "in"})
-
-
-def _check_old(module: Module, tree: Node) -> None:
-    """Refuse text of version 1 in a file of version 0.
-
-    There ``allow if {…}`` is a rule ``allow`` that always holds, and another one named ``if``: it would permit all.
-    """
-    for node in tree["imports"]:
-        if path_of(node["refr"])[0] in {"rego", "future"}:
-            line = node["span"]["line"]
-            raise PolicySyntaxError(f"{module.file}:{line}: text of Rego version 1 in a bundle of rego_version 0")
-    for rule in module.rules:
-        words = {name for name in rule.path if name in _NEW_WORDS}
-        words |= {
-            mention.path[0]
-            for mention in mentions(module, rule)
-            if mention.path and mention.path[0] in _NEW_WORDS and mention.kind != "call"
-        }
-        if words or tree.get("rego_v1") or _says_contains(module, rule):
-            raise PolicySyntaxError(f"{rule.place}: text of Rego version 1 in a bundle of rego_version 0")

@@ -89,6 +89,7 @@ _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+
 _WIDTHS: Final = re.compile(r"%[^A-Za-z%]*?([0-9]+|\*)")
 _MAX_NUMBER_CHARS: Final = 400
 _LOCAL_ZONE: Final = "Local"
+_MAX_WIDTH_DIGITS: Final = 4
 
 
 class _RefusedCallError(PolicyError):
@@ -183,10 +184,16 @@ def refusal(name: str, arguments: int, literals: tuple[str | None, ...], zones: 
     if arguments not in {ARITIES[name], ARITIES[name] + 1}:
         return f"{name} takes {ARITIES[name]} arguments"
     if name == "sprintf":
-        if not literals or literals[0] is None:
-            return "the format of sprintf is a text that is written out"
-        if any(width == "*" or len(width) > 4 or int(width) > MAX_WIDTH for width in _WIDTHS.findall(literals[0])):
-            return f"a format with a field wider than {MAX_WIDTH}"
+        return _format_refusal(literals[0])
     if name.startswith("time.") and _LOCAL_ZONE in zones:
         return 'the zone "Local" is that of a machine; name one, or take input.time.zone'
+    return None
+
+
+def _format_refusal(written: str | None) -> str | None:
+    if written is None:
+        return "the format of sprintf is a text that is written out"
+    for width in _WIDTHS.findall(written):
+        if not width.isdigit() or len(width) > _MAX_WIDTH_DIGITS or int(width) > MAX_WIDTH:
+            return f"a format with a field wider than {MAX_WIDTH}"
     return None

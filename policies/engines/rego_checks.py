@@ -18,16 +18,18 @@ from decimal import Decimal
 from typing import Final, TypeAlias
 
 from ledger.errors import PolicySyntaxError
-from policies.engines.rego_ast import Mention, Module, Path, Rule, mentions
+from policies.engines.rego_ast import Module, Path, Rule
 from policies.engines.rego_builtins import ARITIES, REFUSED, refusal
 from policies.engines.rego_requests import InexactNumberError, exact_number
+from policies.engines.rego_walk import Mention, mentions, span_of
 
-__all__ = ["MAX_RULES", "check_modules", "rule_key"]
+__all__ = ["MAX_RULES", "check_modules", "check_old_text", "rule_key"]
 
 MAX_RULES: Final = 2000
 """Rules of one bundle."""
 
 _MAX_PATH_SHOWN: Final = 8
+_NEW_WORDS: Final = frozenset({"if", "contains", "every", "in"})
 
 Key: TypeAlias = tuple[str, ...]
 """A rule's place under ``data``, up to what is only known while it is evaluated."""
@@ -88,7 +90,7 @@ class _Names:
         head = path[0]
         if head == "data":
             return path[1:]
-        if head in module.imports:
+        if head is not None and head in module.imports:
             meant = module.imports[head]
             return (*meant[1:], *path[1:]) if meant[0] == "data" else None
         if head in self.heads.get(module.package, set()):
@@ -108,11 +110,21 @@ class _Checks:
         key = rule_key(module, rule)
         self.places.setdefault(key, rule.place)
         depends = self.depends.setdefault(key, set())
-        for mention in mentions(module, rule):
+        said = list(mentions(module, rule))
+        self._check_value(module, rule, said)
+        for mention in said:
             problem = self._problem(module, mention)
             if problem is not None:
                 raise PolicySyntaxError(f"{mention.place}: {problem}")
             depends |= self._leads_to(module, mention)
+
+    def _check_value(self, module: Module, rule: Rule, said: Sequence[Mention]) -> None:
+        """Refuse a rule's value that nothing gives a value to; regorus hears of it only when it asks for the rule."""
+        name = rule.value_name()
+        if name is None or name == "input" or self._names.resolve(module, (name,)) or name in module.imports:
+            return
+        if name != "data" and sum(mention.path[:1] == (name,) for mention in said) == 1:
+            raise PolicySyntaxError(f"{rule.place}: nothing gives {name} a value")
 
     def _problem(self, module: Module, mention: Mention) -> str | None:
         match mention.kind:
@@ -135,16 +147,14 @@ class _Checks:
         name = ".".join(_written_out(mention.path))
         target = self._names.resolve(module, mention.path)
         if target is None:
-            if mention.path[0] == "input" or mention.path[0] in module.imports:
-                return f"no function named {name}"
-            return refusal(name, mention.arguments, mention.literals, mention.listed)
+            foreign = mention.path[0] == "input" or mention.path[0] in module.imports
+            told = f"no function named {name}"
+            return told if foreign else refusal(name, mention.arguments, mention.literals, mention.listed)
         if _is_builtin(name):
             return f"{name} is a built-in function and something of the bundle; give that another name"
-        known = self._names.functions.get(_written_out(target))
-        if known is None:
-            return f"no function named {name}"
+        known = self._names.functions.get(_written_out(target), set())
         if not known & {mention.arguments, mention.arguments - 1}:
-            return f"{name} does not take {mention.arguments} arguments"
+            return f"{name} does not take {mention.arguments} arguments" if known else f"no function named {name}"
         return None
 
     def _replacement_problem(self, module: Module, mention: Mention) -> str | None:
@@ -229,3 +239,25 @@ def check_modules(modules: Sequence[Module]) -> None:
         if len(names) > _MAX_PATH_SHOWN:
             names[_MAX_PATH_SHOWN // 2 : -_MAX_PATH_SHOWN // 2] = ["…"]
         raise PolicySyntaxError(f"{checks.places[circle[0]]}: a rule depends on itself: {' → '.join(names)}")
+
+
+def _says_contains(module: Module, rule: Rule) -> bool:
+    """Tell whether a set's rule is written with ``contains``, which regorus takes in version 0 as well."""
+    if rule.kind != "Set":
+        return False
+    head = rule.node["head"]["Set"]
+    return b"contains" in module.source[span_of(head["refr"])["end"] : span_of(head["key"])["start"]]
+
+
+def check_old_text(module: Module) -> None:
+    """Refuse text of version 1 in a file of version 0.
+
+    There ``allow if {…}`` is a rule ``allow`` that always holds, and another one named ``if``: it would permit all.
+
+    Raises:
+        PolicySyntaxError: A word of version 1 stands where version 0 takes it for a name.
+    """
+    for rule in module.rules:
+        named = [mention.path[0] for mention in mentions(module, rule) if mention.path and mention.kind != "call"]
+        if _NEW_WORDS & {*rule.path, *named} or _says_contains(module, rule):
+            raise PolicySyntaxError(f"{rule.place}: text of Rego version 1 in a bundle of rego_version 0")

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from ledger.canonical import parse_json
 from ledger.errors import MalformedError, PolicySyntaxError
+from policies.boundaries import Boundaries, read_boundaries
 from policies.bundles import Bundle
 from policies.engines.rego_ast import Module, parse_module
-from policies.engines.rego_checks import check_modules
+from policies.engines.rego_checks import check_modules, check_old_text
 from policies.engines.rego_requests import InexactNumberError, RegoValue, exact_document
 from policies.engines.rego_rules import DecisionRules, decision_rules, package_path
 from policies.parameters import ParameterSet, parse_parameters
@@ -32,6 +33,7 @@ class RegoSource:
         rules: What decides.
         data: The document ``data``, as JSON text.
         parameters: The bundle's declarations of parameters.
+        boundaries: Its descriptions of tools; None if it has none.
     """
 
     version: int
@@ -39,6 +41,7 @@ class RegoSource:
     rules: DecisionRules
     data: str
     parameters: ParameterSet
+    boundaries: Boundaries | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,9 @@ def _modules(bundle: Bundle) -> tuple[Module, ...]:
         parse_module(path, bundle.text(path), version=manifest.rego_version, package=manifest.package)
         for path in manifest.policies
     )
+    if manifest.rego_version == 0:
+        for module in modules:
+            check_old_text(module)
     check_modules(modules)
     return modules
 
@@ -132,6 +138,7 @@ def read_source(bundle: Bundle) -> RegoSource:
         rules=decision_rules(modules, package),
         data=json.dumps(data),
         parameters=read_bundle_parameters(bundle),
+        boundaries=read_boundaries(bundle),
     )
 
 

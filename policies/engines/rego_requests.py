@@ -20,6 +20,7 @@ from typing import Final, TypeAlias
 
 from ledger.canonical import JSONValue
 from ledger.errors import PolicyError
+from policies.boundaries import BoundaryFacts
 from policies.model import DecisionRequest
 from policies.parameters import FixedDecimal, ParameterError, ParameterSet, ParameterValue, read_arguments
 
@@ -38,6 +39,7 @@ RegoValue: TypeAlias = "bool | int | float | str | list[RegoValue] | dict[str, R
 
 _LONG_MIN: Final = -(2**63)
 _LONG_MAX: Final = 2**63 - 1
+_MAX_WHOLE_EXPONENT: Final = 19  # decimal exponent beyond which no 64-bit integer lies
 _MAX_EXPONENT: Final = 400  # beyond a double's in either direction; keeps powers of ten small
 
 
@@ -47,7 +49,7 @@ class InexactNumberError(PolicyError):
 
 def _whole(number: Decimal) -> int | None:
     """Return a decimal as an integer of 64 bits, if it is one."""
-    if number.adjusted() > 20 or number != number.to_integral_value():
+    if number.adjusted() > _MAX_WHOLE_EXPONENT or number != number.to_integral_value():
         return None
     whole = int(number)
     return whole if _LONG_MIN <= whole <= _LONG_MAX else None
@@ -100,8 +102,7 @@ def rego_input(
     *,
     parameters: Mapping[str, RegoValue],
     arguments: Mapping[str, RegoValue],
-    boundary_known: bool = False,
-    drift: tuple[str, ...] = (),
+    boundary: BoundaryFacts,
 ) -> dict[str, RegoValue]:
     """Return the input document of a request.
 
@@ -109,8 +110,7 @@ def rego_input(
         request: The request.
         parameters: The parameters that the bundle declares, exact.
         arguments: The whole arguments, exact; see `exact_document`.
-        boundary_known: Whether the bundle has a boundary for this tool.
-        drift: What of the call lies outside it, as names.
+        boundary: What the bundle's boundaries say of the request.
 
     Returns:
         A document with the members that `policies.engines.rego` lists; ``principal.user`` and ``resource.name`` are
@@ -150,7 +150,7 @@ def rego_input(
         },
         "args": dict(parameters),
         "arguments": dict(arguments),
-        "boundary": {"known": boundary_known, "drift": sorted(drift)},
+        "boundary": {"known": boundary.known, "drift": list(boundary.drift)},
     }
 
 
@@ -174,15 +174,16 @@ def _exact_parameter(name: str, value: ParameterValue) -> RegoValue:
             return exact_number(Decimal(str(value)))
         except InexactNumberError as error:
             raise InputRefusedError("parameter_error", name) from error
-    return value
+    return list(value) if isinstance(value, tuple) else value
 
 
-def input_document(declared: ParameterSet, request: DecisionRequest) -> dict[str, RegoValue]:
+def input_document(declared: ParameterSet, request: DecisionRequest, boundary: BoundaryFacts) -> dict[str, RegoValue]:
     """Return the input document of a request under a bundle's declarations.
 
     Args:
         declared: The bundle's parameters.
         request: The request.
+        boundary: What the bundle's boundaries say of the request (`policies.boundaries.boundary_facts`).
 
     Raises:
         InputRefusedError: The arguments are no strict JSON object, or a number or parameter is not exact.
@@ -198,4 +199,4 @@ def input_document(declared: ParameterSet, request: DecisionRequest) -> dict[str
         arguments = {name: exact_document(item) for name, item in root.items()}
     except InexactNumberError as error:
         raise InputRefusedError("parameter_error", "arguments") from error
-    return rego_input(request, parameters=parameters, arguments=arguments)
+    return rego_input(request, parameters=parameters, arguments=arguments, boundary=boundary)

@@ -1,7 +1,7 @@
 """The rules of a Rego bundle that decide, and the names that they may leave in a record.
 
-One package decides: ``allow``, and the sets ``permits``, ``denies`` and ``obligations`` beside it if it has them. What a
-set may hold is read from the text: each member is a text that is written out, in the rule's head or assigned in its
+One package decides: ``allow``, and the sets ``permits``, ``denies`` and ``obligations`` beside it if it has them. What
+a set may hold is read from the text: each member is a text that is written out, in the rule's head or assigned in its
 body::
 
     denies contains "late" if input.time.hour >= 18
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.errors import PolicySyntaxError
-from policies.engines.rego_ast import Module, Node, Rule
+from policies.engines.rego_ast import Module, Node, Rule, literal
 from policies.engines.rego_checks import rule_key
 from policies.model import Obligation
 
@@ -86,26 +86,23 @@ def _assigned(rule: Rule, name: str) -> Iterator[str]:
         for statement in body["query"]["stmts"]:
             assignment = statement["literal"].get("Expr", {}).get("expr", {}).get("AssignExpr")
             if assignment is not None and assignment["lhs"].get("Var", {}).get("value") == name:
-                text = assignment["rhs"].get("String") or assignment["rhs"].get("RawString")
+                text = literal(assignment["rhs"])
                 if text is not None:
-                    yield text["value"]
+                    yield text
 
 
 def _member(rule: Rule, kind: str) -> str:
     """Return the name that a rule puts into a set."""
-    head: Node = rule.node["head"]
-    refused = f"{rule.place}: {kind} takes names that are written out: `{kind} contains \"name\" if …`"
+    refused = f'{rule.place}: {kind} takes names that are written out: `{kind} contains "name" if …`'
     if rule.kind != "Set" or len(rule.path) != 1:
         raise PolicySyntaxError(refused)
-    key = head["Set"]["key"]
-    text = key.get("String") or key.get("RawString")
-    if text is not None:
-        found = [text["value"]]
-    else:
-        found = list(_assigned(rule, key["Var"]["value"])) if "Var" in key else []
+    key: Node = rule.node["head"]["Set"]["key"]
+    text = literal(key)
+    assigned = _assigned(rule, key["Var"]["value"]) if "Var" in key else iter(())
+    found = list(assigned) if text is None else [text]
     if len(found) != 1:
         raise PolicySyntaxError(refused)
-    name: str = found[0]
+    name = found[0]
     if not _RULE_NAME.fullmatch(name):
         raise PolicySyntaxError(f"{rule.place}: not a rule's name: letters, digits and _ . : / @ + -, at most 128")
     if kind == OBLIGATIONS and name not in {*Obligation}:

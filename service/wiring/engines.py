@@ -59,7 +59,10 @@ class _Kind:
     factory: str
 
 
-_KINDS: Final = (_Kind("cedar", "cedarpy", "cedarpy", "policies.engines.cedar:CedarEngine"),)
+_KINDS: Final = (
+    _Kind("cedar", "cedarpy", "cedarpy", "policies.engines.cedar:CedarEngine"),
+    _Kind("rego", "gordon-to-regorus", "regorus", "policies.engines.rego:RegoEngine"),
+)
 
 
 def make_evaluator(*, workers: int = 2, batch_workers: int = 2, limits: WorkerLimits | None = None) -> Evaluator:

@@ -110,3 +110,36 @@ def make_request(**members: Any) -> DecisionRequest:
         ),
         arguments=members.get("arguments", "{}"),
     )
+
+
+def rego_files(
+    policy: str | Mapping[str, str],
+    *,
+    data: object = None,
+    parameters: object = None,
+    **manifest: object,
+) -> dict[str, bytes]:
+    """Return the files of a Rego bundle; one policy without a package line is of ``package test``."""
+    if isinstance(policy, str):
+        policies = {"policy.rego": policy if "package " in policy else f"package test\n{policy}"}
+    else:
+        policies = dict(policy)
+    files = {path: text.encode(errors="surrogatepass") for path, text in policies.items()}
+    files["parameters.json"] = json.dumps({"parameters": PARAMETERS if parameters is None else parameters}).encode()
+    members: dict[str, object] = {
+        "format": "tallystick.bundle/1",
+        "name": "test",
+        "engine": "rego",
+        "policies": list(policies),
+        "parameters": "parameters.json",
+    }
+    if data is not None:
+        files["data.json"] = data if isinstance(data, bytes) else json.dumps(data).encode()
+        members["data"] = "data.json"
+    files["manifest.json"] = json.dumps({**members, **manifest}).encode()
+    return files
+
+
+def rego_bundle(policy: str | Mapping[str, str], **options: Any) -> Bundle:
+    """Return a Rego bundle."""
+    return bundle_from_files(rego_files(policy, **options))
