@@ -10,8 +10,9 @@ How a request looks to a policy
      state: {session, calls, denied, started_ms, windows: {…}}, args: {<each declared parameter>},
      arguments: {<the whole arguments>}, boundary: {known, drift: […]}}
 
-``data`` is the document that the manifest names as ``data``. ``time.now_ns()`` is the time of the request
-(`rego_builtins`). Every number is exact or the decision says so (`rego_requests`).
+``state.windows`` holds each window that the bundle declares (`policies.windows`). ``data`` is the document that the
+manifest names as ``data``. ``time.now_ns()`` is the time of the request (`rego_builtins`). Every number is exact or the
+decision says so (`rego_requests`).
 
 How Rego's answer becomes a decision
 ------------------------------------
@@ -24,6 +25,7 @@ its rules                                effect           reason
 any evaluation fails, or ``allow`` is    INDETERMINATE    ``evaluation_error``; detail: file and line
 neither true, false nor undefined
 arguments not exact                      INDETERMINATE    ``parameter_error``, ``ambiguous_parameter``; detail: name
+window not exact, not in the request     INDETERMINATE    ``parameter_error``, ``request_error``; detail: its name
 the request is no Unicode text           INDETERMINATE    ``request_error``; detail: ``input``
 ``denies`` holds something               DENY             ``policy``; rules: ``denies``
 ``obligations`` holds ``end_session``    DENY             ``policy``; rules: ``end_session``
@@ -117,7 +119,7 @@ class RegoEngine:
 
     def _asked(self, handle: _Handle, request: DecisionRequest, boundary: BoundaryFacts) -> Decision:
         try:
-            document = input_document(handle.source.parameters, request, boundary)
+            document = input_document(handle.source.parameters, handle.source.windows, request, boundary)
             program = program_of(handle.revision, handle.source)
             program.begin(document, request.time.now_ms)
             return self._answered(handle.revision, program)

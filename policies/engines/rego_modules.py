@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 from ledger.canonical import parse_json
 from ledger.errors import MalformedError, PolicySyntaxError
-from policies.boundaries import Boundaries, read_boundaries
+from policies.boundaries import Boundaries, boundary_facts, read_boundaries
 from policies.bundles import Bundle
 from policies.engines.rego_ast import Module, parse_module
 from policies.engines.rego_checks import check_modules, check_old_text
-from policies.engines.rego_requests import InexactNumberError, RegoValue, exact_document
+from policies.engines.rego_requests import InexactNumberError, RegoValue, exact_document, input_document
 from policies.engines.rego_rules import DecisionRules, decision_rules, package_path
+from policies.model import DecisionRequest
 from policies.parameters import ParameterSet, parse_parameters
+from policies.windows import WindowSet, read_windows
 
 __all__ = ["OPALayout", "RegoSource", "opa_layout", "read_bundle_parameters", "read_source"]
 
@@ -33,6 +35,7 @@ class RegoSource:
         rules: What decides.
         data: The document ``data``, as JSON text.
         parameters: The bundle's declarations of parameters.
+        windows: Its declarations of behaviour windows.
         boundaries: Its descriptions of tools; None if it has none.
     """
 
@@ -41,7 +44,16 @@ class RegoSource:
     rules: DecisionRules
     data: str
     parameters: ParameterSet
+    windows: WindowSet
     boundaries: Boundaries | None
+
+    def input_document(self, request: DecisionRequest) -> dict[str, RegoValue]:
+        """Return what the bundle's policies read as ``input`` of a request.
+
+        Raises:
+            InputRefusedError: It cannot be put to Rego exactly.
+        """
+        return input_document(self.parameters, self.windows, request, boundary_facts(self.boundaries, request))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +150,7 @@ def read_source(bundle: Bundle) -> RegoSource:
         rules=decision_rules(modules, package),
         data=json.dumps(data),
         parameters=read_bundle_parameters(bundle),
+        windows=read_windows(bundle),
         boundaries=read_boundaries(bundle),
     )
 

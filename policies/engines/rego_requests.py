@@ -23,6 +23,7 @@ from ledger.errors import PolicyError
 from policies.boundaries import BoundaryFacts
 from policies.model import DecisionRequest
 from policies.parameters import FixedDecimal, ParameterError, ParameterSet, ParameterValue, read_arguments
+from policies.windows import WindowError, WindowSet
 
 __all__ = [
     "InexactNumberError",
@@ -101,6 +102,7 @@ def rego_input(
     request: DecisionRequest,
     *,
     parameters: Mapping[str, RegoValue],
+    windows: Mapping[str, RegoValue],
     arguments: Mapping[str, RegoValue],
     boundary: BoundaryFacts,
 ) -> dict[str, RegoValue]:
@@ -109,6 +111,7 @@ def rego_input(
     Args:
         request: The request.
         parameters: The parameters that the bundle declares, exact.
+        windows: The behaviour windows that the bundle declares, exact.
         arguments: The whole arguments, exact; see `exact_document`.
         boundary: What the bundle's boundaries say of the request.
 
@@ -146,7 +149,7 @@ def rego_input(
             "calls": state.calls,
             "denied": state.denied,
             "started_ms": state.started_ms,
-            "windows": {},
+            "windows": dict(windows),
         },
         "args": dict(parameters),
         "arguments": dict(arguments),
@@ -158,8 +161,8 @@ class InputRefusedError(PolicyError):
     """A request cannot be put to Rego.
 
     Attributes:
-        reason: ``parameter_error`` or ``ambiguous_parameter``.
-        detail: Which parameter; ``arguments`` if it is the arguments as a whole.
+        reason: ``parameter_error``, ``ambiguous_parameter`` or ``request_error``.
+        detail: Which parameter or window; ``arguments`` if it is the arguments as a whole.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -168,35 +171,52 @@ class InputRefusedError(PolicyError):
         self.detail = detail
 
 
-def _exact_parameter(name: str, value: ParameterValue) -> RegoValue:
-    if isinstance(value, FixedDecimal):
-        try:
-            return exact_number(Decimal(str(value)))
-        except InexactNumberError as error:
-            raise InputRefusedError("parameter_error", name) from error
-    return list(value) if isinstance(value, tuple) else value
+def _exact_values(values: Mapping[str, ParameterValue]) -> dict[str, RegoValue]:
+    """Return declared values as Rego will hold them; a set of text is a list without repetition."""
+    found: dict[str, RegoValue] = {}
+    for name, value in values.items():
+        if isinstance(value, FixedDecimal):
+            try:
+                found[name] = exact_number(Decimal(str(value)))
+            except InexactNumberError as error:
+                raise InputRefusedError("parameter_error", name) from error
+        else:
+            found[name] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
-def input_document(declared: ParameterSet, request: DecisionRequest, boundary: BoundaryFacts) -> dict[str, RegoValue]:
+def input_document(
+    parameters: ParameterSet, windows: WindowSet, request: DecisionRequest, boundary: BoundaryFacts
+) -> dict[str, RegoValue]:
     """Return the input document of a request under a bundle's declarations.
 
     Args:
-        declared: The bundle's parameters.
+        parameters: The bundle's parameters.
+        windows: The bundle's behaviour windows.
         request: The request.
-        boundary: What the bundle's boundaries say of the request (`policies.boundaries.boundary_facts`).
+        boundary: What the bundle's boundaries say of it (`policies.boundaries.boundary_facts`).
 
     Raises:
-        InputRefusedError: The arguments are no strict JSON object, or a number or parameter is not exact.
+        InputRefusedError: The arguments are no strict JSON object, or a number, parameter or window is not exact or
+            not there.
     """
     resource = request.resource
     try:
         root = read_arguments(request.arguments)
-        found = declared.read(request.action, resource.server, resource.name, root)
+        found = parameters.read(request.action, resource.server, resource.name, root)
+        measured = windows.values(request)
     except ParameterError as error:
         raise InputRefusedError(error.reason, error.parameter) from error
-    parameters = {name: _exact_parameter(name, value) for name, value in found.items()}
+    except WindowError as error:
+        raise InputRefusedError(error.reason, error.window) from error
     try:
         arguments = {name: exact_document(item) for name, item in root.items()}
     except InexactNumberError as error:
         raise InputRefusedError("parameter_error", "arguments") from error
-    return rego_input(request, parameters=parameters, arguments=arguments, boundary=boundary)
+    return rego_input(
+        request,
+        parameters=_exact_values(found),
+        windows=_exact_values(measured),
+        arguments=arguments,
+        boundary=boundary,
+    )
