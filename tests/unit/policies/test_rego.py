@@ -311,18 +311,18 @@ def test_bundle_loaded_in_one_thread_decides_in_another(monkeypatch):
     """regorus's objects panic in another thread's hands, or when they are destroyed there."""
     unraisable: list[object] = []
     monkeypatch.setattr("sys.unraisablehook", unraisable.append)
-    loaded = ENGINE.load(rego_bundle("allow if input.time.hour == 10"))
+    kept = [ENGINE.load(rego_bundle("allow if input.time.hour == 10"))]
     decisions: list[Decision] = []
 
     def work() -> None:
-        decisions.extend(ENGINE.evaluate(loaded, [make_request()]))
+        decisions.extend(ENGINE.evaluate(kept[0], [make_request()]))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    del loaded
+    kept.clear()
     gc.collect()
     assert [decision.permitted for decision in decisions] == [True] * 3
     assert not unraisable
