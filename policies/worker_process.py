@@ -4,7 +4,7 @@ Every question has its time; a process that has not answered by then is killed, 
 sense. A dead process answers nothing late: its channel dies with it.
 
 INVARIANT 7: no answer, a late answer, a strange answer: each is an error here and a denial for the caller.
-INVARIANT 10: a child gets no variable of the environment and no descriptor but its channel.
+INVARIANT 10: a child gets no variable of the environment but the zone UTC, and no descriptor but its channel.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def _start(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL if last_words is None else last_words,
         cwd="/",
-        env={},
+        env={"TZ": "UTC"},  # "Local" in a policy is the same everywhere, whatever the machine's zone
         close_fds=True,
         start_new_session=True,  # an interrupt from the terminal is for the parent, which ends its children itself
     )

@@ -60,11 +60,11 @@ import msgspec
 from ledger.errors import PolicyError
 from policies.boundaries import BoundaryFacts, boundary_facts
 from policies.bundles import Bundle
+from policies.engine import LoadedBundle, Reason
 from policies.engines.rego_modules import RegoSource, read_source
 from policies.engines.rego_program import EvaluationFailedError, Program, program_of, stopped_at
 from policies.engines.rego_requests import InputRefusedError, input_document
 from policies.engines.rego_rules import ALLOW, DENIES, OBLIGATIONS, PERMITS
-from policies.evaluate import LoadedBundle, Reason
 from policies.model import Decision, DecisionRequest, Effect, Obligation
 
 __all__ = ["MAX_RULES_NAMED", "RegoEngine"]

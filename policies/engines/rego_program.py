@@ -20,11 +20,11 @@ import orjson
 from regorus.regorus import Engine as RegorusEngine
 
 from ledger.errors import PolicyError, PolicySyntaxError
+from policies.engine import Reason
 from policies.engines.rego_ast import parse_error
 from policies.engines.rego_builtins import RecordedTime, bound_functions
 from policies.engines.rego_modules import RegoSource
 from policies.engines.rego_rules import ALLOW, Body
-from policies.evaluate import Reason
 
 __all__ = ["EvaluationFailedError", "Program", "program_of", "stopped_at"]
 
