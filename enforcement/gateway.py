@@ -49,6 +49,8 @@ from enforcement.sessions import Block, Sessions
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase, lock_directory
 from enforcement.upstream import Upstream
+from enforcement.window_sweeps import WindowSweeps
+from enforcement.windows import Windows
 from ledger.clock import Clock
 from ledger.errors import ConfigError, LedgerError
 from policies.bundles import Bundle
@@ -59,7 +61,7 @@ _LOG: Final = structlog.get_logger(__name__)
 _MS_PER_SECOND: Final = 1000
 _KEEPALIVE_SECONDS: Final = 30
 _LOOK_SECONDS: Final = 60.0
-"""How often it is looked which sessions are silent, at most."""
+"""How often it is looked which sessions are silent, at most, and what behaviour windows can forget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,7 @@ class Gateway:
         stack.callback(reader.close)
         ledger, bundles = await self._service()
         sessions = Sessions(reader, self._pseudonyms, idle_ms=self._idle_ms)
+        windows = Windows(reader, self._pseudonyms)
         policies = PolicySource(bundles, config.state_directory, config.bundles, self._clock)
         recorder = Recorder(
             self._spool(state),
@@ -183,18 +186,22 @@ class Gateway:
             policies=policies,
             recorder=recorder,
             sessions=sessions,
+            windows=windows,
             pseudonyms=self._pseudonyms,
             metrics=self.metrics,
         )
         endpoint = Endpoint(pep, admission, upstream, config.limits, self.metrics)
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
         ends = SessionEnds(sessions, recorder, self._clock, interval_seconds=min(_LOOK_SECONDS, self._idle_ms / 4000))
+        sweeps = WindowSweeps(windows, sessions, recorder, self._clock, interval_seconds=_LOOK_SECONDS)
         stack.push_async_callback(recorder.stop)
         stack.push_async_callback(policies.stop)
         stack.push_async_callback(ends.stop)
+        stack.push_async_callback(sweeps.stop)
         await policies.start()
         await recorder.start()
         ends.start()
+        sweeps.start()
         stack.push_async_callback(endpoint.stop)
         return _Running(endpoint=endpoint, policies=policies, recorder=recorder, sessions=sessions)
 

@@ -14,6 +14,8 @@ INVARIANT: every permitted decision gets exactly one outcome. "Permitted" is a d
 ``allow``; where such a call is not let through, the outcome ``not_forwarded`` says why (`enforcement.spool` refuses a
 second outcome).
 
+INVARIANT: what a permitted call adds to behaviour windows is durable before the call goes on (`enforcement.windows`).
+
 INVARIANT 7: deny by default, fail closed. Whatever is raised on the way to a decision is INDETERMINATE, and denied.
 
 Observing relaxes what *policies* say, and nothing else: a message that cannot be read, a caller who is not known, a
@@ -40,6 +42,7 @@ from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.recorder import Recorder
 from enforcement.sessions import Sessions
 from enforcement.verdicts import Completion, Denial, Denied, Inbound, Permitted, Verdict, denial_reply
+from enforcement.windows import Windows
 from ledger import bodies
 from ledger.errors import ConflictError, LedgerError, OverloadedError, StorageError, UpstreamError
 from ledger.ports import Draft
@@ -97,6 +100,7 @@ class EnforcementPoint:
         policies: PolicySource,
         recorder: Recorder,
         sessions: Sessions,
+        windows: Windows,
         pseudonyms: Pseudonyms,
         metrics: Metrics,
     ) -> None:
@@ -109,6 +113,7 @@ class EnforcementPoint:
             policies: Says which policy decides.
             recorder: Makes records durable.
             sessions: Knows sessions and blocks.
+            windows: Measures and keeps behaviour windows.
             pseudonyms: Name what may not stand in the open.
             metrics: Counts.
         """
@@ -118,6 +123,7 @@ class EnforcementPoint:
         self._policies = policies
         self._recorder = recorder
         self._sessions = sessions
+        self._windows = windows
         self._pseudonyms = pseudonyms
         self._metrics = metrics
 
@@ -135,6 +141,7 @@ class EnforcementPoint:
             _LOG.error("decision_failed", decision_id=case.decision_id, error=type(error).__name__)
             return await self._fail(case)
         finally:
+            self._windows.decided(case.decision_id)
             self._metrics.decision_seconds.observe(perf_counter() - started)
 
     async def complete(self, permitted: Permitted, completion: Completion) -> None:
@@ -143,7 +150,11 @@ class EnforcementPoint:
         Raises:
             LedgerError: The outcome is not as durable as it must be; the result must be withheld.
         """
-        batch = self._recorder.batch(outcome_draft(permitted, completion, self._pseudonyms))
+        forwarded = completion.status != "not_forwarded"
+        batch = replace(
+            self._recorder.batch(outcome_draft(permitted, completion, self._pseudonyms)),
+            changes=tuple(self._windows.close(permitted.decision_id, forwarded=forwarded)),
+        )
         try:
             await self._recorder.record(batch, strict=permitted.strict)
         except StorageError:
@@ -173,6 +184,7 @@ class EnforcementPoint:
         case.bundle = bundle
         try:
             async with asyncio.timeout(self._evaluation_seconds):
+                case.request = await self._windows.reserve(case.decision_id, bundle, case.request)
                 (evaluation,) = await self._evaluator.evaluate_many(bundle, [case.request])
         except TimeoutError as error:
             raise _NoAnswerError(Reason.LIMITED) from error
@@ -256,9 +268,10 @@ class EnforcementPoint:
         except Exception as error:  # noqa: BLE001  # the last resort must not raise: a denial it is, recorded or not
             return self._unrecorded(case, ruling, error)
         # The decision had been recorded before the failure: it is the one record, and its call is closed.
-        closing = outcome_of(case, self._pseudonyms, "internal_error")
+        closing = self._recorder.batch(outcome_of(case, self._pseudonyms, "internal_error"))
+        taken_back = tuple(self._windows.close(case.decision_id, forwarded=False))
         try:
-            await self._recorder.record(self._recorder.batch(closing), strict=False)
+            await self._recorder.record(replace(closing, changes=taken_back), strict=False)
         except LedgerError as error:
             # A denial has no call to close; for a permit, the next start closes it as unknown.
             _LOG.warning("call_not_closed", decision_id=case.decision_id, error=type(error).__name__)
@@ -296,6 +309,7 @@ class EnforcementPoint:
     async def _record(self, case: Case, ruling: Ruling, items: list[Item], *, strict: bool = False) -> None:
         allowed = ruling.enforcement == "allow"
         changes = [] if case.block is None else [case.block]
+        changes += self._windows.settle(case.decision_id, permitted=allowed)
         if case.identity is not None and case.session is not None:
             changes.append(self._sessions.settle(case.identity, denied=not allowed))
             ends = self._sessions.ends(case.identity, killed=case.block is not None)

@@ -231,6 +231,10 @@ class Sessions:
             if now_ms - row.last_ms > self._idle_ms and row.principal not in self._blocked:
                 yield row
 
+    def names(self) -> frozenset[str]:
+        """Return the names of the sessions that a call may still belong to."""
+        return frozenset(row.session for row in self._sessions.values())
+
     def blocked(self, identity: Identity) -> bool:
         """Tell whether a principal may not call.
 

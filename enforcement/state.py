@@ -1,8 +1,8 @@
 """The gateway's state: one SQLite file that survives a crash, and the lock that keeps a second gateway away from it.
 
 What the tables mean is said where they are used: the queue of records in `enforcement.spool`, sessions and blocks in
-`enforcement.sessions`. They share a file so that one transaction can make a decision, its number, the state of its
-session and a block durable together.
+`enforcement.sessions`, what windows have counted in `enforcement.windows`. They share a file so that one transaction
+can make a decision, its number, the state of its session, a block and what the call adds to windows durable together.
 
 WAL with ``synchronous=FULL``: a transaction is synced when it has been committed. The file can be read by its owner
 alone; its directory likewise.
@@ -27,7 +27,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -48,6 +48,14 @@ CREATE TABLE blocks (
     principal TEXT PRIMARY KEY, agent TEXT NOT NULL, user TEXT, decision_id TEXT NOT NULL, since_ms INTEGER NOT NULL
 ) STRICT;
 """
+_WINDOWS: Final = """
+CREATE TABLE IF NOT EXISTS windows (
+    digest TEXT NOT NULL, subject TEXT NOT NULL, slot INTEGER NOT NULL, total TEXT NOT NULL, forget_ms INTEGER,
+    PRIMARY KEY (digest, subject, slot)
+) STRICT, WITHOUT ROWID;
+"""
+"""Since version 3."""
+
 _FROM_1: Final = """
 ALTER TABLE sessions ADD COLUMN agent TEXT;
 ALTER TABLE sessions ADD COLUMN user TEXT;
@@ -98,10 +106,9 @@ class StateDatabase:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA secure_delete=ON")  # a released payload's bytes are overwritten
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
-        elif version == 1:
-            connection.executescript(f"BEGIN IMMEDIATE;{_FROM_1}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
+        steps = {0: _SCHEMA + _WINDOWS, 1: _FROM_1 + _WINDOWS, 2: _WINDOWS}
+        if version in steps:
+            connection.executescript(f"BEGIN IMMEDIATE;{steps[version]}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
         elif version != _SCHEMA_VERSION:
             raise StorageError(f"its version is {version}, not {_SCHEMA_VERSION}")
 

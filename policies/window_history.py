@@ -134,10 +134,13 @@ class _Tally:
         for subject in list(self._totals):
             self.sweep_subject(subject, now_ms)
 
+    def is_of_session(self, subject: str) -> bool:
+        """Whether a subject is forgotten with its session."""
+        return any(forget_ms is None for _, forget_ms in self._totals.get(subject, {}).values())
+
     def end_session(self, subject: str) -> None:
         """Drop the slots of a session that is over."""
-        slots = self._totals.get(subject, {})
-        if any(forget_ms is None for _, forget_ms in slots.values()):
+        if self.is_of_session(subject):
             del self._totals[subject]
 
     def subjects(self) -> list[str]:
@@ -152,7 +155,8 @@ class History:
         """Begin with no call.
 
         Args:
-            windows: The windows of a bundle.
+            windows: The windows of a bundle. Those of another bundle that measure the same go on with what these have
+                counted; others begin with no call.
             key: Names a subject, each by another text; never `OTHERS`.
         """
         self._windows = windows
@@ -162,12 +166,8 @@ class History:
 
     @property
     def windows(self) -> WindowSet:
-        """The windows in force."""
+        """The windows of `restated` and `add`."""
         return self._windows
-
-    def adopt(self, windows: WindowSet) -> None:
-        """Put another bundle's windows in force; what both measure goes on, what is new begins with no call."""
-        self._windows = windows
 
     # --- what the windows say
 
@@ -180,13 +180,13 @@ class History:
         """
         under_way = pending or {}
         values: dict[str, WindowValue] = {}
-        for name, window in self._windows.windows.items():
-            digest, subject = self._windows.digests[name], self._key(window.subject(call.request))
+        for name, window in call.windows.windows.items():
+            digest, subject = call.windows.digests[name], self._key(window.subject(call.request))
             value = self._total(digest, subject, _first_slot(window, call.request.time))
             if window.includes_present:
                 value += call.amounts.get(name, 0)
                 value += under_way.get((digest, subject), 0) + under_way.get((digest, OTHERS), 0)
-            values[name] = self._windows.written(name, value)
+            values[name] = call.windows.written(name, value)
         return values
 
     def restated(self, request: DecisionRequest) -> DecisionRequest:
@@ -204,11 +204,20 @@ class History:
 
     def shares(self, call: Call, *, permitted: bool) -> tuple[Share, ...]:
         """Return what a call adds once it has come out so; `apply` adds it."""
-        windows = self._windows.windows
+        windows = call.windows.windows
         return tuple(self._share(name, call) for name in call.amounts if windows[name].counts(permitted=permitted))
 
+    def claims(self, call: Call) -> tuple[Share, ...]:
+        """Return what a call may yet add while it is being decided: `facts` of other calls take it as ``pending``.
+
+        An amount that is negative makes no room before it is certain.
+        """
+        windows = call.windows.windows
+        named = (name for name, amount in call.amounts.items() if amount > 0 and windows[name].includes_present)
+        return tuple(self._share(name, call) for name in named)
+
     def _share(self, name: str, call: Call) -> Share:
-        window, digest, amount = self._windows.windows[name], self._windows.digests[name], call.amounts[name]
+        window, digest, amount = call.windows.windows[name], call.windows.digests[name], call.amounts[name]
         slot = _slot(window, call.request.time, amount)
         subject = self._tallies.setdefault(digest, _Tally()).place(self._key(window.subject(call.request)))
         return Share(digest, subject, slot, amount, _forget_ms(window, slot))
@@ -252,6 +261,19 @@ class History:
 
     def end_session(self, session: str) -> None:
         """Forget the calls of a session that is over, by its name in requests."""
-        subject = self._key((session,))
-        for tally in self._tallies.values():
-            tally.end_session(subject)
+        self.end_sessions([self._key((session,))])
+
+    def session_keys(self) -> set[str]:
+        """Return the keys of the sessions of which something is known until they end."""
+        return {
+            subject
+            for tally in self._tallies.values()
+            for subject in tally.subjects()
+            if subject != OTHERS and tally.is_of_session(subject)
+        }
+
+    def end_sessions(self, keys: Iterable[str]) -> None:
+        """Forget the calls of sessions that are over, by their keys."""
+        for key in keys:
+            for tally in self._tallies.values():
+                tally.end_session(key)

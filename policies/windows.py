@@ -91,12 +91,14 @@ class Call:
     """A request with what it adds to each window that it belongs to.
 
     Attributes:
+        windows: The windows of a bundle.
         request: The request.
         amounts: Name of each window that the call belongs to → 1, or what it adds to a sum: a whole number, of a
             decimal parameter times 10,000. A call that leaves the parameter out, or whose parameters cannot be read
             (no policy permits it), adds 0.
     """
 
+    windows: WindowSet
     request: DecisionRequest
     amounts: Mapping[str, int]
 
@@ -149,7 +151,7 @@ class WindowSet:
         if sums:
             said = self._scaled_parameters(request)
             amounts.update({name: said.get(self._windows[name].parameter or "", 0) for name in sums})
-        return Call(request, amounts)
+        return Call(self, request, amounts)
 
     def _scaled_parameters(self, request: DecisionRequest) -> dict[str, int]:
         resource = request.resource

@@ -26,6 +26,7 @@ from enforcement.releases import release_batch
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
+from enforcement.windows import Windows
 from ledger.bodies import Decision, Outcome
 from ledger.clock import SimulatedClock
 from ledger.errors import ConflictError, StorageError
@@ -68,15 +69,19 @@ class World:
         self.sessions = Sessions(self.reader, pseudonyms, idle_ms=60_000)
         self.recorder = Recorder(self.spool, self.ledger, config.recording, version="1", bundle_revision=lambda: None)
         self.evaluator = ScriptedEvaluator() if answer is None else ScriptedEvaluator(answer)
-        self.admission = Admission(config, self.sessions, SimulatedClock(NOON_MS))
+        self.windows = Windows(self.reader, pseudonyms)
+        self.clock = SimulatedClock(NOON_MS)
+        self.admission = Admission(config, self.sessions, self.clock)
         self.metrics = Metrics()
+        self.policies = FixedPolicies(bundle)
         self.pep = EnforcementPoint(
             self.admission,
             evaluator=self.evaluator,
             evaluation_seconds=1,
-            policies=FixedPolicies(bundle),
+            policies=self.policies,
             recorder=self.recorder,
             sessions=self.sessions,
+            windows=self.windows,
             pseudonyms=pseudonyms,
             metrics=self.metrics,
         )

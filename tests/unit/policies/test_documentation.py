@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 
@@ -86,3 +87,51 @@ def test_page_states_the_limits_that_hold():
     assert f"{cedar_policies.MAX_RULES:,} policies" in PAGE
     assert f"{cedar_requests.MAX_ENTITIES:,} static entities" in PAGE
     assert f"more than {MAX_FILES} files" in PAGE
+
+
+# --- what went before
+
+
+def windowed(tests: str = "cases: []") -> Bundle:
+    """The page's bundle with the windows, the state and the rules of its section on them."""
+    section = PAGE.split("\n## What went before\n", 1)[1].split("\n## ", 1)[0]
+    windows, state, rules = (
+        re.findall(rf"^```{kind}\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)[0]
+        for kind in ("json", "cedarschema", "cedar")
+    )
+    files = dict(FILES)
+    manifest = json.loads(files["manifest.json"]) | {"windows": "windows.json"}
+    schema = re.sub(r"^type Session = .*?;$", lambda _: state, files["schema.cedarschema"], flags=re.MULTILINE)
+    changed = {
+        "manifest.json": json.dumps(manifest),
+        "schema.cedarschema": schema,
+        "policy.cedar": files["policy.cedar"] + rules,
+        "windows.json": windows,
+        "tests/refunds.yaml": tests,
+    }
+    return bundle_from_files({path: text.encode() for path, text in (files | changed).items()})
+
+
+def test_windows_of_the_page_decide_as_it_says(evaluator):
+    given = re.findall(r"`(given: \{windows: .*?\}\})`", PAGE)
+    assert len(given) == 1
+    cases = f"""
+defaults: {{agent: Bot, roles: [finance], server: finance, tool: refund, at: 2026-11-17T10:00:00}}
+cases:
+  - {{name: stated, {given[0]}, expect: {{effect: DENY, rules: [refund-limit]}}}}
+  - name: too much for the day
+    given: {{arguments: '{{"amount": 20}}', windows: {{refunded_today: "2000.01"}}}}
+    expect: {{effect: DENY, rules: [daily-cap]}}
+  - name: too many
+    given: {{arguments: '{{"amount": 20}}', windows: {{calls_last_minute: 61}}}}
+    expect: {{effect: DENY, rules: [burst]}}
+  - name: read before
+    given: {{arguments: '{{"amount": 20}}', tags: [external], windows: {{read_sensitive: true}}}}
+    expect: {{effect: DENY, rules: [confused-deputy]}}
+  - name: nothing before
+    given: {{arguments: '{{"amount": 20}}', tags: [external]}}
+    expect: {{effect: PERMIT, rules: [refunds]}}
+"""
+    report = asyncio.run(run_cases(windowed(cases), evaluator))
+    assert [(item.case.name, item.differences) for item in report.failures] == []
+    assert len(report.results) == 5

@@ -236,8 +236,8 @@ def test_what_is_under_way_counts_for_others_but_was_not_seen():
 def test_other_bundle_goes_on_with_what_both_measure_and_begins_what_is_new():
     known = history(COUNT, SUM)
     known.add(at(T, arguments='{"amount": 5}'), permitted=True)
-    known.adopt(declared({**SUM, "per": "agent"}, SUM, COUNT))
-    assert facts(known, at(T)) == [0, 5, 2]
+    other = declared({**SUM, "per": "agent"}, SUM, COUNT)
+    assert list(known.facts(other.read_call(at(T))).values()) == [0, 5, 2]
 
 
 def test_subjects_beyond_the_bound_count_together_and_for_all(monkeypatch):

@@ -1,0 +1,228 @@
+"""The behaviour windows of a gateway: measured at each call, reserved while it is decided, durable with its record.
+
+What a window is stands in `policies.windows`, how calls add up in `policies.window_history`.
+
+A call that a policy is asked about *reserves* what it would add, before the policy sees it: calls that are decided
+meanwhile count it as if it were permitted, so that two of them cannot both take the last of a cap. When it is decided,
+what it adds is made durable in the transaction that stores its decision; if it was refused, the reservation is
+dropped. A call that was permitted and then did not go upstream takes back what it added, with its outcome.
+
+INVARIANT: no crash and no restart lifts a cap. What a permitted call adds is in the state file before the call goes on;
+what is taken back is taken back there with the outcome ``not_forwarded``, or not at all.
+
+A call that is let through counts as permitted, also where a policy that is only observed would have refused it: a
+window says what has happened. Calls that no policy was asked about (a message that cannot be read, a principal who is
+blocked) do not count.
+
+What is kept is keyed by what a window measures, not by bundle: another bundle goes on with the windows that it has in
+common with the last one. A window that is new begins with no call. Subjects stand in the file under pseudonyms.
+
+Everything here runs on the event loop, but for the reading of long arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from enforcement.facts import Pseudonyms
+from enforcement.offload import off_loop
+from enforcement.state import Change, StateDatabase
+from ledger.commitments import pseudonym
+from ledger.errors import PolicySyntaxError, StorageError
+from policies.bundles import Bundle
+from policies.model import DecisionRequest
+from policies.window_history import History, Share
+from policies.windows import Call, WindowSet, read_windows
+
+__all__ = ["Windows"]
+
+_LOG: Final = structlog.get_logger(__name__)
+_KIND: Final = "gateway-window"
+_AT: Final = "WHERE digest = ? AND subject = ? AND slot = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class _AddShares:
+    shares: tuple[Share, ...]
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        for share in self.shares:
+            place = (share.digest, share.subject, share.slot)
+            found = connection.execute(f"SELECT total FROM windows {_AT}", place).fetchone()  # noqa: S608  # ours
+            # As text: a total may be beyond the 64 bits of SQLite's integers.
+            total = share.amount + (0 if found is None else int(found[0]))
+            if total:
+                row = (*place, str(total), share.forget_ms)
+                connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?)", row)
+            else:
+                connection.execute(f"DELETE FROM windows {_AT}", place)  # noqa: S608  # ours
+
+
+@dataclass(frozen=True, slots=True)
+class _Forget:
+    now_ms: int
+    sessions: tuple[str, ...]
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM windows WHERE forget_ms <= ?", (self.now_ms,))
+        connection.executemany(
+            "DELETE FROM windows WHERE subject = ? AND forget_ms IS NULL", ((key,) for key in self.sessions)
+        )
+
+
+@dataclass(slots=True)
+class _Hold:
+    """A call that was taken up: what it reserves until it is decided, and what it adds then.
+
+    Attributes:
+        call: The call.
+        claims: What is reserved.
+        adds: What it adds, as it was last decided.
+        returns: What of that it takes back if it does not go upstream after all; nothing if it was refused.
+        permitted: It was let through, as it was last decided.
+        decided: Nothing is reserved any more; what it adds counts.
+    """
+
+    call: Call
+    claims: tuple[Share, ...]
+    adds: tuple[Share, ...] = ()
+    returns: tuple[Share, ...] = ()
+    permitted: bool = False
+    decided: bool = False
+
+
+class Windows:
+    """The windows of a gateway; owned by the event loop."""
+
+    def __init__(self, state: StateDatabase, pseudonyms: Pseudonyms) -> None:
+        """Read what was counted before a restart.
+
+        Args:
+            state: The state file, on a connection of its own: it is read here and never written.
+            pseudonyms: Make the keys of subjects: no name of a person stands in the file.
+
+        Raises:
+            StorageError: The file failed, or what it holds is no count.
+        """
+        self._pseudonyms = pseudonyms
+        self._history = History(WindowSet(), key=self._key)
+        self._history.apply(_stored(state), now_ms=0)  # nothing is forgotten yet
+        self._reserved: Counter[tuple[str, str]] = Counter()
+        self._holds: dict[str, _Hold] = {}
+        self._declared: tuple[str, WindowSet] | None = None
+
+    def _key(self, subject: tuple[str | None, ...]) -> str:
+        return pseudonym(self._pseudonyms.key, _KIND, json.dumps(subject))
+
+    async def reserve(self, decision_id: str, bundle: Bundle, request: DecisionRequest) -> DecisionRequest:
+        """Return a request with the windows that a bundle declares, having reserved what the call would add.
+
+        Whoever calls this calls `decided` in the end.
+
+        Args:
+            decision_id: Record id of the decision to come.
+            bundle: Which policy is asked.
+            request: The request as far as it is known.
+        """
+        windows = self._windows_of(bundle)
+        if not windows.windows:
+            return request
+        call = await off_loop(len(request.arguments), windows.read_call, request)
+        # INVARIANT: from here to the reservation nothing else runs, or two calls could be told of the same room.
+        facts = self._history.facts(call, self._reserved)
+        hold = _Hold(call, self._history.claims(call))
+        self._holds[decision_id] = hold
+        for share in hold.claims:
+            self._reserved[share.digest, share.subject] += share.amount
+        return windows.stated(request, facts)
+
+    def _windows_of(self, bundle: Bundle) -> WindowSet:
+        if self._declared is None or self._declared[0] != bundle.revision:
+            try:
+                windows = read_windows(bundle)
+            except PolicySyntaxError:  # such a bundle does not load: its engine denies every request
+                windows = WindowSet()
+            if windows.windows:
+                _LOG.info("windows_declared", revision=bundle.revision, windows=sorted(windows.windows))
+            self._declared = (bundle.revision, windows)
+        return self._declared[1]
+
+    def settle(self, decision_id: str, *, permitted: bool) -> list[Change]:
+        """Note how a call was decided, and return what makes that durable with its record; the last word counts.
+
+        Args:
+            decision_id: Its decision.
+            permitted: Whether it is let through.
+        """
+        hold = self._holds.get(decision_id)
+        if hold is None or hold.decided:
+            return []
+        hold.adds, hold.permitted = self._history.shares(hold.call, permitted=permitted), permitted
+        as_denied = self._history.shares(hold.call, permitted=False)
+        hold.returns = tuple(share.undone() for share in hold.adds if share not in as_denied)
+        return _changes(hold.adds)
+
+    def decided(self, decision_id: str) -> None:
+        """Drop a call's reservation; what it adds, as far as it was settled, counts from here on."""
+        hold = self._holds.get(decision_id)
+        if hold is None or hold.decided:
+            return
+        hold.decided = True
+        for share in hold.claims:
+            self._reserved[share.digest, share.subject] -= share.amount
+            if not self._reserved[share.digest, share.subject]:
+                del self._reserved[share.digest, share.subject]
+        self._history.apply(hold.adds, hold.call.request.time.now_ms)
+        if not hold.permitted:
+            del self._holds[decision_id]
+
+    def close(self, decision_id: str, *, forwarded: bool) -> list[Change]:
+        """Return what becomes durable with the outcome of a permitted call.
+
+        Args:
+            decision_id: Its decision.
+            forwarded: Whether it went upstream; if it did not, what only permitted calls add is taken back.
+        """
+        hold = self._holds.get(decision_id)
+        if hold is None:
+            return []
+        taken = () if forwarded else hold.returns
+        if hold.decided:
+            self._history.apply(taken, hold.call.request.time.now_ms)
+            del self._holds[decision_id]
+        else:
+            hold.adds, hold.returns, hold.permitted = hold.adds + taken, (), False
+        return _changes(taken)
+
+    def sweep(self, now_ms: int, sessions: Iterable[str]) -> Change:
+        """Forget what no window asks for any more, and return what forgets it in the file.
+
+        Args:
+            now_ms: The time, POSIX milliseconds.
+            sessions: Names of the sessions that are not over.
+        """
+        going_on = {self._key((session,)) for session in sessions}
+        over = tuple(sorted(self._history.session_keys() - going_on))
+        self._history.end_sessions(over)
+        self._history.sweep(now_ms)
+        return _Forget(now_ms, over)
+
+
+def _changes(shares: tuple[Share, ...]) -> list[Change]:
+    moving = tuple(share for share in shares if share.amount)
+    return [_AddShares(moving)] if moving else []
+
+
+def _stored(state: StateDatabase) -> list[Share]:
+    rows = state.read("SELECT digest, subject, slot, total, forget_ms FROM windows")
+    try:
+        return [Share(digest, subject, slot, int(total), forget_ms) for digest, subject, slot, total, forget_ms in rows]
+    except ValueError as error:
+        raise StorageError("the state file holds a total of a window that is no number") from error
