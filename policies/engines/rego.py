@@ -35,9 +35,10 @@ else                                     NOT_APPLICABLE   ``no_permit``
 
 ``approval`` among the obligations of a PERMIT lets the call wait for a person; it means nothing beside a denial.
 
-The *failed condition* is the first of ``denies`` in bundle order. Where nothing permits, it is ``allow@file:line``: of
-all bodies of ``allow`` the one that came furthest (the first of those that came as far), and in it the line that did
-not hold. That is told from the lines that were reached, which regorus counts: a function of bundle and request.
+The *failed condition* is the first of ``denies`` in bundle order. In a bundle that names its ``permits``, a call for
+which none of them speaks has none, as in Cedar. Else, where nothing permits, it is ``allow@file:line``: of all bodies
+of ``allow`` the one that came furthest (the first of those that came as far), and in it the line that did not hold.
+That is told from the lines that were reached, which regorus counts: a function of bundle and request.
 
 INVARIANT 7: only the literal ``true`` permits. regorus spells *undefined* as a string, which would pass for true.
 INVARIANT 6: messages of an evaluation quote values, so nothing but the place is passed on. INVARIANT 8: no evaluation
@@ -172,9 +173,11 @@ class RegoEngine:
             return self._decision(
                 revision, Effect.PERMIT, Reason.POLICY, rules=permits or [ALLOW], obligations=tuple(obligations)
             )
+        # Where permits have names and none of them speaks, no condition stood against the call: nothing spoke for it.
+        unspoken = PERMITS in program.rules.sets and not permits
         return self._decision(
             revision,
             Effect.NOT_APPLICABLE,
             Reason.NO_PERMIT,
-            failed_condition=stopped_at(program.rules.bodies, program.reached_lines()),
+            failed_condition=None if unspoken else stopped_at(program.rules.bodies, program.reached_lines()),
         )

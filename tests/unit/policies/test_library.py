@@ -3,31 +3,78 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from policies.directories import library_names, read_library_bundle
+from policies.engines.cedar import CedarEngine
+from policies.engines.cedar_format import format_cedar
+from policies.engines.cedar_lint import lint_cedar
+from policies.engines.rego import RegoEngine
+from policies.evaluate import Evaluator
+from policies.linting import lint_bundle
 from policies.model import Effect, Obligation
-from policies.testing import run_cases
+from policies.testing import TestReport, run_cases
 from tests.support.policies import make_request
+from tests.support.scenarios import told
 
 EXTENDED = "demo-extended-hours"
 
 
-@pytest.fixture(params=library_names())
-def bundle(request):
-    return read_library_bundle(request.param)
+# The demonstration's bundles are its own; the others come in pairs.
+PAIRS = sorted({name.removesuffix("-rego") for name in library_names() if not name.startswith("demo")})
 
 
-def test_every_case_of_the_library_passes(bundle, evaluator):
-    report = asyncio.run(run_cases(bundle, evaluator))
-    assert [(item.case.file, item.case.name, item.differences) for item in report.failures] == []
-    assert report.passed
+@pytest.fixture(scope="module")
+def reports() -> Iterator[dict[str, TestReport]]:
+    made = Evaluator({"cedar": CedarEngine(), "rego": RegoEngine()})
+    yield {name: asyncio.run(run_cases(read_library_bundle(name), made)) for name in library_names()}
+    made.close()
 
 
-def test_every_rule_of_the_library_is_reached_by_some_case(bundle, evaluator):
-    assert asyncio.run(run_cases(bundle, evaluator)).uncovered == ()
+@pytest.mark.parametrize("name", library_names())
+def test_every_case_of_the_library_passes(reports, name):
+    assert [(item.case.file, item.case.name, item.differences) for item in reports[name].failures] == []
+    assert reports[name].passed
+
+
+@pytest.mark.parametrize("name", library_names())
+def test_every_rule_of_the_library_is_reached_by_some_case(reports, name):
+    assert reports[name].uncovered == ()
+
+
+@pytest.mark.parametrize("name", [name for name in library_names() if not name.startswith("demo")])
+def test_every_rule_of_the_library_is_also_kept_silent_by_some_case(reports, name):
+    report = reports[name]
+    for rule in report.covered:
+        assert any(rule not in result.decision.rules for result in report.results), rule
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_bundle_in_cedar_has_the_same_rules_cases_and_declarations_in_rego(reports, name):
+    cedar, rego = read_library_bundle(name), read_library_bundle(f"{name}-rego")
+    assert (cedar.manifest.engine, rego.manifest.engine) == ("cedar", "rego")
+    assert cedar.manifest.description == rego.manifest.description
+    assert set(reports[name].covered) == set(reports[f"{name}-rego"].covered)
+    shared = {"parameters.json", "windows.json", "boundaries.json"}
+    for path in [path for path in cedar.files | rego.files if path in shared or path.startswith("tests/")]:
+        assert cedar.files.get(path) == rego.files.get(path), path
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_both_languages_decide_every_case_alike(reports, name):
+    one, other = ([told(result.decision) for result in reports[item].results] for item in (name, f"{name}-rego"))
+    assert one == other
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_cedar_of_the_library_is_laid_out_and_free_of_findings(reports, name):
+    bundle = read_library_bundle(name)
+    assert lint_bundle(bundle, reports[name], lint_cedar) == ()
+    for path in bundle.manifest.policies:
+        assert format_cedar(path, bundle.text(path)) == bundle.text(path), path
 
 
 def test_every_bundle_is_named_as_its_directory_and_described():
@@ -44,13 +91,13 @@ def test_the_page_about_policies_names_every_bundle():
 
 
 @pytest.mark.parametrize("name", [name for name in library_names() if not name.startswith("demo")])
-def test_every_readme_says_how_to_make_the_bundle_ones_own_and_names_every_rule_and_what_it_supports(name, evaluator):
+def test_every_readme_says_how_to_make_the_bundle_ones_own_and_names_every_rule_and_what_it_supports(reports, name):
     bundle = read_library_bundle(name)
     readme = bundle.text("README.md")
     assert f"tallystick policy library copy {name} " in readme
     assert "## To make it yours" in readme
     assert "\nSupports: " in readme
-    assert [rule for rule in asyncio.run(evaluator.check(bundle)) if f"| `{rule}` |" not in readme] == []
+    assert [rule for rule in reports[name].covered if f"| `{rule}` |" not in readme] == []
 
 
 @pytest.mark.parametrize("path", ["common.cedar", "facts.rego"])

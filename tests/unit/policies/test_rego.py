@@ -173,6 +173,13 @@ def test_bodies_without_conditions_of_their_own_are_named_by_the_rule():
     assert decide({path: "package p\nallow if input.no"}).failed_condition == "allow"
 
 
+def test_a_call_that_no_named_permit_speaks_for_has_no_failed_condition():
+    policy = 'allow if {\n\tcount(permits) > 0\n\tinput.principal.mfa\n}\npermits contains "a" if input.principal.user'
+    decision = decide(policy)
+    assert (decision.effect, decision.failed_condition) == (Effect.NOT_APPLICABLE, None)
+    assert decide(policy, user="ada").failed_condition == "allow@policy.rego:4"
+
+
 def test_failed_condition_is_no_work_of_the_requests_before():
     """What one request reached is forgotten with the next."""
     loaded = ENGINE.load(rego_bundle(CONDITIONS))

@@ -1,0 +1,52 @@
+# What a call is about, as every bundle of the library reads it; the rules stand in policy.rego.
+package tallystick.facts
+
+# Roles of the caller: those that it brings, and those that settings.roles gives to who brings one of a list.
+roles contains role if some role in input.principal.roles
+
+roles contains role if {
+	some role, holders in data.settings.roles
+	some holder in holders
+	holder in input.principal.roles
+}
+
+# Tags of what is called: of the request, of the server, of the tool, and those that settings.tags derives from them.
+stated contains tag if some tag in input.resource.tags
+
+stated contains tag if some tag in server.tags
+
+stated contains tag if some tag in tool.tags
+
+tags contains tag if some tag in stated
+
+tags contains tag if {
+	some tag, signs in data.settings.tags
+	some sign in signs
+	sign in stated
+}
+
+server := data.settings.servers[input.resource.server]
+
+tool := server.tools[input.resource.name]
+
+named if is_string(input.resource.name)
+
+call if {
+	input.action == "tools/call"
+	named
+}
+
+proved if input.principal.authn != "none"
+
+# What every agent may do that has proved who it is.
+discovery if {
+	input.action in {
+		"server/discover",
+		"ping",
+		"tools/list",
+		"notifications/cancelled",
+		"notifications/progress",
+	}
+	not named
+	proved
+}

@@ -1,0 +1,71 @@
+package tallystick.path_allow_list
+
+import data.tallystick.facts
+
+default allow := false
+
+allow if {
+	count(permits) > 0
+	count(denies) == 0
+}
+
+permits contains "discovery" if facts.discovery
+
+permits contains "path-read" if {
+	reading
+	"file-reader" in facts.roles
+	below(facts.server.read_roots, input.args.path)
+}
+
+permits contains "path-write" if {
+	writing
+	"file-writer" in facts.roles
+	below(facts.server.write_roots, input.args.path)
+}
+
+denies contains "path-agent" if {
+	guarded
+	roots := data.settings.agents[input.principal.agent].roots
+	not in_place(roots)
+}
+
+denies contains "path-closed" if {
+	guarded
+	closed := facts.server.closed
+	not open_place(closed)
+}
+
+denies contains "path-destination" if {
+	guarded
+	input.args.destination
+	not open_destination
+}
+
+reading if {
+	facts.call
+	"file-read" in facts.tags
+}
+
+writing if {
+	facts.call
+	"file-write" in facts.tags
+}
+
+guarded if reading
+
+guarded if writing
+
+# A path parameter holds the path and every folder above it.
+below(roots, path) if {
+	some root in roots
+	root in path
+}
+
+in_place(roots) if below(roots, input.args.path)
+
+open_place(closed) if {
+	path := input.args.folded_path
+	every folder in closed { not folder in path }
+}
+
+open_destination if below(facts.server.write_roots, input.args.destination)
