@@ -13,6 +13,7 @@ INVARIANT 8: replay is a function of (bundle, recorded request).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -190,7 +191,8 @@ async def replay_many(
 
     Args:
         originals: The recorded decisions.
-        bundle: The bundle of then, or any other; None if there is none, so that nothing can be evaluated.
+        bundle: The bundle of then, or any other; None if there is none, so that nothing can be evaluated. Under its
+            bundle of then a decision is made by the engine of then, if that version is installed or in the cellar.
         evaluator: Evaluates it.
     """
     found = [_request_of(original) for original in originals]
@@ -201,18 +203,45 @@ async def replay_many(
             for original, item in zip(originals, found, strict=True)
         ]
     engine = bundle.manifest.engine
-    if evaluator.engine_version(engine) is None:
+    versions = await asyncio.to_thread(evaluator.engine_versions, engine)  # for the cellar is files
+    if not versions:
         absent = _Standing(ReplayClass.ENGINE_CHANGED, f"no engine named {engine} is installed")
         found = [item if isinstance(item, _Standing) else absent for item in found]
     found = _with_windows_known(bundle, found)
-    requests = [item for item in found if isinstance(item, DecisionRequest)]
-    evaluations = iter(await evaluator.evaluate_many(bundle, requests))
+    decisions = await _decisions(originals, found, bundle, evaluator, versions)
     return [
-        _not_replayed(original, item)
-        if isinstance(item, _Standing)
-        else _replayed(original, item, next(evaluations).decision)
-        for original, item in zip(originals, found, strict=True)
+        _not_replayed(original, item) if isinstance(item, _Standing) else _replayed(original, item, decisions[place])
+        for place, (original, item) in enumerate(zip(originals, found, strict=True))
     ]
+
+
+def _engine_of_then(original: RecordedDecision, bundle: Bundle, versions: Sequence[str]) -> str | None:
+    """Return the recorded engine's version if the bundle is the recorded one and that version is there; else None."""
+    then = original.body.bundle
+    if then is None or (then.revision, then.engine) != (bundle.revision, bundle.manifest.engine):
+        return None
+    return then.engine_version if then.engine_version in versions else None
+
+
+async def _decisions(
+    originals: Sequence[RecordedDecision],
+    found: Sequence[DecisionRequest | _Standing],
+    bundle: Bundle,
+    evaluator: Evaluator,
+    versions: Sequence[str],
+) -> dict[int, Decision]:
+    """Evaluate what can be, under its bundle of then by its engine of then if there is one; return it by place."""
+    groups: dict[str | None, list[tuple[int, DecisionRequest]]] = {}
+    for place, (original, item) in enumerate(zip(originals, found, strict=True)):
+        if isinstance(item, DecisionRequest):
+            groups.setdefault(_engine_of_then(original, bundle, versions), []).append((place, item))
+    decisions: dict[int, Decision] = {}
+    for version, group in groups.items():
+        requests = [request for _, request in group]
+        evaluations = await evaluator.evaluate_many(bundle, requests, engine_version=version)
+        for (place, _), evaluation in zip(group, evaluations, strict=True):
+            decisions[place] = evaluation.decision
+    return decisions
 
 
 async def replay(original: RecordedDecision, bundle: Bundle, evaluator: Evaluator) -> ReplayResult:

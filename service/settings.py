@@ -29,6 +29,7 @@ PROCESS_WIDE: Final = frozenset(
     {
         "database_url",
         "engine_batch_workers",
+        "engine_cellar",
         "engine_memory_bytes",
         "engine_seconds",
         "engine_workers",
@@ -99,6 +100,7 @@ class Settings(BaseSettings):
         engine_batch_workers: Most batches of one engine (tests, replays) that are evaluated at once beside them.
         engine_seconds: A policy engine's process that has not decided a request by then is killed.
         engine_memory_bytes: Most address space of a policy engine's process.
+        engine_cellar: Where policy engines of other versions are kept; in the data directory by default.
         max_requests: Most requests with a token that one log has in hand at once.
         logs: A file that names several logs, each with what differs from these settings.
         operator_token: Where several logs are served: URI of the secret that opens health and metrics of all of them.
@@ -154,11 +156,12 @@ class Settings(BaseSettings):
     engine_batch_workers: Annotated[int, Field(ge=1, le=64)] = 2
     engine_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1.0
     engine_memory_bytes: Annotated[int, Field(ge=1536 << 20, le=1 << 40)] = 2 << 30
+    engine_cellar: Path | None = None
     max_requests: Annotated[int, Field(ge=1, le=100_000)] = 1_024
     logs: Path | None = None
     operator_token: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""
 
-    @field_validator("logs", mode="before")
+    @field_validator("logs", "engine_cellar", mode="before")
     @classmethod
     def _no_file(cls, value: object) -> object:
         return None if value == "" else value
@@ -201,6 +204,11 @@ class Settings(BaseSettings):
     def effective_tiles(self) -> str:
         """The tile store, with its default."""
         return self.tiles or f"directory:{self.data_dir / 'logs'}"
+
+    @property
+    def effective_engine_cellar(self) -> Path:
+        """Where engines of other versions are kept, with its default."""
+        return self.engine_cellar or self.data_dir / "engines"
 
     @property
     def accepted_weaknesses(self) -> tuple[str, ...]:

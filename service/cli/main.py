@@ -8,6 +8,7 @@ from service.cli.anchor import anchor
 from service.cli.audit import audit
 from service.cli.backup import backup, restore
 from service.cli.demo import demo
+from service.cli.engines import engines
 from service.cli.erasing import erase, expire, hold, prune
 from service.cli.evidence import evidence
 from service.cli.gateway import gateway
@@ -58,6 +59,7 @@ for command in (
     restore,
     evidence,
     policy,
+    engines,
     gateway,
     witness,
 ):

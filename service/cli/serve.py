@@ -13,6 +13,7 @@ from contextlib import suppress
 import click
 import structlog
 
+from ledger.errors import ConfigError
 from service.cli.output import echo_json, json_option, say, with_exit_codes
 from service.failures import LibraryHandler
 from service.settings import Installation, Settings, load_installation
@@ -105,6 +106,8 @@ def run_service(
     hosting = open_hosting(installation, migrate=migrate)
     if worker is None:
         _tell_warnings(installation)
+    if not worker:
+        _keep_engines(settings)
     listening = open_socket()
     host, port = listening.getsockname()[:2]
     also = []
@@ -141,6 +144,21 @@ def run_service(
             parent=parent,
         )
     )
+
+
+def _keep_engines(settings: Settings) -> None:
+    """Put the installed engines into the cellar: after the next upgrade, their decisions still replay exactly."""
+    from policies.cellar_filling import keep_installed
+    from service.wiring import ENGINE_KINDS
+
+    for kind in ENGINE_KINDS:
+        try:
+            kept = keep_installed(settings.effective_engine_cellar, kind)
+        except (ConfigError, OSError) as error:
+            structlog.get_logger().warning("engine_not_kept", engine=kind.name, error=type(error).__name__)
+        else:
+            if kept is not None:
+                structlog.get_logger().info("engine_kept", engine=kind.name, version=kept.version)
 
 
 def _tell_warnings(installation: Installation) -> None:

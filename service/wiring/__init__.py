@@ -6,6 +6,7 @@ are no module-level engines or clients: two services in one process do not know 
 
 from service.wiring.assembly import build_services
 from service.wiring.engines import (
+    ENGINE_KINDS,
     EXPLAINERS,
     FORMATTERS,
     LINTERS,
@@ -29,6 +30,7 @@ from service.wiring.services import Services, SharedParts, open_shared
 from service.wiring.signing import fetch_public_key, open_signer
 
 __all__ = [
+    "ENGINE_KINDS",
     "EXPLAINERS",
     "FORMATTERS",
     "LINTERS",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from enforcement.config import GatewayConfig
@@ -13,17 +13,19 @@ from ledger.errors import (
     ConfigError,
 )
 from ledger.keys import load_key
+from policies.cellar import DirectoryCellar
 from policies.engines.cedar_explain import explain_cedar
 from policies.engines.cedar_format import format_cedar
 from policies.engines.cedar_lint import lint_cedar
 from policies.evaluate import Evaluator
 from policies.explaining import Explainer
 from policies.linting import Linter
-from policies.programs import installed_program
+from policies.programs import EngineKind, installed_program
 from policies.worker_process import WorkerLimits
 from policies.workers import WorkerEngine, WorkerPool
 
 __all__ = [
+    "ENGINE_KINDS",
     "EXPLAINERS",
     "FORMATTERS",
     "LINTERS",
@@ -42,46 +44,33 @@ LINTERS: Final[Mapping[str, Linter]] = {"cedar": lint_cedar}
 """What looks into bundles, by engine."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """An engine that has processes of its own; they import it, and this program does not.
-
-    Attributes:
-        name: As bundles name it.
-        distribution: Its package in the index of packages, whose exact version decision records carry.
-        package: The name under which that is imported.
-        factory: Where its class is, ``module:name``.
-    """
-
-    name: str
-    distribution: str
-    package: str
-    factory: str
-
-
-_KINDS: Final = (
-    _Kind("cedar", "cedarpy", "cedarpy", "policies.engines.cedar:CedarEngine"),
-    _Kind("rego", "gordon-to-regorus", "regorus", "policies.engines.rego:RegoEngine"),
+ENGINE_KINDS: Final = (
+    EngineKind(name="cedar", distribution="cedarpy", package="cedarpy", factory="policies.engines.cedar:CedarEngine"),
+    EngineKind(
+        name="rego", distribution="gordon-to-regorus", package="regorus", factory="policies.engines.rego:RegoEngine"
+    ),
 )
+"""Engines that have processes of their own, which import them; this program does not."""
 
 
-def make_evaluator(*, workers: int = 2, batch_workers: int = 2, limits: WorkerLimits | None = None) -> Evaluator:
+def make_evaluator(
+    *, workers: int = 2, batch_workers: int = 2, limits: WorkerLimits | None = None, cellar: Path | None = None
+) -> Evaluator:
     """Return an evaluator over every engine that is installed, each in processes of its own; none is started yet.
 
     Args:
         workers: Most processes of an engine that answer single requests at once.
         batch_workers: Most that answer batches beside them.
         limits: What a process may take.
+        cellar: Directory of engines of other versions; it need not be there.
     """
     pool = WorkerPool(limits)
-    programs = [
-        installed_program(kind.name, distribution=kind.distribution, package=kind.package, factory=kind.factory)
-        for kind in _KINDS
-    ]
+    programs = [installed_program(kind) for kind in ENGINE_KINDS]
     return Evaluator(
         {program.name: WorkerEngine(program, pool) for program in programs},
         threads=workers,
         batch_threads=batch_workers,
+        cellar=None if cellar is None else DirectoryCellar(cellar, ENGINE_KINDS, pool),
         workers=pool,
     )
 

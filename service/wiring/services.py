@@ -106,6 +106,7 @@ def open_shared(settings: Settings, *, clock: Clock | None = None, migrate: bool
     evaluator = make_evaluator(
         workers=settings.engine_workers,
         batch_workers=settings.engine_batch_workers,
+        cellar=settings.effective_engine_cellar,
         limits=WorkerLimits(evaluation_seconds=settings.engine_seconds, memory_bytes=settings.engine_memory_bytes),
     )
     return SharedParts(clock=clock or SystemClock(), database=database, evaluator=evaluator)

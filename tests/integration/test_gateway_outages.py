@@ -26,11 +26,11 @@ from policies.evaluate import Evaluator
 from policies.model import Effect
 from policies.programs import installed_program
 from policies.workers import WorkerEngine, WorkerPool
+from service.wiring import ENGINE_KINDS
 from tests.support.gateway import Surroundings, deny_tool, simple_bundle, surroundings
 from tests.support.mcp_messages import body_of, headers_of
 from tests.support.policies import cedar_bundle
 
-CEDAR = "policies.engines.cedar:CedarEngine"
 STRICT = {"recording": "strict"}
 AVAILABLE = {"recording": "available"}
 
@@ -303,8 +303,7 @@ def test_gateway_whose_engine_has_no_process_lets_nothing_through(
             '@id("lists") permit (principal, action == Action::"tools/list", resource);'
         )
         pool = WorkerPool(clock=lambda: now[0])
-        kind = installed_program("cedar", distribution="cedarpy", package="cedarpy", factory=CEDAR)
-        evaluator = Evaluator({"cedar": WorkerEngine(kind, pool)}, workers=pool)
+        evaluator = Evaluator({"cedar": WorkerEngine(installed_program(ENGINE_KINDS[0]), pool)}, workers=pool)
         world.evaluator = evaluator  # type: ignore[assignment]  # the real one
         try:
             async with world.running():

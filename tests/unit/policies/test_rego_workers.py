@@ -17,7 +17,7 @@ from policies.model import Decision, Effect
 from policies.programs import installed_program
 from policies.worker_process import WorkerLimits
 from policies.workers import WorkerEngine, WorkerPool
-from service.wiring import make_evaluator
+from service.wiring import ENGINE_KINDS, make_evaluator
 from tests.support.policies import make_request, rego_bundle
 
 LIMITS = WorkerLimits(evaluation_seconds=60)
@@ -29,12 +29,7 @@ class Rego:
 
     def __init__(self, limits: WorkerLimits = LIMITS) -> None:
         self._pool = WorkerPool(limits)
-        program = installed_program(
-            "rego",
-            distribution="gordon-to-regorus",
-            package="regorus",
-            factory="policies.engines.rego:RegoEngine",
-        )
+        program = installed_program(next(kind for kind in ENGINE_KINDS if kind.name == "rego"))
         self.evaluator = Evaluator({"rego": WorkerEngine(program, self._pool)}, workers=self._pool)
 
     def decide(self, policy: str, **members) -> Decision:
