@@ -1,8 +1,9 @@
 """The gateway's state: one SQLite file that survives a crash, and the lock that keeps a second gateway away from it.
 
 What the tables mean is said where they are used: the queue of records in `enforcement.spool`, sessions and blocks in
-`enforcement.sessions`, what windows have counted in `enforcement.windows`. They share a file so that one transaction
-can make a decision, its number, the state of its session, a block and what the call adds to windows durable together.
+`enforcement.sessions`, what windows have counted in `enforcement.windows`, and which windows these are in
+`enforcement.measured_windows`. They share a file so that one transaction can make a decision, its number, the state of
+its session, a block and what the call adds to windows durable together.
 
 WAL with ``synchronous=FULL``: a transaction is synced when it has been committed. The file can be read by its owner
 alone; its directory likewise.
@@ -53,6 +54,9 @@ CREATE TABLE IF NOT EXISTS windows (
     digest TEXT NOT NULL, subject TEXT NOT NULL, slot INTEGER NOT NULL, total TEXT NOT NULL, forget_ms INTEGER,
     PRIMARY KEY (digest, subject, slot)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS declarations (
+    digest TEXT PRIMARY KEY, window BLOB NOT NULL, parameters BLOB NOT NULL, until_ms INTEGER
+) STRICT;
 """
 """Since version 3."""
 

@@ -57,7 +57,7 @@ class WindowSweeps:
             StorageError: The state file failed.
         """
         forgotten = self._windows.sweep(self._clock.now_ms(), self._sessions.names())
-        await self._recorder.record(Batch(items=(), changes=(forgotten,)), strict=False)
+        await self._recorder.record(Batch(items=(), changes=forgotten), strict=False)
 
     async def _turn(self) -> float:
         await self.look()

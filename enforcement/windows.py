@@ -15,7 +15,8 @@ window says what has happened. Calls that no policy was asked about (a message t
 blocked) do not count.
 
 What is kept is keyed by what a window measures, not by bundle: another bundle goes on with the windows that it has in
-common with the last one. A window that is new begins with no call. Subjects stand in the file under pseudonyms.
+common with the last one, and those that it does not declare are measured for a while (`enforcement.measured_windows`),
+so that a rollback finds no gap. A window that is new begins with no call. Subjects stand in the file under pseudonyms.
 
 Everything here runs on the event loop, but for the reading of long arguments.
 """
@@ -32,6 +33,7 @@ from typing import Final
 import structlog
 
 from enforcement.facts import Pseudonyms
+from enforcement.measured_windows import MeasuredWindows
 from enforcement.offload import off_loop
 from enforcement.state import Change, StateDatabase
 from ledger.commitments import pseudonym
@@ -82,7 +84,8 @@ class _Hold:
     """A call that was taken up: what it reserves until it is decided, and what it adds then.
 
     Attributes:
-        call: The call.
+        calls: The call, as seen by the windows in force and by each group of former ones.
+        now_ms: Its time.
         claims: What is reserved.
         adds: What it adds, as it was last decided.
         returns: What of that it takes back if it does not go upstream after all; nothing if it was refused.
@@ -90,7 +93,8 @@ class _Hold:
         decided: Nothing is reserved any more; what it adds counts.
     """
 
-    call: Call
+    calls: tuple[Call, ...]
+    now_ms: int
     claims: tuple[Share, ...]
     adds: tuple[Share, ...] = ()
     returns: tuple[Share, ...] = ()
@@ -116,7 +120,9 @@ class Windows:
         self._history.apply(_stored(state), now_ms=0)  # nothing is forgotten yet
         self._reserved: Counter[tuple[str, str]] = Counter()
         self._holds: dict[str, _Hold] = {}
-        self._declared: tuple[str, WindowSet] | None = None
+        self._measured = MeasuredWindows(state)
+        self._in_force: tuple[str, WindowSet] | None = None
+        self._unsaved = False
 
     def _key(self, subject: tuple[str | None, ...]) -> str:
         return pseudonym(self._pseudonyms.key, _KIND, json.dumps(subject))
@@ -131,28 +137,33 @@ class Windows:
             bundle: Which policy is asked.
             request: The request as far as it is known.
         """
-        windows = self._windows_of(bundle)
-        if not windows.windows:
+        now_ms = request.time.now_ms
+        windows = self._adopted(bundle, now_ms)
+        sets = (windows, *self._measured.former)
+        if not any(item.windows for item in sets):
             return request
-        call = await off_loop(len(request.arguments), windows.read_call, request)
+        calls = await off_loop(len(request.arguments), _read_calls, sets, request)
         # INVARIANT: from here to the reservation nothing else runs, or two calls could be told of the same room.
-        facts = self._history.facts(call, self._reserved)
-        hold = _Hold(call, self._history.claims(call))
+        facts = self._history.facts(calls[0], self._reserved)
+        hold = _Hold(calls, now_ms, tuple(share for call in calls for share in self._history.claims(call)))
         self._holds[decision_id] = hold
         for share in hold.claims:
             self._reserved[share.digest, share.subject] += share.amount
-        return windows.stated(request, facts)
+        return windows.stated(request, facts) if windows.windows else request
 
-    def _windows_of(self, bundle: Bundle) -> WindowSet:
-        if self._declared is None or self._declared[0] != bundle.revision:
+    def _adopted(self, bundle: Bundle, now_ms: int) -> WindowSet:
+        """Return the windows of the bundle in force, having put them in force if they were not."""
+        if self._in_force is None or self._in_force[0] != bundle.revision:
             try:
                 windows = read_windows(bundle)
             except PolicySyntaxError:  # such a bundle does not load: its engine denies every request
                 windows = WindowSet()
+            self._measured.adopt(windows, now_ms)
+            self._unsaved = True
+            self._in_force = (bundle.revision, windows)
             if windows.windows:
                 _LOG.info("windows_declared", revision=bundle.revision, windows=sorted(windows.windows))
-            self._declared = (bundle.revision, windows)
-        return self._declared[1]
+        return self._in_force[1]
 
     def settle(self, decision_id: str, *, permitted: bool) -> list[Change]:
         """Note how a call was decided, and return what makes that durable with its record; the last word counts.
@@ -164,10 +175,20 @@ class Windows:
         hold = self._holds.get(decision_id)
         if hold is None or hold.decided:
             return []
-        hold.adds, hold.permitted = self._history.shares(hold.call, permitted=permitted), permitted
-        as_denied = self._history.shares(hold.call, permitted=False)
+        hold.adds, hold.permitted = self._shares(hold, permitted=permitted), permitted
+        as_denied = self._shares(hold, permitted=False)
         hold.returns = tuple(share.undone() for share in hold.adds if share not in as_denied)
-        return _changes(hold.adds)
+        return self._declarations() + _changes(hold.adds)
+
+    def _shares(self, hold: _Hold, *, permitted: bool) -> tuple[Share, ...]:
+        return tuple(share for call in hold.calls for share in self._history.shares(call, permitted=permitted))
+
+    def _declarations(self) -> list[Change]:
+        """Return what makes new declarations durable, once; should that fail, `sweep` does it again."""
+        if not self._unsaved:
+            return []
+        self._unsaved = False
+        return [self._measured.save()]
 
     def decided(self, decision_id: str) -> None:
         """Drop a call's reservation; what it adds, as far as it was settled, counts from here on."""
@@ -179,7 +200,7 @@ class Windows:
             self._reserved[share.digest, share.subject] -= share.amount
             if not self._reserved[share.digest, share.subject]:
                 del self._reserved[share.digest, share.subject]
-        self._history.apply(hold.adds, hold.call.request.time.now_ms)
+        self._history.apply(hold.adds, hold.now_ms)
         if not hold.permitted:
             del self._holds[decision_id]
 
@@ -195,13 +216,13 @@ class Windows:
             return []
         taken = () if forwarded else hold.returns
         if hold.decided:
-            self._history.apply(taken, hold.call.request.time.now_ms)
+            self._history.apply(taken, hold.now_ms)
             del self._holds[decision_id]
         else:
             hold.adds, hold.returns, hold.permitted = hold.adds + taken, (), False
         return _changes(taken)
 
-    def sweep(self, now_ms: int, sessions: Iterable[str]) -> Change:
+    def sweep(self, now_ms: int, sessions: Iterable[str]) -> tuple[Change, ...]:
         """Forget what no window asks for any more, and return what forgets it in the file.
 
         Args:
@@ -212,7 +233,12 @@ class Windows:
         over = tuple(sorted(self._history.session_keys() - going_on))
         self._history.end_sessions(over)
         self._history.sweep(now_ms)
-        return _Forget(now_ms, over)
+        self._measured.sweep(now_ms)
+        return _Forget(now_ms, over), self._measured.save()
+
+
+def _read_calls(sets: tuple[WindowSet, ...], request: DecisionRequest) -> tuple[Call, ...]:
+    return tuple(windows.read_call(request) for windows in sets)
 
 
 def _changes(shares: tuple[Share, ...]) -> list[Change]:

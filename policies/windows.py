@@ -48,6 +48,7 @@ from policies.model import MAX_WINDOWS, DecisionRequest, WindowValue, with_windo
 from policies.parameters import (
     DECIMAL_PLACES,
     FixedDecimal,
+    Parameter,
     ParameterError,
     ParameterSet,
     parse_parameters,
@@ -143,6 +144,11 @@ class WindowSet:
         if window.measure == "seen":
             return "bool"
         return "decimal" if self._parameters.types.get(window.parameter or "") == "decimal" else "long"
+
+    def parameters_of(self, name: str) -> tuple[Parameter, ...]:
+        """Return the declarations of the parameter that a window sums; none if it sums nothing."""
+        summed = self._windows[name].parameter
+        return tuple(item for item in self._parameters.declarations if item.name == summed)
 
     def read_call(self, request: DecisionRequest) -> Call:
         """Return what a call adds to the windows that it belongs to."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
+from enforcement import measured_windows
 from enforcement.facts import Pseudonyms
 from enforcement.ports import Unavailable
 from enforcement.state import StateDatabase
@@ -24,7 +25,7 @@ from ledger.errors import StorageError
 from policies.bundles import Bundle, bundle_from_files
 from policies.evaluate import Evaluation
 from policies.model import DecisionRequest, Effect, WindowValue
-from tests.support.gateway import ScriptedEvaluator
+from tests.support.gateway import ScriptedEvaluator, simple_bundle
 from tests.support.gateway_keys import PSEUDONYM_KEY
 from tests.support.mcp_messages import body_of, headers_of
 from tests.unit.enforcement.test_pep import World, failing_disk, told
@@ -210,16 +211,65 @@ def test_restart_lifts_no_cap(tmp_path: Path) -> None:
     World(tmp_path, capped(100), bundle=ALL).run(restarted)
 
 
+OWN = bundle_with({**SPENT, "name": "own", "per": "agent"}, {**SPENT, "name": "today"}, note="another")
+
+
 def test_other_bundle_goes_on_with_the_windows_that_it_has_in_common(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         await done(world, call(5))
-        per_agent = {**SPENT, "name": "own", "per": "agent"}
-        world.policies.bundle = bundle_with(per_agent, {**SPENT, "name": "today"}, note="another")
+        world.policies.bundle = OWN
         assert await asked(world, call(1)) == ["1.0000", "6.0000"]
-        world.policies.bundle = ALL
-        assert await asked(world, call(1)) == ["7.0000", 2, 0, False]
 
     World(tmp_path, bundle=ALL).run(scenario)
+
+
+@pytest.mark.parametrize("between", [OWN, simple_bundle(), bundle_with({"name": "unreadable"})])
+def test_bundle_that_comes_back_finds_what_its_windows_would_have_counted(tmp_path: Path, between: Bundle) -> None:
+    async def before(world: World) -> None:
+        await done(world, call(5))
+        world.policies.bundle = between
+        await done(world, call(2, tool="look"))
+
+    World(tmp_path, bundle=ALL).run(before)
+
+    async def restarted(world: World) -> None:
+        await done(world, call(3))
+        world.policies.bundle = ALL
+        assert await asked(world, call(1)) == ["11.0000", 4, 0, True]
+        assert world.windows._measured.former == () or between is OWN
+
+    World(tmp_path, bundle=between).run(restarted)
+
+
+def test_former_windows_are_measured_until_no_call_of_now_could_count(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await done(world, call(5))
+        world.policies.bundle = simple_bundle()
+        await done(world, call(5))
+        sweeps = WindowSweeps(world.windows, world.sessions, world.recorder, world.clock, interval_seconds=60)
+        kept = []
+        for hours in (0, 1, 71, 1):
+            world.clock.advance(hours * 3_600_000)
+            await sweeps.look()
+            kept.append(len(world.reader.read("SELECT * FROM declarations")))
+        assert kept == [4, 3, 0, 0]
+        await done(world, call(5))
+        assert world.windows._holds == {}
+
+    World(tmp_path, bundle=ALL).run(scenario)
+
+
+def test_former_windows_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_windows, "MAX_FORMER", 2)
+
+    async def scenario(world: World) -> None:
+        for seconds in range(10, 16):
+            world.policies.bundle = bundle_with({**CALLS, "over_seconds": seconds})
+            await done(world, call())
+        rows = world.reader.read("SELECT window, until_ms FROM declarations ORDER BY until_ms")
+        assert [json.loads(window)["over_seconds"] for window, _ in rows] == [15, 13, 14]
+
+    World(tmp_path).run(scenario)
 
 
 def test_no_name_of_a_person_stands_in_the_file(tmp_path: Path) -> None:
@@ -406,11 +456,27 @@ def test_state_file_with_something_else_than_a_total_is_refused(tmp_path: Path) 
             Windows(state, Pseudonyms(PSEUDONYM_KEY))
 
 
+@pytest.mark.parametrize(
+    ("window", "parameters"),
+    [("{", "[]"), ('{"name": "w"}', "[]"), (json.dumps(SPENT), "[]"), (json.dumps(SPENT), '[{"name": "amount"}]')],
+)
+def test_state_file_with_something_else_than_a_declaration_is_refused(
+    tmp_path: Path, window: str, parameters: str
+) -> None:
+    with closing(StateDatabase(tmp_path)) as state:
+        with state.transaction() as connection:
+            row = ("d", window.encode(), parameters.encode(), 1)
+            connection.execute("INSERT INTO declarations VALUES (?, ?, ?, ?)", row)
+        with pytest.raises(StorageError, match="declaration of a window"):
+            Windows(state, Pseudonyms(PSEUDONYM_KEY))
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_state_file_of_an_earlier_version_gets_its_windows(tmp_path: Path, version: int) -> None:
     StateDatabase(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "state.db")) as file:
         file.execute("DROP TABLE windows")
+        file.execute("DROP TABLE declarations")
         if version == 1:
             file.execute("ALTER TABLE sessions DROP COLUMN agent")
             file.execute("ALTER TABLE sessions DROP COLUMN user")
