@@ -78,6 +78,15 @@ class Registry:
         """
         return await asyncio.to_thread(self._history.bundle_events, self._log_id)
 
+    async def newest(self) -> int:
+        """Return the leaf index of the last bundle event, -1 if there is none.
+
+        Raises:
+            StorageError: The store failed.
+        """
+        events = await self.history()
+        return events[-1].leaf_index if events else -1
+
     async def state(self) -> RegistryState:
         """Return what the log says of bundles.
 

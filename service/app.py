@@ -25,6 +25,7 @@ from service.api import (
     holds,
     keys,
     logs,
+    opa_bundles,
     packs,
     pruning,
     replays,
@@ -154,7 +155,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
     routers = [
         module.router
         for module in (
-            *(decisions, sessions, replays, bundles, bundle_steps, packs, erasures, holds, pruning),
+            *(decisions, sessions, replays, bundles, bundle_steps, opa_bundles, packs, erasures, holds, pruning),
             *(logs, access, keys, health, authzen),
         )
     ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ledger.bodies import BundleEvent
@@ -10,12 +13,15 @@ from ledger.catalog import Catalog
 from ledger.commitments import pseudonym
 from ledger.reader import EntryReader
 from policies.bundle_lives import Actor, RecordedEvent
+from policies.bundles import Bundle
+from policies.opa_archive import opa_archive
 from service.auth import Caller
 from service.keyset import KeySet
 
-__all__ = ["LogBundleHistory", "actor_of", "service_actor"]
+__all__ = ["LogBundleHistory", "OPAArchives", "actor_of", "service_actor"]
 
 _ROLE: Final = "service"
+_KEPT_ARCHIVES: Final = 4
 
 
 class LogBundleHistory:
@@ -25,16 +31,43 @@ class LogBundleHistory:
         """Find records by the catalogue and read them from the log."""
         self._catalog = catalog
         self._reader = reader
+        self._lock = threading.Lock()
+        # Under the lock: what was read, by log, and the last leaf that was looked at. Entries never change, and those
+        # behind a leaf have greater indexes, so that only what is new is read.
+        self._read: dict[str, tuple[int, tuple[RecordedEvent, ...]]] = {}
 
     def bundle_events(self, log_id: str) -> Sequence[RecordedEvent]:
         """See `BundleHistory.bundle_events`."""
-        found = []
-        for index in self._catalog.of_type(log_id, "bundle"):
+        with self._lock:
+            last, events = self._read.get(log_id, (-1, ()))
+            indexes = self._catalog.of_type(log_id, "bundle", above=last)
+            if indexes:
+                events += tuple(self._events(indexes))
+                self._read[log_id] = (indexes[-1], events)
+            return events
+
+    def _events(self, indexes: Sequence[int]) -> Iterator[RecordedEvent]:
+        for index in indexes:
             record = self._reader.record(index)
             # The catalogue only finds; what a leaf is, the leaf says (invariant 3).
             if isinstance(record.body, BundleEvent):
-                found.append(RecordedEvent(index, record.time_ms, record.body, record.pseudonym_key_id))
-        return found
+                yield RecordedEvent(index, record.time_ms, record.body, record.pseudonym_key_id)
+
+
+class OPAArchives:
+    """Bundles as a stock OPA loads them; the latest are kept. Methods belong to one event loop."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self._made: OrderedDict[str, bytes] = OrderedDict()
+
+    async def archive(self, bundle: Bundle) -> bytes:
+        """Return a published bundle's ``tar.gz``."""
+        made = self._made.pop(bundle.revision, b"") or await asyncio.to_thread(opa_archive, bundle)
+        self._made[bundle.revision] = made
+        while len(self._made) > _KEPT_ARCHIVES:
+            self._made.popitem(last=False)
+        return made
 
 
 def actor_of(caller: Caller, keys: KeySet) -> Actor:

@@ -225,6 +225,12 @@ class Hosting:
                 *(self._open(place) for place in self._places.values() if place.services is None),
             )
 
+    def release(self) -> None:
+        """Let those requests go that only wait for news: the process is about to stop."""
+        for place in self._places.values():
+            if place.services is not None:
+                place.services.bundle_watch.release()
+
     async def stop(self) -> None:
         """Close every log in order, and let go of what they share."""
         await end(self._retrying)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 
 from ledger.errors import NotFoundError
 from policies.bundle_lives import RecordedEvent, RegistryState
-from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
+from policies.bundles import Bundle, parse_archive
+from policies.opa_archive import MAX_OPA_ARCHIVE_BYTES, MEDIA_TYPE, parse_opa_archive
+from service.api.bundle_waiting import active_revision, etag, names_revision
 from service.api.common import PROBLEMS, ServicesDep, json_response, permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
@@ -19,15 +22,12 @@ __all__ = ["Revision", "router", "state_view", "step_view"]
 
 router = APIRouter(tags=["bundles"], responses=PROBLEMS, route_class=ServiceRoute)
 
+_PACKED = frozenset({"application/gzip", "application/x-gzip", MEDIA_TYPE})
 _ARCHIVE_TYPE = "application/vnd.tallystick.bundle+json"
 Revision = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _archive(bundle: Bundle, if_none_match: str | None) -> Response:
-    tag = f'"{bundle.revision}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if if_none_match is not None and tag in [item.strip() for item in if_none_match.split(",")]:
-        return Response(status_code=304, headers=headers)
+def _archive(bundle: Bundle, headers: dict[str, str]) -> Response:
     return Response(bundle.archive(), media_type=_ARCHIVE_TYPE, headers=headers)
 
 
@@ -80,8 +80,10 @@ async def publish_bundle(
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.PUBLISH_BUNDLES))],
 ) -> Response:
-    """Publish an archive; it is loaded and its test cases are run first. It is a draft, and not yet active."""
-    bundle = parse_archive(await read_body(request, 2 * MAX_BUNDLE_BYTES))
+    """Publish an archive, or a tar.gz (`application/gzip`); it is loaded and tested first, and not yet active."""
+    data = await read_body(request, MAX_OPA_ARCHIVE_BYTES)
+    packed = request.headers.get("content-type", "").partition(";")[0].strip().lower() in _PACKED
+    bundle = await asyncio.to_thread(parse_opa_archive if packed else parse_archive, data)
     state = await services.bundles.publish(bundle, actor_of(caller, services.keys))
     return json_response(_published(bundle, state), 201)
 
@@ -104,22 +106,28 @@ async def list_bundles(
 )
 async def get_active_bundle(
     services: ServicesDep,
+    request: Request,
     _caller: Annotated[Caller, Depends(permitted(Permission.READ_ACTIVE_BUNDLE))],
-    if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Return the bundle that enforcers decide on; its revision is the ETag."""
-    bundle = await services.bundles.active_bundle()
-    if bundle is None:
+    """Return the bundle that enforcers decide on; with `Prefer: wait=N`, once `If-None-Match` does not name it."""
+    found = await active_revision(services, request)
+    if found.revision is None:
         raise NotFoundError("no bundle is active")
-    return _archive(bundle, if_none_match)
+    if names_revision(request, found.revision):
+        return Response(status_code=304, headers=found.headers)
+    return _archive(await services.bundles.bundle(found.revision), found.headers)
 
 
 @router.get("/v1/bundles/{revision}", summary="A published bundle's archive", response_description="The archive.")
 async def get_bundle(
     services: ServicesDep,
+    request: Request,
     _caller: Annotated[Caller, Depends(permitted(Permission.READ_BUNDLES))],
     revision: Revision,
-    if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Return a bundle by its digest, active or not."""
-    return _archive(await services.bundles.bundle(revision), if_none_match)
+    headers = {"ETag": etag(revision), "Cache-Control": "private, no-cache"}
+    bundle = await services.bundles.bundle(revision)
+    if names_revision(request, revision):
+        return Response(status_code=304, headers=headers)
+    return _archive(bundle, headers)

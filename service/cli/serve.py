@@ -140,6 +140,7 @@ def run_service(
             start=hosting.start,
             stop=hosting.stop,
             ready=ready,
+            ending=hosting.release,
             also=also,
             parent=parent,
         )

@@ -28,14 +28,20 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], ending: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
+        self._ending = ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say so once requests are answered."""
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let those go first who only wait."""
+        self._ending()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -78,6 +84,7 @@ async def serve_until_stopped(
     start: Callable[[], Awaitable[None]],
     stop: Callable[[], Awaitable[None]],
     ready: Callable[[], None],
+    ending: Callable[[], None] = lambda: None,
     also: Sequence[socket.socket] = (),
     parent: socket.socket | None = None,
 ) -> None:
@@ -89,6 +96,7 @@ async def serve_until_stopped(
         start: What has to be there before the first request. If it raises, nothing was served.
         stop: Its counterpart.
         ready: Called once requests are answered.
+        ending: Called once no more are taken, before those in hand are awaited.
         also: Where it listens as well; closed afterwards.
         parent: A connection to whoever watches over this process: its end is a signal to stop.
     """
@@ -97,7 +105,7 @@ async def serve_until_stopped(
             sockets.enter_context(one)
         await start()
         try:
-            await _serve(_Server(config, ready), [listening, *also], parent)
+            await _serve(_Server(config, ready, ending), [listening, *also], parent)
         finally:
             await stop()
 

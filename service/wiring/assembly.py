@@ -38,7 +38,8 @@ from policies.registry import Registry
 from service.access import AccessRecorder
 from service.auditing import AUDIT_LEASE, AUDIT_LEASE_SECONDS, AuditLoop, ProcessAuditRunner
 from service.auth import TokenStore
-from service.bundles import LogBundleHistory, service_actor
+from service.bundle_watch import BundleWatch
+from service.bundles import LogBundleHistory, OPAArchives, service_actor
 from service.current_keys import CurrentKeys
 from service.deciding import ActiveBundles, DecisionPoint
 from service.fairness import Bytes, Places
@@ -298,6 +299,8 @@ def _assemble(
         evaluator=evaluator,
         bundles=registry,
         bundle_archives=archives,
+        bundle_watch=BundleWatch(registry.newest),
+        opa_archives=OPAArchives(),
         decision_point=DecisionPoint(
             log_id,
             bundles=ActiveBundles(log_id, registry, catalog),

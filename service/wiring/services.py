@@ -43,6 +43,8 @@ from policies.worker_process import WorkerLimits
 from service.access import AccessRecorder
 from service.auditing import AuditLoop
 from service.auth import TokenStore
+from service.bundle_watch import BundleWatch
+from service.bundles import OPAArchives
 from service.current_keys import CurrentKeys
 from service.deciding import DecisionPoint
 from service.fairness import THREADS, Bytes, LargeTurns, Places
@@ -156,6 +158,8 @@ class Services:
     evaluator: Evaluator
     bundles: Registry
     bundle_archives: SQLBundleStore
+    bundle_watch: BundleWatch
+    opa_archives: OPAArchives
     decision_point: DecisionPoint
     packs: PackJobs
     lifecycle: Lifecycle
@@ -221,6 +225,7 @@ class Services:
         if self.timestamping is not None:
             self.timestamping.start()
         await self.packs.start(self)
+        self.bundle_watch.start()
         await self._beat("start")
         self._heartbeats.append(self._beating())
         await self.lifecycle.start()
@@ -249,6 +254,7 @@ class Services:
     async def _rest(self) -> None:
         """End what writes records by itself."""
         await self.auditing.stop()
+        await self.bundle_watch.stop()
         await self.packs.stop()
         await self.lifecycle.stop()
         for work in self._heartbeats:
@@ -295,4 +301,4 @@ class Services:
         """The work that is repeated beside answering requests."""
         dating = () if self.timestamping is None else (self.timestamping.work,)
         mine = (*self._heartbeats, self.collecting.work, *dating, *self.lifecycle.works)
-        return (*mine, self.packs.work, self.auditing.work)
+        return (*mine, self.packs.work, self.auditing.work, self.bundle_watch.work)

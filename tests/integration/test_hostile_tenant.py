@@ -195,6 +195,8 @@ CASES: dict[str, Case] = {
     "GET /v1/bundles": OWN,
     "GET /v1/bundles/active": OWN,
     "GET /v1/bundles/{revision}": Case(sends=lambda aim: [{}, {"headers": {"if-none-match": f'"{aim.revision}"'}}]),
+    "GET /v1/opa/bundles/active.tar.gz": OWN,
+    "GET /v1/opa/bundles/{revision}.tar.gz": AIMED,
     "GET /v1/bundles/{revision}/status": AIMED,
     "POST /v1/bundles/{revision}/tests": AIMED,
     "POST /v1/bundles/{revision}/review": Case(sends=one(json={"verdict": "rejected"})),

@@ -23,6 +23,7 @@ from service.api import (
     holds,
     keys,
     logs,
+    opa_bundles,
     packs,
     pruning,
     replays,
@@ -61,6 +62,8 @@ POST   /v1/bundles                               401    403      403    403     
 GET    /v1/bundles                               401    403      403    200     200       200      200
 GET    /v1/bundles/active                        401    200      200    403     403       403      200
 GET    /v1/bundles/{revision}                    401    403      403    200     200       200      200
+GET    /v1/opa/bundles/active.tar.gz             401    200      200    403     403       403      200
+GET    /v1/opa/bundles/{revision}.tar.gz         401    403      403    200     200       200      200
 GET    /v1/bundles/{revision}/status             401    403      403    200     200       200      200
 POST   /v1/bundles/{revision}/tests              401    403      403    403     403       200      200
 POST   /v1/bundles/{revision}/review             401    403      403    403     403       200      200
@@ -196,7 +199,7 @@ def ask(furnished: Furnished, method: str, route: str, token: str | None) -> htt
 
 @pytest.mark.parametrize(("method", "route", "role", "status"), CELLS)
 def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, status):
-    if route in ("/v1/bundles/active", "/v1/bundles/rollback", "/v1/bundles/{revision}/retirement"):
+    if "active" in route or route in ("/v1/bundles/rollback", "/v1/bundles/{revision}/retirement"):
         activate_both(furnished)
     answer = ask(furnished, method, route, furnished.tokens.get(role))
     assert answer.status_code == status, answer.text
@@ -211,7 +214,7 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 def test_the_table_has_every_route_of_the_api():
     modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
-    modules += (replays, sessions)
+    modules += (opa_bundles, replays, sessions)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}

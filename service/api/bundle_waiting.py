@@ -1,0 +1,76 @@
+"""Asking for the active bundle, and waiting for another one: what our own enforcers and a stock OPA do alike."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from fastapi import Request
+
+from policies.bundle_lives import derive_state
+from service.bundle_watch import MAX_WAIT_SECONDS
+from service.wiring import Services
+
+__all__ = ["ActiveRevision", "active_revision", "etag", "names_revision"]
+
+_WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*([0-9]{1,4})\s*(?=$|[,;])", re.IGNORECASE)
+"""RFC 7240 section 4.3. OPA writes ``modes=snapshot,delta;wait=10``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRevision:
+    """Which bundle is active.
+
+    Attributes:
+        revision: None if none is.
+        held: The request was held, so that it may be asked again at once.
+    """
+
+    revision: str | None
+    held: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer says of it."""
+        tag = {} if self.revision is None else {"ETag": etag(self.revision)}
+        applied = {"Preference-Applied": "wait"} if self.held else {}
+        return {**tag, **applied, "Cache-Control": "private, no-cache"}
+
+
+def etag(revision: str) -> str:
+    """Return a bundle's entity tag."""
+    return f'"{revision}"'
+
+
+def names_revision(request: Request, revision: str | None) -> bool:
+    """Whether a request says that it has that bundle already."""
+    tags = request.headers.get("if-none-match", "")
+    return revision is not None and etag(revision) in [item.strip() for item in tags.split(",")]
+
+
+async def active_revision(services: Services, request: Request) -> ActiveRevision:
+    """Return which bundle is active; if the caller has it and asks to wait (``Prefer: wait=N``), once that changes."""
+    wanted = _WAIT.search(", ".join(request.headers.getlist("prefer")))
+    seen, revision = await _now(services)
+    if wanted is None or not names_revision(request, revision):
+        return ActiveRevision(revision, held=False)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + min(int(wanted[1]), MAX_WAIT_SECONDS)
+    held = True
+    # A step that activates nothing, such as a publication, is no news for enforcers.
+    while held and names_revision(request, revision) and (left := until - loop.time()) > 0:
+        held = await services.bundle_watch.changed(seen, left, lambda: _gone(request))
+        seen, revision = await _now(services)
+    return ActiveRevision(revision, held=held)
+
+
+async def _now(services: Services) -> tuple[int, str | None]:
+    events = await services.bundles.history()
+    return (events[-1].leaf_index if events else -1), derive_state(events).active
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
