@@ -16,6 +16,7 @@ import msgspec
 __all__ = [
     "PUBLIC",
     "AccessEvent",
+    "AccessScope",
     "Approval",
     "Base64",
     "Body",
@@ -438,6 +439,28 @@ class Succession(Struct, frozen=True, tag_field="type", tag="succession"):
     reason: Name
 
 
+class AccessScope(Struct, frozen=True):
+    """Which decisions an access was about, where they were not named one by one.
+
+    Attributes:
+        from_ms: Decisions from this time on, POSIX milliseconds.
+        to_ms: And before this one.
+        agent: Those of this agent.
+        server: Those about this server.
+        tool: Those about this tool.
+        decision: Those in which policy said so.
+        session: Those of this session.
+    """
+
+    from_ms: Count
+    to_ms: Count
+    agent: Name | None = None
+    server: Name | None = None
+    tool: Name | None = None
+    decision: Effect | None = None
+    session: Pseudonym | None = None
+
+
 class AccessEvent(Struct, frozen=True, tag_field="type", tag="access"):
     """Somebody read, exported, replayed or changed something of the service.
 
@@ -451,6 +474,7 @@ class AccessEvent(Struct, frozen=True, tag_field="type", tag="access"):
         result: ``ok`` or a machine-readable refusal.
         items: How many items were handed out.
         purpose: Free text: why.
+        scope: What was read, where it is a stretch of history.
     """
 
     action: Name
@@ -462,6 +486,7 @@ class AccessEvent(Struct, frozen=True, tag_field="type", tag="access"):
     digest: Hex32 | None = None
     items: Count = 0
     purpose: Commitment | None = None
+    scope: AccessScope | None = None
 
 
 class ErasureEvent(Struct, frozen=True, tag_field="type", tag="erasure"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from ledger.errors import LedgerError
 
@@ -14,7 +14,7 @@ __all__ = ["Repeating", "end"]
 _RETRY_SECONDS: Final = 30.0
 
 
-async def end(*tasks: asyncio.Task[None] | None) -> None:
+async def end(*tasks: asyncio.Task[Any] | None) -> None:
     """Cancel tasks and wait until they are over, whatever they raise; those that are None, or over, are none.
 
     A task that waits for an event with a time-out does so by `asyncio.timeout`: before Python 3.12 `asyncio.wait_for`

@@ -113,8 +113,8 @@ def _request_of(original: RecordedDecision) -> DecisionRequest | _Standing:
         return _Standing(ReplayClass.MISSING_FACT, told)
     if body.request is None:
         return _Standing(ReplayClass.MISSING_FACT, f"no request could be built from the message ({body.reason})")
-    if original.request is None:
-        return _Standing(ReplayClass.ERASED, "the request's payload is gone; the record only commits to it")
+    if original.request is None or original.withheld:
+        return _absent(original)
     try:
         return decode_request(original.request)
     except MalformedError:
@@ -138,6 +138,15 @@ def _with_windows_known(
         told = f"the request does not say what the bundle's windows ask for ({', '.join(missing)})"
         checked.append(_Standing(ReplayClass.MISSING_FACT, told) if missing else item)
     return checked
+
+
+def _absent(original: RecordedDecision) -> _Standing:
+    if original.damaged:
+        return _Standing(ReplayClass.MISSING_FACT, "the request's payload is lost or damaged; an audit says which")
+    if original.withheld:
+        told = f"withheld before it was recorded: {', '.join(original.withheld)}"
+        return _Standing(ReplayClass.MASKED, told)
+    return _Standing(ReplayClass.ERASED, "the request's payload is gone; the record only commits to it")
 
 
 def _standing(original: DecisionSummary, replayed: DecisionSummary) -> _Standing:

@@ -43,11 +43,15 @@ class RecordedDecision:
         body: Its record's body.
         request: The opened payload of ``body.request``: canonical bytes of the `DecisionRequest`. None if the record
             has none, or the payload is gone.
+        damaged: The payload is not gone by anybody's order: it was lost, or is not what the leaf commits to.
+        withheld: Names of those parts of the request that were masked before it was recorded.
     """
 
     record_id: str
     body: DecisionBody
     request: bytes | None
+    damaged: bool = False
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ledger.bodies import AccessEvent, Commitment
+import msgspec
+
+from ledger.bodies import AccessEvent, AccessScope, Commitment
 from ledger.commitments import SALT_BYTES, pseudonym
 from ledger.ports import Acknowledgement, Draft, Opening, RecordSink, commit
 from service.auth import Caller
@@ -40,6 +42,7 @@ class AccessRecorder:
         digest: str | None = None,
         result: str = "ok",
         purpose: str | None = None,
+        scope: AccessScope | None = None,
     ) -> Draft:
         """Return the record of one access, not yet written.
 
@@ -52,6 +55,7 @@ class AccessRecorder:
             digest: SHA-256 of what was handed out, hexadecimal.
             result: ``ok`` or a machine-readable refusal.
             purpose: Free text, which goes into the vault.
+            scope: What was read, where it is a stretch of history.
         """
         commitment: Commitment | None = None
         openings: tuple[Opening, ...] = ()
@@ -68,8 +72,20 @@ class AccessRecorder:
             items=items,
             result=result,
             purpose=commitment,
+            scope=scope,
         )
         return Draft(body=body, openings=openings)
+
+    def later_draft(self, requested: AccessEvent, action: str, **changes: object) -> Draft:
+        """Return the record of what came of something that was asked for, by whoever asked, however long ago.
+
+        Args:
+            requested: The record of the request; its purpose stays with it.
+            action: What was done.
+            changes: Members that are others than in the request.
+        """
+        body = msgspec.structs.replace(requested, **{"action": action, "purpose": None, **changes})
+        return Draft(body=body)
 
     def stranger_draft(self, address: str, action: str, target_kind: str, *, result: str) -> Draft:
         """Return the record of an access by somebody who did not prove who he is.

@@ -23,6 +23,7 @@ from service.api import (
     erasures,
     health,
     holds,
+    impacts,
     keys,
     logs,
     opa_bundles,
@@ -155,7 +156,19 @@ def create_app(served: Services | Hosting) -> FastAPI:
     routers = [
         module.router
         for module in (
-            *(decisions, sessions, replays, bundles, bundle_steps, opa_bundles, packs, erasures, holds, pruning),
+            *(
+                decisions,
+                sessions,
+                replays,
+                impacts,
+                bundles,
+                bundle_steps,
+                opa_bundles,
+                packs,
+                erasures,
+                holds,
+                pruning,
+            ),
             *(logs, access, keys, health, authzen),
         )
     ]

@@ -1,4 +1,4 @@
-"""Tables of the service itself: tokens, dashboard sessions, evidence-pack jobs. None of them is evidence."""
+"""Tables of the service itself: tokens, dashboard sessions, jobs. None of them is evidence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sqlalchemy import Column, Index, MetaData, String, Table, Text
 
 from ledger.database import NAMING_CONVENTION, BigInt
 
-__all__ = ["api_tokens", "metadata", "pack_jobs", "web_sessions"]
+__all__ = ["api_tokens", "impact_jobs", "metadata", "pack_jobs", "web_sessions"]
 
 metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
@@ -58,3 +58,23 @@ pack_jobs = Table(
     Column("error", Text),
     Index(None, "log_id", "created_ms"),
 )
+
+impact_jobs = Table(
+    "impact_jobs",
+    metadata,
+    _log_id(),
+    Column("job_id", String(36), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("attempt", BigInt, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("access", Text, nullable=False),
+    Column("created_ms", BigInt, nullable=False),
+    Column("finished_ms", BigInt),
+    Column("done_leaves", BigInt, nullable=False),
+    Column("all_leaves", BigInt, nullable=False),
+    Column("report_sha256", String(64)),
+    Column("lines_sha256", String(64)),
+    Column("error", Text),
+    Index(None, "log_id", "created_ms"),
+)
+"""The access record of the request stands beside it, so that whoever ends the job records it in the same name."""

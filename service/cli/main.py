@@ -12,6 +12,7 @@ from service.cli.engines import engines
 from service.cli.erasing import erase, expire, hold, prune
 from service.cli.evidence import evidence
 from service.cli.gateway import gateway
+from service.cli.impact import impact
 from service.cli.keys import keys
 from service.cli.logs import logs
 from service.cli.output import ExitCode
@@ -46,6 +47,7 @@ for command in (
     find,
     session,
     replay,
+    impact,
     open_payload,
     erase,
     hold,

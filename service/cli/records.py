@@ -15,9 +15,9 @@ from service.cli.client import ServiceClient, service_options
 from service.cli.options import DECISION_ID, SESSION_ID, milliseconds, utc
 from service.cli.output import ExitCode, counted, echo_json, json_option, say, table, with_exit_codes
 
-__all__ = ["find", "open_payload", "replay", "session"]
+__all__ = ["EFFECTS", "bundle_argument", "find", "open_payload", "replay", "session"]
 
-_EFFECTS = ("permit", "deny", "indeterminate", "not_applicable")
+EFFECTS = ("permit", "deny", "indeterminate", "not_applicable")
 
 
 def _row(item: Mapping[str, Any]) -> tuple[object, ...]:
@@ -51,7 +51,7 @@ def _row(item: Mapping[str, Any]) -> tuple[object, ...]:
 @click.option("--server", help="The MCP server.")
 @click.option("--tool", help="The tool, or what else the message names.")
 @click.option("--rule", help="A rule that decided.")
-@click.option("--decision", type=click.Choice([effect.upper() for effect in _EFFECTS]), help="What policy said.")
+@click.option("--decision", type=click.Choice([effect.upper() for effect in EFFECTS]), help="What policy said.")
 @click.option(
     "--enforcement", type=click.Choice(["allow", "deny", "ask", "kill"]), help="What the enforcer did about it."
 )
@@ -183,7 +183,7 @@ def session(session_id: str, url: str, token: str | None, *, as_json: bool) -> N
     say(f"  calls: {found['calls']['verdict']}: {found['calls']['reason']}")
 
 
-def _bundle_argument(value: str) -> dict[str, object]:
+def bundle_argument(value: str) -> dict[str, object]:
     """Return the request's members for ``--bundle``: a word, a revision, or a directory to propose."""
     from policies.directories import read_bundle_directory
 
@@ -224,9 +224,9 @@ def replay(
     """Replay the decisions DECISION_IDS under the policy of then, or under another."""
     for condition in fail_on:
         before, _, after = condition.partition(":")
-        if before not in _EFFECTS or after not in _EFFECTS:
-            raise ConfigError(f"--fail-on takes FROM:TO of {', '.join(_EFFECTS)}, not {condition}")
-    body = {"decision_ids": list(decision_ids), **_bundle_argument(bundle)}
+        if before not in EFFECTS or after not in EFFECTS:
+            raise ConfigError(f"--fail-on takes FROM:TO of {', '.join(EFFECTS)}, not {condition}")
+    body = {"decision_ids": list(decision_ids), **bundle_argument(bundle)}
     if purpose is not None:
         body["purpose"] = purpose
     elif "archive" in body:

@@ -44,6 +44,9 @@ from service.current_keys import CurrentKeys
 from service.deciding import ActiveBundles, DecisionPoint
 from service.fairness import Bytes, Places
 from service.health import Metrics
+from service.impact_files import ImpactFiles
+from service.impact_orders import ImpactStore
+from service.impacts import IMPACT_LEASE_SECONDS, ImpactJobs
 from service.ingest import Admission, LogIdentity
 from service.key_records import KeyringReader
 from service.keyset import KeySet
@@ -259,7 +262,7 @@ def _assemble(
         clock=clock,
     )
     tokens = TokenStore(database, clock)
-    pack_maker = secrets.token_hex(16)
+    worker = secrets.token_hex(16)
     archives = SQLBundleStore(database, clock)
     registry = Registry(
         log_id=log_id,
@@ -316,7 +319,15 @@ def _assemble(
             PackStore(database, settings.data_dir / "packs", log_id),
             clock,
             lease=lambda job_id: SQLLease(
-                database, log_id, f"pack:{job_id}", holder=pack_maker, seconds=PACK_LEASE_SECONDS
+                database, log_id, f"pack:{job_id}", holder=worker, seconds=PACK_LEASE_SECONDS
+            ),
+        ),
+        impacts=ImpactJobs(
+            ImpactStore(database, log_id),
+            ImpactFiles(settings.data_dir / "impacts", log_id),
+            clock,
+            lease=lambda job_id: SQLLease(
+                database, log_id, f"impact:{job_id}", holder=worker, seconds=IMPACT_LEASE_SECONDS
             ),
         ),
         lifecycle=lifecycle,

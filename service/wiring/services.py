@@ -49,6 +49,7 @@ from service.current_keys import CurrentKeys
 from service.deciding import DecisionPoint
 from service.fairness import THREADS, Bytes, LargeTurns, Places
 from service.health import Metrics, ReadinessProbe
+from service.impacts import ImpactJobs
 from service.ingest import Admission, LogIdentity
 from service.key_records import NO_KEYS, KeyringReader
 from service.keyset import KeySet, introductions
@@ -162,6 +163,7 @@ class Services:
     opa_archives: OPAArchives
     decision_point: DecisionPoint
     packs: PackJobs
+    impacts: ImpactJobs
     lifecycle: Lifecycle
     minimum_index: MinimumIndex
     pruner: Pruner
@@ -226,6 +228,7 @@ class Services:
             self.timestamping.start()
         await self.packs.start(self)
         self.bundle_watch.start()
+        await self.impacts.start(self)
         await self._beat("start")
         self._heartbeats.append(self._beating())
         await self.lifecycle.start()
@@ -256,6 +259,7 @@ class Services:
         await self.auditing.stop()
         await self.bundle_watch.stop()
         await self.packs.stop()
+        await self.impacts.stop()
         await self.lifecycle.stop()
         for work in self._heartbeats:
             await work.stop()
@@ -301,4 +305,4 @@ class Services:
         """The work that is repeated beside answering requests."""
         dating = () if self.timestamping is None else (self.timestamping.work,)
         mine = (*self._heartbeats, self.collecting.work, *dating, *self.lifecycle.works)
-        return (*mine, self.packs.work, self.auditing.work, self.bundle_watch.work)
+        return (*mine, self.packs.work, self.impacts.work, self.auditing.work, self.bundle_watch.work)

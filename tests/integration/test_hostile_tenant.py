@@ -191,6 +191,19 @@ CASES: dict[str, Case] = {
             {"json": {"decision_ids": [aim.extra["mine"], aim.decision_id], "bundle": aim.revision}},
         ]
     ),
+    "POST /v1/impacts": Case(
+        aimed=False,
+        sends=lambda aim: [
+            {"json": {"from_ms": 1, "to_ms": 2}},
+            {"json": {"from_ms": 1, "to_ms": 2, "session": aim.session, "bundle": aim.revision}},
+        ],
+    ),
+    "GET /v1/impacts": OWN,
+    "GET /v1/impacts/{job_id}": AIMED,
+    "GET /v1/impacts/{job_id}.json": AIMED,
+    "GET /v1/impacts/{job_id}.ndjson": AIMED,
+    "GET /v1/impacts/{job_id}.html": AIMED,
+    "DELETE /v1/impacts/{job_id}": AIMED,
     "POST /v1/bundles": Case(aimed=False, sends=one(content=ready_bundle().archive())),
     "GET /v1/bundles": OWN,
     "GET /v1/bundles/active": OWN,

@@ -21,6 +21,7 @@ from service.api import (
     erasures,
     health,
     holds,
+    impacts,
     keys,
     logs,
     opa_bundles,
@@ -30,6 +31,7 @@ from service.api import (
     sessions,
 )
 from service.auth import Role
+from service.impacts import ImpactJobs
 from service.packs import PackJobs
 from tests.support.ledger import LOG_ID, NOW_MS, Enforcer
 from tests.support.packs import ready_bundle
@@ -58,6 +60,13 @@ GET    /v1/decisions/{decision_id}/proof         401    200      200    200     
 POST   /v1/decisions/{decision_id}/openings      401    403      403    403     200       403      200
 GET    /v1/sessions/{session}                    401    403      403    200     200       200      200
 POST   /v1/replays                               401    403      403    403     200       403      200
+POST   /v1/impacts                               401    403      403    403     202       403      202
+GET    /v1/impacts                               401    403      403    403     200       403      200
+GET    /v1/impacts/{job_id}                      401    403      403    403     404       403      404
+GET    /v1/impacts/{job_id}.json                 401    403      403    403     404       403      404
+GET    /v1/impacts/{job_id}.ndjson               401    403      403    403     404       403      404
+GET    /v1/impacts/{job_id}.html                 401    403      403    403     404       403      404
+DELETE /v1/impacts/{job_id}                      401    403      403    403     404       403      404
 POST   /v1/bundles                               401    403      403    403     403       403      201
 GET    /v1/bundles                               401    403      403    200     200       200      200
 GET    /v1/bundles/active                        401    200      200    403     403       403      200
@@ -144,6 +153,7 @@ class Furnished:
         bodies: dict[str, dict[str, object]] = {
             "/v1/decisions/{decision_id}/openings": {"json": {"purpose": "an inquiry by the board"}},
             "/v1/replays": {"json": {"decision_ids": [self.decision_id]}},
+            "/v1/impacts": {"json": {"from_ms": NOW_MS, "to_ms": NOW_MS + 1}},
             "/v1/bundles": {"content": ready_bundle().archive()},
             "/v1/bundles/{revision}/review": {"json": {"verdict": "approved"}},
             "/v1/bundles/{revision}/activation": {"json": {}},
@@ -214,7 +224,7 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 def test_the_table_has_every_route_of_the_api():
     modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
-    modules += (opa_bundles, replays, sessions)
+    modules += (impacts, opa_bundles, replays, sessions)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}
@@ -243,13 +253,14 @@ def test_an_administrator_of_another_log_in_the_same_database_has_no_log_here(fu
     assert answer.json()["detail"] in ("this service has no such log", "no such tile")
 
 
-async def _finished(packs: PackJobs) -> None:
-    await asyncio.gather(*packs._tasks)
+async def _finished(packs: PackJobs, jobs: ImpactJobs) -> None:
+    async with asyncio.timeout(60):
+        await asyncio.gather(*packs._tasks, *jobs._tasks.values())
 
 
 def test_a_refused_request_leaves_nothing_behind(furnished):
-    packs = furnished.service.services.packs
-    furnished.service.run(lambda: asyncio.wait_for(_finished(packs), 60))
+    services = furnished.service.services
+    furnished.service.run(lambda: _finished(services.packs, services.impacts))
     before = furnished.service.services.sequenced_size()
     for method, route, role, status in CELLS:
         if status in (401, 403):

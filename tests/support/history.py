@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from ledger.bodies import BundleReference, Commitment
 from ledger.bodies import Decision as DecisionBody
+from ledger.commitments import SALT_BYTES
+from ledger.ports import Opening, commit
+from ledger.records import Record
 from policies.bundles import Bundle
 from policies.courses import enforced
 from policies.evaluate import Evaluator
 from policies.impact import Located
 from policies.model import Decision, DecisionRequest, encode_request, public_facts
 from policies.replay_results import RecordedDecision
+
+if TYPE_CHECKING:
+    from tests.support.service import EnforcerClient
+
+_POSTED = 1000
 
 COMMITMENT = Commitment(digest="0" * 64, size_bytes=0)
 
@@ -69,3 +81,24 @@ def recorded_decisions(evaluator: Evaluator, bundle: Bundle, requests: Sequence[
         )
         for leaf, (request, evaluation) in enumerate(zip(requests, evaluations, strict=True))
     ]
+
+
+def post_history(
+    enforcer: EnforcerClient, evaluator: Evaluator, bundle: Bundle, requests: Sequence[DecisionRequest]
+) -> list[str]:
+    """Let a bundle decide requests, and post the records of it; each record has its request's time.
+
+    Returns:
+        The decisions' ids, in order.
+    """
+    evaluations = asyncio.run(evaluator.evaluate_many(bundle, requests))
+    batch: list[tuple[Record, Sequence[Opening]]] = []
+    for request, evaluation in zip(requests, evaluations, strict=True):
+        message, message_opening = commit("message", secrets.token_bytes(SALT_BYTES), b"{}")
+        asked, request_opening = commit("request", secrets.token_bytes(SALT_BYTES), encode_request(request))
+        body = decision_body(evaluation.decision, request, request_commitment=asked)
+        record = enforcer.record(msgspec.structs.replace(body, message=message), time_ms=request.time.now_ms)
+        batch.append((record, (message_opening, request_opening)))
+    for start in range(0, len(batch), _POSTED):
+        enforcer.post(batch[start : start + _POSTED]).raise_for_status()
+    return [record.record_id for record, _ in batch]

@@ -202,6 +202,7 @@ class TestEveryField:
             "body.tombstone.subject",
             "body.tombstone.actor",
             "body.access.actor",
+            "body.access.scope.session",
             "body.erasure.subject",
             "body.erasure.actor",
             "body.hold.actor",
