@@ -111,6 +111,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         obligations: What had to be fulfilled.
         engine: Name and version of the engine, such as ``cedar 4.12.2``.
         revision: Digest of the bundle.
+        drift: In what the call left its tool's description.
     """
 
     effect: str
@@ -120,6 +121,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     obligations: tuple[str, ...] = ()
     engine: str | None = None
     revision: str | None = None
+    drift: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, summary: DecisionSummary) -> Answer:
@@ -133,6 +135,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             obligations=summary.obligations,
             engine=engine,
             revision=summary.bundle_revision,
+            drift=summary.drift,
         )
 
     @property

@@ -341,7 +341,7 @@ class ImpactJobs:
             items=snapshot.opened,
         )
         await services.access.record([draft])
-        done = {"state": "done", "finished_ms": self._clock.now_ms(), "done_leaves": snapshot.next_leaf}
+        done = {"state": "done", "finished_ms": self._clock.now_ms(), "error": None}
         await asyncio.to_thread(
             lambda: self.store.change(job, report_sha256=report_sha256, lines_sha256=lines_sha256, **done)
         )

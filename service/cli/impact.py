@@ -14,7 +14,7 @@ import click
 from ledger.errors import ConfigError, UpstreamError
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import JOB_ID, SESSION_ID, milliseconds, utc
-from service.cli.output import ExitCode, counted, save_new, say, table, with_exit_codes
+from service.cli.output import ExitCode, counted, json_option, save_new, say, table, with_exit_codes
 from service.cli.records import EFFECTS, bundle_argument
 
 __all__ = ["impact"]
@@ -64,7 +64,14 @@ def _duration(_context: click.Context, parameter: click.Parameter, value: str) -
 )
 @click.option("--purpose", help="Why; recorded. A bundle's directory needs one: its rules ask what the vault holds.")
 @click.option("--job", "job_id", type=JOB_ID, help="Wait for this impact, that was asked for before, instead.")
-@click.option("--format", "shape", type=click.Choice(["table", "json", "html"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "shape",
+    type=click.Choice(["table", "json", "html"]),
+    default="table",
+    show_default=True,
+    help="How the report is shown.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Save the report here, as json or html.")
 @click.option(
     "--list",
@@ -79,6 +86,7 @@ def _duration(_context: click.Context, parameter: click.Parameter, value: str) -
     help="Exit 5 if a decision flips so, e.g. permit:deny; or unknown: if one cannot be made again. May be repeated.",
 )
 @service_options
+@json_option
 @with_exit_codes
 def impact(
     *,
@@ -89,6 +97,7 @@ def impact(
     out: Path | None,
     lines: Path | None,
     fail_on: tuple[str, ...],
+    as_json: bool,
     **wanted: Any,  # noqa: ANN401  # one for each option that says what is wanted
 ) -> None:
     """Make every decision of a period again, under the bundles of then or another, and report what came out otherwise.
@@ -96,6 +105,7 @@ def impact(
     The service works on it in the background; whoever interrupts this command finds it again with --job. That it was
     asked for, why, and how many requests were opened for it is on record before anything is shown.
     """
+    shape = "json" if as_json else shape
     _check(fail_on, shape, out, [path for path in (out, lines) if path is not None])
     client = ServiceClient(url, token)
     job = client.get(f"/v1/impacts/{job_id}") if job_id else client.post("/v1/impacts", _order(**wanted))
