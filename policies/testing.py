@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -145,8 +145,9 @@ class Given(_Struct, frozen=True):
     def _time(self) -> Time:
         stated = {name: getattr(self, name) for name in _STATED if getattr(self, name) is not None}
         try:
+            date.fromisoformat(stated.get("local_date", "1970-01-01"))
             return msgspec.convert(msgspec.to_builtins(_time(self.at, self.zone)) | stated, Time)
-        except msgspec.ValidationError as error:
+        except ValueError as error:  # msgspec's own is one
             raise PolicySyntaxError(f"a case's time: {error}") from error
 
 

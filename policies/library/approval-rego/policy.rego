@@ -38,7 +38,8 @@ permits contains "approval-shell" if {
 
 obligations contains "approval" if {
 	allow
-	grave
+	some permit in {"approval-financial", "approval-infrastructure", "approval-shell"}
+	permit in permits
 }
 
 denies contains "approval-amount" if {

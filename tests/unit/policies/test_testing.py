@@ -147,7 +147,9 @@ def test_a_case_may_state_a_derived_fact_otherwise():
     assert msgspec.to_builtins(request.time) | {"started_ms": request.state.started_ms} == stated | {"zone": "UTC"}
 
 
-@pytest.mark.parametrize("stated", [{"hour": 24}, {"minute": -1}, {"weekday": 0}, {"now_ms": -1}, {"now_ms": 2**53}])
+@pytest.mark.parametrize(
+    "stated", [{"hour": 24}, {"minute": -1}, {"weekday": 0}, {"now_ms": -1}, {"now_ms": 2**53}, {"local_date": "today"}]
+)
 def test_a_fact_that_no_request_could_have_is_refused(stated):
     with pytest.raises(PolicySyntaxError, match="time"):
         Given(agent="a", server="s", at=AT, **stated).request()
