@@ -26,6 +26,7 @@ from service.api import (
     impacts,
     keys,
     logs,
+    opa,
     opa_bundles,
     packs,
     pruning,
@@ -169,7 +170,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
                 holds,
                 pruning,
             ),
-            *(logs, access, keys, health, authzen),
+            *(logs, access, keys, health, authzen, opa),
         )
     ]
     for router in routers:

@@ -51,6 +51,7 @@ from service.ingest import Admission, LogIdentity
 from service.key_records import KeyringReader
 from service.keyset import KeySet
 from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_record_check
+from service.opa_intake import OPAIntake
 from service.packs import PACK_LEASE_SECONDS, PackJobs, PackStore
 from service.recorder import ServiceRecorder
 from service.settings import Settings, passphrase
@@ -314,6 +315,9 @@ def _assemble(
             vault=vault,
             clock=clock,
             pseudonym_key=lambda: current.keys.pseudonym.seed,
+        ),
+        opa_intake=OPAIntake(
+            log_id, sink=recorder, catalog=catalog, reader=reader, registry=registry, keys=lambda: current.keys
         ),
         packs=PackJobs(
             PackStore(database, settings.data_dir / "packs", log_id),

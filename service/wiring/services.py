@@ -54,6 +54,7 @@ from service.ingest import Admission, LogIdentity
 from service.key_records import NO_KEYS, KeyringReader
 from service.keyset import KeySet, introductions
 from service.lifecycle import Lifecycle
+from service.opa_intake import OPAIntake
 from service.packs import PackJobs
 from service.predecessor import load_predecessor, require_predecessor
 from service.rebuilds import record_rebuilds
@@ -162,6 +163,7 @@ class Services:
     bundle_watch: BundleWatch
     opa_archives: OPAArchives
     decision_point: DecisionPoint
+    opa_intake: OPAIntake
     packs: PackJobs
     impacts: ImpactJobs
     lifecycle: Lifecycle

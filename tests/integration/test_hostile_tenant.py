@@ -243,6 +243,10 @@ CASES: dict[str, Case] = {
     "POST /access/v1/evaluations": Case(
         aimed=False, sends=lambda aim: [{"json": {"evaluations": [question_about(aim)] * 2}}]
     ),
+    "POST /logs": Case(
+        aimed=False, sends=lambda aim: [{"json": [{"labels": {"id": "opa-1"}, "decision_id": aim.decision_id}, 7]}]
+    ),
+    "POST /status": Case(aimed=False, sends=one(json={"labels": {"id": "opa-1"}})),
     "GET /v1/keys": OWN,
     "POST /v1/keys": Case(sends=lambda aim: [{"json": {"key_id": aim.key_id}}]),
     "POST /v1/keys/{key_id}/retirement": Case(sends=one(json={})),

@@ -24,6 +24,7 @@ from service.api import (
     impacts,
     keys,
     logs,
+    opa,
     opa_bundles,
     packs,
     pruning,
@@ -101,6 +102,8 @@ POST   /v1/keys/{key_id}/compromise              401    403      403    403     
 GET    /.well-known/authzen-configuration       200    200      200    200     200       200      200
 POST   /access/v1/evaluation                    401    403      200    403     403       403      403
 POST   /access/v1/evaluations                   401    403      200    403     403       403      403
+POST   /logs                                    401    403      200    403     403       403      403
+POST   /status                                  401    403      200    403     403       403      403
 """
 """A 404 is what a role that may is told of a thing that is not there; a 409, of a log that keeps everything, and of the
 active bundle, which is not retired."""
@@ -167,6 +170,8 @@ class Furnished:
             "/v1/tokens": {"json": {"role": "auditor", "name": "jane"}},
             "/v1/keys": {"json": {"key_id": "nobodys"}},
             "/access/v1/evaluation": {"json": QUESTION},
+            "/logs": {"json": []},
+            "/status": {"json": {"labels": {"id": "opa-1"}}},
             "/access/v1/evaluations": {"json": {"evaluations": [QUESTION]}},
             "/v1/keys/{key_id}/compromise": {"json": {"after_size": 1, "purpose": "it was stolen"}},
         }
@@ -224,7 +229,7 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 def test_the_table_has_every_route_of_the_api():
     modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
-    modules += (impacts, opa_bundles, replays, sessions)
+    modules += (impacts, opa, opa_bundles, replays, sessions)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}
