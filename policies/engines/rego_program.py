@@ -118,6 +118,14 @@ class Program:
             raise EvaluationFailedError(Reason.EVALUATION_ERROR, ALLOW)
         return text == "true"
 
+    def holds(self, name: str) -> bool:
+        """Evaluate a rule of the deciding package that is true or undefined; for explanations.
+
+        Raises:
+            EvaluationFailedError: It fails.
+        """
+        return self._value(name) == "true"
+
     def members(self, name: str) -> list[str]:
         """Evaluate a set of names; its members in bundle order.
 

@@ -23,7 +23,17 @@ from policies.engines.rego_ast import Module, Node, Rule, literal
 from policies.engines.rego_checks import rule_key
 from policies.model import Obligation
 
-__all__ = ["ALLOW", "DENIES", "OBLIGATIONS", "PERMITS", "Body", "DecisionRules", "decision_rules", "package_path"]
+__all__ = [
+    "ALLOW",
+    "DENIES",
+    "OBLIGATIONS",
+    "PERMITS",
+    "Body",
+    "DecisionRules",
+    "decision_rules",
+    "member_name",
+    "package_path",
+]
 
 ALLOW: Final = "allow"
 PERMITS: Final = "permits"
@@ -91,8 +101,16 @@ def _assigned(rule: Rule, name: str) -> Iterator[str]:
                     yield text
 
 
-def _member(rule: Rule, kind: str) -> str:
-    """Return the name that a rule puts into a set."""
+def member_name(rule: Rule, kind: str) -> str:
+    """Return the name that a rule puts into a set.
+
+    Args:
+        rule: A rule of that set.
+        kind: ``permits``, ``denies`` or ``obligations``.
+
+    Raises:
+        PolicySyntaxError: It is not written out, or no name.
+    """
     refused = f'{rule.place}: {kind} takes names that are written out: `{kind} contains "name" if …`'
     if rule.kind != "Set" or len(rule.path) != 1:
         raise PolicySyntaxError(refused)
@@ -146,7 +164,7 @@ def decision_rules(modules: Sequence[Module], package: tuple[str, ...]) -> Decis
                 allows = True
                 bodies += _bodies(module, rule)
             elif name in _SETS:
-                sets.setdefault(name, {})[_member(rule, name)] = None
+                sets.setdefault(name, {})[member_name(rule, name)] = None
     if not allows:
         raise PolicySyntaxError(f"the package {'.'.join(package)} has no rule named allow")
     twice = sets.get(PERMITS, {}).keys() & sets.get(DENIES, {}).keys()

@@ -53,7 +53,7 @@ def explain(
     request.
     """
     from policies.directories import read_bundle_directory
-    from service.wiring import EXPLAINERS
+    from service.wiring import explainer_of
 
     if sum(option is not None for option in (case_name, given, decision_id)) != 1:
         raise ConfigError("name one request: --case, --given or --decision")
@@ -66,7 +66,7 @@ def explain(
         request = given_request(bundle, read_given(given))
     else:
         request = given_request(bundle, _case(bundle, case_name or "").given)
-    explainer = EXPLAINERS.get(bundle.manifest.engine)
+    explainer = explainer_of(bundle.manifest.engine)
     if explainer is None:
         raise NotFoundError(f"decisions of the engine {bundle.manifest.engine} cannot be explained here")
     explanation = explainer(bundle, request)

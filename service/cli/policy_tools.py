@@ -30,10 +30,10 @@ def lint(directory: Path, ignore: tuple[str, ...], *, as_json: bool) -> None:
 
     Exit status 1 if something is found, 2 if the bundle does not load.
     """
-    from service.wiring import LINTERS
+    from service.wiring import linter_of
 
     bundle, report = run_tests(directory)
-    linter = LINTERS.get(bundle.manifest.engine)
+    linter = linter_of(bundle.manifest.engine)
     found = [finding for finding in lint_bundle(bundle, report, linter) if finding.code not in ignore]
     if as_json:
         echo_json({"engine_looked_into": linter is not None, "findings": [asdict(finding) for finding in found]})
@@ -59,11 +59,11 @@ def fmt(directory: Path, *, check: bool, diff: bool, as_json: bool) -> None:
     The layout is part of the bundle: its revision changes with it. Exit status 4 if there is no formatter for it here.
     """
     from policies.directories import read_bundle_directory
-    from service.wiring import FORMATTERS
+    from service.wiring import formatter_of
 
     bundle = read_bundle_directory(directory)
     engine = bundle.manifest.engine
-    formatter = FORMATTERS.get(engine)
+    formatter = formatter_of(engine)
     if formatter is None:
         raise NotFoundError(f"there is no formatter for {engine} here; for Rego, `opa fmt` is one")
     texts = {path: bundle.text(path) for path in bundle.manifest.policies}

@@ -7,9 +7,9 @@ are no module-level engines or clients: two services in one process do not know 
 from service.wiring.assembly import build_services
 from service.wiring.engines import (
     ENGINE_KINDS,
-    EXPLAINERS,
-    FORMATTERS,
-    LINTERS,
+    explainer_of,
+    formatter_of,
+    linter_of,
     make_evaluator,
     make_gateway,
     make_gateway_evaluator,
@@ -31,9 +31,6 @@ from service.wiring.signing import fetch_public_key, open_signer
 
 __all__ = [
     "ENGINE_KINDS",
-    "EXPLAINERS",
-    "FORMATTERS",
-    "LINTERS",
     "AuditParts",
     "LogSummary",
     "Services",
@@ -42,7 +39,10 @@ __all__ = [
     "build_services",
     "directory_sources",
     "directory_tiles",
+    "explainer_of",
     "fetch_public_key",
+    "formatter_of",
+    "linter_of",
     "make_anchor",
     "make_evaluator",
     "make_gateway",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +14,6 @@ from ledger.errors import (
 )
 from ledger.keys import load_key
 from policies.cellar import DirectoryCellar
-from policies.engines.cedar_explain import explain_cedar
-from policies.engines.cedar_format import format_cedar
-from policies.engines.cedar_lint import lint_cedar
 from policies.evaluate import Evaluator
 from policies.explaining import Explainer
 from policies.linting import Linter
@@ -26,22 +23,13 @@ from policies.workers import WorkerEngine, WorkerPool
 
 __all__ = [
     "ENGINE_KINDS",
-    "EXPLAINERS",
-    "FORMATTERS",
-    "LINTERS",
+    "explainer_of",
+    "formatter_of",
+    "linter_of",
     "make_evaluator",
     "make_gateway",
     "make_gateway_evaluator",
 ]
-
-EXPLAINERS: Final[Mapping[str, Explainer]] = {"cedar": explain_cedar}
-"""What explains decisions, by engine."""
-
-FORMATTERS: Final[Mapping[str, Callable[[str, str], str]]] = {"cedar": format_cedar}
-"""What lays out a policy file (its path and its text), by engine."""
-
-LINTERS: Final[Mapping[str, Linter]] = {"cedar": lint_cedar}
-"""What looks into bundles, by engine."""
 
 
 ENGINE_KINDS: Final = (
@@ -51,6 +39,41 @@ ENGINE_KINDS: Final = (
     ),
 )
 """Engines that have processes of their own, which import them; this program does not."""
+
+
+def explainer_of(engine: str) -> Explainer | None:
+    """Return what explains decisions of an engine, in this process: a tool for people, not for the service."""
+    if engine == "cedar":
+        from policies.engines.cedar_explain import explain_cedar
+
+        return explain_cedar
+    if engine == "rego":
+        from policies.engines.rego_explain import explain_rego
+
+        return explain_rego
+    return None
+
+
+def formatter_of(engine: str) -> Callable[[str, str], str] | None:
+    """Return what lays out a policy file of an engine, from its path and text."""
+    if engine == "cedar":
+        from policies.engines.cedar_format import format_cedar
+
+        return format_cedar
+    return None
+
+
+def linter_of(engine: str) -> Linter | None:
+    """Return what looks into bundles of an engine."""
+    if engine == "cedar":
+        from policies.engines.cedar_lint import lint_cedar
+
+        return lint_cedar
+    if engine == "rego":
+        from policies.engines.rego_lint import lint_rego
+
+        return lint_rego
+    return None
 
 
 def make_evaluator(
