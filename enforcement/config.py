@@ -27,6 +27,7 @@ __all__ = [
     "KeySettings",
     "Limits",
     "NetworkSettings",
+    "OPASettings",
     "PrincipalSettings",
     "RecordingSettings",
     "ServerSettings",
@@ -292,6 +293,20 @@ class EngineSettings(_Settings):
     memory_bytes: Annotated[int, Field(ge=1536 << 20, le=1 << 40)] = 2 << 30
 
 
+class OPASettings(_Settings):
+    """The operator's own OPA server, for bundles that want one (engine ``opa_server``).
+
+    Attributes:
+        url: Its base URL; without TLS only on this machine, for who forges its answers decides.
+        token: Where the bearer token for it is.
+        timeout_seconds: For one question and its answer; beyond it the call is denied (``limited``).
+    """
+
+    url: URL
+    token: SecretURI | None = None
+    timeout_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
+
+
 class SessionSettings(_Settings):
     """Sessions under the gateway's own key.
 
@@ -323,6 +338,7 @@ class GatewayConfig(_Settings):
         bundles: How policies reach the gateway.
         sessions: Sessions.
         engines: Where policies are evaluated.
+        opa: The operator's OPA server, if there is one.
     """
 
     enforcer_id: RecordName
@@ -342,6 +358,7 @@ class GatewayConfig(_Settings):
     bundles: BundleSettings = BundleSettings()
     sessions: SessionSettings = SessionSettings()
     engines: EngineSettings = EngineSettings()
+    opa: OPASettings | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

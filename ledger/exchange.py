@@ -1,6 +1,6 @@
 """One HTTP request to somebody whom we do not control: bounded in time and size, whatever is answered how slowly.
 
-For witnesses and time-stamping authorities. What an answer means is their clients' part.
+For witnesses, time-stamping authorities and an operator's OPA. What an answer means is their clients' part.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class BoundedExchange:
         whom: str,
         media_type: str,
         timeout_seconds: float,
+        token: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Prepare to post.
@@ -54,10 +55,11 @@ class BoundedExchange:
             whom: Who is asked, for errors.
             media_type: Of what is sent.
             timeout_seconds: For the whole of one request and its answer.
+            token: Bearer token that is sent along.
             transport: Another way than the network.
 
         Raises:
-            ConfigError: The URL cannot be used.
+            ConfigError: The URL or the token cannot be used.
         """
         try:
             parsed = httpx.URL(url)
@@ -68,10 +70,14 @@ class BoundedExchange:
         self._url = parsed
         self._whom = whom
         self._headers = {"Content-Type": media_type, "Accept-Encoding": "identity"}
+        if token is not None:
+            if not token.isascii() or not token.isprintable() or " " in token:
+                raise ConfigError(f"the token for {whom} is no token")
+            self._headers["Authorization"] = f"Bearer {token}"
         self._timeout = timeout_seconds
         self._transport = transport
-        # Made once: reading the system's certificates takes longer than a request.
-        self._tls = ssl.create_default_context() if parsed.scheme == "https" else True
+        # Made once: reading the system's certificates takes longer than a request. Without TLS there are none to read.
+        self._tls = ssl.create_default_context() if parsed.scheme == "https" else False
 
     def post(self, body: bytes) -> Answer:
         """Post, and return what was answered, whatever its status.

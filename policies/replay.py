@@ -28,6 +28,7 @@ from policies.windows import read_windows
 
 __all__ = [
     "COMPARED_FIELDS",
+    "UNREPLAYABLE",
     "DecisionSummary",
     "RecordedDecision",
     "ReplayClass",
@@ -36,6 +37,9 @@ __all__ = [
     "replay_many",
 ]
 
+UNREPLAYABLE: Final = frozenset({"opa_server"})
+"""Engines whose answers depend on more than bundle and request."""
+
 COMPARED_FIELDS: Final = ("effect", "rules", "failed_condition", "obligations", "drift", "reason")
 """What two decisions are compared by; the reason last, for it may be the enforcement point's."""
 
@@ -43,6 +47,7 @@ COMPARED_FIELDS: Final = ("effect", "rules", "failed_condition", "obligations", 
 _ENGINE_REASONS: Final = frozenset(Reason)
 # With these the engine has given no answer of its own: a limit struck, or it failed.
 _LIMITS: Final = frozenset({Reason.ENGINE_ERROR, Reason.LIMITED})
+_ASKS_OUTSIDE: Final = "an OPA server decides by what it holds when it is asked, and that is in no record"
 
 
 def _recorded(body: DecisionBody) -> DecisionSummary:
@@ -215,6 +220,9 @@ async def replay_many(
     versions = await asyncio.to_thread(evaluator.engine_versions, engine)  # for the cellar is files
     if not versions:
         absent = _Standing(ReplayClass.ENGINE_CHANGED, f"no engine named {engine} is installed")
+        found = [item if isinstance(item, _Standing) else absent for item in found]
+    if engine in UNREPLAYABLE:
+        absent = _Standing(ReplayClass.MISSING_FACT, _ASKS_OUTSIDE)
         found = [item if isinstance(item, _Standing) else absent for item in found]
     found = _with_windows_known(bundle, found)
     decisions = await _decisions(originals, found, bundle, evaluator, versions)

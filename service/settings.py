@@ -38,6 +38,9 @@ PROCESS_WIDE: Final = frozenset(
         "listen",
         "logs",
         "max_body_seconds",
+        "opa_seconds",
+        "opa_token",
+        "opa_url",
         "operator_token",
         "session_seconds",
         "worker_listen",
@@ -101,6 +104,9 @@ class Settings(BaseSettings):
         engine_seconds: A policy engine's process that has not decided a request by then is killed.
         engine_memory_bytes: Most address space of a policy engine's process.
         engine_cellar: Where policy engines of other versions are kept; in the data directory by default.
+        opa_url: Base URL of the operator's OPA server, which tests of bundles that want one ask; none by default.
+        opa_token: URI of the bearer token for it.
+        opa_seconds: For one question to it and its answer.
         max_requests: Most requests with a token that one log has in hand at once.
         logs: A file that names several logs, each with what differs from these settings.
         operator_token: Where several logs are served: URI of the secret that opens health and metrics of all of them.
@@ -157,6 +163,9 @@ class Settings(BaseSettings):
     engine_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1.0
     engine_memory_bytes: Annotated[int, Field(ge=1536 << 20, le=1 << 40)] = 2 << 30
     engine_cellar: Path | None = None
+    opa_url: str = ""
+    opa_token: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""
+    opa_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1.0
     max_requests: Annotated[int, Field(ge=1, le=100_000)] = 1_024
     logs: Path | None = None
     operator_token: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""

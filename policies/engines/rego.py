@@ -54,7 +54,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final
 
 import msgspec
 
@@ -62,16 +61,14 @@ from ledger.errors import PolicyError
 from policies.boundaries import BoundaryFacts, boundary_facts
 from policies.bundles import Bundle
 from policies.engine import LoadedBundle, Reason
+from policies.engines.rego_decisions import RegoAnswer, RegoDecisions
 from policies.engines.rego_modules import RegoSource, read_source
 from policies.engines.rego_program import EvaluationFailedError, Program, program_of, stopped_at
 from policies.engines.rego_requests import InputRefusedError, input_document
-from policies.engines.rego_rules import ALLOW, DENIES, OBLIGATIONS, PERMITS
-from policies.model import Decision, DecisionRequest, Effect, Obligation
+from policies.engines.rego_rules import DENIES, OBLIGATIONS, PERMITS
+from policies.model import Decision, DecisionRequest
 
-__all__ = ["MAX_RULES_NAMED", "RegoEngine"]
-
-MAX_RULES_NAMED: Final = 64
-"""Determining rules that one decision names, as many as a decision record holds."""
+__all__ = ["RegoEngine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,7 @@ class RegoEngine:
 
     def __init__(self) -> None:
         self._version = version("gordon-to-regorus")
+        self._decisions = RegoDecisions(self.name, self._version)
 
     @property
     def name(self) -> str:
@@ -125,59 +123,22 @@ class RegoEngine:
             program.begin(document, request.time.now_ms)
             return self._answered(handle.revision, program)
         except InputRefusedError as error:
-            return self._failed(handle.revision, Reason(error.reason), error.detail)
+            return self._decisions.failed(handle.revision, Reason(error.reason), error.detail)
         except EvaluationFailedError as error:
-            return self._failed(handle.revision, error.reason, error.detail)
-
-    def _failed(self, revision: str, reason: Reason, detail: str) -> Decision:
-        return self._decision(revision, Effect.INDETERMINATE, reason, detail=detail)
-
-    def _decision(
-        self,
-        revision: str,
-        effect: Effect,
-        reason: Reason,
-        *,
-        rules: Sequence[str] = (),
-        failed_condition: str | None = None,
-        obligations: tuple[str, ...] = (),
-        detail: str = "",
-    ) -> Decision:
-        names = sorted(rules)
-        more = len(names) - MAX_RULES_NAMED
-        return Decision(
-            effect=effect,
-            bundle_revision=revision,
-            engine=self.name,
-            engine_version=self._version,
-            rules=tuple(names[:MAX_RULES_NAMED]),
-            failed_condition=failed_condition,
-            obligations=obligations,
-            reason=reason,
-            detail=f"and {more} more rules" if more > 0 else detail,
-        )
+            return self._decisions.failed(handle.revision, error.reason, error.detail)
 
     def _answered(self, revision: str, program: Program) -> Decision:
         # All of them are evaluated whatever the first says, so that an error in any of them is never passed over.
-        allowed = program.allows()
-        denies = program.members(DENIES)
-        permits = program.members(PERMITS)
-        obligations = program.members(OBLIGATIONS)
-        if Obligation.END_SESSION in obligations or denies:
-            ending = (Obligation.END_SESSION.value,) if Obligation.END_SESSION in obligations else ()
-            spoke = denies or list(ending)
-            return self._decision(
-                revision, Effect.DENY, Reason.POLICY, rules=spoke, failed_condition=spoke[0], obligations=ending
-            )
-        if allowed:
-            return self._decision(
-                revision, Effect.PERMIT, Reason.POLICY, rules=permits or [ALLOW], obligations=tuple(obligations)
-            )
+        said = RegoAnswer(
+            allowed=program.allows(),
+            denies=program.members(DENIES),
+            permits=program.members(PERMITS),
+            obligations=program.members(OBLIGATIONS),
+        )
         # Where permits have names and none of them speaks, no condition stood against the call: nothing spoke for it.
-        unspoken = PERMITS in program.rules.sets and not permits
-        return self._decision(
+        unspoken = PERMITS in program.rules.sets and not said.permits
+        return self._decisions.answered(
             revision,
-            Effect.NOT_APPLICABLE,
-            Reason.NO_PERMIT,
-            failed_condition=None if unspoken else stopped_at(program.rules.bodies, program.reached_lines()),
+            said,
+            lambda: None if unspoken else stopped_at(program.rules.bodies, program.reached_lines()),
         )

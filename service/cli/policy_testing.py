@@ -18,6 +18,7 @@ from policies.junit import junit_xml
 from policies.testing import TestReport, run_cases
 from service.cli.options import BUNDLE_DIRECTORY
 from service.cli.output import ExitCode, echo_json, json_option, say, with_exit_codes
+from service.settings import load_settings
 
 __all__ = ["run_tests", "test"]
 
@@ -59,12 +60,17 @@ def run_tests(directory: Path) -> tuple[Bundle, TestReport]:
 
     Raises:
         PolicySyntaxError: The bundle or its tests cannot be used.
+        ConfigError: The bundle wants an OPA server, and the settings for one cannot be used.
     """
     from policies.directories import read_bundle_directory
-    from service.wiring import make_evaluator
+    from service.wiring import make_evaluator, make_opa_server
 
     bundle = read_bundle_directory(directory)
-    evaluator = make_evaluator()
+    opa = None
+    if bundle.manifest.engine == "opa_server":
+        settings = load_settings()
+        opa = make_opa_server(settings.opa_url, settings.opa_token, settings.opa_seconds)
+    evaluator = make_evaluator(opa=opa)
     try:
         return bundle, asyncio.run(run_cases(bundle, evaluator))
     finally:

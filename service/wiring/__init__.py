@@ -13,6 +13,7 @@ from service.wiring.engines import (
     make_evaluator,
     make_gateway,
     make_gateway_evaluator,
+    make_opa_server,
 )
 from service.wiring.installations import (
     AuditParts,
@@ -47,6 +48,7 @@ __all__ = [
     "make_evaluator",
     "make_gateway",
     "make_gateway_evaluator",
+    "make_opa_server",
     "make_tiles",
     "make_witness",
     "open_audit_sources",

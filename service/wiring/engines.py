@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from enforcement.config import GatewayConfig
+from enforcement.config_files import read_secret
 from enforcement.gateway import Gateway, build_gateway
 from ledger.clock import Clock, SystemClock
 from ledger.errors import (
@@ -14,6 +15,8 @@ from ledger.errors import (
 )
 from ledger.keys import load_key
 from policies.cellar import DirectoryCellar
+from policies.engine import Engine
+from policies.engines.opa_server import OPAServer, OPAServerEngine
 from policies.evaluate import Evaluator
 from policies.explaining import Explainer
 from policies.linting import Linter
@@ -29,6 +32,7 @@ __all__ = [
     "make_evaluator",
     "make_gateway",
     "make_gateway_evaluator",
+    "make_opa_server",
 ]
 
 
@@ -77,7 +81,12 @@ def linter_of(engine: str) -> Linter | None:
 
 
 def make_evaluator(
-    *, workers: int = 2, batch_workers: int = 2, limits: WorkerLimits | None = None, cellar: Path | None = None
+    *,
+    workers: int = 2,
+    batch_workers: int = 2,
+    limits: WorkerLimits | None = None,
+    cellar: Path | None = None,
+    opa: OPAServer | None = None,
 ) -> Evaluator:
     """Return an evaluator over every engine that is installed, each in processes of its own; none is started yet.
 
@@ -86,11 +95,17 @@ def make_evaluator(
         batch_workers: Most that answer batches beside them.
         limits: What a process may take.
         cellar: Directory of engines of other versions; it need not be there.
+        opa: The operator's OPA server, asked from this process; without one, bundles that want it deny.
+
+    Raises:
+        ConfigError: URL or token of the OPA server cannot be used.
     """
     pool = WorkerPool(limits)
     programs = [installed_program(kind) for kind in ENGINE_KINDS]
+    engines: dict[str, Engine] = {program.name: WorkerEngine(program, pool) for program in programs}
+    server = OPAServerEngine(opa)
     return Evaluator(
-        {program.name: WorkerEngine(program, pool) for program in programs},
+        {**engines, server.name: server},
         threads=workers,
         batch_threads=batch_workers,
         cellar=None if cellar is None else DirectoryCellar(cellar, ENGINE_KINDS, pool),
@@ -98,11 +113,34 @@ def make_evaluator(
     )
 
 
+def make_opa_server(url: str, token: str, timeout_seconds: float) -> OPAServer | None:
+    """Return where the operator's OPA server is.
+
+    Args:
+        url: Its base URL; empty if there is none.
+        token: URI of the bearer token for it; empty if it wants none.
+        timeout_seconds: For one question and its answer.
+
+    Raises:
+        ConfigError: The URL cannot be used, or the token cannot be read.
+    """
+    if not url:
+        return None
+    return OPAServer(url=url, token=read_secret(token) if token else None, timeout_seconds=timeout_seconds)
+
+
 def make_gateway_evaluator(config: GatewayConfig) -> Evaluator:
-    """Return an evaluator as a gateway's configuration wants it; whoever made it closes it."""
-    engines = config.engines
+    """Return an evaluator as a gateway's configuration wants it; whoever made it closes it.
+
+    Raises:
+        ConfigError: The token of the OPA server cannot be read.
+    """
+    engines, settings = config.engines, config.opa
     limits = WorkerLimits(evaluation_seconds=engines.evaluation_seconds, memory_bytes=engines.memory_bytes)
-    return make_evaluator(workers=engines.workers, batch_workers=1, limits=limits)
+    opa = None
+    if settings is not None:
+        opa = make_opa_server(settings.url, settings.token or "", settings.timeout_seconds)
+    return make_evaluator(workers=engines.workers, batch_workers=1, limits=limits, opa=opa)
 
 
 def make_gateway(

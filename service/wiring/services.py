@@ -62,7 +62,7 @@ from service.recorder import ServiceRecorder
 from service.settings import Settings
 from service.version import VERSION
 from service.web.sessions import LoginLinks
-from service.wiring.engines import make_evaluator
+from service.wiring.engines import make_evaluator, make_opa_server
 
 __all__ = ["Services", "SharedParts", "make_data_dir", "open_shared"]
 
@@ -112,6 +112,7 @@ def open_shared(settings: Settings, *, clock: Clock | None = None, migrate: bool
         batch_workers=settings.engine_batch_workers,
         cellar=settings.effective_engine_cellar,
         limits=WorkerLimits(evaluation_seconds=settings.engine_seconds, memory_bytes=settings.engine_memory_bytes),
+        opa=make_opa_server(settings.opa_url, settings.opa_token, settings.opa_seconds),
     )
     return SharedParts(clock=clock or SystemClock(), database=database, evaluator=evaluator)
 

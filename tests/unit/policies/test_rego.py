@@ -12,7 +12,8 @@ import pytest
 from ledger.bodies import Names
 from ledger.errors import PolicyError, PolicySyntaxError
 from policies.bundles import bundle_from_files
-from policies.engines.rego import MAX_RULES_NAMED, RegoEngine
+from policies.engines.rego import RegoEngine
+from policies.engines.rego_decisions import MAX_RULES_NAMED
 from policies.evaluate import LoadedBundle, Reason
 from policies.model import Decision, Effect, Obligation
 from tests.support.policies import make_request, rego_bundle, rego_files
