@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 
 import msgspec
@@ -13,6 +14,7 @@ from ledger.bodies import Decision as DecisionBody
 from policies.bundles import Bundle, bundle_from_files
 from policies.engine import EngineStoppedError, Limit
 from policies.engines.cedar import CedarEngine
+from policies.engines.opa_server import OPAServer, OPAServerEngine
 from policies.evaluate import Evaluator, LoadedBundle
 from policies.model import Decision, DecisionRequest, encode_request, public_facts
 from policies.replay import COMPARED_FIELDS, RecordedDecision, ReplayClass, ReplayResult, replay, replay_many
@@ -236,6 +238,40 @@ def test_engine_that_is_not_installed_decides_nothing(evaluator):
     result = run(original, cedar_bundle("//", engine="rego"), evaluator)
     assert (result.classification, result.same, result.replayed) == (ReplayClass.ENGINE_CHANGED, None, None)
     assert "no engine named rego is installed" in result.explanation
+
+
+def opa_bundle() -> Bundle:
+    """Return a bundle for an operator's OPA server."""
+    members = {
+        "format": "tallystick.bundle/1",
+        "name": "outside",
+        "engine": "opa_server",
+        "policies": ["rules.json"],
+        "package": "acme",
+    }
+    rules = {"format": "tallystick.opa/1"}
+    return bundle_from_files({"rules.json": json.dumps(rules).encode(), "manifest.json": json.dumps(members).encode()})
+
+
+def test_server_of_an_operator_is_not_asked_again(evaluator):
+    """What it holds now is not what it held then, so its answer would be one to another question."""
+    asking = Evaluator({"opa_server": OPAServerEngine(OPAServer(url="http://127.0.0.1:1"))})
+    result = run(recorded(evaluator), opa_bundle(), asking)
+    asking.close()
+    assert (result.classification, result.same, result.replayed) == (ReplayClass.MISSING_FACT, None, None)
+    assert "an OPA server decides by what it holds when it is asked" in result.explanation
+
+
+def test_decision_of_an_operators_server_is_never_replayed_exactly(evaluator):
+    """By our engine, under a bundle of ours: what that says, and that another engine said it."""
+    original = recorded(evaluator)
+    assert original.body.bundle is not None
+    reference = msgspec.structs.replace(
+        original.body.bundle, engine="opa_server", engine_version="1.22.2+0123456789abcdef"
+    )
+    result = run(changed(original, bundle=reference), THEN, evaluator)
+    assert result.classification is ReplayClass.ENGINE_CHANGED
+    assert "decided by opa_server 1.22.2+0123456789abcdef" in result.explanation
 
 
 class FailingEngine(CedarEngine):
