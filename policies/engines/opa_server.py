@@ -45,9 +45,8 @@ from policies.boundaries import Boundaries, boundary_facts, read_boundaries
 from policies.bundles import Bundle
 from policies.engine import EngineStoppedError, Limit, LoadedBundle, Reason
 from policies.engines.rego_decisions import RegoAnswer, RegoDecisions
-from policies.engines.rego_modules import read_bundle_parameters
-from policies.engines.rego_requests import InputRefusedError, input_document
-from policies.engines.rego_rules import ALLOW, DENIES, OBLIGATIONS, PERMITS, package_path
+from policies.engines.rego_names import ALLOW, DENIES, OBLIGATIONS, PERMITS, package_path
+from policies.engines.rego_requests import InputRefusedError, input_document, read_bundle_parameters
 from policies.model import Decision, DecisionRequest, Obligation
 from policies.parameters import ParameterSet
 from policies.windows import WindowSet, read_windows

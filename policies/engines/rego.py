@@ -63,9 +63,9 @@ from policies.bundles import Bundle
 from policies.engine import LoadedBundle, Reason
 from policies.engines.rego_decisions import RegoAnswer, RegoDecisions
 from policies.engines.rego_modules import RegoSource, read_source
+from policies.engines.rego_names import DENIES, OBLIGATIONS, PERMITS
 from policies.engines.rego_program import EvaluationFailedError, Program, program_of, stopped_at
 from policies.engines.rego_requests import InputRefusedError, input_document
-from policies.engines.rego_rules import DENIES, OBLIGATIONS, PERMITS
 from policies.model import Decision, DecisionRequest
 
 __all__ = ["RegoEngine"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from policies.engine import Reason
-from policies.engines.rego_rules import ALLOW
+from policies.engines.rego_names import ALLOW
 from policies.model import Decision, Effect, Obligation
 
 __all__ = ["MAX_RULES_NAMED", "RegoAnswer", "RegoDecisions"]

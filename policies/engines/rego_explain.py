@@ -20,9 +20,10 @@ from policies.engines.rego import RegoEngine
 from policies.engines.rego_ast import Module, Node, Rule
 from policies.engines.rego_checks import rule_key
 from policies.engines.rego_modules import RegoSource, read_source
+from policies.engines.rego_names import ALLOW, DENIES, OBLIGATIONS, PERMITS
 from policies.engines.rego_program import EvaluationFailedError, Program
 from policies.engines.rego_requests import InputRefusedError
-from policies.engines.rego_rules import ALLOW, DENIES, OBLIGATIONS, PERMITS, member_name
+from policies.engines.rego_rules import member_name
 from policies.engines.rego_walk import span_of
 from policies.explaining import Condition, Explanation, Holds, RuleExplanation
 from policies.model import DecisionRequest

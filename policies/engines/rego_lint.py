@@ -24,7 +24,8 @@ from policies.bundles import Bundle
 from policies.engines.rego_ast import Module, Node, Path, Rule, kind_of, literal, path_of
 from policies.engines.rego_checks import rule_key
 from policies.engines.rego_modules import RegoSource, read_source
-from policies.engines.rego_rules import ALLOW, DENIES, member_name
+from policies.engines.rego_names import ALLOW, DENIES
+from policies.engines.rego_rules import member_name
 from policies.engines.rego_walk import mentions
 from policies.linting import Finding
 

@@ -16,13 +16,20 @@ from policies.boundaries import Boundaries, boundary_facts, read_boundaries
 from policies.bundles import Bundle
 from policies.engines.rego_ast import Module, parse_module
 from policies.engines.rego_checks import check_modules, check_old_text
-from policies.engines.rego_requests import InexactNumberError, RegoValue, exact_document, input_document
-from policies.engines.rego_rules import DecisionRules, decision_rules, package_path
+from policies.engines.rego_names import package_path
+from policies.engines.rego_requests import (
+    InexactNumberError,
+    RegoValue,
+    exact_document,
+    input_document,
+    read_bundle_parameters,
+)
+from policies.engines.rego_rules import DecisionRules, decision_rules
 from policies.model import DecisionRequest
-from policies.parameters import ParameterSet, parse_parameters
+from policies.parameters import ParameterSet
 from policies.windows import WindowSet, read_windows
 
-__all__ = ["OPALayout", "RegoSource", "opa_layout", "read_bundle_parameters", "read_source"]
+__all__ = ["OPALayout", "RegoSource", "opa_layout", "read_source"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,21 +78,6 @@ class OPALayout:
     modules: Mapping[str, str]
     data: Mapping[str, RegoValue]
     package: str
-
-
-def read_bundle_parameters(bundle: Bundle) -> ParameterSet:
-    """Return a bundle's declarations of parameters; none if it has no such file.
-
-    Raises:
-        PolicySyntaxError: They are not sound.
-    """
-    path = bundle.manifest.parameters
-    if path is None:
-        return ParameterSet()
-    try:
-        return parse_parameters(bundle.files[path])
-    except PolicySyntaxError as error:
-        raise PolicySyntaxError(f"{path}: {error}") from error
 
 
 def _data(bundle: Bundle) -> dict[str, RegoValue]:

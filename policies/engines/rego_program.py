@@ -24,7 +24,8 @@ from policies.engine import Reason
 from policies.engines.rego_ast import parse_error
 from policies.engines.rego_builtins import RecordedTime, bound_functions
 from policies.engines.rego_modules import RegoSource
-from policies.engines.rego_rules import ALLOW, Body
+from policies.engines.rego_names import ALLOW
+from policies.engines.rego_rules import Body
 
 __all__ = ["EvaluationFailedError", "Program", "program_of", "stopped_at"]
 

@@ -21,27 +21,17 @@ from typing import Final
 from ledger.errors import PolicySyntaxError
 from policies.engines.rego_ast import Module, Node, Rule, literal
 from policies.engines.rego_checks import rule_key
+from policies.engines.rego_names import ALLOW, DENIES, OBLIGATIONS, PERMITS
 from policies.model import Obligation
 
 __all__ = [
-    "ALLOW",
-    "DENIES",
-    "OBLIGATIONS",
-    "PERMITS",
     "Body",
     "DecisionRules",
     "decision_rules",
     "member_name",
-    "package_path",
 ]
 
-ALLOW: Final = "allow"
-PERMITS: Final = "permits"
-DENIES: Final = "denies"
-OBLIGATIONS: Final = "obligations"
-
 _SETS: Final = (PERMITS, DENIES, OBLIGATIONS)
-_PACKAGE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 _RULE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}")
 
 
@@ -77,17 +67,6 @@ class DecisionRules:
     def names(self) -> tuple[str, ...]:
         """Every rule that a decision may name: the permits, or ``allow`` where there are none, and the denies."""
         return (self.sets.get(PERMITS) or (ALLOW,)) + self.sets.get(DENIES, ())
-
-
-def package_path(package: str) -> tuple[str, ...]:
-    """Return the parts of a package's name.
-
-    Raises:
-        PolicySyntaxError: Not names joined by dots.
-    """
-    if not _PACKAGE.fullmatch(package):
-        raise PolicySyntaxError(f"not a package: {package[:200]!a}")
-    return tuple(package.split("."))
 
 
 def _assigned(rule: Rule, name: str) -> Iterator[str]:
