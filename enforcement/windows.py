@@ -40,7 +40,8 @@ from ledger.commitments import pseudonym
 from ledger.errors import PolicySyntaxError, StorageError
 from policies.bundles import Bundle
 from policies.model import DecisionRequest
-from policies.window_history import History, Share
+from policies.window_history import History
+from policies.window_tallies import Share
 from policies.windows import Call, WindowSet, read_windows
 
 __all__ = ["Windows"]

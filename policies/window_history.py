@@ -11,60 +11,31 @@ negative): a call counts for N seconds and at most N milliseconds longer, so tha
 if at all. A call that lies in the future, because the clock was set back, counts. So does one of a later date. What
 counts no more is kept for as long again, a day for two, so that setting the clock back does not lift a cap.
 
-When a window has calls of `MAX_SUBJECTS` subjects, those of further ones are counted together, and count for all.
+When a window has calls of so many subjects that they are not told apart any more (`policies.window_tallies`), those of
+further ones are counted together, and count for all.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
 from ledger.canonical import sha256
 from policies.model import DecisionRequest, Time, WindowValue
 from policies.window_declarations import Window
+from policies.window_tallies import OTHERS, Share, Tally
 from policies.windows import Call, WindowSet
 
-__all__ = ["MAX_SUBJECTS", "OTHERS", "SLOTS", "History", "Share", "subject_key"]
-
-MAX_SUBJECTS: Final = 100_000
-"""Subjects of one window whose calls are told apart."""
-
-OTHERS: Final = "*"
-"""The subject of the calls that are not told apart; no key of a subject looks like it."""
+__all__ = ["SLOTS", "History", "subject_key"]
 
 SLOTS: Final = 1000
 """Slots of a rolling window: its length in seconds is that of a slot in milliseconds."""
 
 _DAY_MS: Final = 86_400_000
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
-_MAX_SLOTS: Final = 3 * SLOTS
 _SWEEP_EVERY: Final = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one call adds to one window.
-
-    Attributes:
-        digest: What the window measures.
-        subject: Whose calls; `OTHERS` if they are not told apart.
-        slot: When.
-        amount: How much.
-        forget_ms: From when on it can be forgotten, POSIX milliseconds; None if that is when its session is over.
-    """
-
-    digest: str
-    subject: str
-    slot: int
-    amount: int
-    forget_ms: int | None
-
-    def undone(self) -> Share:
-        """Return what takes this back."""
-        return replace(self, amount=-self.amount)
 
 
 def subject_key(subject: tuple[str | None, ...]) -> str:
@@ -94,60 +65,6 @@ def _forget_ms(window: Window, slot: int) -> int | None:
     return (slot - _EPOCH_DAY + 3) * _DAY_MS if window.over == "day" else None
 
 
-class _Tally:
-    """The totals of one window: by subject, by slot, with the time from which on each can be forgotten."""
-
-    def __init__(self) -> None:
-        self._totals: dict[str, dict[int, tuple[int, int | None]]] = {}
-
-    def place(self, subject: str) -> str:
-        """Return under which subject a call is counted."""
-        return subject if subject in self._totals or len(self._totals) < MAX_SUBJECTS else OTHERS
-
-    def add(self, share: Share) -> None:
-        """Add to a total; one that comes to nothing is as if it had never been."""
-        slots = self._totals.setdefault(share.subject, {})
-        total = slots.get(share.slot, (0, None))[0] + share.amount
-        if total:
-            slots[share.slot] = (total, share.forget_ms)
-        else:
-            slots.pop(share.slot, None)
-            if not slots:
-                del self._totals[share.subject]
-
-    def total(self, subject: str, first: int) -> int:
-        """Return the sum of a subject's slots, from the first that counts."""
-        return sum(total for slot, (total, _) in self._totals.get(subject, {}).items() if slot >= first)
-
-    def sweep_subject(self, subject: str, now_ms: int, *, beyond: int = 0) -> None:
-        """Drop a subject's slots that can be forgotten, if it has more than so many."""
-        slots = self._totals.get(subject, {})
-        if len(slots) <= beyond:
-            return
-        for slot in [slot for slot, (_, forget_ms) in slots.items() if forget_ms is not None and forget_ms <= now_ms]:
-            del slots[slot]
-        if not slots:
-            self._totals.pop(subject, None)
-
-    def sweep(self, now_ms: int) -> None:
-        """Drop all slots that can be forgotten."""
-        for subject in list(self._totals):
-            self.sweep_subject(subject, now_ms)
-
-    def is_of_session(self, subject: str) -> bool:
-        """Whether a subject is forgotten with its session."""
-        return any(forget_ms is None for _, forget_ms in self._totals.get(subject, {}).values())
-
-    def end_session(self, subject: str) -> None:
-        """Drop the slots of a session that is over."""
-        if self.is_of_session(subject):
-            del self._totals[subject]
-
-    def subjects(self) -> list[str]:
-        """Return all subjects."""
-        return list(self._totals)
-
-
 class History:
     """Calls as windows have counted them."""
 
@@ -161,7 +78,7 @@ class History:
         """
         self._windows = windows
         self._key = key
-        self._tallies: dict[str, _Tally] = {}
+        self._tallies: dict[str, Tally] = {}
         self._added = 0
 
     @property
@@ -219,7 +136,7 @@ class History:
     def _share(self, name: str, call: Call) -> Share:
         window, digest, amount = call.windows.windows[name], call.windows.digests[name], call.amounts[name]
         slot = _slot(window, call.request.time, amount)
-        subject = self._tallies.setdefault(digest, _Tally()).place(self._key(window.subject(call.request)))
+        subject = self._tallies.setdefault(digest, Tally()).place(self._key(window.subject(call.request)))
         return Share(digest, subject, slot, amount, _forget_ms(window, slot))
 
     def apply(self, shares: Iterable[Share], now_ms: int) -> None:
@@ -231,9 +148,7 @@ class History:
         """
         for share in shares:
             if share.amount:
-                tally = self._tallies.setdefault(share.digest, _Tally())
-                tally.add(share)
-                tally.sweep_subject(share.subject, now_ms, beyond=_MAX_SLOTS)
+                self._tallies.setdefault(share.digest, Tally()).add(share, now_ms)
 
     def add(self, request: DecisionRequest, *, permitted: bool) -> None:
         """Count a call that a policy was asked about.
@@ -265,12 +180,12 @@ class History:
 
     def session_keys(self) -> set[str]:
         """Return the keys of the sessions of which something is known until they end."""
-        return {
-            subject
-            for tally in self._tallies.values()
-            for subject in tally.subjects()
-            if subject != OTHERS and tally.is_of_session(subject)
-        }
+        return {subject for tally in self._tallies.values() for subject in tally.session_subjects()}
+
+    def size(self) -> tuple[int, int]:
+        """Return how many subjects there are in all windows, and how many slots."""
+        sizes = [tally.size() for tally in self._tallies.values()]
+        return sum(subjects for subjects, _ in sizes), sum(slots for _, slots in sizes)
 
     def end_sessions(self, keys: Iterable[str]) -> None:
         """Forget the calls of sessions that are over, by their keys."""

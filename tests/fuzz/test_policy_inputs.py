@@ -18,6 +18,7 @@ from policies.evaluate import Evaluator
 from policies.model import Effect
 from policies.parameters import parse_parameters
 from policies.testing import read_cases
+from policies.windows import parse_windows
 from tests.support.policies import cedar_bundle, cedar_files, make_request
 
 ENGINE = CedarEngine()
@@ -66,12 +67,13 @@ def test_archives_are_read_or_refused(data):
         assert parse_archive(data).archive() == data
 
 
-DATA_FILES = st.sampled_from(["entities.json", "parameters.json", "manifest.json"])
+DATA_FILES = st.sampled_from(["entities.json", "parameters.json", "manifest.json", "windows.json"])
 
 
 @given(DATA_FILES, st.one_of(st.binary(), TEXT.map(str.encode)))
 def test_data_files_load_or_are_refused(path, data):
-    files = cedar_files('@id("a") permit(principal, action, resource);', entities=[]) | {path: data}
+    files = cedar_files('@id("a") permit(principal, action, resource);', entities=[], windows="windows.json")
+    files |= {"windows.json": b'{"windows": []}', path: data}
     with contextlib.suppress(PolicySyntaxError):
         ENGINE.load(bundle_from_files(files))
 
@@ -80,6 +82,14 @@ def test_data_files_load_or_are_refused(path, data):
 def test_parameter_declarations_are_read_or_refused(data):
     with contextlib.suppress(PolicySyntaxError):
         parse_parameters(data)
+
+
+@given(st.one_of(st.binary(max_size=80), TEXT.map(str.encode)))
+@example(b'{"windows": [{"name": "w", "measure": "count", "per": "agent", "over_seconds": 1e400}]}')
+@example(b'{"windows": [{"name": "w", "measure": "sum", "per": "agent", "parameter": "\\ud800", "over": "day"}]}')
+def test_window_declarations_are_read_or_refused(data):
+    with contextlib.suppress(PolicySyntaxError):
+        parse_windows(data)
 
 
 @given(st.text(st.sampled_from("ab.*[]0 "), max_size=12))

@@ -10,10 +10,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from policies import window_history
+from policies import window_tallies
 from policies.model import DecisionRequest
 from policies.parameters import parse_parameters
-from policies.window_history import OTHERS, History
+from policies.window_history import History
+from policies.window_tallies import OTHERS
 from policies.windows import WindowSet, parse_windows
 from tests.support.policies import make_request
 
@@ -241,7 +242,7 @@ def test_other_bundle_goes_on_with_what_both_measure_and_begins_what_is_new():
 
 
 def test_subjects_beyond_the_bound_count_together_and_for_all(monkeypatch):
-    monkeypatch.setattr(window_history, "MAX_SUBJECTS", 2)
+    monkeypatch.setattr(window_tallies, "MAX_SUBJECTS", 2)
     known = history(COUNT, {**SUM, "per": "agent"})
     for agent in ("A", "B", "C", "D"):
         known.add(at(T, agent=agent, arguments='{"amount": -1}'), permitted=True)
@@ -257,11 +258,10 @@ def test_memory_does_not_grow_with_the_calls():
     for number in range(20_000):
         known.add(at(T + number), permitted=True)
     assert facts(known, at(T + 20_000)) == [1000]
-    (tally,) = known._tallies.values()
-    (subject,) = tally.subjects()
-    assert len(tally._totals[subject]) <= 3001
+    subjects, slots = known.size()
+    assert (subjects, slots <= 3001) == (1, True)
     known.sweep(T + 100_000)
-    assert tally.subjects() == []
+    assert known.size() == (0, 0)
 
 
 def test_recomputed_request_says_by_what_it_was_measured():

@@ -1,0 +1,146 @@
+"""What one behaviour window has counted: totals by subject (whose calls) and slot (when).
+
+Pure. What slots mean is `policies.window_history`'s part; here they are numbers that grow with time. The sum of the
+slots that count is kept along, so that to ask for it costs what has ceased to count since, and not what there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+__all__ = ["MAX_SUBJECTS", "OTHERS", "Share", "Tally"]
+
+MAX_SUBJECTS: Final = 100_000
+"""Subjects of one window whose calls are told apart."""
+
+OTHERS: Final = "*"
+"""The subject of the calls that are not told apart; no key of a subject looks like it."""
+
+_MAX_SLOTS: Final = 3000
+"""Slots of a subject, beyond which it is looked at once which of them can be forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one call adds to one window.
+
+    Attributes:
+        digest: What the window measures.
+        subject: Whose calls; `OTHERS` if they are not told apart.
+        slot: When.
+        amount: How much.
+        forget_ms: From when on it can be forgotten, POSIX milliseconds; None if that is when its session is over.
+    """
+
+    digest: str
+    subject: str
+    slot: int
+    amount: int
+    forget_ms: int | None
+
+    def undone(self) -> Share:
+        """Return what takes this back."""
+        return replace(self, amount=-self.amount)
+
+
+class _Slots:
+    """The totals of one subject.
+
+    Attributes:
+        totals: Total of each slot, and the time from which on it can be forgotten.
+    """
+
+    __slots__ = ("_first", "_sum", "totals")
+
+    def __init__(self) -> None:
+        self.totals: dict[int, tuple[int, int | None]] = {}
+        # INVARIANT: _sum is the sum of the totals of slots from _first on.
+        self._first = 0
+        self._sum = 0
+
+    def add(self, slot: int, amount: int, forget_ms: int | None) -> None:
+        """Add to a total; one that comes to nothing is as if it had never been."""
+        total = self.totals.get(slot, (0, None))[0] + amount
+        if total:
+            self.totals[slot] = (total, forget_ms)
+        else:
+            self.totals.pop(slot, None)
+        if slot >= self._first:
+            self._sum += amount
+
+    def sum_from(self, first: int) -> int:
+        """Return the sum of the totals of slots from ``first`` on."""
+        if 0 <= first - self._first <= len(self.totals):
+            self._sum -= sum(self.totals.get(slot, (0, None))[0] for slot in range(self._first, first))
+        else:  # the first time, after a silence, or the clock was set back
+            self._sum = sum(total for slot, (total, _) in self.totals.items() if slot >= first)
+        self._first = first
+        return self._sum
+
+    def sweep(self, now_ms: int) -> None:
+        """Drop the slots that can be forgotten."""
+        over = [slot for slot, (_, forget_ms) in self.totals.items() if forget_ms is not None and forget_ms <= now_ms]
+        for slot in over:
+            total, _ = self.totals.pop(slot)
+            if slot >= self._first:
+                self._sum -= total
+
+    @property
+    def of_session(self) -> bool:
+        """Whether they are forgotten with a session."""
+        return any(forget_ms is None for _, forget_ms in self.totals.values())
+
+
+class Tally:
+    """The totals of one window."""
+
+    def __init__(self) -> None:
+        """Begin with no call."""
+        self._subjects: dict[str, _Slots] = {}
+
+    def place(self, subject: str) -> str:
+        """Return under which subject a call is counted."""
+        return subject if subject in self._subjects or len(self._subjects) < MAX_SUBJECTS else OTHERS
+
+    def add(self, share: Share, now_ms: int) -> None:
+        """Add a share.
+
+        Args:
+            share: What a call adds.
+            now_ms: The time, POSIX milliseconds.
+        """
+        slots = self._subjects.setdefault(share.subject, _Slots())
+        slots.add(share.slot, share.amount, share.forget_ms)
+        if len(slots.totals) > _MAX_SLOTS:
+            slots.sweep(now_ms)
+        self._drop_if_empty(share.subject)
+
+    def total(self, subject: str, first: int) -> int:
+        """Return the sum of a subject's slots, from the first that counts."""
+        slots = self._subjects.get(subject)
+        return 0 if slots is None else slots.sum_from(first)
+
+    def sweep(self, now_ms: int) -> None:
+        """Drop all slots that can be forgotten."""
+        for subject, slots in list(self._subjects.items()):
+            slots.sweep(now_ms)
+            self._drop_if_empty(subject)
+
+    def session_subjects(self) -> list[str]:
+        """Return the subjects that are forgotten with their session."""
+        return [subject for subject, slots in self._subjects.items() if slots.of_session and subject != OTHERS]
+
+    def end_session(self, subject: str) -> None:
+        """Drop a subject whose session is over."""
+        slots = self._subjects.get(subject)
+        if slots is not None and slots.of_session:
+            del self._subjects[subject]
+
+    def size(self) -> tuple[int, int]:
+        """Return how many subjects there are, and how many slots."""
+        return len(self._subjects), sum(len(slots.totals) for slots in self._subjects.values())
+
+    def _drop_if_empty(self, subject: str) -> None:
+        if not self._subjects[subject].totals:
+            del self._subjects[subject]
