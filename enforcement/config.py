@@ -271,11 +271,13 @@ class BundleSettings(_Settings):
     """How the gateway gets its policies.
 
     Attributes:
-        poll_seconds: The service is asked this often.
+        poll_seconds: The service is asked this often, where it does not hold the question until there is news.
+        wait_seconds: How long it may hold one; 0 for not at all.
         max_age_seconds: A bundle that the service has not confirmed for so long decides nothing any more.
     """
 
     poll_seconds: Seconds = 5
+    wait_seconds: Annotated[float, Field(ge=0, le=60)] = 30
     max_age_seconds: Seconds = 86_400
 
 

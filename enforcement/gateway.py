@@ -169,7 +169,9 @@ class Gateway:
         ledger, bundles = await self._service()
         sessions = Sessions(reader, self._pseudonyms, idle_ms=self._idle_ms)
         windows = Windows(reader, self._pseudonyms)
-        policies = PolicySource(bundles, config.state_directory, config.bundles, self._clock)
+        policies = PolicySource(
+            bundles, config.state_directory, config.bundles, self._clock, on_adopted=self._say_adopted
+        )
         recorder = Recorder(
             self._spool(state),
             ledger,
@@ -239,6 +241,11 @@ class Gateway:
         return {server.name: read_secret(server.authorization) for server in servers if server.authorization}
 
     # --- what operators do
+
+    def _say_adopted(self) -> None:
+        """Say with the next heartbeat, at once, that another bundle decides."""
+        if self._running is not None:
+            self._running.recorder.beat_soon()
 
     async def refresh_bundle(self) -> str | None:
         """Ask now which bundle is in force, instead of at the next turn; return its revision."""

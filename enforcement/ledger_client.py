@@ -5,7 +5,8 @@
     {"record":{…entry…},"openings":[{"field":"message","salt":"<base64>","payload":"<base64>"}]}
 
 ``GET /v1/bundles/active`` answers with the archive of the bundle in force and its revision as ``ETag``, 304 if it is
-the one named in ``If-None-Match``, 404 if none is in force.
+the one named in ``If-None-Match``, 404 if none is in force. With ``Prefer: wait=30`` the service holds the question
+until another bundle is in force, and says ``Preference-Applied: wait`` if it does so.
 
 No redirect is followed, no cookie kept, no proxy taken from the environment: the enforcer's token goes to the
 configured service and nowhere else.
@@ -70,12 +71,12 @@ class ServiceClient:
         """
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"}
-        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._seconds = timeout_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, headers=self._headers
+            cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, headers=self._headers
         )
         return self
 
@@ -101,29 +102,46 @@ class ServiceClient:
             return Refused(status, conflict=status == HTTPStatus.CONFLICT)
         return Unavailable(f"http_{status}", _retry_after(headers))
 
-    async def fetch(self, known_revision: str | None) -> BundleAnswer:
+    async def fetch(self, known_revision: str | None, *, wait_seconds: float = 0.0) -> BundleAnswer:
         """Ask for the bundle in force; see `enforcement.ports.BundleSource`."""
         condition = {} if known_revision is None else {"If-None-Match": f'"{known_revision}"'}
+        if wait_seconds >= 1:
+            condition["Prefer"] = f"wait={int(wait_seconds)}"  # RFC 7240 section 4.3: whole seconds
         try:
-            status, headers, answer = await self._send("GET", "/v1/bundles/active", condition, None, _MAX_ARCHIVE_BYTES)
+            status, headers, answer = await self._send(
+                "GET", "/v1/bundles/active", condition, None, _MAX_ARCHIVE_BYTES, more_seconds=wait_seconds
+            )
         except UpstreamError as error:
             return Unavailable(str(error))
         etag = _ETAG.fullmatch(headers.get("ETag", ""))
+        held = headers.get("Preference-Applied") == "wait"
         if status == HTTPStatus.OK and etag is not None:
-            return ActiveBundle(etag["revision"], answer)
+            return ActiveBundle(etag["revision"], answer, held)
         if status == HTTPStatus.NOT_MODIFIED and known_revision is not None:
-            return UnchangedBundle()
+            return UnchangedBundle(held)
         if status == HTTPStatus.NOT_FOUND:
             return NoBundle()
         return Unavailable(f"http_{status}", _retry_after(headers))
 
     async def _send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, max_bytes: int
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        max_bytes: int,
+        *,
+        more_seconds: float = 0.0,
     ) -> tuple[int, Mapping[str, str], bytes]:
         assert self._session is not None  # the client is used inside its context
         try:
             async with self._session.request(
-                method, self._url + path, data=body, headers=headers, allow_redirects=False
+                method,
+                self._url + path,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=self._seconds + more_seconds),
             ) as response:
                 answer = await read_bounded(response.content, max_bytes) if response.ok else b""
                 return response.status, response.headers, answer

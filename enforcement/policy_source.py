@@ -9,6 +9,7 @@ archive that does not have the revision under which it was handed out is not use
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,7 @@ _CONFIRMED: Final = "bundle-confirmed.json"
 _MS_PER_SECOND: Final = 1000
 # How much later than in memory the last confirmation may stand on disk; it only makes a restart more cautious.
 _SAVE_EVERY_MS: Final = 60_000
+_SOON_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,15 @@ class StaleBundle:
 class PolicySource:
     """Holds the bundle in force and keeps it fresh. Owned by the event loop."""
 
-    def __init__(self, source: BundleSource, directory: Path, settings: BundleSettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        source: BundleSource,
+        directory: Path,
+        settings: BundleSettings,
+        clock: Clock,
+        *,
+        on_adopted: Callable[[], None] = lambda: None,
+    ) -> None:
         """Take what was kept, if anything sound was kept.
 
         Args:
@@ -52,11 +62,13 @@ class PolicySource:
             directory: The state directory.
             settings: How often to ask, and how old a bundle may be.
             clock: Tells a bundle's age.
+            on_adopted: Told that another bundle decides from now on.
         """
         self._source = source
         self._directory = directory
         self._settings = settings
         self._clock = clock
+        self._on_adopted = on_adopted
         self._bundle: Bundle | None = None
         self._confirmed_ms = 0
         self._saved_ms = 0
@@ -87,9 +99,16 @@ class PolicySource:
         await end(self._task)
         self._task = None
 
-    async def refresh(self) -> None:
-        """Ask the service which bundle is in force."""
-        answer = await self._source.fetch(self.revision)
+    async def refresh(self, *, wait_seconds: float = 0.0) -> bool:
+        """Ask the service which bundle is in force.
+
+        Args:
+            wait_seconds: How long it may wait for another one.
+
+        Returns:
+            Whether it holds such questions, so that the next may follow at once.
+        """
+        answer = await self._source.fetch(self.revision, wait_seconds=wait_seconds)
         if isinstance(answer, Unavailable):
             _LOG.warning("bundle_unavailable", reason=answer.reason)
         elif isinstance(answer, UnchangedBundle):
@@ -98,6 +117,7 @@ class PolicySource:
             self._withdraw()
         else:
             self._adopt(answer)
+        return isinstance(answer, ActiveBundle | UnchangedBundle) and answer.may_ask_again
 
     def _adopt(self, answer: ActiveBundle) -> None:
         try:
@@ -108,12 +128,15 @@ class PolicySource:
         if bundle.revision != answer.revision:
             _LOG.error("bundle_digest_mismatch", expected=answer.revision, actual=bundle.revision)
             return
-        if bundle.revision != self.revision:
+        another = bundle.revision != self.revision
+        if another:
             _LOG.info("bundle_adopted", revision=bundle.revision, previous=self.revision)
             self._write(_ARCHIVE, answer.archive)
             self._saved_ms = 0
         self._bundle = bundle
         self._confirm()
+        if another:
+            self._on_adopted()
 
     def _withdraw(self) -> None:
         """The service says that nothing is in force: then nothing decides, after a restart neither."""
@@ -157,9 +180,14 @@ class PolicySource:
             self._bundle, self._confirmed_ms, self._saved_ms = bundle, confirmed, confirmed
 
     async def _poll(self) -> None:
+        pause = self._settings.poll_seconds
+        # Never at once: a service that answers without holding, and says it had, would be asked without end.
+        soon = min(_SOON_SECONDS, pause)
+        held = True
         while True:
-            await asyncio.sleep(self._settings.poll_seconds)
+            await asyncio.sleep(soon if held else pause)
             try:
-                await self.refresh()
+                held = await self.refresh(wait_seconds=self._settings.wait_seconds)
             except Exception as error:  # noqa: BLE001  # a fault here must not end the polling: the bundle ages and says so
+                held = False
                 _LOG.error("bundle_poll_failed", error=type(error).__name__)

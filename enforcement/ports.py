@@ -76,15 +76,28 @@ class LedgerClient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ActiveBundle:
-    """The bundle in force: its revision as the service names it, and its archive, not yet checked."""
+    """The bundle in force: its revision as the service names it, and its archive, not yet checked.
+
+    Attributes:
+        revision: Its digest.
+        archive: Its bytes.
+        may_ask_again: The service holds such questions, so that the next may follow at once.
+    """
 
     revision: str
     archive: bytes
+    may_ask_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UnchangedBundle:
-    """The bundle that the caller has is still in force."""
+    """The bundle that the caller has is still in force.
+
+    Attributes:
+        may_ask_again: The service held the question, so that the next may follow at once.
+    """
+
+    may_ask_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +111,11 @@ BundleAnswer: TypeAlias = ActiveBundle | UnchangedBundle | NoBundle | Unavailabl
 class BundleSource(Protocol):
     """Says which bundle is in force."""
 
-    async def fetch(self, known_revision: str | None) -> BundleAnswer:
-        """Ask for the bundle in force, given the one that is at hand. Nothing is raised but cancellation."""
+    async def fetch(self, known_revision: str | None, *, wait_seconds: float = 0.0) -> BundleAnswer:
+        """Ask for the bundle in force, given the one that is at hand. Nothing is raised but cancellation.
+
+        Args:
+            known_revision: The one at hand.
+            wait_seconds: How long the service may wait for another one before it answers.
+        """
         ...

@@ -92,6 +92,7 @@ class Recorder:
         self._acknowledgements: dict[str, asyncio.Future[None]] = {}
         self._flush: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._beat_now = asyncio.Event()
         self._at_rest = asyncio.Event()  # the spool is empty, or the ledger is away
         self._beating: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
@@ -255,9 +256,17 @@ class Recorder:
         if self.depth.records:
             _LOG.warning("spool_not_empty", records=self.depth.records)
 
+    def beat_soon(self) -> None:
+        """Have the next heartbeat follow at once: what it says has changed."""
+        self._beat_now.set()
+
     async def _beat(self) -> None:
+        self._beat_now.clear()  # what was so at the start, the first heartbeat has said
         while True:
-            await asyncio.sleep(self._settings.heartbeat_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.heartbeat_seconds):
+                    await self._beat_now.wait()
+            self._beat_now.clear()
             try:
                 await self._heartbeat("periodic")
             except TallystickError as error:

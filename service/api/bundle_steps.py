@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from pydantic import Field
 
-from policies.bundle_lives import BundleLife, RegistryState
+from policies.bundle_lives import BundleLife, RecordedEvent, RegistryState
 from service.api.bundles import Revision, state_view, step_view
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
+from service.bundle_effect import Effect, effects
 from service.bundles import actor_of
 from service.wiring import Services
 
@@ -78,11 +81,18 @@ def _told(services: Services, state: RegistryState, revision: str) -> Response:
 async def bundle_status(
     services: ServicesDep, _caller: Annotated[Caller, Depends(permitted(Permission.READ_BUNDLES))], revision: Revision
 ) -> Response:
-    """Return a bundle's stage, test run, reviews, and every step about it."""
+    """Return a bundle's stage, test run, reviews, every step about it, and where an activation has taken effect."""
     life = await services.bundles.life(revision)
-    steps = [step_view(item) for item in await services.bundles.history() if item.event.revision == revision]
+    steps = [item for item in await services.bundles.history() if item.event.revision == revision]
     solo = services.settings.bundle_review == "solo"
-    return json_response({**_life(life, solo=solo), "history": steps})
+    effect = await _effect(services, steps) if life.active else []
+    return json_response({**_life(life, solo=solo), "effect": effect, "history": [step_view(item) for item in steps]})
+
+
+async def _effect(services: Services, steps: Sequence[RecordedEvent]) -> list[Effect]:
+    activation = [item for item in steps if item.event.action in ("activated", "rolled_back")][-1]
+    log_id, catalog, reader = services.identity.log_id, services.catalog, services.reader
+    return await asyncio.to_thread(effects, activation, log_id, catalog, reader)
 
 
 @router.post(

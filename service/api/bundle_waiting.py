@@ -25,7 +25,7 @@ class ActiveRevision:
 
     Attributes:
         revision: None if none is.
-        held: The request was held, so that it may be asked again at once.
+        held: Such a request is held as long as there is no news, so that it may be asked again at once.
     """
 
     revision: str | None
@@ -55,7 +55,8 @@ async def active_revision(services: Services, request: Request) -> ActiveRevisio
     wanted = _WAIT.search(", ".join(request.headers.getlist("prefer")))
     seen, revision = await _now(services)
     if wanted is None or not names_revision(request, revision):
-        return ActiveRevision(revision, held=False)
+        # Who has another bundle is answered at once, and may then ask to be held.
+        return ActiveRevision(revision, held=wanted is not None)
     loop = asyncio.get_running_loop()
     until = loop.time() + min(int(wanted[1]), MAX_WAIT_SECONDS)
     held = True

@@ -119,6 +119,8 @@ def status(bundle_revision: str, url: str, token: str | None, *, as_json: bool) 
         echo_json(answer)
         return
     _tell_stage(answer)
+    for item in answer["effect"]:
+        say(f"  in effect at {item['enforcer_id']} {item['after_ms'] / 1000:.1f} s after its activation")
     rows = [(item["leaf_index"], item["action"], item["actor"], item["actor_role"]) for item in answer["history"]]
     table(("leaf", "step", "by", "role"), rows)
 

@@ -25,8 +25,10 @@ class Source:
     def __init__(self, *answers: BundleAnswer) -> None:
         self.answers = list(answers)
         self.asked: list[str | None] = []
+        self.waited: list[float] = []
 
-    async def fetch(self, known_revision: str | None) -> BundleAnswer:
+    async def fetch(self, known_revision: str | None, *, wait_seconds: float = 0.0) -> BundleAnswer:
+        self.waited.append(wait_seconds)
         self.asked.append(known_revision)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
@@ -171,10 +173,10 @@ def test_polling_goes_on_after_a_fault(tmp_path: Path) -> None:
     inner = Source(active(FIRST))
     fetch, faults = inner.fetch, [RuntimeError("bug")]
 
-    async def flaky(known: str | None) -> BundleAnswer:
+    async def flaky(known: str | None, *, wait_seconds: float = 0.0) -> BundleAnswer:
         if known is not None and faults:
             raise faults.pop()
-        return await fetch(known)
+        return await fetch(known, wait_seconds=wait_seconds)
 
     inner.fetch = flaky  # type: ignore[method-assign]  # fails once
     source = PolicySource(inner, tmp_path, BundleSettings(poll_seconds=0.001), SimulatedClock(NOON_MS))
@@ -189,3 +191,34 @@ def test_polling_goes_on_after_a_fault(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert not faults
+
+
+async def until_asked(inner: Source, times: int) -> None:
+    async with asyncio.timeout(10):
+        while len(inner.asked) < times:  # noqa: ASYNC110  # the source has no event
+            await asyncio.sleep(0.001)
+
+
+def test_a_service_that_holds_questions_is_asked_again_whatever_the_pause_between_polls(tmp_path: Path) -> None:
+    inner = Source(
+        ActiveBundle(FIRST.revision, FIRST.archive(), may_ask_again=True), UnchangedBundle(may_ask_again=True)
+    )
+    source = PolicySource(inner, tmp_path, BundleSettings(poll_seconds=3600, wait_seconds=7), SimulatedClock(NOON_MS))
+
+    async def scenario() -> None:
+        await source.start()
+        await until_asked(inner, 3)
+        await source.stop()
+
+    asyncio.run(scenario())
+    assert inner.waited[:3] == [0.0, 7, 7], "the first answer is not waited for"
+
+
+def test_who_asked_for_it_hears_of_another_bundle_once(tmp_path: Path) -> None:
+    heard: list[str | None] = []
+    inner = Source(active(FIRST), active(FIRST), UnchangedBundle(), ActiveBundle(SECOND.revision, b"x"), active(SECOND))
+    source = PolicySource(
+        inner, tmp_path, BundleSettings(), SimulatedClock(NOON_MS), on_adopted=lambda: heard.append(source.revision)
+    )
+    refreshed(source, 5)
+    assert heard == [FIRST.revision, SECOND.revision]
