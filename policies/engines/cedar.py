@@ -72,6 +72,7 @@ from policies.engines.cedar_requests import (
     resource_uid,
 )
 from policies.engines.cedar_schema import accepted_requests, read_schema
+from policies.engines.cedar_selection import Chosen, PolicySelection
 from policies.model import Decision, DecisionRequest, Effect
 from policies.parameters import ParameterError, ParameterSet, parse_parameters
 from policies.windows import WindowError, WindowSet, read_windows
@@ -90,8 +91,7 @@ class _Handles:
     """What the engine keeps of a loaded bundle.
 
     Attributes:
-        policies: All policies.
-        rules: Each rule by the id that Cedar gives to its policy.
+        policies: The policies, chosen by request.
         schema: The schema.
         entities: The bundle's entities.
         parameters: The bundle's declarations of parameters.
@@ -100,8 +100,7 @@ class _Handles:
         boundaries: The bundle's descriptions of tools; None if it has none.
     """
 
-    policies: cedarpy.PolicySet
-    rules: Mapping[str, CedarRule]
+    policies: PolicySelection
     schema: cedarpy.Schema
     entities: EntityBase
     parameters: ParameterSet
@@ -149,8 +148,7 @@ class CedarEngine:
         policies, rules = compile_policies(bundle, schema, parameters, windows)
         entities = read_entities(bundle, schema.handle)
         handles = _Handles(
-            policies=policies,
-            rules=rules,
+            policies=PolicySelection(Chosen(policies, rules), entities),
             schema=schema.handle,
             entities=entities,
             parameters=parameters,
@@ -190,7 +188,8 @@ class CedarEngine:
 
     def _answered(self, revision: str, handles: _Handles, request: DecisionRequest, facts: BoundaryFacts) -> Decision:
         try:
-            return self._mapped(revision, handles.rules, _ask(handles, request, facts))
+            chosen = handles.policies.of(request)
+            return self._mapped(revision, chosen.rules, _ask(handles, chosen.policies, request, facts))
         except _RefusedError as error:
             return Decision(
                 effect=Effect.INDETERMINATE,
@@ -286,15 +285,17 @@ def _question(handles: _Handles, request: DecisionRequest, facts: BoundaryFacts)
         raise _RefusedError(Reason.REQUEST_ERROR, "entities") from error
 
 
-def _ask(handles: _Handles, request: DecisionRequest, facts: BoundaryFacts) -> cedarpy.AuthzResult:
-    """Put a request to Cedar.
+def _ask(
+    handles: _Handles, policies: cedarpy.PolicySet, request: DecisionRequest, facts: BoundaryFacts
+) -> cedarpy.AuthzResult:
+    """Put a request to some policies.
 
     Raises:
         _RefusedError: The request is none that the bundle's schema accepts, or a parameter is not exact.
     """
     question = _question(handles, request, facts)
     try:
-        return cedarpy.is_authorized(question.asked, handles.policies, question.entities, handles.schema)
+        return cedarpy.is_authorized(question.asked, policies, question.entities, handles.schema)
     except ValueError as error:
         # Principal or resource do not fit the schema, or a name is no Unicode text. The message may quote values.
         raise _RefusedError(Reason.REQUEST_ERROR, "entities") from error

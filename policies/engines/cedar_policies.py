@@ -57,6 +57,8 @@ class CedarRule:
         forbids: Whether it is a ``forbid``.
         obligations: What its ``@obligation`` asks for, sorted.
         place: ``file:line`` where it starts.
+        text: Its text, annotations included.
+        policy: The same, parsed.
     """
 
     position: int
@@ -64,6 +66,8 @@ class CedarRule:
     forbids: bool
     obligations: tuple[str, ...]
     place: str
+    text: str
+    policy: cedarpy.pst.Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ def _check_existence_tests(place: str, policy: cedarpy.pst.Template, declared: _
                 raise PolicySyntaxError(f"{place}: the bundle declares no windows")
 
 
-def _rule(position: int, place: str, policy: cedarpy.pst.Template) -> CedarRule:
+def _rule(position: int, place: str, text: str, policy: cedarpy.pst.Template) -> CedarRule:
     name = policy.annotations.get("id")
     if not name:
         raise PolicySyntaxError(f'{place}: a policy needs an @id("…")')
@@ -141,6 +145,8 @@ def _rule(position: int, place: str, policy: cedarpy.pst.Template) -> CedarRule:
         forbids=policy.effect == "forbid",
         obligations=_obligations(place, policy.effect, policy.annotations),
         place=place,
+        text=text,
+        policy=policy,
     )
 
 
@@ -171,7 +177,7 @@ def _parse_file(path: str, text: str, declared: _Declared, known: dict[str, Ceda
     """Add one file's rules to those ``known`` by name."""
     statements = split_policies(path, text)
     for statement, policy in zip(statements, parse_policies(path, statements), strict=True):
-        rule = _rule(len(known), f"{path}:{statement.line}", policy)
+        rule = _rule(len(known), f"{path}:{statement.line}", statement.text, policy)
         _check_existence_tests(rule.place, policy, declared)
         if rule.name in known:
             raise PolicySyntaxError(f"{rule.place}: the rule {rule.name} is already at {known[rule.name].place}")

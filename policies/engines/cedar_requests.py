@@ -27,6 +27,9 @@ Uid: TypeAlias = tuple[str, str]
 """Entity type and id."""
 
 _MAX_BASES: Final = 64
+_MAX_HANDLES: Final = 1024
+_MAX_KEPT_ENTITIES: Final = 100_000
+"""Entities in all handles that are kept for further requests of the same agent, roles, server, tool and tags."""
 MAX_ENTITIES: Final = 5000
 """Static entities of one bundle; each costs every decision about a microsecond."""
 
@@ -103,6 +106,9 @@ class EntityBase:
         # Handles of the static entities without those that a request brings itself, by which those are. Whatever
         # thread comes second does its work again; the dictionary stays whole.
         self._bases: dict[frozenset[Uid], cedarpy.Entities] = {}
+        # The same, with the entities of a request, by what of a request they depend on.
+        self._handles: dict[tuple[object, ...], cedarpy.Entities] = {}
+        self._max_handles = min(_MAX_HANDLES, 1 + _MAX_KEPT_ENTITIES // (len(self._static) + 1))
 
     def _base_without(self, uids: frozenset[Uid]) -> cedarpy.Entities:
         handle = self._bases.get(uids)
@@ -127,6 +133,17 @@ class EntityBase:
         Raises:
             ValueError: The entities of the request do not fit the schema.
         """
+        principal, resource = request.principal, request.resource
+        key = (principal.agent, principal.roles, resource.server, resource.name, resource.tags)
+        handle = self._handles.get(key)
+        if handle is None:
+            handle = self._made_with(request)
+            if len(self._handles) >= self._max_handles:
+                self._handles.clear()  # a stranger can name any number of tools
+            self._handles[key] = handle
+        return handle
+
+    def _made_with(self, request: DecisionRequest) -> cedarpy.Entities:
         server = ("Server", request.resource.server)
         documents = [
             self._merged(("Agent", request.principal.agent), [("Role", role) for role in request.principal.roles]),
@@ -141,10 +158,49 @@ class EntityBase:
         base = self._base_without(frozenset(uids & self._static.keys()))
         return base.with_added_json_str(json.dumps(documents), self._schema)
 
+    def resource_ancestors(self, request: DecisionRequest) -> frozenset[Uid]:
+        """Return what the resource of a request is or is in: itself, its server, its tags, and what those are in."""
+        resource = resource_uid(request)
+        found = {resource, ("Server", request.resource.server), *(("Tag", tag) for tag in request.resource.tags)}
+        return frozenset(self._with_static_parents(found))
+
+    def _with_static_parents(self, found: set[Uid]) -> set[Uid]:
+        left = list(found)
+        while left:
+            static = self._static.get(left.pop())
+            for parent in () if static is None else static["parents"]:
+                uid = (parent["type"], parent["id"])
+                if uid not in found:
+                    found.add(uid)
+                    left.append(uid)
+        return found
+
     def actions(self) -> frozenset[str]:
         """Return the ids of the actions that the schema declares."""
+        return frozenset(identity for kind, identity in self._action_parents() if kind == "Action")
+
+    def action_ancestors(self) -> dict[Uid, frozenset[Uid]]:
+        """Return the groups that each action of the schema is in, directly or not."""
+        parents = self._action_parents()
+        found: dict[Uid, frozenset[Uid]] = {}
+        for action in parents:
+            above: set[Uid] = set()
+            left = [action]
+            while left:
+                fresh = parents.get(left.pop(), frozenset()) - above
+                above |= fresh
+                left += fresh
+            found[action] = frozenset(above)
+        return found
+
+    def _action_parents(self) -> dict[Uid, frozenset[Uid]]:
         entities = json.loads(str(cedarpy.Entities.from_json_str("[]", self._schema)))
-        return frozenset(item["uid"]["id"] for item in entities if item["uid"]["type"] == "Action")
+        return {
+            (item["uid"]["type"], item["uid"]["id"]): frozenset(
+                (parent["type"], parent["id"]) for parent in item["parents"]
+            )
+            for item in entities
+        }
 
 
 def _documents(path: str, data: bytes) -> dict[Uid, dict[str, Any]]:
@@ -259,5 +315,5 @@ def cedar_request(request: DecisionRequest, context: Mapping[str, object]) -> di
         "principal": {"type": "Agent", "id": request.principal.agent},
         "action": {"type": "Action", "id": request.action},
         "resource": {"type": kind, "id": identity},
-        "context": json.dumps(context),
+        "context": msgspec.json.encode(context).decode(),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 
+import cedarpy
 import pytest
 
 from ledger.bodies import Names
@@ -15,8 +16,16 @@ from policies.evaluate import LoadedBundle, Reason
 from policies.model import Effect, Obligation
 from tests.support.policies import SCHEMA, cedar_bundle, make_request
 
-RULE = CedarRule(position=0, name="named", forbids=False, obligations=(), place="p.cedar:1")
 ALLOW = '@id("allow") permit(principal, action, resource);'
+RULE = CedarRule(
+    position=0,
+    name="named",
+    forbids=False,
+    obligations=(),
+    place="p.cedar:1",
+    text=ALLOW,
+    policy=cedarpy.policies_to_pst(ALLOW).static_policies["policy0"],
+)
 
 
 def forbid(condition: str, name: str = "no") -> str:
