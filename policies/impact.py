@@ -29,6 +29,7 @@ __all__ = [
     "MAX_GROUPS",
     "OTHERS",
     "Answer",
+    "Doubt",
     "Flips",
     "Group",
     "Impact",
@@ -48,7 +49,7 @@ OTHERS: Final = "(others)"
 
 StateMode: TypeAlias = Literal["recorded", "recomputed"]
 
-_EXPLANATIONS: Final = {
+_DOWNSTREAM: Final = {
     "flipped": "an earlier call of the session came out otherwise: this one might not have been made, or not so",
     "unknown": "what becomes of an earlier call of the session cannot be known, and so not whether this one was made",
     "before": "the session began before what was read: whether an earlier call of it comes out otherwise is not known",
@@ -93,11 +94,26 @@ class Located:
         leaf: Its leaf index.
         time_ms: Its enforcer's clock, POSIX milliseconds.
         original: What is left of it.
+        enforcer_id: Who made it.
     """
 
     leaf: int
     time_ms: int
     original: RecordedDecision
+    enforcer_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why an answer is not exact, though its own evaluation is.
+
+    Attributes:
+        classification: What it is instead.
+        explanation: One sentence.
+    """
+
+    classification: ReplayClass
+    explanation: str
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -310,19 +326,28 @@ class Impact(msgspec.Struct, kw_only=True):
         """Whether a decision must be fed in: it is counted, or of a session that has decisions which are."""
         if self.revision is None:
             return self.counts(time_ms, body)
+        if self.state == "recomputed":
+            # Windows add up calls of other agents as well, and a user's are of any agent.
+            return self.read_from_ms <= time_ms < self.to_ms
         return self.read_from_ms <= time_ms < self.to_ms and self.scope.concerns(body)
 
-    def _departure(self, body: DecisionBody, result: ReplayResult) -> str | None:
+    def _departure(self, body: DecisionBody, result: ReplayResult) -> Doubt | None:
         """Return how the session of a decision departed from what is recorded, before this decision."""
         if self.revision is None:
             # Under the bundles of then, what is recorded before it is what happened before it.
             return None
         started_ms = result.session_started_ms
         before = started_ms is not None and started_ms < self.read_from_ms
-        return self.courses.before(body.session) or ("before" if before else None)
+        departed = self.courses.before(body.session) or ("before" if before else None)
+        return None if departed is None else Doubt(ReplayClass.DOWNSTREAM, _DOWNSTREAM[departed])
 
-    def take(self, located: Located, result: ReplayResult) -> ImpactLine | None:
+    def take(self, located: Located, result: ReplayResult, doubt: Doubt | None = None) -> ImpactLine | None:
         """Take in the next decision of the log.
+
+        Args:
+            located: The decision.
+            result: Its replay; where state is recomputed, of the restated request.
+            doubt: Where state is recomputed: why it is not known.
 
         Returns its line, or None if it came out exactly as recorded or is not counted.
 
@@ -330,13 +355,14 @@ class Impact(msgspec.Struct, kw_only=True):
             PolicyError: Too many sessions took another course to be told apart.
         """
         body = located.original.body
-        departure = self._departure(body, result)
-        if self.revision is not None:
-            self.courses.note(body, result, self.revision)
+        if self.state == "recorded":
+            doubt = self._departure(body, result)
+            if self.revision is not None:
+                self.courses.note(body, result, self.revision)
         if not self.counts(located.time_ms, body):
             self.before += 1
             return None
-        line = _line(located, result, departure)
+        line = _line(located, result, doubt)
         self._count(line, asked=body.bundle is not None)
         if line.same and line.classification == ReplayClass.EXACT:
             return None
@@ -379,11 +405,11 @@ class Impact(msgspec.Struct, kw_only=True):
         return any(condition in self.flips for condition in conditions)
 
 
-def _line(located: Located, result: ReplayResult, departure: str | None) -> ImpactLine:
+def _line(located: Located, result: ReplayResult, doubt: Doubt | None) -> ImpactLine:
     body, classification, explanation = located.original.body, result.classification, result.explanation
     # What is less than exact for a reason of its own keeps that reason.
-    if departure is not None and classification == ReplayClass.EXACT:
-        classification, explanation = ReplayClass.DOWNSTREAM, _EXPLANATIONS[departure]
+    if doubt is not None and classification == ReplayClass.EXACT:
+        classification, explanation = doubt.classification, doubt.explanation
     return ImpactLine(
         leaf=located.leaf,
         decision_id=result.record_id,

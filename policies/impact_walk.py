@@ -6,8 +6,9 @@ bundle, or each decision under its own; its results are taken in in log order, w
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -15,8 +16,10 @@ from ledger.errors import UnknownBundleError
 from policies.bundles import Bundle
 from policies.evaluate import Evaluator
 from policies.impact import Impact, ImpactLine, Located
+from policies.recomputed import Rebuilt
 from policies.replay import replay_many
 from policies.replay_results import ReplayResult
+from policies.windows import read_windows
 
 __all__ = ["Ended", "FindBundle", "ImpactWalk", "Step"]
 
@@ -45,34 +48,75 @@ class ImpactWalk:
     """Evaluates pages and feeds an `Impact`; one task owns it."""
 
     def __init__(self, impact: Impact, evaluator: Evaluator, find: FindBundle, *, candidate: Bundle | None) -> None:
-        """Begin, or go on.
+        """Begin, or, with facts as recorded, go on.
 
         Args:
             impact: Takes the results.
             evaluator: Evaluates.
             find: Finds the bundles of then.
             candidate: The bundle that all decisions are made again under; None for each under its own.
+
+        Raises:
+            PolicySyntaxError: State is recomputed, and the bundle's windows cannot be read.
         """
         self.impact = impact
         self._evaluator = evaluator
         self._find = find
         self._candidate = candidate
         self._bundles: OrderedDict[str, Bundle | None] = OrderedDict()
+        self._rebuilt: Rebuilt | None = None
+        if impact.state == "recomputed" and candidate is not None:
+            self._rebuilt = Rebuilt(read_windows(candidate), impact.read_from_ms)
 
     async def take(self, page: Sequence[Step]) -> list[ImpactLine]:
         """Take in the next page; returns the lines of those decisions that did not come out exactly as recorded.
 
         Raises:
-            PolicyError: Too many sessions took another course to be told apart.
+            PolicyError: Too many sessions are to be told apart.
             LedgerError: A bundle could not be read.
         """
-        decisions = [step for step in page if isinstance(step, Located)]
-        results = iter(await self._evaluated(decisions))
+        if self._rebuilt is not None:
+            return await self._take_rebuilt(page, self._rebuilt)
+        results = await self._evaluated([step for step in page if isinstance(step, Located)])
+        # A page of lines is too long for an event loop that others wait for.
+        return await asyncio.to_thread(self._counted, page, results)
+
+    def _counted(self, page: Sequence[Step], results: Iterable[ReplayResult]) -> list[ImpactLine]:
+        remaining = iter(results)
         lines: list[ImpactLine] = []
         for step in page:
             if isinstance(step, Ended):
                 self.impact.end_session(step.session)
-            elif (line := self.impact.take(step, next(results))) is not None:
+            elif (line := self.impact.take(step, next(remaining))) is not None:
+                lines.append(line)
+        return lines
+
+    async def _take_rebuilt(self, page: Sequence[Step], rebuilt: Rebuilt) -> list[ImpactLine]:
+        """Take in a page in waves: in each, calls none of which depends on what comes of another."""
+        lines: list[ImpactLine] = []
+        wave: list[Located] = []
+        depends: set[Hashable] = set()
+        for step in page:
+            wanted = {("session", step.session)} if isinstance(step, Ended) else rebuilt.depends_on(step)
+            if not depends.isdisjoint(wanted):
+                lines += await self._wave(wave, rebuilt)
+                wave, depends = [], set()
+            if isinstance(step, Ended):
+                rebuilt.end_session(step.session)
+            else:
+                wave.append(step)
+                depends |= wanted
+        return lines + await self._wave(wave, rebuilt)
+
+    async def _wave(self, wave: Sequence[Located], rebuilt: Rebuilt) -> list[ImpactLine]:
+        if not wave or self._candidate is None:
+            return []
+        stated = await asyncio.to_thread(lambda: [rebuilt.restated(located) for located in wave])
+        results = await replay_many([original for original, _ in stated], self._candidate, self._evaluator)
+        lines: list[ImpactLine] = []
+        for located, (_, doubt), result in zip(wave, stated, results, strict=True):
+            rebuilt.settle(located, result)
+            if (line := self.impact.take(located, result, doubt)) is not None:
                 lines.append(line)
         return lines
 

@@ -14,7 +14,7 @@ INVARIANT 8: replay is a function of (bundle, recorded request).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -209,7 +209,8 @@ async def replay_many(
             bundle of then a decision is made by the engine of then, if that version is installed or in the cellar.
         evaluator: Evaluates it.
     """
-    found = [_request_of(original) for original in originals]
+    # Reading many requests is too long for an event loop that others wait for; so is comparing.
+    found = await asyncio.to_thread(lambda: [_request_of(original) for original in originals])
     if bundle is None:
         absent = _Standing(ReplayClass.MISSING_FACT, "there is no bundle to replay under")
         return [
@@ -224,8 +225,16 @@ async def replay_many(
     if engine in UNREPLAYABLE:
         absent = _Standing(ReplayClass.MISSING_FACT, _ASKS_OUTSIDE)
         found = [item if isinstance(item, _Standing) else absent for item in found]
-    found = _with_windows_known(bundle, found)
+    found = await asyncio.to_thread(_with_windows_known, bundle, found)
     decisions = await _decisions(originals, found, bundle, evaluator, versions)
+    return await asyncio.to_thread(_results, originals, found, decisions)
+
+
+def _results(
+    originals: Sequence[RecordedDecision],
+    found: Sequence[DecisionRequest | _Standing],
+    decisions: Mapping[int, Decision],
+) -> list[ReplayResult]:
     return [
         _not_replayed(original, item) if isinstance(item, _Standing) else _replayed(original, item, decisions[place])
         for place, (original, item) in enumerate(zip(originals, found, strict=True))

@@ -144,4 +144,5 @@ def _step(
             # Lost or damaged is no erasure: which of them, an audit says.
             damaged=isinstance(found, LedgerError) and not isinstance(found, ErasedError),
         ),
+        record.enforcer_id,
     )

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import structlog
 
 from evidence.population import Period
@@ -40,6 +41,8 @@ from policies.impact import Impact
 from policies.impact_coverage import Coverage
 from policies.impact_report import make_report
 from policies.impact_walk import ImpactWalk
+from policies.recomputed import reach_ms
+from policies.windows import read_windows
 from service.auth import Caller
 from service.failures import describe
 from service.impact_files import ImpactFiles, Snapshot
@@ -221,10 +224,17 @@ class ImpactJobs:
             raise OverloadedError(f"{_MAX_WAITING} impacts are being worked on; ask again later")
         self._being_taken += 1
         try:
-            job_id = await self._take(caller, order, purpose)
+            job_id = await self._take(caller, await self._with_reach(order), purpose)
         finally:
             self._being_taken -= 1
         return await asyncio.to_thread(self.store.get, job_id)
+
+    async def _with_reach(self, order: ImpactOrder) -> ImpactOrder:
+        """Return an order that reads as far back as the bundle's windows count, where state is recomputed."""
+        if order.state == "recorded" or order.bundle is None:
+            return order
+        windows = await asyncio.to_thread(read_windows, await _bundle(self._require(), order.bundle))
+        return msgspec.structs.replace(order, warm_up_ms=max(order.warm_up_ms, reach_ms(windows)))
 
     async def _take(self, caller: Caller, order: ImpactOrder, purpose: str | None) -> str:
         services, now_ms = self._require(), self._clock.now_ms()
@@ -359,6 +369,10 @@ class ImpactJobs:
         size = await asyncio.to_thread(services.sequenced_size)
         minimum = await asyncio.to_thread(services.minimum_index.current)
         stretch = await asyncio.to_thread(history_of(services).stretch, impact, size, minimum)
+        if order.state == "recomputed" and stretch.pruned_below:
+            raise EvidenceError(
+                f"state cannot be recomputed: calls below leaf {stretch.pruned_below} count, and were pruned"
+            )
         coverage = Coverage(from_ms=order.from_ms, to_ms=order.to_ms)
         return Snapshot(impact=impact, coverage=coverage, stretch=stretch, next_leaf=stretch.first_leaf)
 
@@ -386,7 +400,9 @@ class ImpactJobs:
         }
         # Asked first: whoever took the job up meanwhile reads no state that this process is about to replace.
         await asyncio.to_thread(lambda: self.store.change(job, **progress))
-        await asyncio.to_thread(self.files.keep, job.job_id, job.attempt, snapshot)
+        # Rebuilt state is as large as what it was rebuilt from: it is not written down, and such a walk begins anew.
+        if job.order.state == "recorded":
+            await asyncio.to_thread(self.files.keep, job.job_id, job.attempt, snapshot)
 
     async def _close(self, services: Services, snapshot: Snapshot) -> None:
         """Read on until every enforcer has said that it is past the period, or for long enough; no state is noted."""

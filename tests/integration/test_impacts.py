@@ -18,7 +18,7 @@ import pytest
 
 from ledger.bodies import SessionEnd
 from ledger.stores.sql_payloads import SQLPayloadArchive
-from policies.bundles import Bundle
+from policies.bundles import Bundle, bundle_from_files
 from policies.engines.cedar import CedarEngine
 from policies.evaluate import Evaluator
 from policies.impact import ImpactLine
@@ -30,7 +30,7 @@ from service.impacts import flips_of
 from tests.support.commands import Finished
 from tests.support.history import post_history, session_pseudonym
 from tests.support.ledger import NOW_MS
-from tests.support.policies import cedar_bundle, make_request
+from tests.support.policies import SCHEMA, cedar_bundle, cedar_files, make_request
 from tests.support.service import EnforcerClient, RunningService, start_service
 
 PURPOSE = "incident 42: would the proposed rules have held?"
@@ -269,6 +269,28 @@ def _releasing(semaphore: asyncio.Semaphore):
         semaphore.release()
 
     return release
+
+
+def test_state_is_recomputed_as_far_back_as_the_windows_of_the_bundle_count(recorded, responder):
+    window = {"name": "calls", "measure": "count", "per": "agent", "over_seconds": 60}
+    files = cedar_files(
+        '@id("few") permit(principal, action, resource) when { context.state.windows.calls <= 50 };',
+        schema=SCHEMA.replace("started_ms: Long }", "started_ms: Long, windows: { calls: Long } }"),
+        windows="windows.json",
+    )
+    bundle = bundle_from_files({**files, "windows.json": json.dumps({"windows": [window]}).encode()})
+    job = finished(recorded, responder, proposed(bundle, state="recomputed", to_ms=NOW_MS + 200))
+    report = report_of(responder, job)
+    assert (report["state"], report["read_from_ms"]) == ("recomputed", NOW_MS - 120_000)
+    assert recorded.service.access_events("impact")[-1].scope.from_ms == NOW_MS - 120_000
+    # Of each of three agents fifty calls are let through within the minute, whatever the bundle of then has said.
+    then = effects(recorded, THEN, recorded.requests[:200])
+    now = {line.decision_id: line.now.effect for line in lines_of(responder, job)}
+    after = [now.get(record_id, effect) for record_id, effect in zip(recorded.ids, then, strict=False)]
+    assert report["classes"].keys() == {"exact"}
+    assert after.count("PERMIT") == 3 * 50
+    missing = report_of(responder, finished(recorded, responder, proposed(bundle, to_ms=NOW_MS + 200)))
+    assert missing["classes"]["missing_fact"]["unknown"] == 200
 
 
 def test_the_page_stands_alone_without_script(responder, whole):

@@ -48,6 +48,7 @@ def decision_body(
         reason=decision.reason,
         evaluation_us=1,
         session=session_pseudonym(request.state.session),
+        user=None if request.principal.user is None else session_pseudonym(f"user {request.principal.user}"),
         message=COMMITMENT,
         method=request.action,
         tool=request.resource.name,
