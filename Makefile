@@ -33,7 +33,7 @@ fmt: setup-lint ## lay out the code and repair what can be repaired
 	@$(BIN)/ruff check --fix .
 
 .PHONY: interop
-interop: setup-lint ## verify a log of ours with public Go tools
+interop: setup-lint ## verify a log of ours with public Go tools; a stock OPA decides by our bundle
 	@sh scripts/interop.sh
 
 .PHONY: bench

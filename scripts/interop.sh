@@ -1,6 +1,6 @@
 #!/bin/sh
 # Write a log with Tallystick and verify it with public Go tools (tests/interop), and have the transparency-dev witness
-# cosign one; Go itself must be on the machine.
+# cosign one; have a stock OPA decide by a bundle of ours and report to us. Go itself must be on the machine.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -29,3 +29,7 @@ cp -R tests/interop/witness "$folder/witness"
     GOFLAGS=-mod=vendor go build -o witness .
 )
 .venv/bin/python -m tests.interop.cosign "$folder/witness/witness" "$folder/cosigned"
+
+# The OPA that its authors publish, nothing added. The first time, Go compiles it in a minute or two.
+(cd tests/interop/opa_program && GOFLAGS=-mod=readonly go build -o ../bin/opa github.com/open-policy-agent/opa)
+.venv/bin/python -m tests.interop.opa tests/interop/bin/opa "$folder/opa"

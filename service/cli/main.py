@@ -15,6 +15,7 @@ from service.cli.gateway import gateway
 from service.cli.impact import impact
 from service.cli.keys import keys
 from service.cli.logs import logs
+from service.cli.opa import opa
 from service.cli.output import ExitCode
 from service.cli.policy import policy
 from service.cli.rebuild import rebuild
@@ -63,6 +64,7 @@ for command in (
     policy,
     engines,
     gateway,
+    opa,
     witness,
 ):
     cli.add_command(command)
