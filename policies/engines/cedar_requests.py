@@ -154,6 +154,9 @@ class EntityBase:
         else:
             documents.append(self._merged(server, []))
             documents.append(self._merged(resource_uid(request), [server, *tags]))
+        # A static entity of which the request says nothing new stays where it is: a bundle may describe thousands of
+        # tools, and to take one of them out of the base makes another base.
+        documents = [document for document in documents if not self._says_nothing_new(document)]
         uids = {(document["uid"]["type"], document["uid"]["id"]) for document in documents}
         base = self._base_without(frozenset(uids & self._static.keys()))
         return base.with_added_json_str(json.dumps(documents), self._schema)
@@ -174,6 +177,13 @@ class EntityBase:
                     found.add(uid)
                     left.append(uid)
         return found
+
+    def _says_nothing_new(self, document: Mapping[str, Any]) -> bool:
+        static = self._static.get((document["uid"]["type"], document["uid"]["id"]))
+        if static is None:
+            return False
+        known = {(parent["type"], parent["id"]) for parent in static["parents"]}
+        return known.issuperset((parent["type"], parent["id"]) for parent in document["parents"])
 
     def actions(self) -> frozenset[str]:
         """Return the ids of the actions that the schema declares."""

@@ -10,6 +10,7 @@ from service.cli.client import ServiceClient, service_options
 from service.cli.options import BUNDLE_DIRECTORY
 from service.cli.output import echo_json, json_option, say, table, with_exit_codes
 from service.cli.policy_explain import explain
+from service.cli.policy_generate import generate
 from service.cli.policy_library import library
 from service.cli.policy_steps import STEPS
 from service.cli.policy_testing import test
@@ -23,7 +24,7 @@ def policy() -> None:
     """Policy bundles: test, publish, review, activate, roll back."""
 
 
-for command in (test, lint, fmt, explain, library, *STEPS):
+for command in (test, lint, fmt, explain, generate, library, *STEPS):
     policy.add_command(command)
 
 

@@ -1,0 +1,1 @@
+"""Bundles made from what servers say of themselves: OpenAPI, Postman collections, MCP tool lists."""
