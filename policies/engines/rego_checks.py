@@ -258,6 +258,8 @@ def check_old_text(module: Module) -> None:
         PolicySyntaxError: A word of version 1 stands where version 0 takes it for a name.
     """
     for rule in module.rules:
+        if rule.kind == "Set" and rule.node["head"]["Set"]["key"] is None:
+            raise PolicySyntaxError(f"{rule.place}: the member of a set is written in brackets")
         named = [mention.path[0] for mention in mentions(module, rule) if mention.path and mention.kind != "call"]
         if _NEW_WORDS & {*rule.path, *named} or _says_contains(module, rule):
             raise PolicySyntaxError(f"{rule.place}: text of Rego version 1 in a bundle of rego_version 0")

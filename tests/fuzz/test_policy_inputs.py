@@ -14,14 +14,16 @@ from policies.bundles import bundle_from_files, parse_archive
 from policies.directories import read_library_bundle
 from policies.engines.cedar import CedarEngine
 from policies.engines.cedar_text import check_schema_text, split_policies
+from policies.engines.rego import RegoEngine
 from policies.evaluate import Evaluator
 from policies.model import Effect
 from policies.parameters import parse_parameters
 from policies.testing import read_cases
 from policies.windows import parse_windows
-from tests.support.policies import cedar_bundle, cedar_files, make_request
+from tests.support.policies import cedar_bundle, cedar_files, make_request, rego_bundle
 
 ENGINE = CedarEngine()
+REGO = RegoEngine()
 DEMO = read_library_bundle("demo")
 
 WORDS = """
@@ -44,6 +46,36 @@ def test_policy_text_loads_or_is_refused(text):
 def test_condition_loads_or_is_refused(text):
     with contextlib.suppress(PolicySyntaxError):
         ENGINE.load(cedar_bundle(f'@id("a") permit(principal, action, resource) when {{ {text} }};'))
+
+
+REGO_WORDS = """
+package p import data input as if contains else default not with some every in := = == != < > <= + - * / % & | ( ) [ ] {
+} . , ; : a b f "s" `r` 1 2.5 1e400 9223372036854775808 true null set() count( time.now_ns( http.send( numbers.range( _
+input.args.amount data.x allow permits denies obligations "approval" walk( rego.v1 future.keywords é \u202e #
+"""
+REGO_LINES = st.sampled_from(
+    [
+        "allow if { input.a == 1 }",
+        'denies contains x if { x := "n" }',
+        "f(x) := x + 1",
+        "o[k] := v if { some k, v in input }",
+        "e := 1 if { input.x } else := 2 if { every y in [1] { y > 0 } }",
+        "allow { input.a }",
+        'permits["x"] { input.a with input.a as 2 }',
+    ]
+)
+REGO_TEXT = st.lists(st.one_of(REGO_LINES, st.sampled_from([*REGO_WORDS.split(), "\n"])), max_size=25).map(" ".join)
+
+
+@given(REGO_TEXT, st.sampled_from([0, 1]))
+@example("object.get", 0)
+@example("allow if { x := y }", 1)
+@example("[" * 12 + "]" * 12, 1)
+def test_rego_loads_or_is_refused_and_then_decides(text, rego_version):
+    bundle = rego_bundle({"policy.rego": f"package p\n{text}"}, rego_version=rego_version)
+    with contextlib.suppress(PolicySyntaxError):
+        (decision,) = REGO.evaluate(REGO.load(bundle), [make_request(arguments='{"a": 1}')])
+        assert decision.engine == "rego"
 
 
 @given(TEXT)

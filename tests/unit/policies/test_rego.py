@@ -382,6 +382,12 @@ def test_new_text_in_an_old_bundle_is_refused_and_never_always_true(text):
         ENGINE.load(rego_bundle({"p.rego": text}, rego_version=0, package="p"))
 
 
+def test_member_of_a_set_without_brackets_is_refused():
+    """In version 0 ``denies.late`` is a member of ``denies``; regorus's tree does not say which."""
+    with pytest.raises(PolicySyntaxError, match=r"policy\.rego:3:1: the member of a set is written in brackets"):
+        ENGINE.load(rego_bundle("package p\nallow { true }\ndenies.late { true }", rego_version=0))
+
+
 def test_old_text_in_a_new_bundle_is_refused():
     for text in (LEGACY, f"package p\n{LEGACY}"):
         with pytest.raises(PolicySyntaxError):

@@ -136,7 +136,7 @@ def test_call_of_what_is_not_there_is_found_before_it_is_reached(call, told):
     assert refusal(policy) == f"policy.rego:7:3: {told}"
 
 
-@pytest.mark.parametrize("body", ["x", "not x", "count(x) == 1", "x > 1", "y := [1 | x]", "f(2)"])
+@pytest.mark.parametrize("body", ["x", "x := y", "not x", "count(x) == 1", "x > 1", "y := [1 | x]", "f(2)"])
 def test_name_that_nothing_gives_a_value_is_refused(body):
     refusal(f"allow if {{ input.a; {body} }}\nf(n) if {{ n == 1; m == 3 }}" if body == "f(2)" else f"allow if {body}")
 
