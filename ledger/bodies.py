@@ -273,7 +273,10 @@ class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
         failures: Of a test: those of them that failed.
         uncovered_rules: Of a test: how many rules no case reached.
         uncovered: The first of these by name.
-        unreviewed: The bundle became active though nobody but its author had approved it: the service allows that.
+        unreviewed: The bundle became active though no second person had approved that: the service allows it.
+        replayed: Of a rollback: how many denials of the last 24 hours were replayed under the bundle that it leads to.
+        loosened: Those of them that it would have permitted.
+        unknown: Those of them that could not be replayed.
     """
 
     action: Annotated[
@@ -294,6 +297,9 @@ class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
     uncovered_rules: Count = 0
     uncovered: Names = ()
     unreviewed: Flag = False
+    replayed: Count = 0
+    loosened: Count = 0
+    unknown: Count = 0
 
 
 class KeyEvent(Struct, frozen=True, tag_field="type", tag="key"):

@@ -23,6 +23,7 @@ from ledger.bodies import BundleEvent
 __all__ = [
     "Actor",
     "BundleLife",
+    "Foresight",
     "RecordedEvent",
     "RegistryState",
     "Review",
@@ -182,6 +183,10 @@ class BundleLife:
             return "the bundle has no test case"
         return f"{run.failures} of the bundle's {run.cases} test cases fail" if run.failures else None
 
+    def approved_for(self, actor: Actor, since_leaf: int) -> bool:
+        """Whether somebody else than ``actor`` has approved it behind a leaf, and nobody rejected it since."""
+        return any(item.leaf_index > since_leaf and not may_be_one(item.actor, actor) for item in self.approvals)
+
     def unready(self, *, reviewed: bool = True) -> str | None:
         """Return one sentence on why it cannot become active; None if it can.
 
@@ -227,6 +232,25 @@ class RegistryState:
     def previous(self) -> str | None:
         """What a rollback leads to, or None."""
         return self.activations[-2] if len(self.activations) > 1 else None
+
+
+class Foresight(NamedTuple):
+    """What a bundle would have made of denials that are on record.
+
+    Attributes:
+        replayed: How many were made again under it.
+        loosened: Those that it would have permitted.
+        unknown: Those of which nobody can tell.
+    """
+
+    replayed: int = 0
+    loosened: int = 0
+    unknown: int = 0
+
+    @property
+    def permits_nothing_new(self) -> bool:
+        """Whether every denial stays one, as far as all of them could be made again."""
+        return not self.loosened and not self.unknown
 
 
 def may_be_one(first: Actor, second: Actor) -> bool:

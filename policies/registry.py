@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from ledger.bodies import BundleEvent, Commitment
 from ledger.commitments import SALT_BYTES
 from ledger.errors import ConflictError, PolicySyntaxError, StorageError, UnknownBundleError
 from ledger.ports import Draft, Opening, RecordSink, commit
-from policies.bundle_lives import Actor, BundleLife, RecordedEvent, RegistryState, derive_state, may_be_one
+from policies.bundle_lives import Actor, BundleLife, Foresight, RecordedEvent, RegistryState, derive_state, may_be_one
 from policies.bundle_ports import BundleHistory, BundleStore
 from policies.bundles import Bundle, parse_archive
 from policies.evaluate import Evaluator
@@ -46,6 +46,7 @@ class Registry:
         sink: RecordSink,
         evaluator: Evaluator,
         tester: Callable[[], Actor],
+        foresee: Callable[[Bundle], Awaitable[Foresight]],
         solo: bool = False,
     ) -> None:
         """Take the log's stores and sink.
@@ -57,6 +58,7 @@ class Registry:
             sink: Records events.
             evaluator: Checks that bundles load, and runs their tests.
             tester: Who runs the tests: the service itself.
+            foresee: Says what a bundle would have made of the denials of the last 24 hours.
             solo: A bundle may become active unreviewed; the record then says so.
         """
         self._log_id = log_id
@@ -65,6 +67,7 @@ class Registry:
         self._sink = sink
         self._evaluator = evaluator
         self._tester = tester
+        self._foresee = foresee
         self._solo = solo
         # Held from reading the state to recording the step that follows from it. Between processes the log's order
         # decides: of two activations the later one holds.
@@ -218,18 +221,32 @@ class Registry:
     async def roll_back(self, actor: Actor, comment: str | None = None) -> RegistryState:
         """Make the bundle active that was so before the present one.
 
+        One person may do so where a replay of the last 24 hours shows that nothing that was denied would be permitted.
+        Where it does not, somebody else approves the bundle that it leads to, after the activation that is undone.
+
         Raises:
-            ConflictError: There is none, or it is retired.
+            ConflictError: There is none, or it is retired or rejected; it takes a second person; or somebody else took
+                a step meanwhile.
             PolicySyntaxError: Its engine refuses it, now.
             DependencyError: Nothing of this call may be relied on; look at the state before repeating it.
         """
+        before = await self.state()
+        target = _rollback_target(before)
+        # Before the lock: a replay takes its time, and others may go on meanwhile.
+        foresight = await self._foresee(await self._stored(target.revision))
         async with self._lock:
             state = await self.state()
-            if state.previous is None:
-                raise ConflictError("no bundle was active before this one")
-            if _life(state, state.previous).retired:
-                raise ConflictError("the bundle is retired")
-            return await self._make_active("rolled_back", state, state.previous, actor, comment)
+            if (state.active, state.previous) != (before.active, before.previous):
+                raise ConflictError("another bundle became active meanwhile; look at it first")
+            target = _rollback_target(state)
+            approved = target.approved_for(actor, state.activated_leaf or 0)
+            alone = not (foresight.permits_nothing_new or approved)
+            if alone and not self._solo:
+                raise ConflictError(_needs_two(foresight, target.revision))
+            members = foresight._asdict()
+            return await self._make_active(
+                "rolled_back", state, target.revision, actor, comment, **members, unreviewed=alone
+            )
 
     async def retire(self, revision: str, actor: Actor, comment: str | None = None) -> RegistryState:
         """Keep a bundle from ever becoming active again; if it is so already, nothing is recorded.
@@ -295,6 +312,24 @@ def _life(state: RegistryState, revision: str) -> BundleLife:
         return state.lives[revision]
     except KeyError:
         raise UnknownBundleError(f"no bundle of revision {revision[:64]!a} is published") from None
+
+
+def _rollback_target(state: RegistryState) -> BundleLife:
+    if state.previous is None:
+        raise ConflictError("no bundle was active before this one")
+    target = _life(state, state.previous)
+    if target.retired:
+        raise ConflictError("the bundle is retired")
+    if target.rejection is not None:
+        raise ConflictError("the bundle's review was a rejection")
+    return target
+
+
+def _needs_two(foresight: Foresight, revision: str) -> str:
+    return (
+        f"of {foresight.replayed} denials of the last 24 hours, replayed under {revision}, it would permit "
+        f"{foresight.loosened}, and of {foresight.unknown} nobody can tell; somebody else must approve it first"
+    )
 
 
 def _compared(actor: Actor, author: Actor, known_as: Mapping[str, str]) -> Actor:

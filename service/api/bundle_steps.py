@@ -162,6 +162,6 @@ async def retire_bundle(
     response_description="The bundle before is active again.",
 )
 async def roll_back_bundle(services: ServicesDep, caller: _Activator, step: StepRequest | None = None) -> Response:
-    """Roll back one activation."""
+    """Roll back one activation; where a replay shows that denials would become permits, it takes a second person."""
     state = await services.bundles.roll_back(actor_of(caller, services.keys), step.comment if step else None)
     return json_response(state_view(state))

@@ -60,6 +60,8 @@ def step_view(item: RecordedEvent) -> dict[str, object]:
         return always | {name: getattr(event, name) for name in members}
     if event.action == "reviewed":
         return always | {"verdict": event.verdict}
+    if event.action == "rolled_back":
+        always |= {name: getattr(event, name) for name in ("replayed", "loosened", "unknown")}
     return always | ({"unreviewed": True} if event.unreviewed else {})
 
 

@@ -54,6 +54,7 @@ from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_re
 from service.opa_intake import OPAIntake
 from service.packs import PACK_LEASE_SECONDS, PackJobs, PackStore
 from service.recorder import ServiceRecorder
+from service.rollback_replays import RollbackReplays
 from service.settings import Settings, passphrase
 from service.web.sessions import LoginLinks
 from service.wiring.outsiders import make_timestamping, make_witnessing, read_witness_policy
@@ -271,6 +272,7 @@ def _assemble(
         history=LogBundleHistory(catalog, reader),
         sink=recorder,
         evaluator=evaluator,
+        foresee=RollbackReplays(log_id, catalog=catalog, reader=reader, vault=vault, evaluator=evaluator, clock=clock),
         tester=lambda: service_actor(settings.service_id, current.keys),
         solo=settings.bundle_review == "solo",
     )

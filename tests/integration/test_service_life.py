@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from evidence.verification import Status
 from evidence.verify import verify_pack
 from ledger.bodies import Heartbeat, KeyEvent
 from ledger.clock import SystemClock
-from ledger.errors import AnchorError, ConfigError, ConflictError, StorageError
+from ledger.errors import AnchorError, ConfigError, ConflictError, ErasedError, StorageError
 from ledger.keys import generate_key, save_key
 from ledger.notes import encode_base64
 from policies.bundles import Bundle
@@ -171,6 +172,43 @@ def test_publishing_or_activating_again_records_nothing_again(service):
         admin.post(f"/v1/bundles/{bundle.revision}/activation").raise_for_status()
     steps = [event.action for event in actions(service, "bundle")]
     assert steps == ["published", "tested", "reviewed", "activated"]
+
+
+def test_a_rollback_that_would_permit_what_was_denied_takes_a_second_person(service):
+    first, second = ready_bundle(PERMIT), ready_bundle(FORBID)
+    service.put_in_force(first)
+    service.put_in_force(second)
+    enforcer = service.enforcer()
+    enforcer.decide_by(second, effect="DENY", rules=("none-may",))
+    enforcer.decide_by(first, rules=("all-may",))
+    enforcer.decide_by(None, effect="DENY", rules=())
+    with service.client(token=service.token(Role.APPROVER, "bob")) as bob:
+        refused = bob.post("/v1/bundles/rollback")
+        assert (refused.status_code, "it would permit 1" in refused.json()["detail"]) == (409, True)
+        bob.post(f"/v1/bundles/{first.revision}/review", json={"verdict": "approved"}).raise_for_status()
+        assert bob.post("/v1/bundles/rollback").status_code == 409, "his own word is no second one"
+        with service.client(token=service.token(Role.APPROVER, "eve")) as eve:
+            eve.post(f"/v1/bundles/{first.revision}/review", json={"verdict": "approved"}).raise_for_status()
+        assert bob.post("/v1/bundles/rollback").json()["active"] == first.revision
+    rolled_back = actions(service, "bundle")[-1]
+    assert (rolled_back.replayed, rolled_back.loosened, rolled_back.unknown) == (1, 1, 0)
+
+
+def test_one_person_rolls_back_where_denials_stay_denials_and_not_where_nobody_can_tell(service, monkeypatch):
+    other = '@id("nor-may-any") forbid (principal, action, resource);'
+    bundles = [ready_bundle(text) for text in (FORBID, other, PERMIT)]
+    for bundle in bundles:
+        service.put_in_force(bundle)
+    enforcer = service.enforcer()
+    enforcer.decide_by(bundles[2], effect="DENY", rules=("all-may",))
+    with service.client(token=service.token(Role.APPROVER, "bob")) as bob:
+        assert bob.post("/v1/bundles/rollback").json()["active"] == bundles[1].revision
+        erased = enforcer.decide_by(bundles[1], effect="DENY", rules=("nor-may-any",))
+        monkeypatch.setattr(service.services.vault, "open", Mock(side_effect=ErasedError("its key is gone")))
+        refused = bob.post("/v1/bundles/rollback")
+        assert (refused.status_code, "of 2 nobody can tell" in refused.json()["detail"]) == (409, True), erased
+    rolled_back = actions(service, "bundle")[-1]
+    assert (rolled_back.replayed, rolled_back.loosened, rolled_back.unknown) == (1, 0, 0)
 
 
 # --- replays ---------------------------------------------------------------------------------------------------------

@@ -162,6 +162,18 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "verdict": "approved",
             "also": ["1b" * 16],
         },
+        "rolled-back": {
+            "action": "rolled_back",
+            "name": "tenant/finance",
+            "revision": "b0" * 32,
+            "engine": "cedar",
+            "actor": "0e" * 16,
+            "actor_role": "approver",
+            "previous_revision": "b1" * 32,
+            "replayed": 4_000,
+            "loosened": 3,
+            "unknown": 12,
+        },
         "unreviewed": {
             "action": "activated",
             "name": "tenant/finance",

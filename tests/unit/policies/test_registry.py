@@ -12,7 +12,7 @@ from ledger.bodies import BundleEvent
 from ledger.commitments import open_commitment
 from ledger.errors import ConflictError, PolicySyntaxError, StorageError, UnknownBundleError
 from ledger.ports import Acknowledgement, Draft
-from policies.bundle_lives import Actor, RecordedEvent, Stage, derive_state
+from policies.bundle_lives import Actor, Foresight, RecordedEvent, Stage, derive_state
 from policies.bundles import Bundle, bundle_from_files
 from policies.evaluate import Evaluator
 from policies.registry import Registry
@@ -48,6 +48,8 @@ class MemoryLedger:
         self.fail_put = False
         self.fail_append = False
         self.key_id = "key-1"
+        self.foresight = Foresight(replayed=7)
+        self.foreseen: list[str] = []
 
     def put(self, log_id: str, revision: str, archive: bytes) -> None:
         if self.fail_put:
@@ -65,6 +67,10 @@ class MemoryLedger:
     def bundle_events(self, log_id: str) -> Sequence[RecordedEvent]:
         assert log_id == "acme"
         return tuple(self.events)
+
+    async def foresee(self, bundle: Bundle) -> Foresight:
+        self.foreseen.append(bundle.revision)
+        return self.foresight
 
     async def append(self, drafts: Sequence[Draft]) -> list[Acknowledgement]:
         await asyncio.sleep(0)
@@ -99,6 +105,7 @@ def open_registry(ledger: MemoryLedger, evaluator: Evaluator, **options: bool) -
         sink=ledger,
         evaluator=evaluator,
         tester=lambda: SERVICE,
+        foresee=ledger.foresee,
         **options,
     )
 
@@ -563,3 +570,58 @@ def test_an_activation_from_before_there_were_reviews_is_believed():
     state = state_of(("published", A), ("activated", A))
     assert state.active == A.revision
     assert state.lives[A.revision].stage is Stage.ACTIVE
+
+
+# --- who may roll back -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(registry):
+    publish(registry, A, B)
+    activate(registry, A, B)
+    return registry
+
+
+def test_one_person_rolls_back_where_no_denial_becomes_a_permit_and_the_record_says_how_many_were_tried(two, ledger):
+    assert asyncio.run(two.roll_back(ALICE)).active == A.revision
+    event = ledger.events[-1].event
+    assert (event.replayed, event.loosened, event.unknown, event.unreviewed) == (7, 0, 0, False)
+    assert ledger.foreseen == [A.revision]
+
+
+@pytest.mark.parametrize("foresight", [Foresight(7, 1, 0), Foresight(7, 0, 1)], ids=["permits more", "unknown"])
+def test_otherwise_it_takes_a_second_person(two, ledger, foresight):
+    ledger.foresight = foresight
+    for _ in range(2):
+        with pytest.raises(ConflictError, match="somebody else must approve it first"):
+            asyncio.run(two.roll_back(BOB))
+        # His own word is no second one; nor is the approval of then, of which he is the author besides.
+        review(two, A, BOB)
+    assert active(two) == B.revision
+    review(two, A, Actor("c" * 32, "approver", "key-1"))
+    assert asyncio.run(two.roll_back(BOB)).active == A.revision
+    event = ledger.events[-1].event
+    assert (event.replayed, event.loosened, event.unknown) == foresight
+
+
+def test_alone_one_rolls_back_and_the_record_says_so(two, ledger, evaluator):
+    ledger.foresight = Foresight(7, 1, 0)
+    solo = open_registry(ledger, evaluator, solo=True)
+    assert asyncio.run(solo.roll_back(ALICE)).active == A.revision
+    assert ledger.events[-1].event.unreviewed
+
+
+def test_a_rollback_leads_to_no_bundle_that_was_rejected(two):
+    review(two, A, BOB, "rejected")
+    with pytest.raises(ConflictError, match="rejection"):
+        asyncio.run(two.roll_back(ALICE))
+
+
+def test_a_rollback_that_another_step_overtakes_is_not_made(two, ledger):
+    async def overtaken(bundle: Bundle) -> Foresight:
+        ledger.events.append(event("rolled_back", A))
+        return Foresight()
+
+    two._foresee = overtaken
+    with pytest.raises(ConflictError, match="meanwhile"):
+        asyncio.run(two.roll_back(ALICE))
