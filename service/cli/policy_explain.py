@@ -113,6 +113,8 @@ def _tell_explanation(explanation: Explanation, rules: Sequence[RuleExplanation]
     say(f"{decision.effect} ({decision.reason}) by {', '.join(decision.rules) or 'no rule'}")
     if decision.failed_condition:
         say(f"  stood against it first: {decision.failed_condition}")
+    if decision.drift:
+        say(f"  outside the tool's description: {', '.join(decision.drift)}")
     if decision.detail:
         say(f"  {decision.detail}")
     if not explanation.rules:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from policies.directories import read_bundle_directory
 from service.cli.main import cli
+from service.demo import tools
 from tests.support.descriptions import as_bytes, openapi
 from tests.support.repository import ROOT
 
@@ -103,3 +106,23 @@ def test_the_documented_example_prints_what_the_page_says(tmp_path: Path):
     assert done.output.startswith(printed), done.output
     tested = CliRunner().invoke(cli, ["policy", "test", str(tmp_path / "shop-bundle")])
     assert tested.output.startswith(printed.splitlines()[1]), tested.output
+
+
+@pytest.mark.parametrize("name", ["finance", "support", "healthcare", "retail"])
+def test_each_server_of_the_demonstration_makes_a_bundle_whose_tests_pass(name: str, tmp_path: Path):
+    server = getattr(tools, f"_{name}")(Counter())
+    listed = [
+        tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in asyncio.run(server.list_tools())
+    ]
+    (tmp_path / "tools.json").write_text(json.dumps({"tools": listed}))
+    done = generate("mcp", tmp_path / "tools.json", "-o", tmp_path / "bundle")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(f"{len(listed)} operations"), done.output
+
+
+def test_drift_is_told_where_a_decision_is_explained(document: Path, tmp_path: Path):
+    assert generate("openapi", document, "-o", tmp_path / "bundle").exit_code == 0
+    asked = ["policy", "explain", str(tmp_path / "bundle"), "--case", "refund, an unknown argument"]
+    told = CliRunner().invoke(cli, asked).output
+    assert told.startswith("DENY (policy) by boundary\n")
+    assert "  outside the tool's description: unknown_argument\n" in told
