@@ -33,3 +33,5 @@ cp -R tests/interop/witness "$folder/witness"
 # The OPA that its authors publish, nothing added. The first time, Go compiles it in a minute or two.
 (cd tests/interop/opa_program && GOFLAGS=-mod=readonly go build -o ../bin/opa github.com/open-policy-agent/opa)
 .venv/bin/python -m tests.interop.opa tests/interop/bin/opa "$folder/opa"
+.venv/bin/python -m tests.interop.rego_functions tests/interop/bin/opa
+PATH="$PWD/tests/interop/bin:$PATH" .venv/bin/python -m pytest -q -n 0 -p no:cacheprovider tests/integration/test_opa_server.py -k stock
