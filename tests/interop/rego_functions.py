@@ -17,6 +17,15 @@ from regorus.regorus import Engine
 from policies.engines.rego_builtins import ARITIES, RecordedTime, bound_functions
 
 SAME = r"""
+is_array([1])
+is_boolean(false)
+is_null(null)
+is_object({})
+is_set({1})
+is_string(1)
+json.marshal({"b": [1, "x", null], "a": true})
+upper("aä")
+graph.reachable_paths({"a": ["b"], "b": []}, ["a"])
 abs(-2.5)
 array.concat([1],[2])
 array.reverse([1,2])
