@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         engine_seconds: A policy engine's process that has not decided a request by then is killed.
         engine_memory_bytes: Most address space of a policy engine's process.
         engine_cellar: Where policy engines of other versions are kept; in the data directory by default.
-        opa_url: Base URL of the operator's OPA server, which tests of bundles that want one ask; none by default.
+        opa_url: Base URL of the operator's OPA server, which is asked for bundles that want one; none by default.
         opa_token: URI of the bearer token for it.
         opa_seconds: For one question to it and its answer.
         max_requests: Most requests with a token that one log has in hand at once.
