@@ -122,7 +122,7 @@ class History:
     def shares(self, call: Call, *, permitted: bool) -> tuple[Share, ...]:
         """Return what a call adds once it has come out so; `apply` adds it."""
         windows = call.windows.windows
-        return tuple(self._share(name, call) for name in call.amounts if windows[name].counts(permitted=permitted))
+        return self._shares((name for name in call.amounts if windows[name].counts(permitted=permitted)), call)
 
     def claims(self, call: Call) -> tuple[Share, ...]:
         """Return what a call may yet add while it is being decided: `facts` of other calls take it as ``pending``.
@@ -131,7 +131,12 @@ class History:
         """
         windows = call.windows.windows
         named = (name for name, amount in call.amounts.items() if amount > 0 and windows[name].includes_present)
-        return tuple(self._share(name, call) for name in named)
+        return self._shares(named, call)
+
+    def _shares(self, names: Iterable[str], call: Call) -> tuple[Share, ...]:
+        # Two windows of one bundle may measure the same: it is counted once, and both say it.
+        once = {call.windows.digests[name]: name for name in names}
+        return tuple(self._share(name, call) for name in once.values())
 
     def _share(self, name: str, call: Call) -> Share:
         window, digest, amount = call.windows.windows[name], call.windows.digests[name], call.amounts[name]

@@ -213,6 +213,14 @@ def test_sum_beyond_64_bits_is_what_it_is():
     assert facts(known, at(T, arguments='{"amount": 1}')) == [str(2**63)]
 
 
+def test_two_windows_that_measure_the_same_count_a_call_once():
+    known = history(COUNT, SUM, COUNT, SUM)
+    known.add(at(T, arguments='{"amount": 5}'), permitted=True)
+    request = at(T, arguments='{"amount": 1}')
+    assert facts(known, request) == [2, 6, 2, 6]
+    assert len(known.claims(known.windows.read_call(request))) == 2
+
+
 def test_what_is_taken_back_had_never_been():
     known = history(COUNT, SUM, SEEN)
     call = known.windows.read_call(at(T, arguments='{"amount": 5}', tags=("pii",)))
