@@ -23,7 +23,7 @@ from policies.parameters import parse_parameters
 from policies.replay import RecordedDecision, ReplayClass, replay_many
 from policies.testing import Case, case_requests, read_cases
 
-__all__ = ["run"]
+__all__ = ["recorded_decisions", "run"]
 
 _BATCH = 256
 _CYCLES = 5
@@ -34,8 +34,9 @@ those {requests} requests of its own tests that Cedar answers, each by turns. *F
 all handles and the request in Cedar's own form ready made. {rounds} interleaved rounds; figures are min · **median**
 · max."""
 
-_THREADS_NOTE = f"""A single decision passes to a thread and back; a batch does so once in {_BATCH} requests. Python's
-lock is held while Cedar works: threads do not add up."""
+_THREADS_NOTE = f"""The engine is in this process, which is no way to run it: what its processes cost is measured
+beside ([policy engines](#policy-engines)). A single decision passes to a thread and back; a batch does so once in
+{_BATCH} requests. The entities of a request are read once for each agent and tool; the floor has them ready made."""
 
 _REPLAY_NOTE = (
     """Replay reads {recorded:,} recorded requests from their canonical bytes, evaluates them and compares."""
@@ -77,7 +78,7 @@ async def _measure(plan: Plan, bundle: Bundle, evaluator: Evaluator) -> Section:
     cases = await _decided_cases(bundle, evaluator)
     requests = case_requests(bundle, cases)
     bare, policies, schema = _bare(bundle, requests)
-    recorded = await _recorded(bundle, evaluator, requests, plan.choose(2_000, 50_000))
+    recorded = await recorded_decisions(bundle, evaluator, requests, plan.choose(2_000, 50_000))
     times = _Times()
     for number in range(plan.rounds):
         times.cedar.append(_time_cedar(bare, policies, schema))
@@ -124,7 +125,7 @@ def _bare(bundle: Bundle, requests: list[DecisionRequest]) -> tuple[list[_Bare],
     return found, policies, schema
 
 
-async def _recorded(
+async def recorded_decisions(
     bundle: Bundle, evaluator: Evaluator, requests: list[DecisionRequest], count: int
 ) -> list[RecordedDecision]:
     """Return decisions as a log and its vault hold them."""
