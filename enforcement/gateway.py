@@ -170,7 +170,12 @@ class Gateway:
         sessions = Sessions(reader, self._pseudonyms, idle_ms=self._idle_ms)
         windows = Windows(reader, self._pseudonyms)
         policies = PolicySource(
-            bundles, config.state_directory, config.bundles, self._clock, on_adopted=self._say_adopted
+            bundles,
+            config.state_directory,
+            config.bundles,
+            self._clock,
+            on_adopted=self._say_adopted,
+            evaluator=self._evaluator,
         )
         recorder = Recorder(
             self._spool(state),

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import structlog
 
@@ -25,7 +25,7 @@ from ledger.files import replace_durably
 from ledger.tasks import end
 from policies.bundles import Bundle, parse_archive
 
-__all__ = ["PolicySource", "StaleBundle"]
+__all__ = ["PolicySource", "Preparing", "StaleBundle"]
 
 _LOG: Final = structlog.get_logger(__name__)
 _ARCHIVE: Final = "bundle.json"
@@ -34,6 +34,16 @@ _MS_PER_SECOND: Final = 1000
 # How much later than in memory the last confirmation may stand on disk; it only makes a restart more cautious.
 _SAVE_EVERY_MS: Final = 60_000
 _SOON_SECONDS: Final = 0.1
+_PREPARE_SECONDS: Final = 10.0
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """An evaluator that can have a bundle ready before it is asked."""
+
+    async def prepare(self, bundle: Bundle) -> None:
+        """Have everything ready for decisions under a bundle."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,7 @@ class PolicySource:
         clock: Clock,
         *,
         on_adopted: Callable[[], None] = lambda: None,
+        evaluator: object = None,
     ) -> None:
         """Take what was kept, if anything sound was kept.
 
@@ -63,12 +74,14 @@ class PolicySource:
             settings: How often to ask, and how old a bundle may be.
             clock: Tells a bundle's age.
             on_adopted: Told that another bundle decides from now on.
+            evaluator: Asked to get ready for a bundle, if it can (`Preparing`); until it is, the bundle before decides.
         """
         self._source = source
         self._directory = directory
         self._settings = settings
         self._clock = clock
         self._on_adopted = on_adopted
+        self._evaluator = evaluator
         self._bundle: Bundle | None = None
         self._confirmed_ms = 0
         self._saved_ms = 0
@@ -91,6 +104,8 @@ class PolicySource:
 
     async def start(self) -> None:
         """Ask once, then keep asking."""
+        if self._bundle is not None:
+            await self._get_ready(self._bundle)
         await self.refresh()
         self._task = asyncio.create_task(self._poll())
 
@@ -116,10 +131,10 @@ class PolicySource:
         elif isinstance(answer, NoBundle):
             self._withdraw()
         else:
-            self._adopt(answer)
+            await self._adopt(answer)
         return isinstance(answer, ActiveBundle | UnchangedBundle) and answer.may_ask_again
 
-    def _adopt(self, answer: ActiveBundle) -> None:
+    async def _adopt(self, answer: ActiveBundle) -> None:
         try:
             bundle = parse_archive(answer.archive)
         except PolicySyntaxError:
@@ -130,6 +145,7 @@ class PolicySource:
             return
         another = bundle.revision != self.revision
         if another:
+            await self._get_ready(bundle)
             _LOG.info("bundle_adopted", revision=bundle.revision, previous=self.revision)
             self._write(_ARCHIVE, answer.archive)
             self._saved_ms = 0
@@ -137,6 +153,16 @@ class PolicySource:
         self._confirm()
         if another:
             self._on_adopted()
+
+    async def _get_ready(self, bundle: Bundle) -> None:
+        """Have decisions of a bundle prepared; one that cannot be, or takes long, decides all the same, or denies."""
+        if not isinstance(self._evaluator, Preparing):
+            return
+        try:
+            async with asyncio.timeout(_PREPARE_SECONDS):
+                await self._evaluator.prepare(bundle)
+        except Exception as error:  # noqa: BLE001  # whatever it is, each decision says so
+            _LOG.warning("bundle_not_prepared", revision=bundle.revision, error=type(error).__name__)
 
     def _withdraw(self) -> None:
         """The service says that nothing is in force: then nothing decides, after a restart neither."""

@@ -14,6 +14,7 @@ raises for reasons of policy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import threading
 import time
@@ -35,7 +36,7 @@ from policies.engine import (
 )
 from policies.model import Decision, DecisionRequest
 from policies.turns import Lane
-from policies.workers import WorkerPool, WorkerStatus
+from policies.workers import WorkerEngine, WorkerPool, WorkerStatus
 
 __all__ = [
     "Engine",
@@ -126,6 +127,7 @@ class Evaluator:
         self._engines = dict(engines)
         self._clock_ns = clock_ns
         self._max_loaded = max_loaded
+        self._threads = threads
         self._batch_threads = batch_threads
         self._cellar = cellar
         self._workers = workers
@@ -184,6 +186,21 @@ class Evaluator:
 
         loaded = await asyncio.wrap_future(self._batches.submit(self._turn, load))
         return loaded.rules
+
+    async def prepare(self, bundle: Bundle) -> None:
+        """Have everything ready for single requests under a bundle: processes started, the bundle read by each.
+
+        A bundle that cannot be used is left to `evaluate_many`, which says so.
+        """
+
+        def ready() -> None:
+            with contextlib.suppress(PolicyError):
+                loaded = self._load(bundle, None)
+                engine = self._engine(bundle.manifest.engine, None)
+                if isinstance(engine, WorkerEngine):
+                    engine.prepare(loaded, self._threads)
+
+        await asyncio.wrap_future(self._batches.submit(self._turn, ready))
 
     async def evaluate_many(
         self, bundle: Bundle, requests: Sequence[DecisionRequest], *, engine_version: str | None = None

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -242,6 +242,18 @@ class WorkerEngine:
         if isinstance(answer, Refused):
             raise PolicySyntaxError(answer.message)
         return LoadedBundle(revision=answer.revision, rules=answer.rules, handle=handle)
+
+    def prepare(self, loaded: LoadedBundle, count: int) -> None:
+        """Have so many processes read a bundle that was loaded before, so that none has to when it is asked.
+
+        Raises:
+            EngineStoppedError: A process could not be had, or a limit stopped it.
+            EngineFailedError: The engine raised something.
+        """
+        assert isinstance(loaded.handle, _Handle)  # made by `load`
+        with ExitStack() as leases:
+            for _ in range(count):
+                self._load_into(leases.enter_context(self._pool.lease(self._program)), loaded.handle)
 
     def _first_load(self, handle: _Handle) -> Loaded | Refused:
         try:

@@ -222,3 +222,59 @@ def test_who_asked_for_it_hears_of_another_bundle_once(tmp_path: Path) -> None:
     )
     refreshed(source, 5)
     assert heard == [FIRST.revision, SECOND.revision]
+
+
+# --- getting ready
+
+
+class Evaluator:
+    """Notes what it was to get ready for, and what decided meanwhile."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.source: PolicySource | None = None
+        self.prepared: list[tuple[Bundle, object]] = []
+
+    async def prepare(self, bundle: Bundle) -> None:
+        self.prepared.append((bundle, self.source.current() if self.source is not None else None))
+        if self.fails:
+            raise RuntimeError
+
+
+def preparing(directory: Path, evaluator: Evaluator, *answers: BundleAnswer) -> PolicySource:
+    made = PolicySource(
+        Source(*answers),
+        directory,
+        BundleSettings(poll_seconds=3600),
+        SimulatedClock(NOON_MS),
+        evaluator=evaluator,
+    )
+    evaluator.source = made
+    return made
+
+
+def test_the_bundle_before_decides_until_the_new_one_is_ready(tmp_path: Path) -> None:
+    evaluator = Evaluator()
+    source = preparing(tmp_path, evaluator, active(FIRST), active(SECOND), active(SECOND))
+    refreshed(source, 3)
+    assert evaluator.prepared == [(FIRST, None), (SECOND, FIRST)], "once each, and before it is taken up"
+    assert source.current() == SECOND
+
+
+def test_a_bundle_that_cannot_be_made_ready_is_taken_up_all_the_same(tmp_path: Path) -> None:
+    """Its own decisions deny and say why; the bundle before has been replaced."""
+    source = preparing(tmp_path, Evaluator(fails=True), active(FIRST), active(SECOND))
+    assert refreshed(source, 2).current() == SECOND
+
+
+def test_a_bundle_that_was_kept_is_made_ready_at_the_start(tmp_path: Path) -> None:
+    refreshed(source_of(tmp_path, active(FIRST)))
+    evaluator = Evaluator()
+
+    async def scenario() -> None:
+        source = preparing(tmp_path, evaluator, Unavailable("unreachable"))
+        await source.start()
+        await source.stop()
+
+    asyncio.run(scenario())
+    assert evaluator.prepared == [(FIRST, FIRST)]

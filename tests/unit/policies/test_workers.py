@@ -286,6 +286,22 @@ def test_process_that_has_forgotten_a_bundle_is_told_it_again():
         made.evaluator.close()
 
 
+def test_bundle_that_was_prepared_is_ready_in_every_process_for_single_decisions(own):
+    asyncio.run(own.evaluator.prepare(BUNDLE))
+    status = own.pool.status
+    assert (status.running, status.leased, status.started) == (2, 0, 2)
+    own.decide("a")
+    assert own.pool.status.started == 2
+
+
+@pytest.mark.parametrize("deed", ["abort", "panic"])
+def test_bundle_that_cannot_be_prepared_is_left_to_its_decisions(own, deed):
+    bundle = cedar_bundle(deed, engine=ENGINE)
+    asyncio.run(own.evaluator.prepare(bundle))
+    (decision,) = own.decide("a", bundle=bundle)
+    assert decision.reason == Reason.BUNDLE_ERROR
+
+
 # --- what the process may do
 
 
