@@ -244,7 +244,7 @@ def test_no_questions_are_none(tallystick):
         ("ledger.example", "t"),
         ("ftp://x", "t"),
         ("http://", "t"),
-        ("http://[", "t"),
+        ("http://x:port", "t"),
         ("http://x", ""),
         ("http://x", "a\nb"),
     ],
