@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
+from functools import lru_cache
 from typing import Final
 
 from ledger.canonical import sha256
@@ -36,6 +37,7 @@ SLOTS: Final = 1000
 _DAY_MS: Final = 86_400_000
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _SWEEP_EVERY: Final = 4096
+_KEYS_AT_HAND: Final = 4096
 
 
 def subject_key(subject: tuple[str | None, ...]) -> str:
@@ -77,7 +79,7 @@ class History:
             key: Names a subject, each by another text; never `OTHERS`.
         """
         self._windows = windows
-        self._key = key
+        self._key = lru_cache(_KEYS_AT_HAND)(key)  # asked for several times in each call
         self._tallies: dict[str, Tally] = {}
         self._added = 0
 
