@@ -39,6 +39,7 @@ from tests.support.packs import ready_bundle
 from tests.support.service import EnforcerClient, RunningService, start_service
 
 SESSION = "5" * 32
+_JOBS_SECONDS = 120.0
 QUESTION = {
     "subject": {"type": "agent", "id": "bot"},
     "action": {"name": "tools/list"},
@@ -259,13 +260,13 @@ def test_an_administrator_of_another_log_in_the_same_database_has_no_log_here(fu
 
 
 async def _finished(packs: PackJobs, jobs: ImpactJobs) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(_JOBS_SECONDS):
         await asyncio.gather(*packs._tasks, *jobs._tasks.values())
 
 
 def test_a_refused_request_leaves_nothing_behind(furnished):
     services = furnished.service.services
-    furnished.service.run(lambda: _finished(services.packs, services.impacts))
+    furnished.service.run(lambda: _finished(services.packs, services.impacts), _JOBS_SECONDS)
     before = furnished.service.services.sequenced_size()
     for method, route, role, status in CELLS:
         if status in (401, 403):

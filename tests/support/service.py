@@ -200,10 +200,10 @@ class ServerThread:
         self._thread.join()
         self._ended.result()
 
-    def run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    def run(self, work: Callable[[], Coroutine[Any, Any, _T]], seconds: float = _START_SECONDS) -> _T:
         """Run a coroutine in the service's event loop and return what it returns."""
         assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(_START_SECONDS)
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(seconds)
 
     def stranger(self) -> httpx.Client:
         """Return an HTTP client that speaks for nobody."""
