@@ -95,7 +95,7 @@ class _Maker:
         }
         return {"name": name, "given": given, "expect": expect}
 
-    def general(self, tested: Operation, arguments: JSONObject) -> Iterator[JSONObject]:
+    def general(self) -> Iterator[JSONObject]:
         """Return the cases that do not depend on what the operations are."""
         yield {
             "name": "who is known may ask what there is",
@@ -112,7 +112,10 @@ class _Maker:
             "given": {"tool": "no.such.tool", "roles": [self._rules.reader, self._rules.writer]},
             "expect": {"effect": "DENY", "rules": [BOUNDARY], "failed_condition": BOUNDARY},
         }
-        yield {
+
+    def stranger(self, tested: Operation, arguments: JSONObject) -> JSONObject:
+        """Return the case of a role that may call nothing."""
+        return {
             "name": "another role may call nothing",
             "given": {"tool": tested.tool, "roles": ["other"], "arguments": json_text(arguments)},
             "expect": {"effect": "NOT_APPLICABLE", "rules": [], "reason": "no_permit"},
@@ -131,7 +134,8 @@ def make_cases(
         compiled: The bundle's boundaries.
     """
     maker = _Maker(server, description, compiled)
-    cases: list[JSONValue] = []
+    cases: list[JSONValue] = [*maker.general()]
+    general = len(cases)
     size = 0
     for operation in operations[:MAX_TESTED]:
         made = list(maker.cases(operation))
@@ -139,8 +143,8 @@ def make_cases(
         if size > _MAX_BYTES:
             maker.untested.append(operation.tool)
             continue
-        if made and not cases:
-            cases += maker.general(operation, _arguments_of(operation, maker))
+        if made and len(cases) == general:
+            cases.append(maker.stranger(operation, _arguments_of(operation, maker)))
         cases += made
     _say_untested(description, maker.untested, len(operations) - MAX_TESTED)
     defaults: JSONObject = {"agent": "Bot", "server": server, "at": _AT}

@@ -148,15 +148,17 @@ class ToolNames:
     def __init__(self) -> None:
         """Begin without any."""
         self._given: set[str] = set()
+        self._numbers: dict[str, int] = {}
 
     def give(self, wanted: str) -> str:
         """Return ``wanted``, changed as little as it takes to be legal and nobody else's."""
         name = _ILLEGAL.sub("_", wanted).strip("_.-") or "operation"
         if len(name) > _MAX_NAME_CHARS:
             name = f"{name[: _MAX_NAME_CHARS - 9]}_{hashlib.sha256(wanted.encode(errors='replace')).hexdigest()[:8]}"
-        given, number = name, 2
+        given, number = name, self._numbers.get(name, 2)
         while given in self._given:
             given = f"{name[: _MAX_NAME_CHARS - 6]}_{number}"
             number += 1
+        self._numbers[name] = number
         self._given.add(given)
         return given

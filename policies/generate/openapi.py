@@ -196,6 +196,8 @@ def read_openapi(document: JSONValue) -> Description:
     version = _version(root)
     notes = Notes()
     reader = _Reader(version=version, notes=notes, converter=Converter(root, notes))
+    if members(root.get("webhooks")):
+        notes.skipped("webhooks", "calls that the server makes; nobody calls them through a gateway")
     operations: list[Operation] = []
     for operation in reader.operations(root.get("paths")):
         if len(operations) >= MAX_OPERATIONS:

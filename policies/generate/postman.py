@@ -11,7 +11,7 @@ Source: Postman Collection Format, schemas v2.0.0 and v2.1.0.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -36,6 +36,7 @@ __all__ = ["read_postman"]
 
 _MAX_FOLDERS: Final = 16
 _MAX_ITEMS: Final = 20
+_MAX_SAVED: Final = 20
 _VARIABLE: Final = re.compile(r"\{\{\s*([^{}]{1,200}?)\s*\}\}")
 _PATH_VARIABLE: Final = re.compile(r"^:([A-Za-z_][A-Za-z0-9_-]*)$")
 _TEXT: Final = "string"
@@ -43,20 +44,33 @@ _MUTATION: Final = re.compile(r"(?:^|\})\s*(?:mutation|subscription)\b")
 _COMMENT: Final = re.compile(r"#[^\n]*")
 
 
-def _inferred(value: JSONValue) -> JSONObject:
-    """Return the schema of values like this one."""
+def _kind(value: JSONValue) -> str:
     if isinstance(value, dict):
-        return {"type": "object", "properties": {name: _inferred(item) for name, item in value.items()}}
+        return "object"
     if isinstance(value, list):
-        items = [_inferred(item) for item in value[:_MAX_ITEMS]]
-        distinct = [item for index, item in enumerate(items) if item not in items[:index]]
-        return {"type": "array", **({"items": distinct[0]} if len(distinct) == 1 else {})}
+        return "array"
     if isinstance(value, bool):
-        return {"type": "boolean"}
-    if is_number(value):
-        return {"type": "number"}
-    # Null says that there may be nothing; what else there may be is not known.
-    return {} if value is None else {"type": _TEXT}
+        return "boolean"
+    return "number" if is_number(value) else _TEXT
+
+
+def _inferred(values: Sequence[JSONValue]) -> JSONObject:
+    """Return the schema of values like these; an open one where they are of several kinds or nothing but null."""
+    given = [value for value in values if value is not None]
+    kinds = {_kind(value) for value in given}
+    if len(kinds) != 1:
+        return {}
+    (kind,) = kinds
+    found: JSONObject = {"type": kind if len(given) == len(values) else [kind, "null"]}
+    if kind == "object":
+        names = dict.fromkeys(name for value in given for name in members(value))
+        found["properties"] = {
+            name: _inferred([members(value)[name] for value in given if name in members(value)]) for name in names
+        }
+    if kind == "array":
+        items = [item for value in given if isinstance(value, list) for item in value[:_MAX_ITEMS]]
+        found |= {"items": _inferred(items)} if items else {}
+    return found
 
 
 class _Reader:
@@ -95,7 +109,7 @@ class _Reader:
         arguments = Arguments(self._converter)
         example: JSONObject = {}
         path = self._url(arguments, example, request.get("url"), place)
-        query = self._body(arguments, example, members(request.get("body")), place)
+        query = self._body(arguments, example, members(request.get("body")), _saved_bodies(item), place)
         tool = self._names.give(name)
         # What GraphQL reads, it reads by POST.
         access = access_of(tool, method=method)
@@ -153,11 +167,13 @@ class _Reader:
                 self._add(arguments, example, name, unquote(value), "query", place)
         return "/" + "/".join(steps)
 
-    def _body(self, arguments: Arguments, example: JSONObject, body: JSONObject, place: str) -> str:
+    def _body(
+        self, arguments: Arguments, example: JSONObject, body: JSONObject, saved: Sequence[str], place: str
+    ) -> str:
         """Take the arguments of a body, and return the text of a GraphQL query if it is one."""
         match body.get("mode"):
             case "raw":
-                self._raw(arguments, example, text_of(body.get("raw")), place)
+                self._raw(arguments, example, [text_of(body.get("raw")), *saved], place)
             case "urlencoded" | "formdata" as mode:
                 for item in objects(body.get(str(mode))):
                     name = text_of(item.get("key"))
@@ -165,7 +181,7 @@ class _Reader:
                         self._add(arguments, example, name, text_of(item.get("value")), "form", place)
             case "graphql":
                 graphql = members(body.get("graphql"))
-                self._raw(arguments, example, text_of(graphql.get("variables")) or "{}", place)
+                self._raw(arguments, example, [text_of(graphql.get("variables")) or "{}"], place)
                 return _COMMENT.sub("", text_of(graphql.get("query"))) or "query"
             case "file":
                 arguments.add("body", "body", {"type": _TEXT}, required=False, place=place)
@@ -175,20 +191,32 @@ class _Reader:
                 self.notes.unchecked(place, f"a body of the unknown mode {str(other)[:40]!r}")
         return ""
 
-    def _raw(self, arguments: Arguments, example: JSONObject, text: str, place: str) -> None:
-        if not text.strip():
+    def _raw(self, arguments: Arguments, example: JSONObject, texts: Sequence[str], place: str) -> None:
+        """Take the arguments of a body that is JSON; the first text is the request's, the others were saved with it."""
+        if not texts[0].strip():
             return
-        try:
-            # A variable without a value may stand for anything: nothing is inferred from null.
-            filled = _VARIABLE.sub("null", self._filled(text))
-            value = parse_json(filled.encode())
-        except (MalformedError, UnicodeEncodeError):
+        read = [self._json(text) for text in texts]
+        values = [value for ok, value in read if ok]
+        if not read[0][0]:
             self.notes.unchecked(place, "a body that is no JSON")
             arguments.add("body", "body", {"type": _TEXT}, required=False, place=place)
             return
-        arguments.add_body(_inferred(value), required=False, place=place)
-        if isinstance(value, dict):
-            example.update(value)
+        arguments.add_body(_inferred(values), required=False, place=place)
+        example.update(members(values[0]))
+
+    def _json(self, text: str) -> tuple[bool, JSONValue]:
+        """Return whether a text is JSON, and its value."""
+        try:
+            # A variable without a value may stand for anything: nothing is inferred from null.
+            return True, parse_json(_VARIABLE.sub("null", self._filled(text)).encode())
+        except (MalformedError, UnicodeEncodeError):
+            return False, None
+
+
+def _saved_bodies(item: JSONObject) -> list[str]:
+    """Return the texts of the bodies that were sent for the responses saved with a request."""
+    requests = [members(response.get("originalRequest")) for response in objects(item.get("response"))[:_MAX_SAVED]]
+    return [text_of(members(request.get("body")).get("raw")) for request in requests]
 
 
 def _variables(collection: JSONObject) -> dict[str, str]:

@@ -202,6 +202,34 @@ def test_postman_collection_is_inferred_from_its_requests():
     assert any(severity == "assumed" and "inferred" in reason for severity, reason in reasons(generated))
 
 
+def test_postman_bodies_that_were_saved_with_responses_widen_what_is_inferred():
+    document = postman()
+    bodies = ('{"amount": "12.50", "extra": [1, null]}', "no JSON", '{"limit": null}')
+    document["item"][1]["response"] = [{"originalRequest": {"body": {"raw": body}}} for body in bodies]
+    found = tools(made("postman", document))["Refund"].arguments["properties"]
+    assert found == {
+        "amount": {},
+        "limit": {"type": ["null", "number"]},
+        "why": {},
+        "extra": {"type": "array", "items": {"type": ["null", "number"]}},
+    }
+
+
+def test_three_thousand_operations_of_one_name_are_taken_in_order():
+    paths = {f"/p{number}": {"get": {"operationId": "get it"}} for number in range(3000)}
+    generated = made("openapi", {"openapi": "3.1.0", "paths": paths, "webhooks": {"x": {}}})
+    found = tools(generated)
+    assert (len(found), found["get_it_3000"].operation) == (3000, "GET /p2999")
+    assert ("skipped", "calls that the server makes; nobody calls them through a gateway") in reasons(generated)
+    assert generated.report.json()["notes_left_out"] == 3000 + 2 - 1000
+
+
+def test_bundle_without_arguments_to_test_with_still_has_tests():
+    generated = arguments_of({"type": "string", "pattern": "^[A-Z]{7}$"}, required=True)
+    assert any("no arguments were found to test with" in reason for _, reason in reasons(generated))
+    assert b"who is known may ask" in generated.files["tests/shop-01.yaml"]
+
+
 def test_mcp_tools_keep_their_names_and_their_hints_cannot_make_them_look_safer():
     found = tools(made("mcp", mcp_tools()))
     assert (found["search_orders"].access, found["delete_tree"].access) == ("read", "write")
