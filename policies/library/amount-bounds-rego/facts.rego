@@ -29,6 +29,13 @@ server := data.settings.servers[input.resource.server]
 
 tool := server.tools[input.resource.name]
 
+# The data of every bundle are of their types; each bundle's policy says the same of its own.
+sound_data if {
+	is_object(data.settings.roles)
+	is_object(data.settings.tags)
+	is_object(data.settings.servers)
+}
+
 named if is_string(input.resource.name)
 
 call if {

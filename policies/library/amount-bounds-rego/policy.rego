@@ -5,8 +5,20 @@ import data.tallystick.facts
 default allow := false
 
 allow if {
+	sound_settings
 	count(permits) > 0
 	count(denies) == 0
+}
+
+# Rego compares a number with a text without complaint, so data of another type must allow nothing at all.
+sound_settings if {
+	facts.sound_data
+	is_array(data.settings.currencies)
+	is_number(data.settings.clerk_limit)
+	is_number(data.settings.manager_limit)
+	is_number(data.settings.approval_over)
+	is_object(data.settings.floors)
+	is_object(data.settings.ceilings)
 }
 
 permits contains "discovery" if facts.discovery
@@ -80,6 +92,14 @@ within_limit if {
 	input.args.amount <= limit
 }
 
-below_ceiling if input.args.highest_price <= data.settings.ceilings[input.args.sku]
+below_ceiling if {
+	ceiling := data.settings.ceilings[input.args.sku]
+	is_number(ceiling)
+	input.args.highest_price <= ceiling
+}
 
-above_floor if input.args.lowest_price >= data.settings.floors[input.args.sku]
+above_floor if {
+	floor := data.settings.floors[input.args.sku]
+	is_number(floor)
+	input.args.lowest_price >= floor
+}

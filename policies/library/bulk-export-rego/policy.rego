@@ -5,8 +5,17 @@ import data.tallystick.facts
 default allow := false
 
 allow if {
+	sound_settings
 	count(permits) > 0
 	count(denies) == 0
+}
+
+# Rego compares a number with a text without complaint, so data of another type must allow nothing at all.
+sound_settings if {
+	facts.sound_data
+	is_number(data.settings.most_rows)
+	is_number(data.settings.approval_over)
+	is_number(data.settings.rows_per_day)
 }
 
 permits contains "discovery" if facts.discovery
@@ -53,6 +62,7 @@ within_day if input.state.windows.rows_day <= data.settings.rows_per_day
 
 within_limit if {
 	input.args.rows > 0
+	is_number(most_rows)
 	input.args.rows <= most_rows
 }
 

@@ -5,8 +5,19 @@ import data.tallystick.facts
 default allow := false
 
 allow if {
+	sound_settings
 	count(permits) > 0
 	count(denies) == 0
+}
+
+# Rego compares a number with a text without complaint, so data of another type must allow nothing at all.
+sound_settings if {
+	facts.sound_data
+	is_array(data.settings.weekdays)
+	is_number(data.settings.opens_minute)
+	is_number(data.settings.closes_minute)
+	is_string(data.settings.zone)
+	is_array(data.settings.holidays)
 }
 
 permits contains "discovery" if facts.discovery

@@ -5,9 +5,13 @@ import data.tallystick.facts
 default allow := false
 
 allow if {
+	sound_settings
 	count(permits) > 0
 	count(denies) == 0
 }
+
+# Rego compares a number with a text without complaint, so data of another type must allow nothing at all.
+sound_settings if facts.sound_data
 
 permits contains "discovery" if facts.discovery
 

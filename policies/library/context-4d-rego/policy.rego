@@ -5,8 +5,21 @@ import data.tallystick.facts
 default allow := false
 
 allow if {
+	sound_settings
 	count(permits) > 0
 	count(denies) == 0
+}
+
+# Rego compares a number with a text without complaint, so data of another type must allow nothing at all.
+sound_settings if {
+	facts.sound_data
+	is_array(data.settings.weekdays)
+	is_number(data.settings.opens_minute)
+	is_number(data.settings.closes_minute)
+	is_array(data.settings.trusted_networks)
+	is_number(data.settings.bulk_rows)
+	is_number(data.settings.max_denied)
+	is_number(data.settings.max_session_ms)
 }
 
 permits contains "discovery" if facts.discovery

@@ -5,8 +5,19 @@ import data.tallystick.facts
 default allow := false
 
 allow if {
+	sound_settings
 	count(permits) > 0
 	count(denies) == 0
+}
+
+# Rego compares a number with a text without complaint, so data of another type must allow nothing at all.
+sound_settings if {
+	facts.sound_data
+	is_number(data.settings.call)
+	is_number(data.settings.session)
+	is_number(data.settings.day)
+	is_number(data.settings.agent)
+	is_object(data.settings.agent_caps)
 }
 
 permits contains "discovery" if facts.discovery
@@ -48,7 +59,10 @@ within_call if {
 
 agent_cap := object.get(data.settings.agent_caps, input.principal.agent, data.settings.agent)
 
-within_agent if input.state.windows.paid_agent <= agent_cap
+within_agent if {
+	is_number(agent_cap)
+	input.state.windows.paid_agent <= agent_cap
+}
 
 within_day if input.state.windows.paid_day <= data.settings.day
 

@@ -5,8 +5,15 @@ import data.tallystick.facts
 default allow := false
 
 allow if {
+	sound_settings
 	count(permits) > 0
 	count(denies) == 0
+}
+
+# Rego compares a number with a text without complaint, so data of another type must allow nothing at all.
+sound_settings if {
+	facts.sound_data
+	is_object(data.settings.agents)
 }
 
 permits contains "discovery" if facts.discovery
@@ -25,8 +32,8 @@ permits contains "path-write" if {
 
 denies contains "path-agent" if {
 	guarded
-	roots := data.settings.agents[input.principal.agent].roots
-	not in_place(roots)
+	agent := data.settings.agents[input.principal.agent]
+	not in_place(agent)
 }
 
 denies contains "path-closed" if {
@@ -61,10 +68,11 @@ below(roots, path) if {
 	root in path
 }
 
-in_place(roots) if below(roots, input.args.path)
+in_place(agent) if below(agent.roots, input.args.path)
 
 open_place(closed) if {
 	path := input.args.folded_path
+	is_array(closed)
 	every folder in closed { not folder in path }
 }
 

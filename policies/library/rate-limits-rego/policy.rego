@@ -5,8 +5,20 @@ import data.tallystick.facts
 default allow := false
 
 allow if {
+	sound_settings
 	count(permits) > 0
 	count(denies) == 0
+}
+
+# Rego compares a number with a text without complaint, so data of another type must allow nothing at all.
+sound_settings if {
+	facts.sound_data
+	is_number(data.settings.burst)
+	is_number(data.settings.minute)
+	is_number(data.settings.tool_minute)
+	is_number(data.settings.day)
+	is_number(data.settings.session)
+	is_number(data.settings.refused)
 }
 
 permits contains "discovery" if facts.discovery
@@ -65,4 +77,7 @@ within_session if input.state.calls < data.settings.session
 
 tool_limit := object.get(facts.tool, "per_minute", data.settings.tool_minute)
 
-within_tool if input.state.windows.tool_minute <= tool_limit
+within_tool if {
+	is_number(tool_limit)
+	input.state.windows.tool_minute <= tool_limit
+}

@@ -5,8 +5,34 @@ import data.tallystick.facts
 default allow := false
 
 allow if {
+	sound_settings
 	count(permits) > 0
 	count(denies) == 0
+}
+
+# Rego compares a number with a text without complaint, so data of another type must allow nothing at all.
+sound_settings if {
+	facts.sound_data
+	is_array(data.settings.suspended_agents)
+	is_array(data.settings.blocked_addresses)
+	is_number(data.settings.calls)
+	is_array(data.settings.closed_dates)
+	is_number(data.settings.count)
+	is_number(data.settings.denied)
+	is_array(data.settings.networks)
+	is_number(data.settings.until_ms)
+	is_array(data.settings.roots)
+	is_number(data.settings.calls_minute)
+	is_number(data.settings.refused)
+	is_array(data.settings.regions)
+	is_number(data.settings.rows_session)
+	is_array(data.settings.revoked_sessions)
+	is_number(data.settings.session_ms)
+	is_array(data.settings.users)
+	is_string(data.settings.zone)
+	is_number(data.settings.amount)
+	is_number(data.settings.approval_over)
+	is_number(data.settings.spent_day)
 }
 
 permits contains "listing" if {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 
 import msgspec
 import pytest
 
+from ledger.errors import PolicySyntaxError
 from policies.bundles import MANIFEST_PATH, Bundle, bundle_from_files
 from policies.directories import library_names, read_library_bundle
 from policies.engines.cedar import CedarEngine
@@ -79,3 +81,52 @@ def test_a_bundle_whose_data_are_edited_decides_the_same_of_other_names(name, ev
     assert [(item.case.name, item.differences) for item in after.failures] == []
     assert [told(item.decision) for item in after.results] == [told(item.decision) for item in before.results]
     assert after.uncovered == ()
+
+
+# --- data that are forgotten, or of another type
+
+
+def with_data(bundle: Bundle, path: str, document: object) -> Bundle:
+    files = {**bundle.files, path: json.dumps(document).encode(), MANIFEST_PATH: msgspec.json.encode(bundle.manifest)}
+    return bundle_from_files(files)
+
+
+def spoilt(value: object) -> Iterator[object]:
+    """Yield a document with one value in it, at any depth, of another type."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from ({**value, name: other} for other in spoilt(member))
+    yield 5 if isinstance(value, str) else "none"
+
+
+def mistakes(settings: dict[str, object]) -> Iterator[dict[str, object]]:
+    """Yield settings with one of them left out, and with one value in them of another type."""
+    for name, value in settings.items():
+        rest = {key: member for key, member in settings.items() if key != name}
+        yield rest
+        yield from ({**rest, name: other} for other in spoilt(value))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-rego")])
+def test_settings_that_are_forgotten_or_of_another_type_open_nothing_in_rego(name, evaluator):
+    """Rego takes every number for less than every text: a limit in quotation marks would be none."""
+    shipped = read_library_bundle(name)
+    results = [item for item in asyncio.run(run_cases(shipped, evaluator)).results if not item.decision.permitted]
+    denied = list({item.decision.rules: item.case for item in results}.values())  # one for each reason is enough
+    for settings in mistakes(json.loads(shipped.text("data.json"))["settings"]):
+        bundle = with_data(shipped, "data.json", {"settings": settings})
+        results = asyncio.run(run_cases(bundle, evaluator, denied)).results
+        assert [result.case.name for result in results if result.decision.permitted] == [], settings
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("-rego")])
+def test_settings_that_are_forgotten_are_told_at_once_in_cedar(name, evaluator):
+    shipped = read_library_bundle(name)
+    entities = json.loads(shipped.text("entities.json"))
+    for place, entity in enumerate(entities):
+        if entity["uid"]["type"] == "Settings":
+            for key in entity["attrs"]:
+                attrs = {name: value for name, value in entity["attrs"].items() if name != key}
+                changed = [*entities[:place], {**entity, "attrs": attrs}, *entities[place + 1 :]]
+                with pytest.raises(PolicySyntaxError, match=r"entities\.json"):
+                    asyncio.run(evaluator.check(with_data(shipped, "entities.json", changed)))
