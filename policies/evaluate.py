@@ -50,6 +50,8 @@ __all__ = [
 ]
 
 _CHUNK: Final = 256
+_LEAST_CHUNK: Final = 64
+"""A smaller piece is not worth the way to another process."""
 _CHUNK_CHARS: Final = 4 << 20
 _NO_ENGINE_VERSION: Final = "unavailable"
 _NO_WORKERS: Final = WorkerStatus(running=0, leased=0, started=0, stopped={})
@@ -218,7 +220,7 @@ class Evaluator:
         results: list[Evaluation] = []
         pending: deque[Future[list[Evaluation]]] = deque()
         try:
-            for chunk in _chunks(requests):
+            for chunk in _chunks(requests, self._batch_threads):
                 if len(pending) >= self._batch_threads:
                     results += await _outcome(pending[0])
                     pending.popleft()
@@ -317,12 +319,18 @@ def _later(
     return lambda: evaluate(bundle, requests, version)
 
 
-def _chunks(requests: Sequence[DecisionRequest]) -> Iterator[tuple[DecisionRequest, ...]]:
-    """Return the requests in pieces, each bounded in number and in the length of arguments."""
+def _chunks(requests: Sequence[DecisionRequest], shares: int) -> Iterator[tuple[DecisionRequest, ...]]:
+    """Return the requests in pieces, each bounded in number and in the length of arguments.
+
+    Args:
+        requests: All of them.
+        shares: Pieces that may be evaluated at once; a batch that is no long one is shared out among them.
+    """
+    most = min(_CHUNK, max(_LEAST_CHUNK, -(-len(requests) // shares)))
     piece: list[DecisionRequest] = []
     chars = 0
     for request in requests:
-        if piece and (len(piece) == _CHUNK or chars + len(request.arguments) > _CHUNK_CHARS):
+        if piece and (len(piece) == most or chars + len(request.arguments) > _CHUNK_CHARS):
             yield tuple(piece)
             piece, chars = [], 0
         piece.append(request)

@@ -106,6 +106,8 @@ class WorkerPool:
     def lease(self, program: EngineProgram) -> Iterator[WorkerProcess]:
         """Hold a process for the block, which alone may ask it; one that an error comes out of is not used again.
 
+        On Linux a process dies with the thread that started it: call this from threads that live as long as the pool.
+
         Raises:
             EngineStoppedError: None can be had, or the block was told so.
         """

@@ -322,6 +322,12 @@ def test_batches_are_bounded_by_the_length_of_their_arguments_too(scripted, engi
     assert engine.evaluations == 3
 
 
+@pytest.mark.parametrize(("count", "pieces"), [(1, 1), (64, 1), (65, 2), (256, 2), (512, 2), (513, 3), (1024, 4)])
+def test_batch_is_shared_out_among_the_threads_that_are_there(scripted, engine, count, pieces):
+    run(scripted, *(["a"] * count))
+    assert engine.evaluations == pieces
+
+
 # --- other versions
 
 
