@@ -84,11 +84,16 @@ class Rule:
         found: list[Node] = self.node.get("bodies", [])
         return found
 
-    def value_name(self) -> str | None:
-        """Return the name that its value starts from; None for any other value, and for a function's."""
+    def values(self) -> list[Node]:
+        """Return its value, unless it is a function, and what its conditions assign with ``:=``."""
         assigned = self.node["head"].get("Compr", {}).get("assign") if self.kind == "Compr" else None
-        path = path_of(assigned["value"]) if assigned is not None else ()
-        return path[0] if path else None
+        found: list[Node] = [] if assigned is None else [assigned["value"]]
+        for body in self.bodies():
+            for statement in body["query"]["stmts"]:
+                given = statement["literal"].get("Expr", {}).get("expr", {}).get("AssignExpr", {})
+                if given.get("op") == "ColEq":
+                    found.append(given["rhs"])
+        return found
 
 
 def parse_error(error: BaseException) -> str:

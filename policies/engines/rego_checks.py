@@ -13,12 +13,13 @@ INVARIANT 8: what is left is a function of bundle and request.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final, TypeAlias
 
 from ledger.errors import PolicySyntaxError
-from policies.engines.rego_ast import Module, Path, Rule
+from policies.engines.rego_ast import Module, Path, Rule, path_of
 from policies.engines.rego_builtins import ARITIES, REFUSED, refusal
 from policies.engines.rego_requests import InexactNumberError, exact_number
 from policies.engines.rego_walk import Mention, mentions, span_of
@@ -111,20 +112,22 @@ class _Checks:
         self.places.setdefault(key, rule.place)
         depends = self.depends.setdefault(key, set())
         said = list(mentions(module, rule))
-        self._check_value(module, rule, said)
         for mention in said:
             problem = self._problem(module, mention)
             if problem is not None:
                 raise PolicySyntaxError(f"{mention.place}: {problem}")
             depends |= self._leads_to(module, mention)
+        self._check_values(module, rule, said)
 
-    def _check_value(self, module: Module, rule: Rule, said: Sequence[Mention]) -> None:
-        """Refuse a rule's value that nothing gives a value to; regorus hears of it only when it asks for the rule."""
-        name = rule.value_name()
-        if name is None or name == "input" or self._names.resolve(module, (name,)) or name in module.imports:
-            return
-        if name != "data" and sum(mention.path[:1] == (name,) for mention in said) == 1:
-            raise PolicySyntaxError(f"{rule.place}: nothing gives {name} a value")
+    def _check_values(self, module: Module, rule: Rule, said: Sequence[Mention]) -> None:
+        """Refuse a value that nothing gives; regorus hears of it only when it comes to evaluate it."""
+        named = Counter(mention.path[0] for mention in said if mention.path)
+        for value in rule.values():
+            path = path_of(value)
+            if path and path[0] not in {"input", "data"} and named[path[0]] == 1:
+                known = path[0] in module.imports or self._names.resolve(module, path) is not None
+                if not known:
+                    raise PolicySyntaxError(f"{rule.place}: nothing gives {path[0]} a value")
 
     def _problem(self, module: Module, mention: Mention) -> str | None:
         match mention.kind:

@@ -32,7 +32,6 @@ __all__ = ["EvaluationFailedError", "Program", "program_of", "stopped_at"]
 _MAX_PROGRAMS: Final = 16
 _MAX_NAME: Final = 128
 _PROBE: Final = "tallystick_probe"
-_UNSAFE: Final = " is unsafe"
 _UNDEFINED: Final = '"<undefined>"'
 _PLACE: Final = re.compile(r"\s*--> ([A-Za-z0-9_./-]+):([0-9]+):[0-9]+\n")
 
@@ -78,22 +77,7 @@ class Program:
             self._engine.eval_rule_as_json(f"data.{_PROBE}.{ALLOW}")
         except RuntimeError as error:
             raise PolicySyntaxError(parse_error(error)) from error
-        self._probe()
         self._engine.set_enable_coverage(True)
-
-    def _probe(self) -> None:
-        """Ask what decides once, of nothing: some unsafe variables are only told of then.
-
-        Raises:
-            PolicySyntaxError: There is one.
-        """
-        for name in (ALLOW, *self.rules.sets):
-            try:
-                self._engine.eval_rule_as_json(f"data.{self.rules.package}.{name}")
-            except RuntimeError as error:
-                told = parse_error(error)
-                if _UNSAFE in told:
-                    raise PolicySyntaxError(told) from error
 
     def begin(self, document: Mapping[str, object], now_ms: int) -> None:
         """Take the next request.
