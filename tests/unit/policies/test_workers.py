@@ -107,8 +107,7 @@ def test_cedar_decides_in_its_process_as_it_does_here():
         assert there.engine_version("cedar") == here.engine_version("cedar")
         with pytest.raises(PolicySyntaxError, match=r"policy\.cedar:1: "):
             asyncio.run(there.check(cedar_bundle("permit (principal")))
-        # Nothing that this program itself would have to import.
-        assert there.status.workers.running == 1
+        assert there.status.workers.running == there.status.workers.started <= 2
     finally:
         here.close()
         there.close()
