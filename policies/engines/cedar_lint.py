@@ -7,6 +7,7 @@ unbounded-permit     a ``permit`` without any scope or condition: it permits wha
 escapable-limit      a ``forbid … when { x has y && … }``: a call that leaves the value out is not stopped by it
 hidden-character     a name or text with characters that look like others, or like none
 unused-parameter     a parameter that no policy reads: a value that somebody meant to look at
+unread-window        a window that no policy reads: a cap that somebody meant to set
 same-rule            a rule that says what another one says already
 unread-boundary      a bundle with boundaries whose policies never look at ``context.boundary``
 ==================== ==================================================================================================
@@ -27,12 +28,12 @@ from policies.engines.cedar_policies import ARGUMENTS, nodes, parse_policies
 from policies.engines.cedar_text import split_policies
 from policies.linting import Finding
 from policies.parameters import parse_parameters
+from policies.windows import read_windows
 
 __all__ = ["lint_cedar"]
 
 _CONTEXT: Final = pst.Var(name="context")
-_OF_THE_CALL: Final = (ARGUMENTS, pst.GetAttr(base=pst.GetAttr(base=_CONTEXT, attr="state"), attr="windows"))
-"""What a call may leave out, or what may not be known of it."""
+_WINDOWS: Final = pst.GetAttr(base=pst.GetAttr(base=_CONTEXT, attr="state"), attr="windows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def _escapes(rule: _Rule) -> Iterator[str]:
     for clause in rule.policy.clauses:
         if isinstance(clause, pst.When):
             for part in _conjuncts(clause.expr):
-                if isinstance(part, pst.HasAttr) and part.base in _OF_THE_CALL:
+                if isinstance(part, pst.HasAttr) and part.base == ARGUMENTS:
                     yield ", ".join(part.attrs)
 
 
@@ -121,10 +122,15 @@ def _twice(rules: Sequence[_Rule]) -> Iterator[Finding]:
 
 def _of_bundle(bundle: Bundle, rules: Sequence[_Rule]) -> Iterator[Finding]:
     read = set(_attributes_read(rules))
+    windows = read_windows(bundle).windows
+    summed = {window.parameter for window in windows.values()}
     if (path := bundle.manifest.parameters) is not None:
         for name in parse_parameters(bundle.files[path]).types:
-            if (ARGUMENTS, name) not in read:
+            if (ARGUMENTS, name) not in read and name not in summed:
                 yield Finding(path, "unused-parameter", f"no policy reads the parameter {name}")
+    for name in windows:
+        if (_WINDOWS, name) not in read:
+            yield Finding(bundle.manifest.windows or "", "unread-window", f"no policy reads the window {name}")
     boundaries = bundle.manifest.boundaries
     if boundaries is not None and (_CONTEXT, "boundary") not in read:
         yield Finding(boundaries, "unread-boundary", "no policy looks at context.boundary: drift is told, not stopped")

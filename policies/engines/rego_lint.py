@@ -7,6 +7,7 @@ unbounded-permit     an ``allow`` that is true without any condition, or by defa
 escapable-limit      a member of ``denies`` that reads an argument: a call that leaves it out is not stopped by it
 hidden-character     a text with characters that look like others, or like none
 unused-parameter     a parameter that no policy reads: a value that somebody meant to look at
+unread-window        a window that no policy reads: a cap that somebody meant to set
 unread-boundary      a bundle with boundaries whose policies never look at ``input.boundary``
 ==================== ==================================================================================================
 
@@ -31,8 +32,8 @@ from policies.linting import Finding
 
 __all__ = ["lint_rego"]
 
-_OF_THE_CALL: Final = (("input", "args"), ("input", "arguments"), ("input", "state", "windows"))
-"""What a call may leave out, or what may not be known of it."""
+_OF_THE_CALL: Final = (("input", "args"), ("input", "arguments"))
+"""What a call may leave out."""
 
 
 def _nodes(node: object) -> Iterator[Node]:
@@ -109,9 +110,13 @@ def _text(node: Node) -> str | None:
 def _of_bundle(bundle: Bundle, source: RegoSource) -> Iterator[Finding]:
     read = {path for module in source.modules for rule in module.rules for path in _read(module, rule)}
     if (path := bundle.manifest.parameters) is not None:
+        summed = {window.parameter for window in source.windows.windows.values()}
         for name in source.parameters.types:
-            if not _reads(read, ("input", "args", name)):
+            if name not in summed and not _reads(read, ("input", "args", name)):
                 yield Finding(path, "unused-parameter", f"no policy reads the parameter {name}")
+    for name in source.windows.windows:
+        if not _reads(read, ("input", "state", "windows", name)):
+            yield Finding(bundle.manifest.windows or "", "unread-window", f"no policy reads the window {name}")
     boundaries = bundle.manifest.boundaries
     if boundaries is not None and not _reads(read, ("input", "boundary")):
         yield Finding(boundaries, "unread-boundary", "no policy looks at input.boundary: drift is told, not stopped")

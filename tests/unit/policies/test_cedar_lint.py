@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -11,7 +12,7 @@ from policies.engines.cedar_lint import lint_cedar
 from policies.evaluate import Evaluator
 from policies.linting import Finding, lint_bundle
 from policies.testing import run_cases
-from tests.support.policies import PARAMETERS, cedar_files
+from tests.support.policies import PARAMETERS, SCHEMA, cedar_files
 
 READS_ALL = """
 @id("reads") forbid(principal, action, resource) unless {
@@ -89,6 +90,20 @@ def test_a_parameter_that_no_policy_reads_is_found():
     bundle = bundle_from_files(cedar_files('@id("a") permit(principal is Agent, action, resource);'))
     found = [(finding.code, finding.message.rsplit(" ", 1)[1]) for finding in lint_cedar(bundle)]
     assert found == [("unused-parameter", item["name"]) for item in PARAMETERS]
+
+
+def test_a_window_that_no_policy_reads_is_found_and_what_it_sums_is_read():
+    windows = [
+        {"name": "spent", "measure": "sum", "parameter": "amount", "per": "session"},
+        {"name": "calls", "measure": "count", "per": "agent", "over_seconds": 60},
+    ]
+    schema = SCHEMA.replace("started_ms: Long }", "started_ms: Long, windows: { spent: Long, calls: Long } }")
+    rule = '@id("a") permit(principal, action, resource) when { context.state.windows.spent < 3 };'
+    parameters = [item for item in PARAMETERS if item["name"] == "amount"]
+    files = cedar_files(rule, schema=schema, parameters=parameters, windows="windows.json")
+    bundle = bundle_from_files(files | {"windows.json": json.dumps({"windows": windows}).encode()})
+    found = [(finding.place, finding.code, finding.message) for finding in lint_cedar(bundle)]
+    assert found == [("windows.json", "unread-window", "no policy reads the window calls")]
 
 
 def test_boundaries_that_no_policy_looks_at_are_found():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from policies.bundles import bundle_from_files
@@ -37,7 +39,6 @@ def test_an_allow_with_a_body_or_that_is_false_is_none(rule):
         "input.args.amount > 3",
         "{ input.principal.mfa; input.args.amount > 3 }",
         "{ n := input.arguments.amount; n > 3 }",
-        "input.state.windows.spent > 3",
     ],
 )
 def test_a_limit_that_a_call_escapes_by_saying_nothing_is_found(body):
@@ -75,6 +76,23 @@ def test_a_parameter_that_no_policy_reads_is_found():
 def test_a_parameter_that_may_be_read_by_a_name_known_later_is_none(reads):
     text = f'package test\nallow if {{ some name in ["amount"]; {reads} == 3 }}\n'
     assert lint_rego(bundle_from_files(rego_files(text))) == ()
+
+
+WINDOWS = {
+    "windows": [
+        {"name": "spent", "measure": "sum", "parameter": "amount", "per": "session"},
+        {"name": "calls", "measure": "count", "per": "agent", "over_seconds": 60},
+    ]
+}
+
+
+def test_a_window_that_no_policy_reads_is_found_and_what_it_sums_is_read():
+    parameters = [item for item in PARAMETERS if item["name"] == "amount"]
+    text = "package test\nallow if input.state.windows.spent < 3\n"
+    files = rego_files(text, parameters=parameters, windows="windows.json")
+    bundle = bundle_from_files(files | {"windows.json": json.dumps(WINDOWS).encode()})
+    found = [(finding.place, finding.code, finding.message) for finding in lint_rego(bundle)]
+    assert found == [("windows.json", "unread-window", "no policy reads the window calls")]
 
 
 def test_boundaries_that_no_policy_looks_at_are_found():
