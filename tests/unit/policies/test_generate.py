@@ -68,6 +68,40 @@ def test_generated_bundle_loads_and_its_tests_pass_and_reach_every_rule(form: st
     assert report.uncovered == ()
 
 
+ODD_NAMES = (
+    *(
+        "a/b",
+        "a b",
+        "é",
+        "\u202ex",
+        'q"uo\\te',
+        "new\nline",
+        "\x7f",
+        "\x85",
+        "\u2028",
+        "😀",
+        "x" * 900,
+        "${x}",
+        "{{y}}",
+    ),
+    *("'; --", "no", "1", "null", "~", "- a", "a: b", "#c", "*x", "&y", "__proto__"),
+)
+
+
+@pytest.mark.parametrize("engine", [CedarEngine(), RegoEngine()], ids=lambda engine: engine.name)
+def test_names_of_any_characters_stay_names_in_rules_data_and_tests(engine: Engine):
+    schema = {"type": "object", "properties": {"k": {"type": "integer", "maximum": 5}}}
+    listed = [{"name": name, "inputSchema": {**schema, "properties": {name: {"type": "string"}}}} for name in ODD_NAMES]
+    generated = made("mcp", {"tools": listed}, engine=engine.name)
+    assert [operation.tool for operation in generated.report.operations] == list(ODD_NAMES)
+    evaluator = Evaluator({engine.name: engine})
+    try:
+        report = asyncio.run(run_cases(bundle_from_files(generated.files), evaluator))
+    finally:
+        evaluator.close()
+    assert [result.case.name for result in report.failures] == []
+
+
 @pytest.mark.parametrize("engine", ["cedar", "rego"])
 def test_generation_is_deterministic_and_owes_nothing_to_the_order_of_members(engine):
     first = made("mcp", mcp_tools(), engine=engine)
