@@ -294,6 +294,29 @@ def _payload_key(keys: tuple[SubjectKey, ...], label: bytes) -> bytes:
     return hmac.digest(extracted, label + b"\x01", "sha256")
 
 
+class _FoundKeys:
+    """Keys as one call finds them: many payloads share few keys, and each is looked for once.
+
+    A key that is destroyed while the call lasts counts as one that was destroyed just after it.
+    """
+
+    def __init__(self, keys: SubjectKeys) -> None:
+        self._keys = keys
+        self._found: dict[str, SubjectKey | None] = {}
+
+    def get(self, log_id: str, subject: str) -> SubjectKey:
+        """See `SubjectKeys.get`."""
+        if subject not in self._found:
+            try:
+                self._found[subject] = self._keys.get(log_id, subject)
+            except ErasedError:
+                self._found[subject] = None
+        found = self._found[subject]
+        if found is None:
+            raise ErasedError("the subject's key was destroyed")
+        return found
+
+
 class Vault:
     """Seals and opens the payloads of one log; safe for any thread."""
 
@@ -384,21 +407,27 @@ class Vault:
         """
         wanted = {leaf: record for leaf, record in records.items() if field in commitments(record)}
         ids = {leaf: record.record_id for leaf, record in wanted.items()}
+        # INVARIANT: payloads before keys. What is sealed anew meanwhile, for a hold, has its new key by then.
         found = self._store.payloads(self._log_id, ids, field)
-        return {leaf: self._tried(record, field, found.get(leaf)) for leaf, record in wanted.items()}
+        keys = _FoundKeys(self._keys)
+        return {leaf: self._tried(record, field, found.get(leaf), keys) for leaf, record in wanted.items()}
 
-    def _tried(self, record: Record, field: str, sealed: SealedPayload | None) -> Opening | LedgerError:
+    def _tried(
+        self, record: Record, field: str, sealed: SealedPayload | None, keys: _FoundKeys
+    ) -> Opening | LedgerError:
         if sealed is None:
             return NotFoundError(f"the vault holds no payload for the field {field} of record {record.record_id}")
         try:
-            return self._open(record, field, sealed)
+            return self._open(record, field, sealed, keys)
         except (ErasedError, CommitmentError) as error:
             return error
 
-    def _open(self, record: Record, field: str, sealed: SealedPayload) -> Opening:
+    def _open(
+        self, record: Record, field: str, sealed: SealedPayload, keys: SubjectKeys | _FoundKeys | None = None
+    ) -> Opening:
         commitment = commitments(record)[field]
         try:
-            content = self._decrypt(record, field, sealed)
+            content = self._decrypt(record, field, sealed, keys or self._keys)
         except (nacl.exceptions.CryptoError, ValueError) as error:
             raise CommitmentError(f"the vault's payload for the field {field} is damaged") from error
         opening = Opening(field, content[:SALT_BYTES], content[SALT_BYTES:])
@@ -434,7 +463,7 @@ class Vault:
         except NotFoundError:
             return b""
 
-    def _decrypt(self, record: Record, field: str, sealed: SealedPayload) -> bytes:
+    def _decrypt(self, record: Record, field: str, sealed: SealedPayload, keys: SubjectKeys | _FoundKeys) -> bytes:
         first = sealed.ciphertext.startswith(_MAGIC) or not sealed.ciphertext
         expected = subjects_of(record)[0] if first else first_subject_of(record)
         # The leaf says whose payload it is. Were the store believed, a made-up subject would pass for an erased one.
@@ -447,8 +476,8 @@ class Vault:
             return self._decrypt_first(record, field, sealed)
         label = self._label(record.record_id, field)
         header, box = _Header.split(sealed.ciphertext, label)
-        keys = self._keys_of(record, header)
-        return nacl.secret.Aead(_payload_key(keys, label)).decrypt(box, header.encode(label) + label)
+        found = self._keys_of(record, header, keys)
+        return nacl.secret.Aead(_payload_key(found, label)).decrypt(box, header.encode(label) + label)
 
     def _decrypt_first(self, record: Record, field: str, sealed: SealedPayload) -> bytes:
         """Decrypt what version 0.1 sealed."""
@@ -466,7 +495,7 @@ class Vault:
             raise ErasedError("the subject's first key was destroyed", (sealed.subject,))
         return nacl.secret.Aead(key.value).decrypt(sealed.ciphertext, self._label(record.record_id, field, 1))
 
-    def _keys_of(self, record: Record, header: _Header) -> tuple[SubjectKey, ...]:
+    def _keys_of(self, record: Record, header: _Header, keys: SubjectKeys | _FoundKeys) -> tuple[SubjectKey, ...]:
         subjects, bucket = subjects_of(record), bucket_of(record, held=header.held)
         if len(header.key_ids) != len(subjects) + 1:
             raise CommitmentError("the vault keeps a payload under another number of keys than its leaf names")
@@ -476,7 +505,7 @@ class Vault:
         names = [(subject, subject) for subject in subjects] + [(bucket.name, bucket.subject)]
         for (name, subject), key_id in zip(names, header.key_ids, strict=True):
             try:
-                key = self._keys.get(self._log_id, name)
+                key = keys.get(self._log_id, name)
             except ErasedError:
                 gone.append(subject)
                 continue

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from ledger.errors import UnknownBundleError
+from ledger.tasks import end
 from policies.bundles import Bundle
 from policies.evaluate import Evaluator
 from policies.impact import Impact, ImpactLine, Located
@@ -42,6 +43,20 @@ class Ended:
 
 Step: TypeAlias = Located | Ended
 """What a walk needs to see of a log, in log order."""
+
+
+class _Page(Protocol):
+    """What a walk needs of a page.
+
+    Attributes:
+        steps: In log order.
+    """
+
+    @property
+    def steps(self) -> Sequence[Step]: ...
+
+
+_P = TypeVar("_P", bound=_Page)
 
 
 class ImpactWalk:
@@ -75,9 +90,35 @@ class ImpactWalk:
             PolicyError: Too many sessions are to be told apart.
             LedgerError: A bundle could not be read.
         """
+        return await self._count(page, await self._evaluate(page))
+
+    async def over(self, pages: AsyncIterable[_P]) -> AsyncGenerator[tuple[_P, list[ImpactLine]]]:
+        """Take in pages; yields each with its lines. While one is counted, the next is evaluated.
+
+        Raises:
+            PolicyError: Too many sessions are to be told apart.
+            LedgerError: A bundle, or the log, could not be read.
+        """
+        ahead: tuple[_P, asyncio.Task[list[ReplayResult]]] | None = None
+        try:
+            async for page in pages:
+                behind, ahead = ahead, (page, asyncio.create_task(self._evaluate(page.steps)))
+                if behind is not None:
+                    yield behind[0], await self._count(behind[0].steps, await behind[1])
+            if ahead is not None:
+                yield ahead[0], await self._count(ahead[0].steps, await ahead[1])
+        finally:
+            await end(None if ahead is None else ahead[1])
+
+    async def _evaluate(self, page: Sequence[Step]) -> list[ReplayResult]:
+        """Return what comes of decisions; of none where state is recomputed: each waits for those before it."""
+        if self._rebuilt is not None:
+            return []
+        return await self._evaluated([step for step in page if isinstance(step, Located)])
+
+    async def _count(self, page: Sequence[Step], results: Sequence[ReplayResult]) -> list[ImpactLine]:
         if self._rebuilt is not None:
             return await self._take_rebuilt(page, self._rebuilt)
-        results = await self._evaluated([step for step in page if isinstance(step, Located)])
         # A page of lines is too long for an event loop that others wait for.
         return await asyncio.to_thread(self._counted, page, results)
 

@@ -105,9 +105,12 @@ async def flips_of(services: Services, bundle: Bundle, from_ms: int, to_ms: int)
     minimum = await asyncio.to_thread(services.minimum_index.current)
     stretch = await asyncio.to_thread(history.stretch, impact, size, minimum)
     walk = _walk(services, impact, bundle)
-    async with contextlib.aclosing(history.pages(stretch.first_leaf, stretch.end_leaf, impact)) as pages:
-        async for page in pages:
-            await walk.take(page.steps)
+    async with (
+        contextlib.aclosing(history.pages(stretch.first_leaf, stretch.end_leaf, impact)) as pages,
+        contextlib.aclosing(walk.over(pages)) as walked,
+    ):
+        async for _ in walked:
+            pass
     return impact
 
 
@@ -382,9 +385,8 @@ class ImpactJobs:
         walk = _walk(services, snapshot.impact, candidate)
         history, pages = history_of(services), 0
         found = history.pages(snapshot.next_leaf, snapshot.stretch.end_leaf, snapshot.impact)
-        async with contextlib.aclosing(found):
-            async for page in found:
-                lines = await walk.take(page.steps)
+        async with contextlib.aclosing(found), contextlib.aclosing(walk.over(found)) as walked:
+            async for page, lines in walked:
                 await asyncio.to_thread(_cover, snapshot, page)
                 await asyncio.to_thread(self.files.append, job.job_id, job.attempt, snapshot, lines)
                 snapshot.next_leaf = page.end_leaf
