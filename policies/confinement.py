@@ -20,6 +20,7 @@ import signal
 import struct
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -141,7 +142,8 @@ def confine(*, memory_bytes: int, parent: int) -> None:
         memory_bytes: Most address space.
         parent: Process id of the parent; where it has died already, the process ends.
     """
-    _lower(resource.RLIMIT_AS, memory_bytes)
+    with nullcontext() if sys.platform == "linux" else suppress(ValueError, OSError):  # macOS has the name of it alone
+        _lower(resource.RLIMIT_AS, memory_bytes)
     _lower(resource.RLIMIT_NOFILE, _DESCRIPTORS)
     _lower(resource.RLIMIT_FSIZE, _FILE_BYTES)
     _lower(resource.RLIMIT_CORE, 0)
