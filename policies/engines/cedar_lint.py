@@ -10,6 +10,7 @@ unused-parameter     a parameter that no policy reads: a value that somebody mea
 unread-window        a window that no policy reads: a cap that somebody meant to set
 same-rule            a rule that says what another one says already
 unread-boundary      a bundle with boundaries whose policies never look at ``context.boundary``
+unseen-tag           an entity that is given a tag by which a window counts: windows see the tags of requests alone
 ==================== ==================================================================================================
 """
 
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import cedarpy
+import msgspec
 from cedarpy import pst
 
 from ledger.legible import PROSE_LIMIT, legible_text
@@ -41,6 +43,16 @@ class _Rule:
     place: str
     name: str
     policy: cedarpy.pst.Template
+
+
+class _Uid(msgspec.Struct, frozen=True):
+    type: str
+    id: str
+
+
+class _Entity(msgspec.Struct, frozen=True):
+    uid: _Uid
+    parents: tuple[_Uid, ...] = ()
 
 
 def _rules(bundle: Bundle) -> list[_Rule]:
@@ -120,6 +132,19 @@ def _twice(rules: Sequence[_Rule]) -> Iterator[Finding]:
         seen.setdefault(key, rule.name)
 
 
+def _unseen_tags(bundle: Bundle) -> Iterator[Finding]:
+    """Find tags that rules would see of an entity and windows would not: a taint that nothing ever sets."""
+    path = bundle.manifest.entities
+    counted = {tag for window in read_windows(bundle).windows.values() for tag in window.tags}
+    if path is None or not counted:
+        return
+    for entity in msgspec.json.decode(bundle.files[path], type=list[_Entity]):
+        for parent in entity.parents:
+            if parent.type == "Tag" and parent.id in counted:
+                told = f"windows see the tags of requests, and not {parent.id}, which {entity.uid.id} is given here"
+                yield Finding(path, "unseen-tag", legible_text(told, limit=PROSE_LIMIT))
+
+
 def _of_bundle(bundle: Bundle, rules: Sequence[_Rule]) -> Iterator[Finding]:
     read = set(_attributes_read(rules))
     windows = read_windows(bundle).windows
@@ -131,6 +156,7 @@ def _of_bundle(bundle: Bundle, rules: Sequence[_Rule]) -> Iterator[Finding]:
     for name in windows:
         if (_WINDOWS, name) not in read:
             yield Finding(bundle.manifest.windows or "", "unread-window", f"no policy reads the window {name}")
+    yield from _unseen_tags(bundle)
     boundaries = bundle.manifest.boundaries
     if boundaries is not None and (_CONTEXT, "boundary") not in read:
         yield Finding(boundaries, "unread-boundary", "no policy looks at context.boundary: drift is told, not stopped")

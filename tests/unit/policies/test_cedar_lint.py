@@ -115,6 +115,18 @@ def test_boundaries_that_no_policy_looks_at_are_found():
     assert lint_cedar(bundle_from_files(files)) == ()
 
 
+def test_a_tag_that_an_entity_is_given_and_a_window_counts_by_is_found():
+    window = {"name": "tainted", "measure": "seen", "tags": ["sensitive"], "per": "session"}
+    given = [{"uid": {"type": "Tool", "id": "shop/sell"}, "parents": [{"type": "Tag", "id": "sensitive"}]}]
+    rule = '@id("a") permit(principal is Agent, action, resource) when { context.state.windows.tainted };'
+    files = cedar_files(READS_ALL + rule, entities=given, windows="windows.json")
+    for tags, expected in ((["sensitive"], ["unseen-tag"]), (["other"], []), ([], [])):
+        declared = json.dumps({"windows": [{**window, "tags": tags}]}).encode()
+        found = lint_cedar(bundle_from_files(files | {"windows.json": declared}))
+        assert [finding.code for finding in found] == expected
+        assert all("sensitive" in finding.message and "shop/sell" in finding.message for finding in found)
+
+
 def test_rules_that_say_the_same_are_found_and_those_with_another_obligation_are_none():
     same = "permit(principal is Agent, action, resource);"
     assert codes(f'@id("a") {same} @id("b") @description("x") {same}') == [("policy.cedar:4", "same-rule")]

@@ -13,6 +13,7 @@ from policies.engines.cedar import CedarEngine
 from policies.engines.cedar_format import format_cedar
 from policies.engines.cedar_lint import lint_cedar
 from policies.engines.rego import RegoEngine
+from policies.engines.rego_lint import lint_rego
 from policies.evaluate import Evaluator
 from policies.linting import lint_bundle
 from policies.model import Effect, Obligation
@@ -70,9 +71,10 @@ def test_both_languages_decide_every_case_alike(reports, name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_the_cedar_of_the_library_is_laid_out_and_free_of_findings(reports, name):
+def test_the_library_is_free_of_findings_and_its_cedar_laid_out(reports, name):
     bundle = read_library_bundle(name)
     assert lint_bundle(bundle, reports[name], lint_cedar) == ()
+    assert lint_bundle(read_library_bundle(f"{name}-rego"), reports[f"{name}-rego"], lint_rego) == ()
     for path in bundle.manifest.policies:
         assert format_cedar(path, bundle.text(path)) == bundle.text(path), path
 
