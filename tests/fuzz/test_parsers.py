@@ -7,6 +7,7 @@ are those of the vectors, so that a new family of vectors is fuzzed too.
 from __future__ import annotations
 
 import base64
+import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,9 @@ from policies.model import (
     encode_request,
     with_windows,
 )
+from service.authzen import parse_box
+from service.opa_console import console_events
+from service.opa_events import inflate, parse_event, split
 from tests.vectors.vector import ACCEPT, ROOT, load, unblob
 
 
@@ -126,7 +130,43 @@ _NOTES = _seeds("notes/*/*.json", "note")
 _CHECKPOINTS = _seeds("checkpoints/*/*.json", "checkpoint")
 _VKEYS = _seeds("notes/vkey-*/*.json", "vkey")
 
+
+def _read_box(data: bytes) -> None:
+    parse_box(data, 0)
+
+
+def _read_upload(data: bytes) -> None:
+    for event in split(inflate(data, "gzip", limit_bytes=100_000)):
+        parse_event(event)
+
+
+def _read_event(data: bytes) -> None:
+    parse_event(data)
+
+
+def _read_console(data: bytes) -> None:
+    for event in console_events(data.splitlines(keepends=True)):
+        parse_event(event)
+
+
+_QUESTION = (
+    b'{"subject":{"type":"agent","id":"bot","properties":{"roles":["r"],"mfa":true}},"action":{"name":"tools/call"},'
+    b'"resource":{"type":"tool","id":"t","properties":{"server":"s","tags":[]}},'
+    b'"context":{"time":"2026-10-05T22:30:00Z","zone":"UTC","arguments":{"a":1.50}}}'
+)
+_EVENT = (
+    b'{"bundles":{"b":{"revision":"r"}},"decision_id":"d","erased":["/input/x"],"input":{"principal":{"user":"u"}},'
+    b'"labels":{"id":"i","version":"1"},"metrics":{"timer_rego_query_eval_ns":1},"path":"a/b","requested_by":"127.0.0.1:1",'
+    b'"result":true,"timestamp":"2026-11-21T18:36:42.079496312Z"}'
+)
+
 PARSERS = {
+    "parse_box": Parser(_read_box, [b'{"evaluations":[' + _QUESTION + b',{}],"action":{"name":"tools/list"}}']),
+    "opa_upload": Parser(_read_upload, [gzip.compress(b"[" + _EVENT + b",7]", mtime=0)]),
+    "opa_event": Parser(_read_event, [_EVENT]),
+    "opa_console": Parser(
+        _read_console, [_EVENT[:-1] + b',"type":"openpolicyagent.org/decision_logs","level":"info"}\n']
+    ),
     "parse_json": Parser(_read_json, _seeds("canonical/*/*.json", "json")),
     "parse_canonical": Parser(
         _read_canonical, [b'{"a":[1.5,"\\u0000\xc3\xa4"],"b":{"":null}}', b"1e+21", b'"\xf0\x9f\x94\x92"']
