@@ -273,11 +273,13 @@ class BundleSettings(_Settings):
     Attributes:
         poll_seconds: The service is asked this often, where it does not hold the question until there is news.
         wait_seconds: How long it may hold one; 0 for not at all.
+        trusted_keys: File with the public keys that must have signed a bundle; nobody need have by default.
         max_age_seconds: A bundle that the service has not confirmed for so long decides nothing any more.
     """
 
     poll_seconds: Seconds = 5
     wait_seconds: Annotated[float, Field(ge=0, le=60)] = 30
+    trusted_keys: Path | None = None
     max_age_seconds: Seconds = 86_400
 
 

@@ -54,6 +54,7 @@ from enforcement.windows import Windows
 from ledger.clock import Clock
 from ledger.errors import ConfigError, LedgerError
 from policies.bundles import Bundle
+from policies.trusted_keys import read_trusted_keys
 
 __all__ = ["Gateway", "build_gateway"]
 
@@ -174,6 +175,7 @@ class Gateway:
             config.state_directory,
             config.bundles,
             self._clock,
+            trusted=() if config.bundles.trusted_keys is None else read_trusted_keys(config.bundles.trusted_keys),
             on_adopted=self._say_adopted,
             evaluator=self._evaluator,
         )

@@ -37,6 +37,7 @@ from enforcement.ports import (
 from ledger.canonical import parse_json
 from ledger.errors import MalformedError, UpstreamError
 from ledger.notes import encode_base64
+from policies.signatures import MAX_SIGNATURE_BYTES
 
 __all__ = ["ServiceClient", "encode_submission"]
 
@@ -122,6 +123,15 @@ class ServiceClient:
         if status == HTTPStatus.NOT_FOUND:
             return NoBundle()
         return Unavailable(f"http_{status}", _retry_after(headers))
+
+    async def signature(self, revision: str) -> bytes | Unavailable:
+        """Ask for a bundle's signature; see `enforcement.ports.BundleSource`."""
+        path = f"/v1/bundles/{revision}/signature"
+        try:
+            status, headers, answer = await self._send("GET", path, {}, None, MAX_SIGNATURE_BYTES)
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        return answer if status == HTTPStatus.OK else Unavailable(f"http_{status}", _retry_after(headers))
 
     async def _send(
         self,

@@ -3,13 +3,14 @@
 What is elsewhere: asking the service (`enforcement.ledger_client`), evaluating (`policies.evaluate`).
 
 INVARIANT 7: without a bundle, or with one that the service has not confirmed for ``max_age``, nothing is permitted. An
-archive that does not have the revision under which it was handed out is not used; what was in force stays in force.
+archive that does not have the revision under which it was handed out is not used, nor one that not everybody has signed
+who must; what was in force stays in force.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
@@ -20,15 +21,18 @@ from enforcement.config import BundleSettings
 from enforcement.ports import ActiveBundle, BundleSource, NoBundle, Unavailable, UnchangedBundle
 from ledger.canonical import canonical_bytes, parse_json
 from ledger.clock import Clock
-from ledger.errors import MalformedError, PolicySyntaxError
+from ledger.envelopes import EnvelopeKey
+from ledger.errors import MalformedError, PolicySyntaxError, VerificationError
 from ledger.files import replace_durably
 from ledger.tasks import end
 from policies.bundles import Bundle, parse_archive
+from policies.signatures import verify_signature
 
 __all__ = ["PolicySource", "Preparing", "StaleBundle"]
 
 _LOG: Final = structlog.get_logger(__name__)
 _ARCHIVE: Final = "bundle.json"
+_SIGNATURE: Final = "bundle.dsse.json"
 _CONFIRMED: Final = "bundle-confirmed.json"
 _MS_PER_SECOND: Final = 1000
 # How much later than in memory the last confirmation may stand on disk; it only makes a restart more cautious.
@@ -63,6 +67,7 @@ class PolicySource:
         settings: BundleSettings,
         clock: Clock,
         *,
+        trusted: Sequence[EnvelopeKey] = (),
         on_adopted: Callable[[], None] = lambda: None,
         evaluator: object = None,
     ) -> None:
@@ -73,6 +78,7 @@ class PolicySource:
             directory: The state directory.
             settings: How often to ask, and how old a bundle may be.
             clock: Tells a bundle's age.
+            trusted: Keys that must have signed a bundle; none if nobody need have.
             on_adopted: Told that another bundle decides from now on.
             evaluator: Asked to get ready for a bundle, if it can (`Preparing`); until it is, the bundle before decides.
         """
@@ -80,6 +86,7 @@ class PolicySource:
         self._directory = directory
         self._settings = settings
         self._clock = clock
+        self._trusted = tuple(trusted)
         self._on_adopted = on_adopted
         self._evaluator = evaluator
         self._bundle: Bundle | None = None
@@ -134,6 +141,22 @@ class PolicySource:
             await self._adopt(answer)
         return isinstance(answer, ActiveBundle | UnchangedBundle) and answer.may_ask_again
 
+    async def _is_trusted(self, bundle: Bundle) -> bool:
+        """Fetch and check a bundle's signature, and keep it for the next start."""
+        if not self._trusted:
+            return True
+        answer = await self._source.signature(bundle.revision)
+        if isinstance(answer, Unavailable):
+            _LOG.error("bundle_unsigned", revision=bundle.revision, reason=answer.reason)
+            return False
+        try:
+            verify_signature(answer, bundle, self._trusted)
+        except (MalformedError, VerificationError) as error:
+            _LOG.error("bundle_signature_refused", revision=bundle.revision, error=type(error).__name__)
+            return False
+        self._write(_SIGNATURE, answer)
+        return True
+
     async def _adopt(self, answer: ActiveBundle) -> None:
         try:
             bundle = parse_archive(answer.archive)
@@ -144,6 +167,8 @@ class PolicySource:
             _LOG.error("bundle_digest_mismatch", expected=answer.revision, actual=bundle.revision)
             return
         another = bundle.revision != self.revision
+        if another and not await self._is_trusted(bundle):
+            return
         if another:
             await self._get_ready(bundle)
             _LOG.info("bundle_adopted", revision=bundle.revision, previous=self.revision)
@@ -169,7 +194,7 @@ class PolicySource:
         if self._bundle is not None:
             _LOG.warning("bundle_withdrawn", revision=self.revision)
         self._bundle = None
-        for name in (_CONFIRMED, _ARCHIVE):
+        for name in (_CONFIRMED, _ARCHIVE, _SIGNATURE):
             (self._directory / name).unlink(missing_ok=True)
 
     def _confirm(self) -> None:
@@ -192,9 +217,12 @@ class PolicySource:
             archive = (self._directory / _ARCHIVE).read_bytes()
             note = parse_json((self._directory / _CONFIRMED).read_bytes())
             bundle = parse_archive(archive)
+            if self._trusted:
+                # Also one that was taken up before anybody had to sign.
+                verify_signature((self._directory / _SIGNATURE).read_bytes(), bundle, self._trusted)
         except FileNotFoundError:
             return
-        except (OSError, MalformedError, PolicySyntaxError) as error:
+        except (OSError, MalformedError, PolicySyntaxError, VerificationError) as error:
             _LOG.error("kept_bundle_unusable", error=type(error).__name__)
             return
         # A crash between the two writes leaves a newer archive than the note speaks of: it was not confirmed yet.

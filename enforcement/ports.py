@@ -119,3 +119,7 @@ class BundleSource(Protocol):
             wait_seconds: How long the service may wait for another one before it answers.
         """
         ...
+
+    async def signature(self, revision: str) -> bytes | Unavailable:
+        """Return the envelope with a bundle's signatures, not yet checked. Nothing is raised but cancellation."""
+        ...

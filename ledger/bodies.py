@@ -277,10 +277,13 @@ class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
         replayed: Of a rollback: how many denials of the last 24 hours were replayed under the bundle that it leads to.
         loosened: Those of them that it would have permitted.
         unknown: Those of them that could not be replayed.
+        signature: Of a signing: SHA-256 over the DSSE envelope.
+        signers: Key ids that have signed, in order.
     """
 
     action: Annotated[
-        Literal["published", "tested", "reviewed", "activated", "rolled_back", "retired"], msgspec.Meta(extra=PUBLIC)
+        Literal["published", "tested", "signed", "reviewed", "activated", "rolled_back", "retired"],
+        msgspec.Meta(extra=PUBLIC),
     ]
     name: Name
     revision: Hex32
@@ -300,6 +303,8 @@ class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
     replayed: Count = 0
     loosened: Count = 0
     unknown: Count = 0
+    signature: Hex32 | None = None
+    signers: Names = ()
 
 
 class KeyEvent(Struct, frozen=True, tag_field="type", tag="key"):

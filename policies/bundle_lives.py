@@ -141,6 +141,7 @@ class BundleLife:
         test_run: The last run of its cases, or None.
         approvals: By others than the author, since the last rejection.
         rejection: The last one, if nobody has approved since.
+        signature: SHA-256 over the last DSSE envelope that was handed in for it, or None.
         retired: It may not become active any more.
         active: It is active now.
     """
@@ -153,6 +154,7 @@ class BundleLife:
     test_run: TestRun | None = None
     approvals: tuple[Review, ...] = ()
     rejection: Review | None = None
+    signature: str | None = None
     retired: bool = False
     active: bool = False
 
@@ -309,6 +311,8 @@ def _changed(life: BundleLife, recorded: RecordedEvent) -> BundleLife:
             return _tested(life, recorded)
         case "reviewed":
             return _reviewed(life, recorded)
+        case "signed":
+            return replace(life, signature=recorded.event.signature)
         case "retired":
             return replace(life, retired=True)
         case _:

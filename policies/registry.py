@@ -19,13 +19,24 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from ledger.bodies import BundleEvent, Commitment
+from ledger.canonical import sha256
 from ledger.commitments import SALT_BYTES
-from ledger.errors import ConflictError, PolicySyntaxError, StorageError, UnknownBundleError
+from ledger.envelopes import EnvelopeKey
+from ledger.errors import (
+    ConflictError,
+    MalformedError,
+    NotFoundError,
+    PolicySyntaxError,
+    StorageError,
+    UnknownBundleError,
+    VerificationError,
+)
 from ledger.ports import Draft, Opening, RecordSink, commit
 from policies.bundle_lives import Actor, BundleLife, Foresight, RecordedEvent, RegistryState, derive_state, may_be_one
 from policies.bundle_ports import BundleHistory, BundleStore
 from policies.bundles import Bundle, parse_archive
 from policies.evaluate import Evaluator
+from policies.signatures import read_signature, verify_signature
 from policies.testing import run_cases
 
 __all__ = ["Registry"]
@@ -47,6 +58,7 @@ class Registry:
         evaluator: Evaluator,
         tester: Callable[[], Actor],
         foresee: Callable[[Bundle], Awaitable[Foresight]],
+        trusted: Sequence[EnvelopeKey] = (),
         solo: bool = False,
     ) -> None:
         """Take the log's stores and sink.
@@ -59,6 +71,7 @@ class Registry:
             evaluator: Checks that bundles load, and runs their tests.
             tester: Who runs the tests: the service itself.
             foresee: Says what a bundle would have made of the denials of the last 24 hours.
+            trusted: Keys that must have signed a bundle before it becomes active; none if nobody need have.
             solo: A bundle may become active unreviewed; the record then says so.
         """
         self._log_id = log_id
@@ -68,6 +81,7 @@ class Registry:
         self._evaluator = evaluator
         self._tester = tester
         self._foresee = foresee
+        self._trusted = tuple(trusted)
         self._solo = solo
         # Held from reading the state to recording the step that follows from it. Between processes the log's order
         # decides: of two activations the later one holds.
@@ -199,6 +213,53 @@ class Registry:
             await self._sink.append([told])
             return await self.state()
 
+    async def sign(self, revision: str, envelope: bytes, actor: Actor) -> RegistryState:
+        """Keep a signature over a published bundle and record it; the same one again is left as it is.
+
+        Raises:
+            UnknownBundleError: None of that revision is published.
+            MalformedError: Not an envelope.
+            VerificationError: It is about something else, or not by those who are trusted here, if any are.
+            DependencyError: Nothing of this call may be relied on; it may be repeated.
+        """
+        async with self._lock:
+            life = _life(await self.state(), revision)
+            bundle = await self._stored(revision)
+            parsed = read_signature(envelope, bundle)
+            if self._trusted:
+                verify_signature(envelope, bundle, self._trusted)
+            digest = sha256(envelope).hex()
+            if life.signature != digest:
+                # Kept under its own digest, like everything else there.
+                await asyncio.to_thread(self._store.put, self._log_id, digest, envelope)
+                members = {"signature": digest, "signers": tuple(sorted(parsed.signatures))}
+                await self._sink.append([_draft("signed", bundle, actor, None, **members)])
+            return await self.state()
+
+    async def signature(self, revision: str) -> bytes:
+        """Return the last envelope that was handed in for a published bundle; nothing is verified.
+
+        Raises:
+            UnknownBundleError: None of that revision is published.
+            NotFoundError: It is not signed.
+            StorageError: The store failed, or holds other bytes than were recorded.
+        """
+        digest = (await self.life(revision)).signature
+        if digest is None:
+            raise NotFoundError("the bundle is not signed")
+        envelope = await asyncio.to_thread(self._store.get, self._log_id, digest)
+        if sha256(envelope).hex() != digest:
+            raise StorageError(f"the bundle store holds other bytes under {digest}")
+        return envelope
+
+    async def _require_signature(self, bundle: Bundle) -> None:
+        """Refuse a bundle that not everybody has signed who must; INVARIANT 11: verified anew, for trust may change."""
+        if self._trusted:
+            try:
+                verify_signature(await self.signature(bundle.revision), bundle, self._trusted)
+            except (NotFoundError, MalformedError, VerificationError) as error:
+                raise ConflictError(f"the bundle is not signed by those who must: {error}") from error
+
     async def activate(self, revision: str, actor: Actor, comment: str | None = None) -> RegistryState:
         """Make a published bundle the active one; if it is so already, nothing is recorded.
 
@@ -276,6 +337,7 @@ class Registry:
         **members: Any,  # noqa: ANN401  # of the record
     ) -> RegistryState:
         bundle = await self._stored(revision)
+        await self._require_signature(bundle)
         # INVARIANT 7: a bundle that its engine refuses would deny everything; it does not become active unseen.
         await self._evaluator.check(bundle)
         await self._sink.append([_draft(action, bundle, actor, comment, previous_revision=state.active, **members)])
@@ -349,7 +411,7 @@ def _require_approvable(life: BundleLife, reviewer: Actor) -> None:
 
 
 def _draft(
-    action: Literal["published", "tested", "reviewed", "activated", "rolled_back", "retired"],
+    action: Literal["published", "tested", "signed", "reviewed", "activated", "rolled_back", "retired"],
     bundle: Bundle,
     actor: Actor,
     comment: str | None,

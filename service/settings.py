@@ -86,6 +86,7 @@ class Settings(BaseSettings):
         external_url: How browsers reach the service.
         bundle_review: ``four_eyes``: a bundle becomes active once somebody else than its author has approved it;
             ``solo``: also without, and the record says so.
+        bundle_trust: File with the public keys that must have signed a bundle before it becomes active.
         public_log: Serve checkpoint and tiles without a token; entry bundles never.
         checkpoint_interval_seconds: At most one checkpoint in this time.
         audit_interval_seconds: From one audit in the background to the next; 0 for none.
@@ -145,6 +146,7 @@ class Settings(BaseSettings):
     worker_listen: Annotated[str, Field(pattern=r"^([^\s/]+:\d{1,5})?$")] = ""
     external_url: str = "http://127.0.0.1:8787"
     bundle_review: Literal["four_eyes", "solo"] = "four_eyes"
+    bundle_trust: Path | None = None
     public_log: bool = False
     checkpoint_interval_seconds: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
     audit_interval_seconds: Annotated[float, Field(ge=0, le=366 * 86_400, allow_inf_nan=False)] = 86_400.0
@@ -170,7 +172,7 @@ class Settings(BaseSettings):
     logs: Path | None = None
     operator_token: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""
 
-    @field_validator("logs", "engine_cellar", mode="before")
+    @field_validator("logs", "engine_cellar", "bundle_trust", mode="before")
     @classmethod
     def _no_file(cls, value: object) -> object:
         return None if value == "" else value

@@ -5,6 +5,8 @@ Ed25519 by libsodium (PyNaCl); ML-DSA-44 by OpenSSL (`cryptography`), hedged: tw
 
 from __future__ import annotations
 
+from typing import Literal
+
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from ledger.checkpoints import Checkpoint, mldsa44_message, pack_timestamped
@@ -51,18 +53,22 @@ class LocalSigner:
 
 
 class LocalEnvelopeSigner:
-    """`ledger.envelopes.EnvelopeSigner` for one pack key."""
+    """`ledger.envelopes.EnvelopeSigner` for one key."""
 
-    def __init__(self, key: LocalKey) -> None:
-        """Sign with a pack key.
+    def __init__(self, key: LocalKey, purpose: Literal["pack", "bundle"] = "pack") -> None:
+        """Sign with a key.
+
+        Args:
+            key: The key.
+            purpose: What it signs.
 
         Raises:
-            ConfigError: The key is not one that signs packs.
+            ConfigError: The key is for another purpose.
         """
         public_key = key.public_key
         # INVARIANT 10: log, pack, enforcer and vault keys are different keys.
-        if key.purpose != "pack" or public_key is None:
-            raise ConfigError(f"the {key.purpose} key ({key.algorithm}) does not sign packs")
+        if key.purpose != purpose or public_key is None:
+            raise ConfigError(f"the {key.purpose} key ({key.algorithm}) does not sign {purpose}s")
         self._key = key
         self._envelope_key = EnvelopeKey(key.algorithm, public_key)
 

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import Field
 
 from policies.bundle_lives import BundleLife, RecordedEvent, RegistryState
+from policies.signatures import MAX_SIGNATURE_BYTES
 from service.api.bundles import Revision, state_view, step_view
-from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
+from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted, read_body
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.bundle_effect import Effect, effects
@@ -51,6 +52,7 @@ def _life(life: BundleLife, *, solo: bool) -> dict[str, object]:
         "obstacle": life.unready(reviewed=not solo),
         "author": life.author.pseudonym,
         "published_leaf": life.published_leaf,
+        "signature": life.signature,
         "tests": None
         if run is None
         else {
@@ -126,6 +128,37 @@ async def review_bundle(
         known_as=keys.pseudonyms_by_key("actor", caller.name),
     )
     return _told(services, state, revision)
+
+
+@router.post(
+    "/v1/bundles/{revision}/signature",
+    summary="Hand in a signature over a bundle",
+    response_description="How far the bundle has come.",
+)
+async def sign_bundle(
+    services: ServicesDep,
+    request: Request,
+    caller: Annotated[Caller, Depends(permitted(Permission.PUBLISH_BUNDLES))],
+    revision: Revision,
+) -> Response:
+    """Keep a DSSE envelope over a published bundle; it is verified if the service knows who must have signed."""
+    envelope = await read_body(request, MAX_SIGNATURE_BYTES)
+    state = await services.bundles.sign(revision, envelope, actor_of(caller, services.keys))
+    return _told(services, state, revision)
+
+
+@router.get(
+    "/v1/bundles/{revision}/signature",
+    summary="A bundle's signature",
+    response_description="The DSSE envelope that was handed in last.",
+)
+async def get_bundle_signature(
+    services: ServicesDep,
+    _caller: Annotated[Caller, Depends(permitted(Permission.READ_LOG))],
+    revision: Revision,
+) -> Response:
+    """Return the signature as it was handed in; whether it is to be trusted, whoever fetches it must say."""
+    return Response(await services.bundles.signature(revision), media_type="application/vnd.dsse.envelope.v1+json")
 
 
 @router.post(

@@ -58,6 +58,8 @@ def step_view(item: RecordedEvent) -> dict[str, object]:
     if event.action == "tested":
         members = ("engine_version", "cases", "failures", "uncovered_rules", "uncovered")
         return always | {name: getattr(event, name) for name in members}
+    if event.action == "signed":
+        return always | {"signature": event.signature, "signers": event.signers}
     if event.action == "reviewed":
         return always | {"verdict": event.verdict}
     if event.action == "rolled_back":

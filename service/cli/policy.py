@@ -12,6 +12,7 @@ from service.cli.output import echo_json, json_option, say, table, with_exit_cod
 from service.cli.policy_explain import explain
 from service.cli.policy_generate import generate
 from service.cli.policy_library import library
+from service.cli.policy_signing import SIGNING
 from service.cli.policy_steps import STEPS
 from service.cli.policy_testing import test
 from service.cli.policy_tools import fmt, lint
@@ -24,7 +25,7 @@ def policy() -> None:
     """Policy bundles: test, publish, review, activate, roll back."""
 
 
-for command in (test, lint, fmt, explain, generate, library, *STEPS):
+for command in (test, lint, fmt, explain, generate, library, *STEPS, *SIGNING):
     policy.add_command(command)
 
 
@@ -45,15 +46,19 @@ def revision(directory: Path, *, as_json: bool) -> None:
 
 @policy.command(short_help="Publish a bundle; it is not active yet.")
 @BUNDLE_DIRECTORY
+@click.option("--signature", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its DSSE envelope.")
 @service_options
 @json_option
 @with_exit_codes
-def publish(directory: Path, url: str, token: str | None, *, as_json: bool) -> None:
+def publish(directory: Path, signature: Path | None, url: str, token: str | None, *, as_json: bool) -> None:
     """Publish the bundle in DIRECTORY; it is checked, tested, kept, recorded, and not yet active."""
     from policies.directories import read_bundle_directory
 
     bundle = read_bundle_directory(directory)
-    answer = ServiceClient(url, token).post("/v1/bundles", content=bundle.archive())
+    service = ServiceClient(url, token)
+    answer = service.post("/v1/bundles", content=bundle.archive())
+    if signature is not None:
+        answer = service.post(f"/v1/bundles/{bundle.revision}/signature", content=signature.read_bytes())
     if as_json:
         echo_json(answer)
     else:

@@ -28,7 +28,7 @@ from service.wiring.installations import (
 from service.wiring.outsiders import WitnessParts, make_witness, witness_vkey
 from service.wiring.places import directory_tiles, make_anchor, make_tiles
 from service.wiring.services import Services, SharedParts, open_shared
-from service.wiring.signing import fetch_public_key, open_signer
+from service.wiring.signing import bundle_signer, fetch_public_key, open_signer
 
 __all__ = [
     "ENGINE_KINDS",
@@ -38,6 +38,7 @@ __all__ = [
     "SharedParts",
     "WitnessParts",
     "build_services",
+    "bundle_signer",
     "directory_sources",
     "directory_tiles",
     "explainer_of",

@@ -35,6 +35,7 @@ from ledger.stores.sql_payloads import SQLPayloadArchive
 from ledger.stores.subject_keys import DirectorySubjectKeys
 from ledger.vault import Vault
 from policies.registry import Registry
+from policies.trusted_keys import read_trusted_keys
 from service.access import AccessRecorder
 from service.auditing import AUDIT_LEASE, AUDIT_LEASE_SECONDS, AuditLoop, ProcessAuditRunner
 from service.auth import TokenStore
@@ -274,6 +275,7 @@ def _assemble(
         evaluator=evaluator,
         foresee=RollbackReplays(log_id, catalog=catalog, reader=reader, vault=vault, evaluator=evaluator, clock=clock),
         tester=lambda: service_actor(settings.service_id, current.keys),
+        trusted=() if settings.bundle_trust is None else read_trusted_keys(settings.bundle_trust),
         solo=settings.bundle_review == "solo",
     )
     return Services(

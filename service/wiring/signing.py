@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from ledger.envelopes import EnvelopeSigner
+from ledger.keys import LocalKey
 from ledger.ports import Signer
 from ledger.remote_keys import RemoteKey, SigningKey
 from ledger.signers import aws_kms
-from ledger.signers.local import LocalSigner
+from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 
-__all__ = ["fetch_public_key", "open_signer"]
+__all__ = ["bundle_signer", "fetch_public_key", "open_signer"]
+
+
+def bundle_signer(key: LocalKey) -> EnvelopeSigner:
+    """Return what signs bundles with a key.
+
+    Raises:
+        ConfigError: The key does not sign bundles.
+    """
+    return LocalEnvelopeSigner(key, purpose="bundle")
 
 
 def open_signer(key: SigningKey) -> Signer:

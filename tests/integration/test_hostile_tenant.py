@@ -214,6 +214,8 @@ CASES: dict[str, Case] = {
     "POST /v1/bundles/{revision}/tests": AIMED,
     "POST /v1/bundles/{revision}/review": Case(sends=one(json={"verdict": "rejected"})),
     "POST /v1/bundles/{revision}/retirement": Case(sends=one(json={"comment": PURPOSE})),
+    "POST /v1/bundles/{revision}/signature": Case(sends=one(content=b"{}")),
+    "GET /v1/bundles/{revision}/signature": AIMED,
     "POST /v1/bundles/{revision}/activation": Case(sends=one(json={"comment": PURPOSE})),
     "POST /v1/bundles/rollback": Case(aimed=False, sends=one(json={})),
     "POST /v1/evidence-packs": Case(

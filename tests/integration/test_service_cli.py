@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from ledger.notes import decode_base64, encode_base64
 from ledger.records import encode_record
+from policies.trusted_keys import read_trusted_keys
 from service.auth import Role
 from service.cli.main import main
 from tests.support.ledger import LOG_ID, make_decision
@@ -221,6 +222,38 @@ def test_a_bundle_goes_from_a_directory_to_the_enforcers_and_back(stage, tmp_pat
     assert "1 of 1 cases pass, with cedar " in status
     assert "cannot become active: the bundle is retired" in status
     assert stage.run("policy", "status", revisions[0], "--json").json["stage"] == "active"
+
+
+def test_a_bundle_is_signed_handed_in_verified_and_active_only_so(stage, tmp_path):
+    bundle = write_bundle(tmp_path / "signed", '@id("signed") permit (principal, action, resource);')
+    other = write_bundle(tmp_path / "unsigned", '@id("unsigned") permit (principal, action, resource);')
+    keys, envelope = tmp_path / "keys", tmp_path / "bundle.dsse.json"
+    assert stage.run("policy", "keygen", keys, "--name", "ann").status == 0
+    assert stage.run("policy", "sign", bundle, "--keys", keys, "--output", envelope).status == 0
+    assert stage.run("policy", "sign", bundle, "--keys", keys, "--output", envelope).status == 64, "it is there"
+    trust = ["--signature", envelope, "--trust", keys / "bundle.trust"]
+    assert stage.run("policy", "verify", bundle, *trust).out.startswith("signed by those who must: shop ")
+    assert stage.run("policy", "verify", other, *trust).status == 1
+    revisions = [stage.run("policy", "revision", folder).out.strip() for folder in (bundle, other)]
+    told = stage.run("policy", "publish", bundle, "--signature", envelope, "--json").json
+    assert (told["revision"], len(told["signature"])) == (revisions[0], 64)
+    assert stage.run("policy", "publish", other, "--signature", envelope).status == 1, "it is about another bundle"
+    with stage.service.client(Role.AUDITOR) as auditor:
+        assert auditor.get(f"/v1/bundles/{revisions[0]}/signature").content == envelope.read_bytes()
+        assert auditor.get(f"/v1/bundles/{revisions[1]}/signature").status_code == 404
+    registry = stage.service.services.bundles
+    for revision in revisions:
+        assert stage.run("policy", "review", revision, "--approve", role=Role.APPROVER).status == 0
+    registry._trusted = read_trusted_keys(keys / "bundle.trust")
+    try:
+        refused = stage.run("policy", "activate", revisions[1])
+        assert (refused.status, "not signed by those who must" in refused.err) == (4, True)
+        assert stage.run("policy", "activate", revisions[0]).status == 0
+    finally:
+        registry._trusted = ()
+    steps = stage.run("policy", "status", revisions[0], "--json").json["history"]
+    assert [step["action"] for step in steps] == ["published", "tested", "signed", "reviewed", "activated"]
+    assert len(steps[2]["signers"]) == 2
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -79,6 +79,8 @@ GET    /v1/bundles/{revision}/status             401    403      403    200     
 POST   /v1/bundles/{revision}/tests              401    403      403    403     403       200      200
 POST   /v1/bundles/{revision}/review             401    403      403    403     403       200      200
 POST   /v1/bundles/{revision}/retirement         401    403      403    403     403       409      409
+POST   /v1/bundles/{revision}/signature          401    403      403    403     403       403      400
+GET    /v1/bundles/{revision}/signature          401    404      404    404     404       404      404
 POST   /v1/bundles/{revision}/activation         401    403      403    403     403       200      200
 POST   /v1/bundles/rollback                      401    403      403    403     403       200      200
 POST   /v1/evidence-packs                        401    403      403    202     403       403      202
@@ -160,6 +162,7 @@ class Furnished:
             "/v1/impacts": {"json": {"from_ms": NOW_MS, "to_ms": NOW_MS + 1}},
             "/v1/bundles": {"content": ready_bundle().archive()},
             "/v1/bundles/{revision}/review": {"json": {"verdict": "approved"}},
+            "/v1/bundles/{revision}/signature": {"content": b"{}"},
             "/v1/bundles/{revision}/activation": {"json": {}},
             "/v1/bundles/rollback": {"json": {}},
             "/v1/evidence-packs": {"json": {"from_ms": NOW_MS, "to_ms": NOW_MS + 1, "frameworks": ["soc2"]}},

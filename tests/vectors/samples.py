@@ -162,6 +162,16 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "verdict": "approved",
             "also": ["1b" * 16],
         },
+        "signed": {
+            "action": "signed",
+            "name": "tenant/finance",
+            "revision": "b1" * 32,
+            "engine": "cedar",
+            "actor": "0e" * 16,
+            "actor_role": "admin",
+            "signature": "b2" * 32,
+            "signers": ["b3" * 32, "b4" * 32],
+        },
         "rolled-back": {
             "action": "rolled_back",
             "name": "tenant/finance",

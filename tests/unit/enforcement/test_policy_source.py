@@ -12,7 +12,11 @@ from enforcement.config import BundleSettings
 from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.ports import ActiveBundle, BundleAnswer, NoBundle, Unavailable, UnchangedBundle
 from ledger.clock import SimulatedClock
+from ledger.envelopes import ED25519, MLDSA44
+from ledger.keys import generate_key
+from ledger.signers.local import LocalEnvelopeSigner
 from policies.bundles import Bundle
+from policies.signatures import sign_bundle
 from tests.support.gateway import simple_bundle
 from tests.support.gateway_keys import NOON_MS
 
@@ -26,6 +30,10 @@ class Source:
         self.answers = list(answers)
         self.asked: list[str | None] = []
         self.waited: list[float] = []
+        self.signatures: dict[str, bytes] = {}
+
+    async def signature(self, revision: str) -> bytes | Unavailable:
+        return self.signatures.get(revision, Unavailable("http_404"))
 
     async def fetch(self, known_revision: str | None, *, wait_seconds: float = 0.0) -> BundleAnswer:
         self.waited.append(wait_seconds)
@@ -278,3 +286,54 @@ def test_a_bundle_that_was_kept_is_made_ready_at_the_start(tmp_path: Path) -> No
 
     asyncio.run(scenario())
     assert evaluator.prepared == [(FIRST, FIRST)]
+
+
+# --- who must have signed
+
+
+SIGNERS = [
+    LocalEnvelopeSigner(generate_key("bundle", algorithm, "ann", created_ms=1), purpose="bundle")
+    for algorithm in (ED25519, MLDSA44)
+]
+TRUSTED = [signer.envelope_key for signer in SIGNERS]
+
+
+def trusting(directory: Path, *answers: BundleAnswer, **signatures: bytes) -> PolicySource:
+    inner = Source(*answers)
+    inner.signatures = {bundle.revision: signatures[name] for name, bundle in NAMED.items() if name in signatures}
+    return PolicySource(inner, directory, BundleSettings(), SimulatedClock(NOON_MS), trusted=TRUSTED)
+
+
+NAMED = {"first": FIRST, "second": SECOND}
+
+
+def test_a_bundle_that_everybody_has_signed_who_must_decides_also_after_a_restart(tmp_path: Path) -> None:
+    signed = {"first": sign_bundle(FIRST, SIGNERS)}
+    assert refreshed(trusting(tmp_path, active(FIRST), **signed)).current() == FIRST
+    assert trusting(tmp_path, Unavailable("unreachable")).current() == FIRST
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        None,
+        b"",
+        b"{}",
+        sign_bundle(FIRST, SIGNERS),
+        sign_bundle(SECOND, SIGNERS[:1]),
+        sign_bundle(SECOND, SIGNERS)[:-2],
+    ],
+    ids=["none", "empty", "no envelope", "of another", "half", "cut off"],
+)
+def test_a_bundle_that_is_not_signed_so_is_not_taken_up_and_the_one_before_stays(
+    tmp_path: Path, second: bytes | None
+) -> None:
+    signed = {"first": sign_bundle(FIRST, SIGNERS), **({} if second is None else {"second": second})}
+    source = refreshed(trusting(tmp_path, active(FIRST), active(SECOND), **signed), 2)
+    assert source.current() == FIRST
+    assert trusting(tmp_path, Unavailable("unreachable")).current() == FIRST
+
+
+def test_a_kept_bundle_from_before_anybody_had_to_sign_decides_no_more(tmp_path: Path) -> None:
+    refreshed(source_of(tmp_path, active(FIRST)))
+    assert trusting(tmp_path, Unavailable("unreachable")).current() is None
