@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import msgspec
 
-from ledger.bodies import Decision, Heartbeat
+from ledger.bodies import Decision, Heartbeat, OPADecision
 from ledger.records import Record
 from ledger.streams import StreamSummary
 
@@ -50,6 +50,7 @@ class Coverage(msgspec.Struct, kw_only=True):
         to_ms: Its end, exclusive.
         records: Records that were read.
         late: Decisions of the period that came late.
+        others: Decisions of the period that somebody else's OPA made and handed in; they are not made again here.
         streams: By enforcer and epoch.
     """
 
@@ -57,6 +58,7 @@ class Coverage(msgspec.Struct, kw_only=True):
     to_ms: int
     records: int = 0
     late: int = 0
+    others: int = 0
     streams: dict[str, StreamSummary] = {}
 
     def add(self, record: Record) -> None:
@@ -74,6 +76,9 @@ class Coverage(msgspec.Struct, kw_only=True):
                 first=record.seq,
                 counted=record.running_count - decided,
             )
+        if isinstance(body, OPADecision) and body.kind == "taken":
+            decided_ms = record.time_ms if body.decided_ms is None else body.decided_ms
+            self.others += self.from_ms <= decided_ms < self.to_ms
         if decided and summary.last_beat_beyond >= 0 and self.from_ms <= record.time_ms < self.to_ms:
             self.late += 1
         summary.add(record, self.to_ms)

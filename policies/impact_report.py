@@ -134,7 +134,7 @@ def make_report(
         streams=tuple(streams),
         lines=impact.lines,
         lines_sha256=lines_sha256,
-        left_out=(*_not_read(stretch), *_not_decided(impact), *_not_there(streams)),
+        left_out=(*_not_read(stretch), *_not_ours(coverage), *_not_decided(impact), *_not_there(streams)),
     )
 
 
@@ -143,6 +143,14 @@ def _not_read(stretch: Stretch) -> list[str]:
     if stretch.pruned_below:
         told.append(f"records below leaf {stretch.pruned_below}: the log was pruned by its published minimum index")
     return told
+
+
+def _not_ours(coverage: Coverage) -> list[str]:
+    if not coverage.others:
+        return []
+    return [
+        f"{coverage.others} decisions that somebody else's OPA has handed in: they are its word, and not made again"
+    ]
 
 
 def _not_decided(impact: Impact) -> list[str]:
