@@ -116,6 +116,42 @@ def test_many_at_once_are_numbered_without_gap_or_double(writing):
     assert len({record.epoch for record in writing.records()}) == 1
 
 
+def decided() -> Draft:
+    body, openings = make_decision()
+    kept = tuple(opening for opening in openings if getattr(body, opening.field) is not None)
+    return Draft(body=body, openings=kept)
+
+
+def test_decisions_are_counted_along_and_a_later_process_goes_on_counting(writing):
+    for _ in range(2):
+        writing.run(lambda recorder: recorder.append([decided(), heartbeat(), decided()]))
+        writing.run(lambda recorder: recorder.append([heartbeat()]))
+    assert [record.running_count for record in writing.records()] == [1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_a_batch_that_was_refused_counts_nothing(tmp_path):
+    writing = Writing(tmp_path)
+
+    async def race(recorder: ServiceRecorder) -> None:
+        await recorder.append([decided()])
+        # Another process of the same service writes, so that the next number is taken.
+        await writing.recorder(recorder._sequencer).append([decided()])
+        await recorder.append([decided()])
+
+    writing.run(race)
+    assert [record.running_count for record in writing.records()] == [1, 2, 3]
+
+
+def test_a_record_with_an_id_that_is_taken_is_a_conflict_at_once_and_nothing_of_its_batch_is_written(writing):
+    taken = Draft(body=heartbeat().body, record_id="01a1fcad-9ff9-850b-91ac-898a54d423a5")
+    writing.run(lambda recorder: recorder.append([taken]))
+    with pytest.raises(ConflictError):
+        writing.run(lambda recorder: recorder.append([heartbeat(), taken]))
+    assert [record.record_id for record in writing.records()] == [taken.record_id]
+    writing.run(lambda recorder: recorder.append([heartbeat()]))
+    assert [record.seq for record in writing.records()] == [1, 2]
+
+
 def test_a_later_process_goes_on_where_the_log_stands(writing):
     for _ in range(3):
         writing.run(lambda recorder: recorder.append([heartbeat()]))
