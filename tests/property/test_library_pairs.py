@@ -29,7 +29,7 @@ from policies.windows import read_windows
 from tests.support.scenarios import told
 
 PAIRS = sorted({name.removesuffix("-rego") for name in library_names() if name.endswith("-rego")})
-EXAMPLES = 40
+EXAMPLES = 25
 ENGINES = (CedarEngine(), RegoEngine())
 
 STRANGE = [
