@@ -279,6 +279,7 @@ class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
         unknown: Those of them that could not be replayed.
         signature: Of a signing: SHA-256 over the DSSE envelope.
         signers: Key ids that have signed, in order.
+        source: Of a publication: where its author says that the bundle is from, such as ``git:`` and a commit id.
     """
 
     action: Annotated[
@@ -305,6 +306,7 @@ class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
     unknown: Count = 0
     signature: Hex32 | None = None
     signers: Names = ()
+    source: Name | None = None
 
 
 class KeyEvent(Struct, frozen=True, tag_field="type", tag="key"):

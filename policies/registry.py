@@ -141,12 +141,20 @@ class Registry:
         active = (await self.state()).active
         return None if active is None else await self._stored(active)
 
-    async def publish(self, bundle: Bundle, actor: Actor, comment: str | None = None) -> RegistryState:
+    async def publish(
+        self, bundle: Bundle, actor: Actor, comment: str | None = None, *, source: str | None = None
+    ) -> RegistryState:
         """Keep a bundle, run its test cases, and record both; a revision that was published is left as it is.
 
         A bundle whose cases fail is published all the same, as a draft.
 
         Durability: archive and records are durable when the call returns.
+
+        Args:
+            bundle: The bundle.
+            actor: Its author.
+            comment: Why.
+            source: Where he says that it is from; a record's name.
 
         Raises:
             PolicySyntaxError: The bundle's engine refuses it, or its test cases cannot be read; the message names file
@@ -159,7 +167,7 @@ class Registry:
             await asyncio.to_thread(self._store.put, self._log_id, bundle.revision, bundle.archive())
             known = (await self.state()).lives.get(bundle.revision)
             if known is None:
-                await self._sink.append([_draft("published", bundle, actor, comment), tested])
+                await self._sink.append([_draft("published", bundle, actor, comment, source=source), tested])
             elif known.test_run is None:
                 await self._sink.append([tested])
             return await self.state()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from ledger.errors import NotFoundError
@@ -64,6 +64,8 @@ def step_view(item: RecordedEvent) -> dict[str, object]:
         return always | {"verdict": event.verdict}
     if event.action == "rolled_back":
         always |= {name: getattr(event, name) for name in ("replayed", "loosened", "unknown")}
+    if event.source is not None:
+        always |= {"source": event.source}
     return always | ({"unreviewed": True} if event.unreviewed else {})
 
 
@@ -83,12 +85,17 @@ async def publish_bundle(
     request: Request,
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.PUBLISH_BUNDLES))],
+    commit: Annotated[
+        str | None, Query(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$", description="of git; recorded")
+    ] = None,
 ) -> Response:
     """Publish an archive, or a tar.gz (`application/gzip`); it is loaded and tested first, and not yet active."""
     data = await read_body(request, MAX_OPA_ARCHIVE_BYTES)
     packed = request.headers.get("content-type", "").partition(";")[0].strip().lower() in _PACKED
     bundle = await asyncio.to_thread(parse_opa_archive if packed else parse_archive, data)
-    state = await services.bundles.publish(bundle, actor_of(caller, services.keys))
+    state = await services.bundles.publish(
+        bundle, actor_of(caller, services.keys), source=None if commit is None else f"git:{commit}"
+    )
     return json_response(_published(bundle, state), 201)
 
 

@@ -47,16 +47,32 @@ def revision(directory: Path, *, as_json: bool) -> None:
 @policy.command(short_help="Publish a bundle; it is not active yet.")
 @BUNDLE_DIRECTORY
 @click.option("--signature", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its DSSE envelope.")
+@click.option("--commit", default=None, help="DIRECTORY is a git repository: publish what this commit holds.")
+@click.option("--path", "folder", default="", help="With --commit: the bundle's folder in the repository.")
 @service_options
 @json_option
 @with_exit_codes
-def publish(directory: Path, signature: Path | None, url: str, token: str | None, *, as_json: bool) -> None:
-    """Publish the bundle in DIRECTORY; it is checked, tested, kept, recorded, and not yet active."""
-    from policies.directories import read_bundle_directory
+def publish(
+    directory: Path,
+    signature: Path | None,
+    commit: str | None,
+    folder: str,
+    url: str,
+    token: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Publish the bundle in DIRECTORY; it is checked, tested, kept, recorded, and not yet active.
 
-    bundle = read_bundle_directory(directory)
+    With --commit, nothing of the work tree counts: the bundle is read from the objects of that commit, whose id is
+    recorded.
+    """
+    from policies.directories import read_bundle_directory
+    from policies.git_bundles import read_bundle_commit
+
+    bundle = read_bundle_directory(directory) if commit is None else read_bundle_commit(directory, commit, folder)
     service = ServiceClient(url, token)
-    answer = service.post("/v1/bundles", content=bundle.archive())
+    answer = service.post("/v1/bundles" + (f"?commit={commit}" if commit else ""), content=bundle.archive())
     if signature is not None:
         answer = service.post(f"/v1/bundles/{bundle.revision}/signature", content=signature.read_bytes())
     if as_json:

@@ -211,6 +211,16 @@ def test_one_person_rolls_back_where_denials_stay_denials_and_not_where_nobody_c
     assert (rolled_back.replayed, rolled_back.loosened, rolled_back.unknown) == (1, 0, 0)
 
 
+def test_the_commit_that_a_bundle_is_from_is_recorded_and_nothing_that_is_none(service):
+    with service.client(Role.ADMIN) as admin:
+        content = ready_bundle(PERMIT).archive()
+        for commit in ("main", "0" * 39, "A" * 40):
+            assert admin.post("/v1/bundles", params={"commit": commit}, content=content).status_code == 422
+        admin.post("/v1/bundles", params={"commit": "0a" * 20}, content=content).raise_for_status()
+        assert admin.get("/v1/bundles").json()["history"][0]["source"] == "git:" + "0a" * 20
+    assert actions(service, "bundle")[0].source == "git:" + "0a" * 20
+
+
 # --- replays ---------------------------------------------------------------------------------------------------------
 
 

@@ -162,6 +162,15 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "verdict": "approved",
             "also": ["1b" * 16],
         },
+        "imported": {
+            "action": "published",
+            "name": "tenant/finance",
+            "revision": "b1" * 32,
+            "engine": "cedar",
+            "actor": "0e" * 16,
+            "actor_role": "admin",
+            "source": "git:" + "b5" * 20,
+        },
         "signed": {
             "action": "signed",
             "name": "tenant/finance",
