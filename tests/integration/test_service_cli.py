@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -254,6 +255,22 @@ def test_a_bundle_is_signed_handed_in_verified_and_active_only_so(stage, tmp_pat
     steps = stage.run("policy", "status", revisions[0], "--json").json["history"]
     assert [step["action"] for step in steps] == ["published", "tested", "signed", "reviewed", "activated"]
     assert len(steps[2]["signers"]) == 2
+
+
+def test_a_bundle_is_published_from_a_commit_whose_id_is_recorded(stage, tmp_path):
+    folder = write_bundle(tmp_path / "policies", '@id("from-git") permit (principal, action, resource);')
+    revision = stage.run("policy", "revision", folder).out.strip()
+    identity = ["-c", "user.name=ann", "-c", "user.email=ann@example.com", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "a bundle"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    head = ["git", "-C", str(tmp_path), "rev-parse", "HEAD"]
+    commit = subprocess.run(head, check=True, capture_output=True, text=True).stdout.strip()
+    (folder / "policy.cedar").write_text("not what was committed")
+    assert stage.run("policy", "publish", tmp_path, "--commit", "HEAD", "--path", "policies").status == 64
+    told = stage.run("policy", "publish", tmp_path, "--commit", commit, "--path", "policies", "--json")
+    assert told.json["revision"] == revision
+    status = stage.run("policy", "status", revision, "--json").json
+    assert status["history"][0]["source"] == f"git:{commit}"
 
 
 @pytest.mark.parametrize("as_json", [True, False])
