@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import replace
+from datetime import date
 from typing import Final
 
 import msgspec
@@ -133,7 +134,8 @@ class Rebuilt:
         if body.bundle is None:
             # The enforcement point refused it itself, and would have under any bundle; no window counts it.
             return
-        if now is None or result.classification in _NO_ANSWER:
+        uncounted = bool(self._windows.windows) and _request_of(located.original) is None
+        if now is None or result.classification in _NO_ANSWER or uncounted:
             self._doubted |= self.depends_on(located)
         else:
             self._count(located, body, enforced(now.effect, now.obligations))
@@ -177,6 +179,9 @@ def _request_of(original: RecordedDecision) -> DecisionRequest | None:
     if original.request is None or original.withheld or original.body.bundle is None:
         return None
     try:
-        return decode_request(original.request)
-    except MalformedError:
+        request = decode_request(original.request)
+        # Windows of a day go by it, and whoever records may have written anything.
+        date.fromisoformat(request.time.local_date)
+    except (MalformedError, ValueError):
         return None
+    return request

@@ -176,6 +176,14 @@ def test_behind_an_erased_call_the_state_of_its_session_agent_and_user_is_not_kn
     assert [line.classification for line in lines] == ["erased", "missing_fact", "missing_fact", "missing_fact"]
 
 
+def test_a_call_on_a_date_that_is_none_is_not_counted_and_leaves_the_windows_unknown(evaluator):
+    crafted, *others = session_of(2)
+    time = msgspec.structs.replace(crafted.time, local_date="someday")
+    steps = recorded_plainly(evaluator, [msgspec.structs.replace(crafted, time=time), *others])
+    _, lines = walked(steps, NOW, evaluator)
+    assert [line.classification for line in lines] == ["missing_fact", "missing_fact"]
+
+
 def test_without_windows_an_erased_call_leaves_its_session_alone_unknown(evaluator):
     candidate = bundle_from_files(cedar_files('@id("other") permit(principal, action, resource);'))
     steps = recorded_plainly(evaluator, [*session_of(2), make_request(session="t", now_ms=START + 8)])
