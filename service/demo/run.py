@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -339,7 +339,26 @@ class Demo:
                 claim = "under the changed policy it comes out differently"
             holds = result["same"] is same and result["class"] == "exact"
             self.checks.expect(claim, holds=holds, detail=f"{result['original']['effect']} → {replayed}")
+        report = await self._whole_day(responder)
+        asked = report["decisions"] - report["not_asked"]
+        self.checks.expect(
+            "every decision of the day that a policy made comes out the same again",
+            holds=asked > 0 and report["reproduced"] == report["exact"] == asked,
+            detail=f"{report['reproduced']} of {asked}",
+        )
         await responder.close()
+
+    async def _whole_day(self, responder: API) -> dict[str, Any]:
+        """Return the report on all decisions of the day, each made again under its own bundle."""
+        order = {"from_ms": _ms(self.day.at(0)), "to_ms": _ms(self.day.end)}
+        job = await responder("POST", "/v1/impacts", json=order)
+        while job["state"] in ("queued", "running"):
+            await asyncio.sleep(0.1)
+            job = await responder("GET", f"/v1/impacts/{job['job_id']}")
+        if job["state"] != "done":
+            raise EvidenceError(f"the day was not made again: {job['error']}")
+        report: dict[str, Any] = await responder("GET", job["links"]["json"])
+        return report
 
 
 async def _play(demo: Demo, *, once: bool) -> int:

@@ -69,6 +69,7 @@ SHOWN = [
     "with one bit flipped it fails, and says where",
     "the denial of 03:00 replays to the same decision under the policy of then (DENY → DENY)",
     "under the changed policy it comes out differently (DENY → PERMIT)",
+    "every decision of the day that a policy made comes out the same again",
 ]
 
 
