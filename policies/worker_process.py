@@ -89,8 +89,11 @@ class WorkerProcess:
         self.program = program
         self.used_at = 0.0
         self._buffer = FrameBuffer()
-        self._last_words = os.memfd_create("engine-stderr") if hasattr(os, "memfd_create") else None
-        self._channel, theirs = socket.socketpair()
+        try:
+            self._channel, theirs = socket.socketpair()
+        except OSError as error:  # no descriptor is left, say, which is nobody's bundle's doing
+            raise EngineStoppedError(Limit.UNAVAILABLE) from error
+        self._last_words = _memory_file()
         try:
             with theirs:
                 self.process = _start(program, limits, theirs.fileno(), self._last_words)
@@ -183,6 +186,14 @@ class WorkerProcess:
         if self._last_words is not None:
             os.close(self._last_words)
             self._last_words = None
+
+
+def _memory_file() -> int | None:
+    """Return a file for a process's last words; without one they are not heard."""
+    try:
+        return os.memfd_create("engine-stderr") if hasattr(os, "memfd_create") else None
+    except OSError:
+        return None
 
 
 def _left(deadline: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import select
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -399,6 +401,27 @@ def test_engine_that_could_not_be_had_decides_once_it_can(own, monkeypatch):
         broken.setattr(subprocess, "Popen", fail)
         (decision,) = own.decide("a")
         assert told(decision) == (Effect.INDETERMINATE, Reason.LIMITED, Limit.UNAVAILABLE)
+    own.now += 60
+    (decision,) = own.decide("a")
+    assert decision.effect is Effect.PERMIT
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+@pytest.mark.parametrize("call", ["socket.socketpair", "os.memfd_create"])
+def test_want_of_descriptors_costs_none_and_refuses_no_bundle_for_good(own, monkeypatch, call):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = descriptors()
+    with monkeypatch.context() as broken:
+        broken.setattr(call, fail)
+        broken.setattr(subprocess, "Popen", fail)
+        with pytest.raises(EngineStoppedError, match="unavailable"):
+            own.engine.load(BUNDLE)
+    assert descriptors() == before
     own.now += 60
     (decision,) = own.decide("a")
     assert decision.effect is Effect.PERMIT
