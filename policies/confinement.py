@@ -57,12 +57,14 @@ _ARCHITECTURES: Final[Mapping[str, _Architecture]] = {
     "x86_64": _Architecture(
         identity=0xC000003E,
         opening={2: 1, 257: 2},
-        # clone, fork, vfork, execve, execveat, clone3; socket, socketpair, connect; kill, ptrace, process_vm_readv and
-        # _writev; creat, openat2, truncate, rename, renameat, renameat2, unlink, unlinkat, mkdir, rmdir, link, symlink;
-        # io_uring_setup, bpf, keyctl, userfaultfd.
+        # clone, fork, vfork, execve, execveat, clone3; socket, socketpair, connect;
+        # kill, tkill, tgkill, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal, pidfd_open, pidfd_getfd, ptrace,
+        # process_vm_readv and _writev, process_madvise; creat, openat2, truncate, rename, renameat, renameat2, unlink,
+        # unlinkat, mkdir, mkdirat, rmdir, link, linkat, symlink, symlinkat; io_uring_setup, bpf, keyctl, userfaultfd.
         refused=(
-            *(56, 57, 58, 59, 322, 435, 41, 53, 42, 62, 101, 310, 311),
-            *(85, 437, 76, 82, 264, 316, 87, 263, 83, 84, 86, 88, 425, 321, 250, 323),
+            *(56, 57, 58, 59, 322, 435, 41, 53, 42),
+            *(62, 200, 234, 129, 297, 424, 434, 438, 101, 310, 311, 440),
+            *(85, 437, 76, 82, 264, 316, 87, 263, 83, 258, 84, 86, 265, 88, 266, 425, 321, 250, 323),
         ),
         foreign_from=0x40000000,
     ),
@@ -71,7 +73,8 @@ _ARCHITECTURES: Final[Mapping[str, _Architecture]] = {
         opening={56: 2},
         # The same, where the architecture has them.
         refused=(
-            *(220, 221, 281, 435, 198, 199, 203, 129, 117, 270, 271),
+            *(220, 221, 281, 435, 198, 199, 203),
+            *(129, 130, 131, 138, 240, 424, 434, 438, 117, 270, 271, 440),
             *(437, 45, 38, 276, 35, 34, 37, 36, 425, 280, 219, 282),
         ),
     ),

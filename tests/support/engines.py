@@ -5,8 +5,10 @@ Every deed is real: it does spin, die, allocate, fork. None of it is meant for t
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import platform
 import resource
 import signal
 import socket
@@ -72,7 +74,7 @@ _DEEDS: dict[str, Callable[[], object]] = {
     "allocate": _allocate,
     "exhaust-rust": _exhaust_rust,
     "abort": os.abort,
-    "fault": lambda: signal.raise_signal(signal.SIGSEGV),
+    "fault": lambda: ctypes.string_at(0),
     "exit": lambda: os._exit(0),
     "panic": _panic,
     "fail": _fail,
@@ -96,6 +98,13 @@ def _start_thread() -> None:
     thread.join()
 
 
+def _tgkill(pid: int) -> None:
+    """Send the null signal to a process's first thread, as no function of Python's does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall({"x86_64": 234, "aarch64": 131}[platform.machine()], pid, pid, 0):
+        raise OSError(ctypes.get_errno(), "tgkill")
+
+
 def _try_everything() -> str:
     """Return what became of each thing that a process of an engine has no business to do, as JSON."""
     target = f"/tmp/written-by-{os.getpid()}"
@@ -105,6 +114,8 @@ def _try_everything() -> str:
         "run": lambda: os.execv("/bin/true", ["true"]),
         "socket": socket.socket,
         "signal": lambda: os.kill(os.getppid(), 0),
+        "signal a thread": lambda: _tgkill(os.getppid()),
+        "signal by descriptor": lambda: signal.pidfd_send_signal(os.pidfd_open(os.getppid()), signal.SIGURG),
         "write": lambda: Path(target).write_text("x"),
         "remove": lambda: Path(__file__).with_suffix(".nothing").unlink(),
         "import": lambda: __import__("pytest_is_not_needed_by_engines"),

@@ -12,8 +12,39 @@ ALLOWED, REFUSED, KILLED = 0x7FFF0000, 0x00050001, 0x80000000
 IDENTITIES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # Names and numbers as the kernel's tables have them.
 REFUSED_CALLS = {
-    "x86_64": {"clone": 56, "fork": 57, "execve": 59, "socket": 41, "kill": 62, "ptrace": 101, "unlink": 87},
-    "aarch64": {"clone": 220, "execve": 221, "socket": 198, "kill": 129, "ptrace": 117, "unlinkat": 35},
+    "x86_64": {
+        "clone": 56,
+        "fork": 57,
+        "execve": 59,
+        "socket": 41,
+        "ptrace": 101,
+        "unlink": 87,
+        "linkat": 265,
+        "kill": 62,
+        "tkill": 200,
+        "tgkill": 234,
+        "rt_sigqueueinfo": 129,
+        "rt_tgsigqueueinfo": 297,
+        "pidfd_open": 434,
+        "pidfd_send_signal": 424,
+        "pidfd_getfd": 438,
+    },
+    "aarch64": {
+        "clone": 220,
+        "execve": 221,
+        "socket": 198,
+        "ptrace": 117,
+        "unlinkat": 35,
+        "linkat": 37,
+        "kill": 129,
+        "tkill": 130,
+        "tgkill": 131,
+        "rt_sigqueueinfo": 138,
+        "rt_tgsigqueueinfo": 240,
+        "pidfd_open": 434,
+        "pidfd_send_signal": 424,
+        "pidfd_getfd": 438,
+    },
 }
 ALLOWED_CALLS = {
     "x86_64": {"read": 0, "write": 1, "mmap": 9, "recvfrom": 45, "sendto": 44, "setrlimit": 160, "exit_group": 231},

@@ -319,6 +319,7 @@ def test_process_has_no_secret_and_no_way_out(workers, monkeypatch):
         os.close(leaking)
     found = json.loads(decision.detail)
     assert found["fork"] == found["run"] == found["socket"] == found["signal"] == "PermissionError"
+    assert found["signal a thread"] == found["signal by descriptor"] == "PermissionError"
     assert found["write"] == found["remove"] == "PermissionError"
     assert found["thread"] == "RuntimeError"
     assert found["more memory"] in {"ValueError", "PermissionError", "done"}  # root may; others may not
