@@ -203,9 +203,14 @@ def read_several(body: bytes, asked: int, semantic: Semantic) -> list[Answer]:
         found = [_answer(one) for one in _SEVERAL.decode(body).evaluations]
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UpstreamError("the service's answer is no list of decisions") from error
-    if not found or len(found) > asked or (semantic == "execute_all" and len(found) != asked):
+    if not found or len(found) > asked or (len(found) < asked and not _settles(found[-1], semantic)):
         raise UpstreamError(f"the service answered {len(found)} of {asked} questions")
     return found
+
+
+def _settles(last: Answer, semantic: Semantic) -> bool:
+    """Whether nothing had to be answered after an answer: else who asks about all would pass what nobody decided."""
+    return semantic != "execute_all" and last.permitted is (semantic == "permit_on_first_permit")
 
 
 def boxed(questions: Sequence[Question], semantic: Semantic) -> bytes:

@@ -204,14 +204,14 @@ class DecisionPoint:
         if key is None:
             return await self._decide(questions, semantic, None)
         ids = [repeatable_id(self._log_id, token_sha256, key, position) for position in range(len(questions))]
-        known = await asyncio.to_thread(self._known, questions, ids)
+        known = await asyncio.to_thread(self._known, questions, ids, semantic)
         if known:
             return known
         try:
             return await self._decide(questions, semantic, ids)
         except ConflictError:
             # The same request, side by side with this one, was first.
-            known = await asyncio.to_thread(self._known, questions, ids)
+            known = await asyncio.to_thread(self._known, questions, ids, semantic)
             if not known:
                 raise
             return known
@@ -261,11 +261,11 @@ class DecisionPoint:
             _log.error("evaluation_failed", error=type(error).__name__)
             return [_refused(Reason.ENGINE_ERROR) for _ in asked]
 
-    def _known(self, questions: Sequence[Question], ids: Sequence[str]) -> list[Recorded]:
+    def _known(self, questions: Sequence[Question], ids: Sequence[str], semantic: Semantic) -> list[Recorded]:
         """Return what was answered under these ids before; nothing if nothing was.
 
         Raises:
-            ConflictError: Something else was asked.
+            ConflictError: Something else was asked, or less.
             ErasedError: What was asked is gone.
         """
         found: list[Recorded] = []
@@ -278,6 +278,11 @@ class DecisionPoint:
             if asked != question.message:
                 raise ConflictError("something else was asked under this idempotency key")
             found.append(Recorded(decision_id, index, body))
+        unsettling = semantic != "permit_on_first_permit"
+        permits = [known.body.enforcement == "allow" for known in found] + [unsettling] * (len(questions) - len(found))
+        # What was not asked then is not answered by silence now, which might pass for a permit.
+        if found and answered(permits, semantic) > len(found):
+            raise ConflictError("less was asked under this idempotency key")
         return found
 
     def _find(self, decision_id: str) -> tuple[int, bodies.Decision] | None:

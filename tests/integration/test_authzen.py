@@ -232,6 +232,17 @@ def test_another_question_under_the_same_key_is_a_conflict(client):
     assert answer.status_code == 409
 
 
+@pytest.mark.parametrize("semantic", ["execute_all", "deny_on_first_deny", "permit_on_first_permit"])
+def test_more_questions_under_the_key_of_fewer_are_a_conflict(client, semantic):
+    one = {**asked(), "subject": NO_ROLES} if semantic == "permit_on_first_permit" else asked()
+    key = f"fewer-{semantic}"
+    options = {"options": {"evaluations_semantic": semantic}}
+    ask(client, {"evaluations": [one], **options}, EVALUATIONS, idempotency_key=key)
+    more = {"evaluations": [one, asked(500)], **options}
+    answer = client.post(EVALUATIONS, json=more, headers={"idempotency-key": key})
+    assert answer.status_code == 409
+
+
 def test_two_callers_may_use_one_key(service, client):
     first = ask(client, asked(), idempotency_key="key-three")
     with service.client(Role.CLIENT) as other:

@@ -227,6 +227,25 @@ def test_another_number_of_answers_than_was_asked_for_is_an_error(count, asked, 
         read_several(body, asked, semantic)
 
 
+DENIAL = {"decision": False, "context": {**ANSWER["context"], "effect": "DENY", "enforcement": "deny"}}  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("answers", "semantic"),
+    [([ANSWER], "deny_on_first_deny"), ([DENIAL], "permit_on_first_permit"), ([DENIAL], "execute_all")],
+)
+def test_answers_that_end_before_one_settles_it_are_an_error(answers, semantic):
+    with pytest.raises(UpstreamError):
+        read_several(json.dumps({"evaluations": answers}).encode(), 2, semantic)
+
+
+@pytest.mark.parametrize(
+    ("answers", "semantic"), [([DENIAL], "deny_on_first_deny"), ([DENIAL, ANSWER], "permit_on_first_permit")]
+)
+def test_answers_may_end_with_the_one_that_settles_it(answers, semantic):
+    assert len(read_several(json.dumps({"evaluations": answers}).encode(), 3, semantic)) == len(answers)
+
+
 @pytest.mark.parametrize("arguments", ["", "{", '{"a":1,"a":2}', '{"a":1e400}', '{"a":NaN}', '{"a":"\ud800"}'])
 def test_arguments_that_two_readers_could_read_in_two_ways_are_not_sent(tallystick, arguments):
     with pytest.raises(MalformedError):
