@@ -121,8 +121,8 @@ class Evaluator:
             engines: Name as in manifests → engine.
             clock_ns: Measures durations, nanoseconds; decisions never depend on it.
             max_loaded: Loaded (or refused) bundles that are kept.
-            threads: Single requests that are evaluated at once.
-            batch_threads: Batches that are evaluated at once beside them.
+            threads: Single requests that are evaluated at once for one log; there is one thread more for all others.
+            batch_threads: Batches that are evaluated at once beside them, likewise.
             cellar: Engines of other versions.
             workers: The processes of the engines, if they have any; they end with the evaluator.
         """

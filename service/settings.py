@@ -100,8 +100,9 @@ class Settings(BaseSettings):
         proof_timeout_seconds: Longest wait for a checkpoint that covers a record.
         session_seconds: Lifetime of a dashboard login.
         insecure_cookies: Send the login cookie over plain HTTP, for a loopback address only.
-        engine_workers: Most single decisions of one policy engine that are made at once, each in its own process.
-        engine_batch_workers: Most batches of one engine (tests, replays) that are evaluated at once beside them.
+        engine_workers: Most single decisions that are made at once for one log, each in its own process of an engine;
+            there is one more for all others.
+        engine_batch_workers: Most batches (tests, replays) that are evaluated at once for one log besides; likewise.
         engine_seconds: A policy engine's process that has not decided a request by then is killed.
         engine_memory_bytes: Most address space of a policy engine's process.
         engine_cellar: Where policy engines of other versions are kept; in the data directory by default.

@@ -291,10 +291,14 @@ def test_long_replay_does_not_hold_up_a_decision(engine, stuck_requests):
 def test_logs_take_turns_at_batches(engine):
     """One log's long replay is under way when another's begins; the other waits for one piece of it."""
     evaluator = Evaluator({"cedar": engine}, batch_threads=1)
-    first, second = evaluator.taking_turns_as("first"), evaluator.taking_turns_as("second")
-    gate, order = threading.Event(), list[str]()
+    first, second, third = (evaluator.taking_turns_as(name) for name in ("first", "second", "third"))
+    gate, entered, over, order = threading.Event(), threading.Event(), threading.Event(), list[str]()
 
     def note(request: DecisionRequest) -> None:
+        if request.principal.agent == "third":  # has the thread that is there for the others
+            entered.set()
+            over.wait(30)
+            return
         gate.wait(30)
         if order[-1:] != [request.principal.agent]:
             order.append(request.principal.agent)
@@ -302,6 +306,8 @@ def test_logs_take_turns_at_batches(engine):
     engine.on_request = note
 
     async def both() -> None:
+        long = asyncio.create_task(third.evaluate_many(BUNDLE, [make_request(agent="third")] * 2))
+        assert await asyncio.to_thread(entered.wait, 30)
         pieces = [first.evaluate_many(BUNDLE, [make_request(agent="first")] * 2) for _ in range(20)]
         tasks = [asyncio.create_task(piece) for piece in pieces]
         await asyncio.sleep(0)
@@ -309,6 +315,8 @@ def test_logs_take_turns_at_batches(engine):
         await asyncio.sleep(0)
         gate.set()
         await asyncio.gather(*tasks)
+        over.set()
+        await long
 
     asyncio.run(both())
     assert order == ["first", "second", "first"]

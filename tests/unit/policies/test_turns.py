@@ -13,9 +13,50 @@ from policies.turns import Lane
 
 @pytest.fixture
 def lane() -> Iterator[Lane]:
-    made = Lane("test", 1)
+    """A lane with one thread, for the one beyond it is held by somebody else."""
+    made, gate = Lane("test", 1), threading.Event()
+    made.submit("held", gate.wait)
     yield made
+    gate.set()
     made.close()
+
+
+def test_name_whose_work_takes_for_ever_holds_nobody_else_up():
+    lane, gate = Lane("test", 2), threading.Event()
+    try:
+        long = [lane.submit("long", gate.wait) for _ in range(5)]
+        assert [lane.submit(name, lambda name=name: name).result(10) for name in "abab"] == list("abab")
+        assert not any(future.done() for future in long)
+    finally:
+        gate.set()
+        lane.close()
+
+
+def test_no_name_has_more_threads_than_it_may():
+    lane, both, gate = Lane("test", 2), threading.Barrier(3), threading.Event()
+    try:
+        first = [lane.submit("long", lambda: (both.wait(30), gate.wait(30))) for _ in range(2)]
+        both.wait(30)
+        third = lane.submit("long", lambda: "third")
+        assert lane.submit("other", lambda: "other").result(30) == "other"
+        assert not third.running()
+        assert not third.done()
+        gate.set()
+        assert third.result(30) == "third", "who passes a name over comes back to it"
+        for future in first:
+            future.result(30)
+    finally:
+        gate.set()
+        lane.close()
+
+
+def test_work_of_many_names_is_all_done():
+    lane, done = Lane("test", 2), list[str]()
+    futures = [lane.submit(str(number % 7), lambda number=number: done.append(str(number))) for number in range(2000)]
+    for future in futures:
+        future.result(30)
+    lane.close()
+    assert sorted(done, key=int) == [str(number) for number in range(2000)]
 
 
 def test_name_with_little_work_waits_for_one_turn_of_the_others(lane):
@@ -68,7 +109,7 @@ def test_closing_cancels_what_waits_and_takes_no_more():
         gate.wait(30)
         return "done"
 
-    held, waiting = lane.submit("a", hold), lane.submit("b", lambda: "never")
+    held, waiting = lane.submit("a", hold), lane.submit("a", lambda: "never")
     assert entered.wait(30)
     closing = threading.Thread(target=lane.close)
     closing.start()
