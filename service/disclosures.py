@@ -1,4 +1,4 @@
-"""Who has seen what is about to be erased: packs that were made of it, and payloads that somebody opened.
+"""Who has seen what is about to be erased: packs and replays that were made of it, and payloads that somebody opened.
 
 An erasure reaches no copy that has left the house. What can be said is which there are, as far as the log and the list
 of packs know: whom to ask.
@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ledger.bodies import AccessEvent, Decision
+from ledger.bodies import AccessEvent, AccessScope, Decision
 from ledger.catalog import Catalog
 from ledger.erasure import Located
 from ledger.reader import EntryReader
 from ledger.records import decode_entry
 from service.packs import PackJob
 
-__all__ = ["Delivery", "Disclosures", "OpenedPayload", "PackedRecords", "disclosures_of"]
+__all__ = ["Delivery", "Disclosures", "OpenedPayload", "PackedRecords", "ReplayedRecords", "disclosures_of"]
 
 _CHUNK = 256
 
@@ -75,11 +75,31 @@ class OpenedPayload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedRecords:
+    """Somebody had a stretch of history made again, with requests of the subject in it.
+
+    What he was handed are decisions and names of rules; under a bundle of his own, its rules asked the requests.
+
+    Attributes:
+        actor: His pseudonym.
+        time_ms: When he asked for it, POSIX milliseconds.
+        bundle_revision: Under which bundle; None for each decision's own.
+        records: How many of the subject's requests the stretch has, at most.
+    """
+
+    actor: str
+    time_ms: int
+    bundle_revision: str | None
+    records: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disclosures:
     """What is known of who has seen a subject's payloads."""
 
     packs: tuple[PackedRecords, ...] = ()
     openings: tuple[OpenedPayload, ...] = ()
+    replays: tuple[ReplayedRecords, ...] = ()
 
 
 def _accesses(catalog: Catalog, reader: EntryReader, log_id: str, start: int) -> Iterator[tuple[int, AccessEvent]]:
@@ -108,6 +128,21 @@ def _packed(job: PackJob, about: Sequence[Located]) -> int:
     )
 
 
+def _replayed(scope: AccessScope, about: Sequence[Located]) -> int:
+    """Return how many requests a replay of a stretch may have opened.
+
+    Tool, server and decision do not count: other calls of the same sessions are opened along with those asked for.
+    """
+    return sum(
+        isinstance(item.record.body, Decision)
+        and item.record.body.request is not None
+        and scope.from_ms <= item.record.time_ms < scope.to_ms
+        and scope.agent in {None, item.record.body.agent}
+        and scope.session in {None, item.record.body.session}
+        for item in about
+    )
+
+
 def disclosures_of(
     about: Sequence[Located], jobs: Iterable[PackJob], *, catalog: Catalog, reader: EntryReader, log_id: str
 ) -> Disclosures:
@@ -128,6 +163,7 @@ def disclosures_of(
     packed = {job.job_id: (job, number) for job in jobs if (number := _packed(job, about))}
     records = {item.record.record_id for item in about}
     opened: list[OpenedPayload] = []
+    replayed: list[ReplayedRecords] = []
     delivered: dict[str, list[Delivery]] = {}
     for time_ms, event in _accesses(catalog, reader, log_id, about[0].index):
         target = event.target_id or ""
@@ -136,6 +172,10 @@ def disclosures_of(
             delivered.setdefault(target, []).append(Delivery(actor=event.actor, time_ms=time_ms, what=what))
         elif target in records and event.action == "open_payload":
             opened.append(OpenedPayload(record_id=target, actor=event.actor, time_ms=time_ms))
+        elif event.action == "impact" and event.scope is not None and (number := _replayed(event.scope, about)):
+            replayed.append(
+                ReplayedRecords(actor=event.actor, time_ms=time_ms, bundle_revision=event.target_id, records=number)
+            )
     return Disclosures(
         packs=tuple(
             PackedRecords(
@@ -149,4 +189,5 @@ def disclosures_of(
             for job, number in packed.values()
         ),
         openings=tuple(opened),
+        replays=tuple(replayed),
     )

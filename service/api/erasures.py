@@ -74,6 +74,7 @@ async def erase_subject(services: ServicesDep, caller: _Caller, wanted: ErasureR
             "items": [_erased(one) for one in erased],
             "packs": msgspec.to_builtins(seen.packs),
             "openings": msgspec.to_builtins(seen.openings),
+            "replays": msgspec.to_builtins(seen.replays),
         }
     )
 

@@ -58,7 +58,11 @@ def erase(
         _tell_pack(pack)
     for opening in done["openings"]:
         say(f"  opened before: record {opening['record_id']} by {opening['actor']}, {utc(opening['time_ms'])}")
-    if not done["packs"] and not done["openings"]:
+    for made in done["replays"]:
+        under = f"bundle {made['bundle_revision'][:12]}" if made["bundle_revision"] else "the bundles of then"
+        told = f"made again under {under} for {made['actor']}, {utc(made['time_ms'])}"
+        say(f"  at most {counted(made['records'], 'requests')} {told}")
+    if not done["packs"] and not done["openings"] and not done["replays"]:
         say("  no pack was made of them and nobody opened one, as far as the log knows")
 
 

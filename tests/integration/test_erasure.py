@@ -411,6 +411,23 @@ def test_an_erasure_lists_who_opened_payloads_of_the_subject(service, gateway):
     assert done["packs"] == []
 
 
+def test_an_erasure_lists_the_stretches_that_were_made_again_with_requests_of_the_subject(service, gateway):
+    hers = decide(service, gateway, "alice")
+    decide(service, gateway, "bob", OTHER_SESSION)
+    end_ms = service.services.clock.now_ms() + 1000
+    actor = pseudonym(service.services.keys.pseudonym.seed, "actor", "test-responder")
+    with service.client(Role.RESPONDER) as responder:
+        for more in ({}, {"agent": "Nobody"}, {"tool": "another"}, {"from_ms": end_ms - 1, "to_ms": end_ms}):
+            asked = {"from_ms": 0, "to_ms": end_ms, **more}
+            responder.post("/v1/impacts", json=asked).raise_for_status()
+    done = erase(service, user="alice")
+    assert hers.body.request is not None
+    # A tool restricts what is counted, and not what is opened.
+    expected = {"actor": actor, "bundle_revision": None, "records": 1}
+    assert [{name: item[name] for name in expected} for item in done["replays"]] == [expected, expected]
+    assert done["openings"] == []
+
+
 def test_an_erasure_lists_the_packs_that_were_made_of_the_subjects_requests_and_who_has_them(service, gateway):
     decide(service, gateway, "alice")
     decide(service, gateway, "bob", OTHER_SESSION)
