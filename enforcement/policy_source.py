@@ -104,7 +104,11 @@ class PolicySource:
         """Return the bundle that decides now; None if there is none."""
         if self._bundle is None:
             return None
-        age_ms = self._clock.now_ms() - self._confirmed_ms
+        now_ms = self._clock.now_ms()
+        if now_ms < self._confirmed_ms:
+            # The clock was set back: nobody knows how long ago it was, and from here on the age counts again.
+            self._note(now_ms)
+        age_ms = now_ms - self._confirmed_ms
         if age_ms > self._settings.max_age_seconds * _MS_PER_SECOND:
             return StaleBundle(self._bundle.revision)
         return self._bundle
@@ -198,12 +202,16 @@ class PolicySource:
             (self._directory / name).unlink(missing_ok=True)
 
     def _confirm(self) -> None:
+        self._note(self._clock.now_ms())
+
+    def _note(self, confirmed_ms: int) -> None:
+        """Note when the bundle was confirmed; on disk that may stand earlier than it was, and never later."""
         assert self._bundle is not None
-        self._confirmed_ms = self._clock.now_ms()
-        if self._saved_ms == 0 or self._confirmed_ms - self._saved_ms >= _SAVE_EVERY_MS:
-            note = {"revision": self._bundle.revision, "confirmed_ms": self._confirmed_ms}
+        self._confirmed_ms = confirmed_ms
+        if self._saved_ms == 0 or not 0 <= confirmed_ms - self._saved_ms < _SAVE_EVERY_MS:
+            note = {"revision": self._bundle.revision, "confirmed_ms": confirmed_ms}
             self._write(_CONFIRMED, canonical_bytes(note))
-            self._saved_ms = self._confirmed_ms
+            self._saved_ms = confirmed_ms
 
     def _write(self, name: str, data: bytes) -> None:
         try:

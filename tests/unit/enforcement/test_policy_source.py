@@ -126,6 +126,22 @@ def test_age_counts_over_a_restart(tmp_path: Path) -> None:
     assert source_of(tmp_path, Unavailable("unreachable"), clock=later).current() == StaleBundle(FIRST.revision)
 
 
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_clock_that_is_set_back_keeps_no_bundle_young(tmp_path: Path, restarted: bool) -> None:
+    source = refreshed(source_of(tmp_path, active(FIRST), Unavailable("unreachable"), clock=SimulatedClock(NOON_MS)))
+    clock = SimulatedClock(NOON_MS - 30 * 86_400_000)
+    source._clock = clock  # no clock of ours goes back
+    if restarted:
+        source = source_of(tmp_path, Unavailable("unreachable"), clock=clock)
+    assert source.current() == FIRST
+    clock.advance(3_600_000)
+    assert source.current() == FIRST
+    clock.advance(1)
+    assert source.current() == StaleBundle(FIRST.revision)
+    again = source_of(tmp_path, Unavailable("unreachable"), clock=clock)
+    assert again.current() == StaleBundle(FIRST.revision), "a restart begins no second time"
+
+
 def test_a_late_confirmation_is_kept_over_a_restart_within_a_minute(tmp_path: Path) -> None:
     clock = SimulatedClock(NOON_MS)
     source = refreshed(source_of(tmp_path, active(FIRST), UnchangedBundle(), clock=clock))
