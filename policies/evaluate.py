@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import math
 import threading
 import time
 from collections import Counter, OrderedDict, deque
@@ -53,6 +54,8 @@ _CHUNK: Final = 256
 _LEAST_CHUNK: Final = 64
 """A smaller piece is not worth the way to another process."""
 _CHUNK_CHARS: Final = 4 << 20
+_STOPPED_SECONDS: Final = 60.0
+"""A bundle that a limit kept from being read is tried again after so long: the machine may have had a bad time."""
 _NO_ENGINE_VERSION: Final = "unavailable"
 _NO_WORKERS: Final = WorkerStatus(running=0, leased=0, started=0, stopped={})
 # What ends a program or a task is never an engine's doing.
@@ -114,6 +117,7 @@ class Evaluator:
         batch_threads: int = 2,
         cellar: EngineCellar | None = None,
         workers: WorkerPool | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the engines by name.
 
@@ -125,6 +129,7 @@ class Evaluator:
             batch_threads: Batches that are evaluated at once beside them, likewise.
             cellar: Engines of other versions.
             workers: The processes of the engines, if they have any; they end with the evaluator.
+            clock: Tells when a bundle may be read again that a limit kept from being read, seconds.
         """
         self._engines = dict(engines)
         self._clock_ns = clock_ns
@@ -133,10 +138,13 @@ class Evaluator:
         self._batch_threads = batch_threads
         self._cellar = cellar
         self._workers = workers
+        self._clock = clock
         self._turn = ""
         self._lock = threading.Lock()
         # Guarded by _lock. A refusal is kept as well: a broken bundle must not be parsed anew for every request.
         self._loaded: OrderedDict[_Key, LoadedBundle | PolicySyntaxError] = OrderedDict()
+        # Refusals that may have been the machine's doing and not the bundle's, and until when they hold.
+        self._refused_until: dict[_Key, float] = {}
         self._limited: Counter[str] = Counter()
         self._singles = Lane("policy", threads)
         self._batches = Lane("policies", batch_threads)
@@ -246,20 +254,31 @@ class Evaluator:
             named = name if version is None else f"{name} {version}"
             raise PolicySyntaxError(f"no engine named {named} is installed")
         key = (name, engine.version, bundle.revision)
-        with self._lock:
-            known = self._loaded.get(key)
-            if known is not None:
-                self._loaded.move_to_end(key)
+        known = self._known(key)
         if known is None:
             known = _load_new(engine, bundle)
-            with self._lock:
-                self._loaded[key] = known
-                while len(self._loaded) > self._max_loaded:
-                    self._loaded.popitem(last=False)
+            self._keep(key, known)
         if isinstance(known, PolicySyntaxError):
             # A fresh exception for each caller: one object raised in several threads would collect their tracebacks.
             raise PolicySyntaxError(str(known)) from known
         return known
+
+    def _known(self, key: _Key) -> LoadedBundle | PolicySyntaxError | None:
+        with self._lock:
+            known = self._loaded.get(key)
+            if known is not None:
+                self._loaded.move_to_end(key)
+            return None if self._clock() >= self._refused_until.get(key, math.inf) else known
+
+    def _keep(self, key: _Key, known: LoadedBundle | PolicySyntaxError) -> None:
+        with self._lock:
+            self._loaded[key] = known
+            self._refused_until.pop(key, None)
+            if isinstance(known, PolicySyntaxError) and isinstance(known.__cause__, EngineStoppedError):
+                self._refused_until[key] = self._clock() + _STOPPED_SECONDS
+            while len(self._loaded) > self._max_loaded:
+                dropped, _ = self._loaded.popitem(last=False)
+                self._refused_until.pop(dropped, None)
 
     def _evaluate(
         self, bundle: Bundle, requests: tuple[DecisionRequest, ...], version: str | None = None

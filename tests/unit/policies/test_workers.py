@@ -43,10 +43,12 @@ class Workers:
     """An evaluator over the engine of deeds, and the pool of its processes."""
 
     def __init__(self, program: EngineProgram = PROGRAM, limits: WorkerLimits = LIMITS, **options: float) -> None:
-        self.now = 0.0
+        self.now = self.seconds = 0.0
         self.pool = WorkerPool(limits, lambda: self.now)
         self.engine = WorkerEngine(program, self.pool)
-        self.evaluator = Evaluator({program.name: self.engine}, workers=self.pool, **options)  # type: ignore[arg-type]  # counts
+        self.evaluator = Evaluator(
+            {program.name: self.engine}, workers=self.pool, clock=lambda: self.seconds, **options
+        )  # type: ignore[arg-type]  # counts
 
     def decide(self, *agents: str, bundle: Bundle = BUNDLE) -> list[Decision]:
         requests = [make_request(agent=agent) for agent in agents]
@@ -264,7 +266,7 @@ def test_request_that_no_record_could_hold_is_denied_and_costs_no_process(worker
         ("panic", r"the engine failed on this bundle \(PanicException\)"),
     ],
 )
-def test_bundle_that_harms_its_reader_is_refused_and_read_no_more(own, deed, message):
+def test_bundle_that_harms_its_reader_is_refused_and_not_read_again_at_once(own, deed, message):
     bundle = cedar_bundle(deed, engine=ENGINE)
     own.pid()
     with own.hurried(1), pytest.raises(PolicySyntaxError, match=message):
@@ -273,6 +275,21 @@ def test_bundle_that_harms_its_reader_is_refused_and_read_no_more(own, deed, mes
     (decision,) = own.decide("a", bundle=bundle)
     assert told(decision) == (Effect.INDETERMINATE, Reason.BUNDLE_ERROR, "")
     assert own.pool.status.started == started
+
+
+def test_good_bundle_that_a_bad_time_kept_from_being_read_is_read_after_a_while(own):
+    own.pid()
+    slow = cedar_bundle("sleep", engine=ENGINE)
+    with own.hurried(1):
+        (decision,) = own.decide("a", bundle=slow)
+    assert decision.reason == Reason.BUNDLE_ERROR
+    own.engine.load = lambda _: WorkerEngine.load(own.engine, BUNDLE)  # type: ignore[method-assign]  # it reads well now
+    started = own.pool.status.started
+    for now, reason in [(0.0, Reason.BUNDLE_ERROR), (59.0, Reason.BUNDLE_ERROR), (61.0, "policy")]:
+        own.seconds = now
+        (decision,) = own.decide("a", bundle=slow)
+        assert decision.reason == reason
+        assert own.pool.status.started == started or reason == "policy"
 
 
 def test_process_that_has_forgotten_a_bundle_is_told_it_again():
