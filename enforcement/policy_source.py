@@ -92,6 +92,8 @@ class PolicySource:
         self._bundle: Bundle | None = None
         self._confirmed_ms = 0
         self._saved_ms = 0
+        # Questions are numbered: the last one that was asked, and the last one whose answer counts.
+        self._asked = self._answered = 0
         self._task: asyncio.Task[None] | None = None
         self._load()
 
@@ -134,15 +136,21 @@ class PolicySource:
         Returns:
             Whether it holds such questions, so that the next may follow at once.
         """
+        self._asked += 1
+        question = self._asked
         answer = await self._source.fetch(self.revision, wait_seconds=wait_seconds)
+        if question < self._answered:  # a later question was answered first: this answer may be out of date
+            return False
         if isinstance(answer, Unavailable):
             _LOG.warning("bundle_unavailable", reason=answer.reason)
-        elif isinstance(answer, UnchangedBundle):
+            return False
+        self._answered = question
+        if isinstance(answer, UnchangedBundle):
             self._confirm()
         elif isinstance(answer, NoBundle):
             self._withdraw()
         else:
-            await self._adopt(answer)
+            await self._adopt(answer, question)
         return isinstance(answer, ActiveBundle | UnchangedBundle) and answer.may_ask_again
 
     async def _is_trusted(self, bundle: Bundle) -> bool:
@@ -161,7 +169,7 @@ class PolicySource:
         self._write(_SIGNATURE, answer)
         return True
 
-    async def _adopt(self, answer: ActiveBundle) -> None:
+    async def _adopt(self, answer: ActiveBundle, question: int) -> None:
         try:
             bundle = parse_archive(answer.archive)
         except PolicySyntaxError:
@@ -175,6 +183,8 @@ class PolicySource:
             return
         if another:
             await self._get_ready(bundle)
+            if question < self._answered:  # meanwhile the service has said something else
+                return
             _LOG.info("bundle_adopted", revision=bundle.revision, previous=self.revision)
             self._write(_ARCHIVE, answer.archive)
             self._saved_ms = 0

@@ -217,6 +217,38 @@ def test_polling_goes_on_after_a_fault(tmp_path: Path) -> None:
     assert not faults
 
 
+class SlowToPrepare:
+    """An evaluator that gets ready when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.done = asyncio.Event(), asyncio.Event()
+
+    async def prepare(self, _: Bundle) -> None:
+        self.begun.set()
+        await self.done.wait()
+
+
+@pytest.mark.parametrize(("later", "expected"), [(NoBundle(), None), (active(SECOND), SECOND)])
+def test_what_was_said_while_a_bundle_was_prepared_is_not_undone_by_it(
+    tmp_path: Path, later: BundleAnswer, expected: Bundle | None
+) -> None:
+    async def run() -> PolicySource:
+        slow, inner = SlowToPrepare(), Source(active(FIRST), later)
+        source = PolicySource(inner, tmp_path, BundleSettings(), SimulatedClock(NOON_MS), evaluator=slow)
+        first = asyncio.create_task(source.refresh())
+        async with asyncio.timeout(10):
+            await slow.begun.wait()
+            second = asyncio.create_task(source.refresh())
+            await until_asked(inner, 2)
+            if expected is None:
+                await second
+            slow.done.set()
+            await asyncio.gather(first, second)
+        return source
+
+    assert asyncio.run(run()).current() == expected
+
+
 async def until_asked(inner: Source, times: int) -> None:
     async with asyncio.timeout(10):
         while len(inner.asked) < times:  # noqa: ASYNC110  # the source has no event
