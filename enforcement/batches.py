@@ -48,9 +48,11 @@ class Room(IntEnum):
     """How much of the spool may be full before a decision is refused, in eighths.
 
     Strangers may use up neither the room for calls nor that for denials of callers who are known; permits may not use
-    up that for denials. A kill has no bound: there is at most one for a call under way, and its block must last.
+    up that for denials. What a canary would have said, which decides nothing, stops before all of them. A kill has no
+    bound: there is at most one for a call under way, and its block must last.
     """
 
+    SHADOW = 2
     STRANGER = 4
     PERMIT = 7
     DENIAL = 8

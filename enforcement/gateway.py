@@ -32,6 +32,7 @@ from starlette.types import Receive, Scope, Send
 
 from enforcement.admission import Admission
 from enforcement.batches import Depth, RecordIdentity
+from enforcement.canary import Canary, CanaryEvaluator
 from enforcement.config import GatewayConfig
 from enforcement.config_files import read_secret
 from enforcement.connections import closing_strangers, connection_class
@@ -41,7 +42,7 @@ from enforcement.ledger_client import ServiceClient
 from enforcement.metrics import Metrics
 from enforcement.pep import EnforcementPoint, PolicyEvaluator
 from enforcement.policy_source import PolicySource
-from enforcement.ports import BundleSource, LedgerClient
+from enforcement.ports import BundleSource, CanarySource, LedgerClient
 from enforcement.recorder import Recorder
 from enforcement.releases import release_batch
 from enforcement.session_ends import SessionEnds
@@ -80,6 +81,7 @@ class _Running:
     policies: PolicySource
     recorder: Recorder
     sessions: Sessions
+    canary: Canary
 
 
 class Gateway:
@@ -170,14 +172,17 @@ class Gateway:
         ledger, bundles = await self._service()
         sessions = Sessions(reader, self._pseudonyms, idle_ms=self._idle_ms)
         windows = Windows(reader, self._pseudonyms)
+        trusted = () if config.bundles.trusted_keys is None else read_trusted_keys(config.bundles.trusted_keys)
+        canary = Canary(self.metrics)
         policies = PolicySource(
             bundles,
             config.state_directory,
             config.bundles,
             self._clock,
-            trusted=() if config.bundles.trusted_keys is None else read_trusted_keys(config.bundles.trusted_keys),
+            trusted=trusted,
             on_adopted=self._say_adopted,
             evaluator=self._evaluator,
+            on_canary=canary.follow,
         )
         recorder = Recorder(
             self._spool(state),
@@ -198,6 +203,7 @@ class Gateway:
             windows=windows,
             pseudonyms=self._pseudonyms,
             metrics=self.metrics,
+            on_settled=canary.offer,
         )
         endpoint = Endpoint(pep, admission, upstream, config.limits, self.metrics)
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
@@ -207,12 +213,15 @@ class Gateway:
         stack.push_async_callback(policies.stop)
         stack.push_async_callback(ends.stop)
         stack.push_async_callback(sweeps.stop)
+        stack.push_async_callback(canary.stop)
         await policies.start()
         await recorder.start()
         ends.start()
         sweeps.start()
+        if isinstance(bundles, CanarySource) and isinstance(self._evaluator, CanaryEvaluator):
+            canary.start(bundles, self._evaluator, recorder, trusted)
         stack.push_async_callback(endpoint.stop)
-        return _Running(endpoint=endpoint, policies=policies, recorder=recorder, sessions=sessions)
+        return _Running(endpoint=endpoint, policies=policies, recorder=recorder, sessions=sessions, canary=canary)
 
     async def _service(self) -> tuple[LedgerClient, BundleSource]:
         if self._ledger is not None and self._bundles is not None:
@@ -355,6 +364,7 @@ class Gateway:
             "ready": ready,
             "bundle": running.policies.revision,
             "bundle_usable": isinstance(current, Bundle),
+            "canary": running.canary.revision,
             "ledger_reachable": running.recorder.reachable,
             "spool_records": depth.records,
             "spool_bytes": depth.size_bytes,

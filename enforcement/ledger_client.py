@@ -6,7 +6,8 @@
 
 ``GET /v1/bundles/active`` answers with the archive of the bundle in force and its revision as ``ETag``, 304 if it is
 the one named in ``If-None-Match``, 404 if none is in force. With ``Prefer: wait=30`` the service holds the question
-until another bundle is in force, and says ``Preference-Applied: wait`` if it does so.
+until another bundle is in force, and says ``Preference-Applied: wait`` if it does so. ``Tallystick-Canary`` names the
+bundle that is evaluated beside it, if there is one; ``GET /v1/bundles/canary`` answers with that one's archive.
 
 No redirect is followed, no cookie kept, no proxy taken from the environment: the enforcer's token goes to the
 configured service and nowhere else.
@@ -43,6 +44,7 @@ __all__ = ["ServiceClient", "encode_submission"]
 
 _MAX_ANSWER_BYTES: Final = 4 << 20
 _MAX_ARCHIVE_BYTES: Final = 16 << 20
+_REVISION: Final = re.compile(r"[0-9a-f]{64}")
 _ETAG: Final = re.compile(r'"(?P<revision>[0-9a-f]{64})"')
 # Only these say something about the records themselves. Anything else, 404 and 405 included, says that the way to the
 # service is not as it should be: records are kept and posted again.
@@ -116,13 +118,23 @@ class ServiceClient:
             return Unavailable(str(error))
         etag = _ETAG.fullmatch(headers.get("ETag", ""))
         held = headers.get("Preference-Applied") == "wait"
+        said = headers.get("Tallystick-Canary", "")
+        canary = said if _REVISION.fullmatch(said) else None
         if status == HTTPStatus.OK and etag is not None:
-            return ActiveBundle(etag["revision"], answer, held)
+            return ActiveBundle(etag["revision"], answer, held, canary)
         if status == HTTPStatus.NOT_MODIFIED and known_revision is not None:
-            return UnchangedBundle(held)
+            return UnchangedBundle(held, canary)
         if status == HTTPStatus.NOT_FOUND:
             return NoBundle()
         return Unavailable(f"http_{status}", _retry_after(headers))
+
+    async def canary(self) -> bytes | Unavailable:
+        """Ask for the canary's archive; see `enforcement.ports.CanarySource`."""
+        try:
+            status, headers, answer = await self._send("GET", "/v1/bundles/canary", {}, None, _MAX_ARCHIVE_BYTES)
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        return answer if status == HTTPStatus.OK else Unavailable(f"http_{status}", _retry_after(headers))
 
     async def signature(self, revision: str) -> bytes | Unavailable:
         """Ask for a bundle's signature; see `enforcement.ports.BundleSource`."""

@@ -45,6 +45,12 @@ class Metrics:
         self.outcomes = Counter(
             "tallystick_outcomes", "Outcomes recorded", ["server", "status"], registry=self.registry
         )
+        self.shadows = Counter(
+            "tallystick_shadow_decisions",
+            "Decisions held against the canary, by what came of it",
+            ["result"],
+            registry=self.registry,
+        )
         self.decision_seconds = Histogram(
             "tallystick_decision_seconds",
             "From a message's arrival to its durable decision",

@@ -26,7 +26,7 @@ this decision was enforced.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Final, Protocol
@@ -103,6 +103,7 @@ class EnforcementPoint:
         windows: Windows,
         pseudonyms: Pseudonyms,
         metrics: Metrics,
+        on_settled: Callable[[str, DecisionRequest, Decision], None] = lambda *_: None,
     ) -> None:
         """Take the parts.
 
@@ -116,6 +117,8 @@ class EnforcementPoint:
             windows: Measures and keeps behaviour windows.
             pseudonyms: Name what may not stand in the open.
             metrics: Counts.
+            on_settled: Told what a policy has said of which request, by decision id, once that is settled and durable;
+                it must not wait, and whatever it raises changes nothing.
         """
         self._admission = admission
         self._evaluator = evaluator
@@ -126,6 +129,7 @@ class EnforcementPoint:
         self._windows = windows
         self._pseudonyms = pseudonyms
         self._metrics = metrics
+        self._on_settled = on_settled
 
     async def handle(self, inbound: Inbound) -> Verdict:
         """Judge one message; the decision is durable when this returns.
@@ -136,13 +140,23 @@ class EnforcementPoint:
         started = perf_counter()
         case = self._admission.open_case(inbound, self._recorder.new_record_id())
         try:
-            return await self._judge(case)
+            verdict = await self._judge(case)
         except Exception as error:  # noqa: BLE001  # INVARIANT 7: whatever went wrong, the call is denied and recorded
             _LOG.error("decision_failed", decision_id=case.decision_id, error=type(error).__name__)
             return await self._fail(case)
         finally:
             self._windows.decided(case.decision_id)
             self._metrics.decision_seconds.observe(perf_counter() - started)
+        self._tell_settled(case)
+        return verdict
+
+    def _tell_settled(self, case: Case) -> None:
+        if not case.recorded or case.request is None or case.evaluation is None:
+            return
+        try:
+            self._on_settled(case.decision_id, case.request, case.evaluation.decision)
+        except Exception as error:  # noqa: BLE001  # the decision stands, whoever cannot be told of it
+            _LOG.error("settled_not_told", decision_id=case.decision_id, error=type(error).__name__)
 
     async def complete(self, permitted: Permitted, completion: Completion) -> None:
         """Record what became of a permitted call, before anything of its result is released.

@@ -70,6 +70,7 @@ class PolicySource:
         trusted: Sequence[EnvelopeKey] = (),
         on_adopted: Callable[[], None] = lambda: None,
         evaluator: object = None,
+        on_canary: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         """Take what was kept, if anything sound was kept.
 
@@ -81,6 +82,7 @@ class PolicySource:
             trusted: Keys that must have signed a bundle; none if nobody need have.
             on_adopted: Told that another bundle decides from now on.
             evaluator: Asked to get ready for a bundle, if it can (`Preparing`); until it is, the bundle before decides.
+            on_canary: Told which bundle is evaluated beside the one in force, whenever the service has said so.
         """
         self._source = source
         self._directory = directory
@@ -89,6 +91,7 @@ class PolicySource:
         self._trusted = tuple(trusted)
         self._on_adopted = on_adopted
         self._evaluator = evaluator
+        self._on_canary = on_canary
         self._bundle: Bundle | None = None
         self._confirmed_ms = 0
         self._saved_ms = 0
@@ -145,6 +148,7 @@ class PolicySource:
             _LOG.warning("bundle_unavailable", reason=answer.reason)
             return False
         self._answered = question
+        self._on_canary(None if isinstance(answer, NoBundle) else answer.canary)
         if isinstance(answer, UnchangedBundle):
             self._confirm()
         elif isinstance(answer, NoBundle):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from enforcement.batches import QueuedRecord
 
@@ -16,6 +16,7 @@ __all__ = [
     "ActiveBundle",
     "BundleAnswer",
     "BundleSource",
+    "CanarySource",
     "LedgerClient",
     "NoBundle",
     "PostResult",
@@ -82,11 +83,13 @@ class ActiveBundle:
         revision: Its digest.
         archive: Its bytes.
         may_ask_again: The service holds such questions, so that the next may follow at once.
+        canary: Revision of the bundle that is evaluated beside it and decides nothing, or None.
     """
 
     revision: str
     archive: bytes
     may_ask_again: bool = False
+    canary: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,11 @@ class UnchangedBundle:
 
     Attributes:
         may_ask_again: The service held the question, so that the next may follow at once.
+        canary: Revision of the bundle that is evaluated beside it and decides nothing, or None.
     """
 
     may_ask_again: bool = False
+    canary: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +127,17 @@ class BundleSource(Protocol):
 
     async def signature(self, revision: str) -> bytes | Unavailable:
         """Return the envelope with a bundle's signatures, not yet checked. Nothing is raised but cancellation."""
+        ...
+
+
+@runtime_checkable
+class CanarySource(Protocol):
+    """Hands out the bundle that is evaluated beside the one in force."""
+
+    async def canary(self) -> bytes | Unavailable:
+        """Return the canary's archive, not yet checked. Nothing is raised but cancellation."""
+        ...
+
+    async def signature(self, revision: str) -> bytes | Unavailable:
+        """See `BundleSource.signature`."""
         ...

@@ -28,7 +28,7 @@ from enforcement.batches import Batch, Depth, Item, OpenCall, QueuedRecord, Reco
 from enforcement.numbering import RecordMaker
 from enforcement.sealing import PayloadBox
 from enforcement.state import StateDatabase
-from ledger.bodies import Body, Decision, Dropped, Heartbeat, Outcome
+from ledger.bodies import Body, Decision, Dropped, Heartbeat, Outcome, Shadow, ShadowCount
 from ledger.clock import Clock
 from ledger.errors import ConfigError, ConflictError, LedgerError, MalformedError, OverloadedError, StorageError
 from ledger.files import replace_durably
@@ -208,9 +208,10 @@ class Spool:
 
     def _append(self, connection: sqlite3.Connection, batch: Batch) -> list[Record]:
         records = [self._insert(connection, item) for item in batch.items]
-        # Only decisions are bounded: each has at most one outcome, which must not fail, and heartbeats are slow.
-        decides = any(isinstance(record.body, Decision) for record in records)
-        if decides and 8 * _meta(connection)["size"] > batch.room * self._max_bytes:
+        # Only decisions and their shadows are bounded: each decision has at most one outcome, which must not fail, and
+        # heartbeats are slow.
+        bounded = any(isinstance(record.body, Decision | Shadow | ShadowCount) for record in records)
+        if bounded and 8 * _meta(connection)["size"] > batch.room * self._max_bytes:
             raise OverloadedError("the spool is full")
         for change in batch.changes:
             change.apply(connection)

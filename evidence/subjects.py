@@ -67,6 +67,8 @@ RECORD_SUBJECTS: Final = (
     "retention",
     "opa_decision",
     "opa_loss",
+    "shadow",
+    "shadow_count",
 )
 STREAM: Final = "stream"
 POPULATION: Final = "population"

@@ -52,6 +52,8 @@ __all__ = [
     "Pseudonym",
     "RetentionEvent",
     "SessionEnd",
+    "Shadow",
+    "ShadowCount",
     "SignedCount",
     "Struct",
     "Succession",
@@ -283,7 +285,17 @@ class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
     """
 
     action: Annotated[
-        Literal["published", "tested", "signed", "reviewed", "activated", "rolled_back", "retired"],
+        Literal[
+            "published",
+            "tested",
+            "signed",
+            "reviewed",
+            "activated",
+            "rolled_back",
+            "retired",
+            "canary_started",
+            "canary_ended",
+        ],
         msgspec.Meta(extra=PUBLIC),
     ]
     name: Name
@@ -669,6 +681,57 @@ class OPALoss(Struct, frozen=True, tag_field="type", tag="opa_loss"):
     version: Name | None = None
 
 
+class Shadow(Struct, frozen=True, tag_field="type", tag="shadow"):
+    """A canary would have decided a call otherwise than the bundle in force did; nothing was done about it.
+
+    Attributes:
+        decision_id: Record id of the decision that counted.
+        enforced: What it said.
+        enforced_revision: The bundle that made it.
+        bundle: The canary, and the engine that evaluated it.
+        decision: What the canary said of the same request.
+        reason: Machine-readable cause.
+        differs: In which of the compared fields the two differ.
+        rules: Names of the determining rules, sorted.
+        failed_condition: Name of the first rule or condition that stood against the call.
+        obligations: What the enforcement point would have had to fulfil, sorted.
+        drift: Codes of what of the call lies outside the canary's boundaries, sorted.
+    """
+
+    decision_id: Uuid
+    enforced: Effect
+    enforced_revision: Hex32
+    bundle: BundleReference
+    decision: Effect
+    reason: Name
+    differs: Names
+    rules: Names = ()
+    failed_condition: Name | None = None
+    obligations: Names = ()
+    drift: Names = ()
+
+
+class ShadowCount(Struct, frozen=True, tag_field="type", tag="shadow_count"):
+    """What an enforcer has done with a canary since it last said so.
+
+    Attributes:
+        revision: The canary.
+        equal: Decisions that it would have made as well.
+        different: Those that it would have made otherwise; each has a `Shadow`, but for the unrecorded.
+        incomparable: Those of which nobody can tell: a limit struck, an engine failed, or the canary asks for windows
+            that were not measured.
+        dropped: Those that were not evaluated, for too many waited.
+        unrecorded: Different ones for which the spool had no room.
+    """
+
+    revision: Hex32
+    equal: Count = 0
+    different: Count = 0
+    incomparable: Count = 0
+    dropped: Count = 0
+    unrecorded: Count = 0
+
+
 Body: TypeAlias = (
     Decision
     | Outcome
@@ -686,4 +749,6 @@ Body: TypeAlias = (
     | RetentionEvent
     | OPADecision
     | OPALoss
+    | Shadow
+    | ShadowCount
 )

@@ -214,11 +214,13 @@ class RegistryState:
         lives: Of every bundle that was published, by revision, oldest first.
         activations: Revisions as they became active and were not rolled back; the last one is active.
         activated_leaf: Leaf index of the record by which the active one became so.
+        canary: Revision that is evaluated beside the active one and decides nothing, or None.
     """
 
     lives: Mapping[str, BundleLife] = field(default_factory=dict)
     activations: tuple[str, ...] = ()
     activated_leaf: int | None = None
+    canary: str | None = None
 
     @property
     def published(self) -> Mapping[str, str]:
@@ -283,6 +285,15 @@ def _born(recorded: RecordedEvent) -> BundleLife:
     )
 
 
+def _canary(canary: str | None, event: BundleEvent, lives: Mapping[str, BundleLife]) -> str | None:
+    """Return which bundle is the canary after a step, given the one before it and what was known before it."""
+    if event.action == "canary_started":
+        life = lives.get(event.revision)
+        return canary if life is None or life.retired else event.revision
+    ends = event.action in ("canary_ended", "activated", "rolled_back", "retired") and event.revision == canary
+    return None if ends else canary
+
+
 def _tested(life: BundleLife, recorded: RecordedEvent) -> BundleLife:
     event = recorded.event
     run = TestRun(
@@ -330,8 +341,10 @@ def derive_state(events: Sequence[RecordedEvent]) -> RegistryState:
     lives: dict[str, BundleLife] = {}
     activations: tuple[str, ...] = ()
     activated_leaf: int | None = None
+    canary: str | None = None
     for recorded in events:
         event = recorded.event
+        canary = _canary(canary, event, lives)
         if event.action == "published":
             lives.setdefault(event.revision, _born(recorded))
         elif event.action in ("activated", "rolled_back"):
@@ -342,4 +355,6 @@ def derive_state(events: Sequence[RecordedEvent]) -> RegistryState:
             lives[event.revision] = _changed(lives[event.revision], recorded)
     if activations and activations[-1] in lives:
         lives[activations[-1]] = replace(lives[activations[-1]], active=True)
-    return RegistryState(lives, activations, activated_leaf)
+    if canary is not None and activations and canary == activations[-1]:
+        canary = None  # what decides has no shadow
+    return RegistryState(lives, activations, activated_leaf, canary)

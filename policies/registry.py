@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from ledger.bodies import BundleEvent, Commitment
 from ledger.canonical import sha256
@@ -43,6 +43,19 @@ __all__ = ["Registry"]
 
 _NAMED_RULES: Final = 64
 """Uncovered rules that a record names; it counts all of them."""
+
+
+_Action: TypeAlias = Literal[
+    "published",
+    "tested",
+    "signed",
+    "reviewed",
+    "activated",
+    "rolled_back",
+    "retired",
+    "canary_started",
+    "canary_ended",
+]
 
 
 class Registry:
@@ -335,6 +348,48 @@ class Registry:
             await self._sink.append([_draft("retired", await self._stored(revision), actor, comment)])
             return await self.state()
 
+    async def start_canary(self, revision: str, actor: Actor, comment: str | None = None) -> RegistryState:
+        """Have a published bundle evaluated beside the active one; if it is so already, nothing is recorded.
+
+        It decides nothing, so that nobody need have approved it. There is one at a time: another one ends with this.
+
+        Raises:
+            UnknownBundleError: None of that revision is published.
+            ConflictError: It is active or retired, its tests do not pass, or not everybody has signed it who must.
+            PolicySyntaxError: Its engine refuses it, now.
+            DependencyError: Nothing of this call may be relied on; it may be repeated.
+        """
+        async with self._lock:
+            state = await self.state()
+            life = _life(state, revision)
+            if revision == state.canary:
+                return state
+            if life.active:
+                raise ConflictError("the bundle is active; nothing would be compared")
+            if life.retired:
+                raise ConflictError("the bundle is retired")
+            if (untested := life.untested()) is not None:
+                raise ConflictError(untested)
+            bundle = await self._stored(revision)
+            # What nobody signed names no rules in the log of those who demand signatures, not even beside a decision.
+            await self._require_signature(bundle)
+            await self._evaluator.check(bundle)
+            await self._sink.append([_draft("canary_started", bundle, actor, comment)])
+            return await self.state()
+
+    async def end_canary(self, actor: Actor, comment: str | None = None) -> RegistryState:
+        """Have nothing evaluated beside the active bundle; if that is so already, nothing is recorded.
+
+        Raises:
+            DependencyError: Nothing of this call may be relied on; it may be repeated.
+        """
+        async with self._lock:
+            state = await self.state()
+            if state.canary is None:
+                return state
+            await self._sink.append([_draft("canary_ended", await self._stored(state.canary), actor, comment)])
+            return await self.state()
+
     async def _make_active(
         self,
         action: Literal["activated", "rolled_back"],
@@ -419,7 +474,7 @@ def _require_approvable(life: BundleLife, reviewer: Actor) -> None:
 
 
 def _draft(
-    action: Literal["published", "tested", "signed", "reviewed", "activated", "rolled_back", "retired"],
+    action: _Action,
     bundle: Bundle,
     actor: Actor,
     comment: str | None,

@@ -28,13 +28,16 @@ from policies.windows import read_windows
 
 __all__ = [
     "COMPARED_FIELDS",
+    "LIMITS",
     "UNREPLAYABLE",
     "DecisionSummary",
     "RecordedDecision",
     "ReplayClass",
     "ReplayResult",
+    "differing_fields",
     "replay",
     "replay_many",
+    "summary_of",
 ]
 
 UNREPLAYABLE: Final = frozenset({"opa_server"})
@@ -46,7 +49,7 @@ COMPARED_FIELDS: Final = ("effect", "rules", "failed_condition", "obligations", 
 # The enforcement point has reasons of its own (``ledger_unavailable``, …), in whose place the engine's is not recorded.
 _ENGINE_REASONS: Final = frozenset(Reason)
 # With these the engine has given no answer of its own: a limit struck, or it failed.
-_LIMITS: Final = frozenset({Reason.ENGINE_ERROR, Reason.LIMITED})
+LIMITS: Final = frozenset({Reason.ENGINE_ERROR, Reason.LIMITED})
 _ASKS_OUTSIDE: Final = "an OPA server decides by what it holds when it is asked, and that is in no record"
 
 
@@ -65,7 +68,8 @@ def _recorded(body: DecisionBody) -> DecisionSummary:
     )
 
 
-def _evaluated(decision: Decision) -> DecisionSummary:
+def summary_of(decision: Decision) -> DecisionSummary:
+    """Return what a decision that was just made is compared by."""
     return DecisionSummary(
         effect=decision.effect,
         rules=decision.rules,
@@ -79,7 +83,8 @@ def _evaluated(decision: Decision) -> DecisionSummary:
     )
 
 
-def _differences(original: DecisionSummary, replayed: DecisionSummary) -> tuple[str, ...]:
+def differing_fields(original: DecisionSummary, replayed: DecisionSummary) -> tuple[str, ...]:
+    """Return which of the compared fields differ; the reason counts where the original's is an engine's."""
     fields = COMPARED_FIELDS if original.reason in _ENGINE_REASONS else COMPARED_FIELDS[:-1]
     return tuple(name for name in fields if getattr(original, name) != getattr(replayed, name))
 
@@ -155,7 +160,7 @@ def _absent(original: RecordedDecision) -> _Standing:
 
 
 def _standing(original: DecisionSummary, replayed: DecisionSummary) -> _Standing:
-    failed = [when for when, summary in (("then", original), ("now", replayed)) if summary.reason in _LIMITS]
+    failed = [when for when, summary in (("then", original), ("now", replayed)) if summary.reason in LIMITS]
     if failed:
         return _Standing(ReplayClass.LIMITED, f"the engine failed or was stopped {' and '.join(failed)}")
     if (original.engine, original.engine_version) != (replayed.engine, replayed.engine_version):
@@ -180,9 +185,9 @@ def _not_replayed(original: RecordedDecision, standing: _Standing) -> ReplayResu
 
 
 def _replayed(original: RecordedDecision, request: DecisionRequest, decision: Decision) -> ReplayResult:
-    recorded, replayed = _recorded(original.body), _evaluated(decision)
+    recorded, replayed = _recorded(original.body), summary_of(decision)
     standing = _standing(recorded, replayed)
-    differences = _differences(recorded, replayed) + _contradictions(original.body, request)
+    differences = differing_fields(recorded, replayed) + _contradictions(original.body, request)
     return ReplayResult(
         record_id=original.record_id,
         classification=standing.classification,

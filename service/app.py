@@ -17,6 +17,7 @@ from service import failures, problems
 from service.api import (
     access,
     authzen,
+    bundle_canary,
     bundle_steps,
     bundles,
     decisions,
@@ -162,6 +163,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
                 sessions,
                 replays,
                 impacts,
+                bundle_canary,
                 bundles,
                 bundle_steps,
                 opa_bundles,

@@ -19,7 +19,17 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from evidence.population import MAX_PERIOD_MS
-from ledger.bodies import AccessEvent, Approval, Decision, Dropped, Heartbeat, Outcome, SessionEnd
+from ledger.bodies import (
+    AccessEvent,
+    Approval,
+    Decision,
+    Dropped,
+    Heartbeat,
+    Outcome,
+    SessionEnd,
+    Shadow,
+    ShadowCount,
+)
 from ledger.canonical import canonical_bytes, parse_json
 from ledger.errors import MalformedError, OverloadedError, SignatureInvalidError, StaleKeysError
 from ledger.merkle import hash_leaf
@@ -40,7 +50,17 @@ __all__ = [
     "sequence_admitted",
 ]
 
-ENFORCER_BODIES: Final = (Decision, Outcome, Heartbeat, Dropped, SessionEnd, Approval, AccessEvent)
+ENFORCER_BODIES: Final = (
+    Decision,
+    Outcome,
+    Heartbeat,
+    Dropped,
+    SessionEnd,
+    Approval,
+    AccessEvent,
+    Shadow,
+    ShadowCount,
+)
 """What an enforcer may write; keys, bundles and tombstones are the service's own."""
 
 

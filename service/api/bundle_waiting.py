@@ -26,17 +26,20 @@ class ActiveRevision:
     Attributes:
         revision: None if none is.
         held: Such a request is held as long as there is no news, so that it may be asked again at once.
+        canary: Which bundle is evaluated beside it, or None.
     """
 
     revision: str | None
     held: bool
+    canary: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
         """What the answer says of it."""
         tag = {} if self.revision is None else {"ETag": etag(self.revision)}
         applied = {"Preference-Applied": "wait"} if self.held else {}
-        return {**tag, **applied, "Cache-Control": "private, no-cache"}
+        beside = {} if self.canary is None else {"Tallystick-Canary": self.canary}
+        return {**tag, **applied, **beside, "Cache-Control": "private, no-cache"}
 
 
 def etag(revision: str) -> str:
@@ -51,25 +54,29 @@ def names_revision(request: Request, revision: str | None) -> bool:
 
 
 async def active_revision(services: Services, request: Request) -> ActiveRevision:
-    """Return which bundle is active; if the caller has it and asks to wait (``Prefer: wait=N``), once that changes."""
+    """Return which bundle is active, and the canary; if the caller has it and asks to wait, once one of them changes.
+
+    He asks so by ``Prefer: wait=N``.
+    """
     wanted = _WAIT.search(", ".join(request.headers.getlist("prefer")))
-    seen, revision = await _now(services)
+    seen, revision, canary = await _now(services)
     if wanted is None or not names_revision(request, revision):
         # Who has another bundle is answered at once, and may then ask to be held.
-        return ActiveRevision(revision, held=wanted is not None)
+        return ActiveRevision(revision, held=wanted is not None, canary=canary)
     loop = asyncio.get_running_loop()
     until = loop.time() + min(int(wanted[1]), MAX_WAIT_SECONDS)
-    held = True
-    # A step that activates nothing, such as a publication, is no news for enforcers.
-    while held and names_revision(request, revision) and (left := until - loop.time()) > 0:
+    held, before = True, canary
+    # A step that changes nothing that is evaluated, such as a publication, is no news for enforcers.
+    while held and names_revision(request, revision) and canary == before and (left := until - loop.time()) > 0:
         held = await services.bundle_watch.changed(seen, left, lambda: _gone(request))
-        seen, revision = await _now(services)
-    return ActiveRevision(revision, held=held)
+        seen, revision, canary = await _now(services)
+    return ActiveRevision(revision, held=held, canary=canary)
 
 
-async def _now(services: Services) -> tuple[int, str | None]:
+async def _now(services: Services) -> tuple[int, str | None, str | None]:
     events = await services.bundles.history()
-    return (events[-1].leaf_index if events else -1), derive_state(events).active
+    state = derive_state(events)
+    return (events[-1].leaf_index if events else -1), state.active, state.canary
 
 
 async def _gone(request: Request) -> None:

@@ -18,7 +18,7 @@ from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.bundles import actor_of
 
-__all__ = ["Revision", "router", "state_view", "step_view"]
+__all__ = ["Revision", "archive_response", "router", "state_view", "step_view"]
 
 router = APIRouter(tags=["bundles"], responses=PROBLEMS, route_class=ServiceRoute)
 
@@ -27,7 +27,8 @@ _ARCHIVE_TYPE = "application/vnd.tallystick.bundle+json"
 Revision = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 
 
-def _archive(bundle: Bundle, headers: dict[str, str]) -> Response:
+def archive_response(bundle: Bundle, headers: dict[str, str]) -> Response:
+    """Return a bundle's archive as an answer."""
     return Response(bundle.archive(), media_type=_ARCHIVE_TYPE, headers=headers)
 
 
@@ -36,6 +37,7 @@ def state_view(state: RegistryState) -> dict[str, object]:
     return {
         "active": state.active,
         "previous": state.previous,
+        "canary": state.canary,
         "published": [
             {"revision": revision, "name": life.name, "stage": life.stage} for revision, life in state.lives.items()
         ],
@@ -126,7 +128,7 @@ async def get_active_bundle(
         raise NotFoundError("no bundle is active")
     if names_revision(request, found.revision):
         return Response(status_code=304, headers=found.headers)
-    return _archive(await services.bundles.bundle(found.revision), found.headers)
+    return archive_response(await services.bundles.bundle(found.revision), found.headers)
 
 
 @router.get("/v1/bundles/{revision}", summary="A published bundle's archive", response_description="The archive.")
@@ -141,4 +143,4 @@ async def get_bundle(
     bundle = await services.bundles.bundle(revision)
     if names_revision(request, revision):
         return Response(status_code=304, headers=headers)
-    return _archive(bundle, headers)
+    return archive_response(bundle, headers)

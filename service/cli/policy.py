@@ -9,6 +9,7 @@ import click
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import BUNDLE_DIRECTORY
 from service.cli.output import echo_json, json_option, say, table, with_exit_codes
+from service.cli.policy_canary import canary
 from service.cli.policy_explain import explain
 from service.cli.policy_generate import generate
 from service.cli.policy_library import library
@@ -25,7 +26,7 @@ def policy() -> None:
     """Policy bundles: test, publish, review, activate, roll back."""
 
 
-for command in (test, lint, fmt, explain, generate, library, *STEPS, *SIGNING):
+for command in (test, lint, fmt, explain, generate, library, canary, *STEPS, *SIGNING):
     policy.add_command(command)
 
 
@@ -94,6 +95,8 @@ def list_bundles(url: str, token: str | None, *, as_json: bool) -> None:
         echo_json(answer)
         return
     say(f"active: {answer['active'] or 'none'}")
+    if answer["canary"] is not None:
+        say(f"canary: {answer['canary']}")
     table(
         ("leaf", "step", "name", "revision", "by role"),
         [

@@ -15,6 +15,7 @@ from ledger.notes import encode_base64
 from service.api import (
     access,
     authzen,
+    bundle_canary,
     bundle_steps,
     bundles,
     decisions,
@@ -82,6 +83,10 @@ POST   /v1/bundles/{revision}/retirement         401    403      403    403     
 POST   /v1/bundles/{revision}/signature          401    403      403    403     403       403      400
 GET    /v1/bundles/{revision}/signature          401    404      404    404     404       404      404
 POST   /v1/bundles/{revision}/activation         401    403      403    403     403       200      200
+GET    /v1/bundles/canary                        401    404      404    403     403       403      404
+POST   /v1/bundles/{revision}/canary             401    403      403    403     403       409      409
+GET    /v1/bundles/{revision}/canary             401    403      403    200     200       200      200
+POST   /v1/bundles/canary/end                    401    403      403    403     403       200      200
 POST   /v1/bundles/rollback                      401    403      403    403     403       200      200
 POST   /v1/evidence-packs                        401    403      403    202     403       403      202
 GET    /v1/evidence-packs                        401    403      403    200     403       403      200
@@ -109,7 +114,7 @@ POST   /logs                                    401    403      200    403     4
 POST   /status                                  401    403      200    403     403       403      403
 """
 """A 404 is what a role that may is told of a thing that is not there; a 409, of a log that keeps everything, and of the
-active bundle, which is not retired."""
+active bundle, which is not retired and has no shadow."""
 
 HEADER, *ROWS = [line.split() for line in ROUTES.strip().splitlines()]
 CELLS = [
@@ -218,7 +223,11 @@ def ask(furnished: Furnished, method: str, route: str, token: str | None) -> htt
 
 @pytest.mark.parametrize(("method", "route", "role", "status"), CELLS)
 def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, status):
-    if "active" in route or route in ("/v1/bundles/rollback", "/v1/bundles/{revision}/retirement"):
+    if "active" in route or route in (
+        "/v1/bundles/rollback",
+        "/v1/bundles/{revision}/retirement",
+        "/v1/bundles/{revision}/canary",
+    ):
         activate_both(furnished)
     answer = ask(furnished, method, route, furnished.tokens.get(role))
     assert answer.status_code == status, answer.text
@@ -233,7 +242,7 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 def test_the_table_has_every_route_of_the_api():
     modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
-    modules += (impacts, opa, opa_bundles, replays, sessions)
+    modules += (bundle_canary, impacts, opa, opa_bundles, replays, sessions)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}

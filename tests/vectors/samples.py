@@ -426,6 +426,41 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "version": "1.22.2",
         },
     },
+    "shadow": {
+        "minimal": {
+            "decision_id": DECISION_ID,
+            "enforced": "PERMIT",
+            "enforced_revision": "b0" * 32,
+            "bundle": {"name": "shop", "revision": "b1" * 32, "engine": "cedar", "engine_version": "4.8.0"},
+            "decision": "DENY",
+            "reason": "policy",
+            "differs": ["effect"],
+        },
+        "full": {
+            "decision_id": DECISION_ID,
+            "enforced": "PERMIT",
+            "enforced_revision": "b0" * 32,
+            "bundle": {"name": "shop", "revision": "b1" * 32, "engine": "cedar", "engine_version": "4.8.0"},
+            "decision": "DENY",
+            "reason": "policy",
+            "differs": ["effect", "rules", "failed_condition"],
+            "rules": ["refund-limit"],
+            "failed_condition": "refund-limit",
+            "obligations": ["approval"],
+            "drift": ["range:amount", "unknown_argument"],
+        },
+    },
+    "shadow_count": {
+        "minimal": {"revision": "b1" * 32},
+        "full": {
+            "revision": "b1" * 32,
+            "equal": 901,
+            "different": 12,
+            "incomparable": 3,
+            "dropped": 40,
+            "unrecorded": 2,
+        },
+    },
     "retention": {
         "minimal": {"action": "pruned", "actor": "0e" * 16, "actor_role": "service"},
         "full": {

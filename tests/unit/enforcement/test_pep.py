@@ -33,7 +33,7 @@ from ledger.errors import ConflictError, StorageError
 from ledger.records import Record, decode_entry
 from policies.bundles import Bundle
 from policies.model import Decision as PolicyDecision
-from policies.model import Effect
+from policies.model import DecisionRequest, Effect
 from tests.support.gateway import ScriptedEvaluator, config_of, simple_bundle
 from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY
 from tests.support.mcp_messages import body_of, headers_of
@@ -74,6 +74,8 @@ class World:
         self.admission = Admission(config, self.sessions, self.clock)
         self.metrics = Metrics()
         self.policies = FixedPolicies(bundle)
+        self.told: list[tuple[str, PolicyDecision]] = []
+        self.fault: Exception | None = None
         self.pep = EnforcementPoint(
             self.admission,
             evaluator=self.evaluator,
@@ -84,7 +86,14 @@ class World:
             windows=self.windows,
             pseudonyms=pseudonyms,
             metrics=self.metrics,
+            on_settled=self.settled,
         )
+
+    def settled(self, decision_id: str, request: DecisionRequest, decision: PolicyDecision) -> None:
+        assert request.resource.server == "finance"
+        self.told.append((decision_id, decision))
+        if self.fault is not None:
+            raise self.fault
 
     def run(self, scenario: Callable[[World], Awaitable[None]]) -> World:
         async def play() -> None:
@@ -669,3 +678,35 @@ def test_a_resources_uri_stays_out_of_the_open(tmp_path: Path) -> None:
 def _quiet() -> Iterator[None]:
     with structlog.testing.capture_logs():
         yield
+
+
+# --- who is told of what was settled
+
+
+@pytest.mark.parametrize("effect", [Effect.PERMIT, Effect.DENY])
+def test_what_a_policy_said_is_told_once_it_is_durable_under_the_records_id(tmp_path: Path, effect: Effect) -> None:
+    async def scenario(world: World) -> None:
+        await world.pep.handle(INBOUND)
+        ((decision_id, decision),) = world.told
+        assert decision.effect is effect
+        records = [record for record in world.spooled() if isinstance(record.body, Decision)]
+        assert [record.record_id for record in records] == [decision_id]
+
+    World(tmp_path, lambda _: {"effect": effect}).run(scenario)
+
+
+def test_whoever_is_told_and_fails_changes_no_decision(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.fault = RuntimeError("the queue burst")
+        assert isinstance(await world.pep.handle(INBOUND), Permitted)
+        assert [body.enforcement for body in world.decisions()] == ["allow"]
+
+    World(tmp_path).run(scenario)
+
+
+def test_nothing_is_told_where_no_policy_was_asked(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.pep.handle(INBOUND)
+
+    world = World(tmp_path, bundle=None).run(scenario)
+    assert world.told == []

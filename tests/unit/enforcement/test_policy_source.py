@@ -385,3 +385,17 @@ def test_a_bundle_that_is_not_signed_so_is_not_taken_up_and_the_one_before_stays
 def test_a_kept_bundle_from_before_anybody_had_to_sign_decides_no_more(tmp_path: Path) -> None:
     refreshed(source_of(tmp_path, active(FIRST)))
     assert trusting(tmp_path, Unavailable("unreachable")).current() is None
+
+
+def test_what_the_service_says_of_a_canary_is_passed_on_and_silence_changes_nothing(tmp_path: Path) -> None:
+    told: list[str | None] = []
+    answers = [
+        ActiveBundle(FIRST.revision, FIRST.archive(), canary=SECOND.revision),
+        UnchangedBundle(canary=SECOND.revision),
+        Unavailable("unreachable"),
+        UnchangedBundle(),
+        NoBundle(),
+    ]
+    settings, clock = BundleSettings(), SimulatedClock(NOON_MS)
+    refreshed(PolicySource(Source(*answers), tmp_path, settings, clock, on_canary=told.append), 5)
+    assert told == [SECOND.revision, SECOND.revision, None, None]

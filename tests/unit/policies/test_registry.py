@@ -625,3 +625,114 @@ def test_a_rollback_that_another_step_overtakes_is_not_made(two, ledger):
     two._foresee = overtaken
     with pytest.raises(ConflictError, match="meanwhile"):
         asyncio.run(two.roll_back(ALICE))
+
+
+# --- the canary
+
+
+def start_canary(registry: Registry, bundle: Bundle) -> str | None:
+    return asyncio.run(registry.start_canary(bundle.revision, BOB)).canary
+
+
+def end_canary(registry: Registry) -> str | None:
+    return asyncio.run(registry.end_canary(BOB)).canary
+
+
+def test_a_canary_takes_no_approval_and_changes_nothing_that_decides(registry, ledger):
+    publish(registry, A, B)
+    activate(registry, A)
+    assert start_canary(registry, B) == B.revision
+    assert active(registry) == A.revision
+    assert asyncio.run(registry.life(B.revision)).stage == Stage.TESTED
+    event = ledger.events[-1].event
+    assert (event.action, event.revision, event.actor) == ("canary_started", B.revision, BOB.pseudonym)
+
+
+def test_starting_the_same_canary_again_records_nothing(registry, ledger):
+    publish(registry, A)
+    start_canary(registry, A)
+    start_canary(registry, A)
+    assert ledger.steps.count("canary_started") == 1
+
+
+def test_there_is_one_canary_and_another_replaces_it(registry):
+    publish(registry, A, B)
+    start_canary(registry, A)
+    assert start_canary(registry, B) == B.revision
+
+
+def test_a_canary_ends_once_and_is_named_by_that_record(registry, ledger):
+    publish(registry, A)
+    start_canary(registry, A)
+    assert end_canary(registry) is None
+    assert end_canary(registry) is None
+    assert ledger.steps.count("canary_ended") == 1
+    assert ledger.events[-1].event.revision == A.revision
+
+
+@pytest.mark.parametrize("step", ["activated", "retired", "rolled back to"])
+def test_a_canary_ends_when_it_is_activated_or_retired(registry, step):
+    publish(registry, A, B)
+    if step == "rolled back to":
+        activate(registry, A, B)
+        start_canary(registry, A)
+        asyncio.run(registry.roll_back(BOB))
+    else:
+        start_canary(registry, A)
+        if step == "activated":
+            activate(registry, A)
+        else:
+            asyncio.run(registry.retire(A.revision, BOB))
+    assert asyncio.run(registry.state()).canary is None
+
+
+def test_a_canary_goes_on_when_others_are_activated_or_retired(registry):
+    publish(registry, A, B, C)
+    start_canary(registry, A)
+    activate(registry, B)
+    asyncio.run(registry.retire(C.revision, BOB))
+    assert asyncio.run(registry.state()).canary == A.revision
+
+
+def test_the_active_bundle_is_no_canary(registry):
+    publish(registry, A)
+    activate(registry, A)
+    with pytest.raises(ConflictError, match="nothing would be compared"):
+        start_canary(registry, A)
+
+
+def test_a_retired_bundle_is_no_canary(registry):
+    publish(registry, A)
+    asyncio.run(registry.retire(A.revision, BOB))
+    with pytest.raises(ConflictError, match="retired"):
+        start_canary(registry, A)
+
+
+@pytest.mark.parametrize("bundle", [UNTESTED, FAILING], ids=["no test case", "a case fails"])
+def test_a_bundle_whose_tests_do_not_pass_is_no_canary(registry, bundle):
+    publish(registry, bundle)
+    with pytest.raises(ConflictError, match="test case"):
+        start_canary(registry, bundle)
+
+
+def test_a_bundle_that_was_not_published_is_no_canary(registry, ledger):
+    with pytest.raises(UnknownBundleError):
+        start_canary(registry, A)
+    assert ledger.events == []
+
+
+def test_a_canary_that_could_not_be_recorded_is_none(registry, ledger):
+    publish(registry, A)
+    ledger.fail_append = True
+    with pytest.raises(StorageError):
+        start_canary(registry, A)
+    assert asyncio.run(registry.state()).canary is None
+
+
+def test_a_log_that_names_a_canary_nobody_published_or_that_was_retired_has_none(registry, ledger):
+    publish(registry, A)
+    start_canary(registry, A)
+    asyncio.run(registry.retire(A.revision, BOB))
+    started = next(item for item in ledger.events if item.event.action == "canary_started")
+    assert derive_state([started]).canary is None
+    assert derive_state([*ledger.events, started]).canary is None
