@@ -100,13 +100,14 @@ _OTHER_WORDS = {
     "compromised": "created",
     "retired": "created",
     "periodic": "stop",
+    "other": "absent",
 }
 
 
 def _other(item: Any, kind: str) -> Any:
     """Return another value of the same form, which the type allows."""
     if isinstance(item, dict):
-        return item | {"digest": "ff" * 32}
+        return item | {"digest" if "digest" in item else "revision": "ff" * 32}
     if isinstance(item, int):
         return item + 1
     if (kind, item) == ("retention", "expired"):
