@@ -327,7 +327,7 @@ def test_records_are_found_by_type_in_order(log):
 def test_an_enforcers_last_position_is_known(log):
     last = log.records[-1]
     assert log.catalog.last_position(LOG_ID, "gateway-1") == StreamPosition(last.epoch, last.seq, len(log.records) - 1)
-    assert log.catalog.last_position(OTHER_LOG, "gateway-1") == StreamPosition("0" * 32, 6)
+    assert log.catalog.last_position(OTHER_LOG, "gateway-1") == StreamPosition("0" * 32, 6, 5)
     assert log.catalog.last_position(LOG_ID, "nobody") is None
 
 
