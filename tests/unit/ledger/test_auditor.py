@@ -62,6 +62,8 @@ FULL = {
     "arguments_fingerprint": "a" * 32,
     "tags": ("finance",),
     "trace_id": "b" * 32,
+    "drift": ("unknown_argument",),
+    "interface": "authzen",
 }
 
 

@@ -71,6 +71,10 @@ def test_every_pseudonym_of_a_person_is_a_subject_or_is_left_out_on_purpose(kind
         "erasure": {"subject"},
         # Whoever is erased by name goes under each of his pseudonyms: the reason of a hold goes with the first.
         "hold": {"also"},
+        # The same person as the actor, by the key that the author was named by.
+        "bundle": {"also"},
+        # Whose session was read is not whom the reader's purpose is about.
+        "access": {"scope"},
         # Whose token handed an event in is no person whom its input is about.
         "opa_decision": {"client", "fingerprint", "requested_by"},
         "opa_loss": {"client"},

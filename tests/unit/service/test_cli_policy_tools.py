@@ -93,7 +93,9 @@ def test_watching_goes_with_no_report_for_programs(directory, option):
 
 def test_watching_runs_again_at_each_change_and_survives_a_bundle_that_does_not_load(directory):
     cases = directory / "tests/cases.yaml"
-    with Started([PROGRAM, "policy", "test", directory, "--watch"], cwd=directory, variables={}) as started:
+    # As a terminal starts it: whoever runs this in the background hands an ignored SIGINT down.
+    command = ["env", "--default-signal=INT", PROGRAM, "policy", "test", directory, "--watch"]
+    with Started(command, cwd=directory, variables={}) as started:
         started.wait_for_line("1 of 1 cases pass")
         started.wait_for_line("waiting for a change")
         cases.write_text(CASES.replace("PERMIT", "DENY"))
