@@ -33,6 +33,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "retention": ("actor",),
     "opa_decision": ("user", "session"),
     "opa_loss": (),
+    "shadow": (),
+    "shadow_count": (),
 }
 """Fields that name a subject whose keys seal a record's payloads, in order."""
 
