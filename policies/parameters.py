@@ -40,6 +40,7 @@ from ledger.canonical import JSONValue, parse_json
 from ledger.errors import MalformedError, PolicyError, PolicySyntaxError
 from policies.argument_files import folded, lineage
 from policies.argument_paths import compile_path, find
+from policies.bundles import Bundle
 
 __all__ = [
     "DECIMAL_PLACES",
@@ -55,6 +56,7 @@ __all__ = [
     "parse_parameters",
     "read_arguments",
     "read_number",
+    "read_parameters",
 ]
 
 DECIMAL_PLACES: Final = 4
@@ -366,3 +368,18 @@ def parse_parameters(data: bytes) -> ParameterSet:
     except (MalformedError, msgspec.ValidationError) as error:
         raise PolicySyntaxError(f"not parameter declarations: {error}") from error
     return ParameterSet(document.parameters)
+
+
+def read_parameters(bundle: Bundle) -> ParameterSet:
+    """Return a bundle's declarations of parameters; none if it has no such file.
+
+    Raises:
+        PolicySyntaxError: They are not sound.
+    """
+    path = bundle.manifest.parameters
+    if path is None:
+        return ParameterSet()
+    try:
+        return parse_parameters(bundle.files[path])
+    except PolicySyntaxError as error:
+        raise PolicySyntaxError(f"{path}: {error}") from error

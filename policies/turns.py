@@ -12,28 +12,13 @@ import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from ledger.queued_calls import QueuedCall
 
 __all__ = ["Lane"]
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    future: Future[Any]
-    call: Callable[[], Any]
-
-    def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            result = self.call()
-        except BaseException as error:  # noqa: BLE001  # the waiting task's to judge, as in any executor
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(result)
 
 
 class Lane:
@@ -49,7 +34,7 @@ class Lane:
         self._most = threads
         self._lock = threading.Lock()
         # Guarded by _lock; the name whose turn is next comes first. The executor has one call of _turns for each work.
-        self._queues: OrderedDict[str, deque[_Work]] = OrderedDict()
+        self._queues: OrderedDict[str, deque[QueuedCall]] = OrderedDict()
         self._in_hand: Counter[str] = Counter()
 
     def submit(self, name: str, call: Callable[[], _T]) -> Future[_T]:
@@ -61,7 +46,7 @@ class Lane:
         future: Future[_T] = Future()
         with self._lock:
             self._executor.submit(self._turns)
-            self._queues.setdefault(name, deque()).append(_Work(future, call))
+            self._queues.setdefault(name, deque()).append(QueuedCall(future, call))
         return future
 
     def _turns(self) -> None:
@@ -75,7 +60,7 @@ class Lane:
                 self._put_down(name)
             del work, taken  # a thread that waits keeps nobody's result
 
-    def _take(self) -> tuple[str, _Work] | None:
+    def _take(self) -> tuple[str, QueuedCall] | None:
         """Take up the next work of the first name that may have one more thread."""
         with self._lock:
             name = next((name for name in self._queues if self._in_hand[name] < self._most), None)

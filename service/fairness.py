@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
+from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 from ledger.errors import OverloadedError
+from ledger.queued_calls import QueuedCall
 
 __all__ = [
     "RESERVED",
@@ -135,22 +135,6 @@ class LargeTurns:
         return self._turn if size > _LARGE_BYTES else nullcontext()
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    future: Future[Any]
-    call: Callable[[], Any]
-
-    def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            result = self.call()
-        except BaseException as error:  # noqa: BLE001  # the waiting task's to judge, as in any executor
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(result)
-
-
 class FairExecutor(ThreadPoolExecutor):
     """Threads that serve the logs in turn; made to be an event loop's default executor.
 
@@ -174,14 +158,14 @@ class FairExecutor(ThreadPoolExecutor):
         self._turns = threading.Lock()
         self._share_of_the_rest = share - reserved
         # Guarded by _turns: work by queue, the one whose turn is next first; threads in use by queue.
-        self._queues: OrderedDict[_Queue, deque[_Work]] = OrderedDict()
+        self._queues: OrderedDict[_Queue, deque[QueuedCall]] = OrderedDict()
         self._used: Counter[_Queue] = Counter()
         self._ending = False
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Queue a call for the log that the calling task works for."""
         future: Future[_T] = Future()
-        work = _Work(future, lambda: fn(*args, **kwargs))
+        work = QueuedCall(future, lambda: fn(*args, **kwargs))
         with self._turns:
             if self._ending:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -207,7 +191,7 @@ class FairExecutor(ThreadPoolExecutor):
         rest = self._used[log_id, False]
         return self._used[log_id, True] + rest < self._share and (takes or rest < self._share_of_the_rest)
 
-    def _take_turn(self, name: _Queue, work: _Work) -> None:
+    def _take_turn(self, name: _Queue, work: QueuedCall) -> None:
         try:
             work.run()
         finally:

@@ -59,7 +59,7 @@ from typing import Final
 import cedarpy
 import msgspec
 
-from ledger.errors import PolicyError, PolicySyntaxError
+from ledger.errors import PolicyError
 from policies.boundaries import Boundaries, BoundaryFacts, boundary_facts, read_boundaries
 from policies.bundles import Bundle
 from policies.engine import LoadedBundle, Reason
@@ -74,7 +74,7 @@ from policies.engines.cedar_requests import (
 from policies.engines.cedar_schema import accepted_requests, read_schema
 from policies.engines.cedar_selection import Chosen, PolicySelection
 from policies.model import Decision, DecisionRequest, Effect
-from policies.parameters import ParameterError, ParameterSet, parse_parameters
+from policies.parameters import ParameterError, ParameterSet, read_parameters
 from policies.windows import WindowError, WindowSet, read_windows
 
 __all__ = ["MAX_RULES_NAMED", "CedarEngine"]
@@ -109,16 +109,6 @@ class _Handles:
     boundaries: Boundaries | None
 
 
-def _read_parameters(bundle: Bundle) -> ParameterSet:
-    path = bundle.manifest.parameters
-    if path is None:
-        return ParameterSet()
-    try:
-        return parse_parameters(bundle.files[path])
-    except PolicySyntaxError as error:
-        raise PolicySyntaxError(f"{path}: {error}") from error
-
-
 class CedarEngine:
     """Evaluates Cedar bundles; safe for any thread."""
 
@@ -142,7 +132,7 @@ class CedarEngine:
             PolicySyntaxError: The bundle cannot be used; the message names file and, for policies, line.
         """
         schema = read_schema(bundle)
-        parameters = _read_parameters(bundle)
+        parameters = read_parameters(bundle)
         boundaries = read_boundaries(bundle)
         windows = read_windows(bundle)
         policies, rules = compile_policies(bundle, schema, parameters, windows)

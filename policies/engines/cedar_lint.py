@@ -29,7 +29,7 @@ from policies.bundles import Bundle
 from policies.engines.cedar_policies import ARGUMENTS, nodes, parse_policies
 from policies.engines.cedar_text import split_policies
 from policies.linting import Finding
-from policies.parameters import parse_parameters
+from policies.parameters import read_parameters
 from policies.windows import read_windows
 
 __all__ = ["lint_cedar"]
@@ -150,7 +150,7 @@ def _of_bundle(bundle: Bundle, rules: Sequence[_Rule]) -> Iterator[Finding]:
     windows = read_windows(bundle).windows
     summed = {window.parameter for window in windows.values()}
     if (path := bundle.manifest.parameters) is not None:
-        for name in parse_parameters(bundle.files[path]).types:
+        for name in read_parameters(bundle).types:
             if (ARGUMENTS, name) not in read and name not in summed:
                 yield Finding(path, "unused-parameter", f"no policy reads the parameter {name}")
     for name in windows:

@@ -52,9 +52,9 @@ from policies.engines.opa_answers import (
 )
 from policies.engines.rego_decisions import RegoDecisions
 from policies.engines.rego_names import ALLOW, package_path
-from policies.engines.rego_requests import InputRefusedError, input_document, read_bundle_parameters
+from policies.engines.rego_requests import InputRefusedError, input_document
 from policies.model import Decision, DecisionRequest
-from policies.parameters import ParameterSet
+from policies.parameters import ParameterSet, read_parameters
 from policies.windows import WindowSet, read_windows
 
 __all__ = ["OPAServer", "OPAServerEngine"]
@@ -142,7 +142,7 @@ class OPAServerEngine:
         handle = _Handle(
             contract=contract,
             exchange=self._exchange(package_path(bundle.manifest.package)),
-            parameters=read_bundle_parameters(bundle),
+            parameters=read_parameters(bundle),
             windows=read_windows(bundle),
             boundaries=read_boundaries(bundle),
         )

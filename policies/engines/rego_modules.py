@@ -22,11 +22,10 @@ from policies.engines.rego_requests import (
     RegoValue,
     exact_document,
     input_document,
-    read_bundle_parameters,
 )
 from policies.engines.rego_rules import DecisionRules, decision_rules
 from policies.model import DecisionRequest
-from policies.parameters import ParameterSet
+from policies.parameters import ParameterSet, read_parameters
 from policies.windows import WindowSet, read_windows
 
 __all__ = ["OPALayout", "RegoSource", "opa_layout", "read_source"]
@@ -141,7 +140,7 @@ def read_source(bundle: Bundle) -> RegoSource:
         modules=modules,
         rules=decision_rules(modules, package),
         data=json.dumps(data),
-        parameters=read_bundle_parameters(bundle),
+        parameters=read_parameters(bundle),
         windows=read_windows(bundle),
         boundaries=read_boundaries(bundle),
     )

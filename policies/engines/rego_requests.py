@@ -19,16 +19,14 @@ from decimal import Decimal
 from typing import Final, TypeAlias
 
 from ledger.canonical import JSONValue
-from ledger.errors import PolicyError, PolicySyntaxError
+from ledger.errors import PolicyError
 from policies.boundaries import BoundaryFacts
-from policies.bundles import Bundle
 from policies.model import DecisionRequest
 from policies.parameters import (
     FixedDecimal,
     ParameterError,
     ParameterSet,
     ParameterValue,
-    parse_parameters,
     read_arguments,
 )
 from policies.windows import WindowError, WindowSet
@@ -40,7 +38,6 @@ __all__ = [
     "exact_document",
     "exact_number",
     "input_document",
-    "read_bundle_parameters",
     "rego_input",
 ]
 
@@ -229,18 +226,3 @@ def input_document(
         arguments=arguments,
         boundary=boundary,
     )
-
-
-def read_bundle_parameters(bundle: Bundle) -> ParameterSet:
-    """Return a bundle's declarations of parameters; none if it has no such file.
-
-    Raises:
-        PolicySyntaxError: They are not sound.
-    """
-    path = bundle.manifest.parameters
-    if path is None:
-        return ParameterSet()
-    try:
-        return parse_parameters(bundle.files[path])
-    except PolicySyntaxError as error:
-        raise PolicySyntaxError(f"{path}: {error}") from error

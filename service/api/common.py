@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 import msgspec
 from fastapi import Depends, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.requests import ClientDisconnect
 
 from ledger.errors import NotFoundError
@@ -30,6 +30,7 @@ __all__ = [
     "HostingDep",
     "RequestBody",
     "ServicesDep",
+    "UnderBundle",
     "authenticated",
     "bearer_of",
     "hosting_of",
@@ -67,6 +68,28 @@ class RequestBody(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
+
+
+class UnderBundle(RequestBody):
+    """Under which bundle decisions are made again."""
+
+    bundle: Annotated[
+        str,
+        Field(pattern=r"^(recorded|active|[0-9a-f]{64})$", description="recorded: each under its own; or a revision"),
+    ] = "recorded"
+    archive: Annotated[
+        dict[str, object] | None, Field(description="a proposed bundle's archive; instead of `bundle`")
+    ] = None
+    purpose: Annotated[
+        str | None,
+        Field(min_length=8, max_length=1000, description="recorded, in the vault; an archive needs one"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _say_why(self) -> Self:
+        if self.archive is not None and self.purpose is None:
+            raise ValueError("decisions are made again under a proposed bundle for a purpose, which is recorded")
+        return self
 
 
 def hosting_of(request: Request) -> Hosting:

@@ -16,7 +16,7 @@ from ledger.errors import NotFoundError, UnknownBundleError
 from ledger.notes import encode_base64
 from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
 from policies.impact import Scope
-from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
+from service.api.common import PROBLEMS, ServicesDep, UnderBundle, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.impact_orders import ImpactJob, ImpactOrder
@@ -42,22 +42,11 @@ _Caller = Annotated[Caller, Depends(permitted(Permission.REPLAY))]
 _MEDIA_TYPES: Final = {"json": "application/json", "ndjson": "application/x-ndjson", "html": "text/html; charset=utf-8"}
 
 
-class ImpactRequestBody(RequestBody):
+class ImpactRequestBody(UnderBundle):
     """A stretch of history, and what to make its decisions again under."""
 
     from_ms: Annotated[int, Field(ge=0, le=2**53 - 1, description="POSIX milliseconds")]
     to_ms: Annotated[int, Field(ge=0, le=2**53 - 1, description="exclusive")]
-    bundle: Annotated[
-        str,
-        Field(pattern=r"^(recorded|active|[0-9a-f]{64})$", description="recorded: each under its own; or a revision"),
-    ] = "recorded"
-    archive: Annotated[
-        dict[str, object] | None, Field(description="a proposed bundle's archive; instead of `bundle`")
-    ] = None
-    purpose: Annotated[
-        str | None,
-        Field(min_length=8, max_length=1000, description="recorded, in the vault; an archive needs one"),
-    ] = None
     agent: _Name | None = None
     server: _Name | None = None
     tool: _Name | None = None
@@ -72,9 +61,7 @@ class ImpactRequestBody(RequestBody):
     ] = 0
 
     @model_validator(mode="after")
-    def _say_why(self) -> Self:
-        if self.archive is not None and self.purpose is None:
-            raise ValueError("an impact of a proposed bundle needs a purpose")
+    def _name_a_bundle(self) -> Self:
         if self.state == "recomputed" and self.archive is None and self.bundle == "recorded":
             raise ValueError("state is recomputed under a bundle: name one")
         return self

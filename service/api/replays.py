@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated, Self
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ledger.canonical import canonical_bytes
 from ledger.errors import UnknownBundleError
@@ -16,7 +16,7 @@ from ledger.ports import Draft
 from ledger.records import Record
 from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
 from policies.replay import RecordedDecision, ReplayResult, replay_many
-from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
+from service.api.common import PROBLEMS, ServicesDep, UnderBundle, json_response, permitted
 from service.api.decisions import find_decision
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
@@ -38,30 +38,13 @@ class _ReplayRoute(ServiceRoute):
 router = APIRouter(tags=["replays"], responses=PROBLEMS, route_class=_ReplayRoute)
 
 
-class ReplayRequest(RequestBody):
+class ReplayRequest(UnderBundle):
     """Which decisions, and under which bundle."""
 
     decision_ids: Annotated[
         list[Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]],
         Field(min_length=1, max_length=_MAX_REPLAYS),
     ]
-    bundle: Annotated[
-        str,
-        Field(pattern=r"^(recorded|active|[0-9a-f]{64})$", description="recorded: each under its own; or a revision"),
-    ] = "recorded"
-    archive: Annotated[
-        dict[str, object] | None, Field(description="a proposed bundle's archive; instead of `bundle`")
-    ] = None
-    purpose: Annotated[
-        str | None,
-        Field(min_length=8, max_length=1000, description="recorded, in the vault; an archive needs one"),
-    ] = None
-
-    @model_validator(mode="after")
-    def _say_why(self) -> Self:
-        if self.archive is not None and self.purpose is None:
-            raise ValueError("a replay under a proposed bundle needs a purpose")
-        return self
 
 
 def _find(services: Services, decision_ids: list[str]) -> list[Record]:
