@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from ledger.errors import (
     StateError,
     StorageError,
 )
+from ledger.ports import AnchorReceipt
 from ledger.publisher import Publisher
 from ledger.signers.local import LocalSigner
 from ledger.stores.memory import MemoryLogStore, MemoryTileStore
@@ -205,13 +207,19 @@ def only(anchor: S3ObjectLockAnchor) -> KeptCopy:
     return copy
 
 
+def same_copy(receipt: AnchorReceipt, first: AnchorReceipt) -> bool:
+    # A directory behind versitygw dates a version that was covered from when it was covered; the version's own name says
+    # that it is the one that was put.
+    return receipt == replace(first, anchored_ms=receipt.anchored_ms) and receipt.anchored_ms >= first.anchored_ms
+
+
 def test_a_copy_that_was_hidden_is_still_listed_read_and_kept(server):
     anchor = make_anchor(server, "hidden/")
     receipt = anchor.put(LOG_ID, 5, make_checkpoint(5))
     server.client().delete_object(Bucket="locked", Key=key_of("hidden/", 5))
     assert anchor.sizes(LOG_ID) == [5]
     assert anchor.get(LOG_ID, 5) == make_checkpoint(5)
-    assert anchor.put(LOG_ID, 5, make_checkpoint(5)) == receipt
+    assert same_copy(anchor.put(LOG_ID, 5, make_checkpoint(5)), receipt)
     with pytest.raises(ConflictError):
         anchor.put(LOG_ID, 5, make_checkpoint(5, tree="b"))
     assert only(anchor).protection.hidden
@@ -223,7 +231,7 @@ def test_a_copy_that_was_written_over_is_still_the_first(server):
     for body in (make_checkpoint(5, tree="b"), b"garbage"):
         server.client().put_object(Bucket="locked", Key=key_of("over/", 5), Body=body)
     assert anchor.get(LOG_ID, 5) == make_checkpoint(5)
-    assert anchor.put(LOG_ID, 5, make_checkpoint(5)) == receipt
+    assert same_copy(anchor.put(LOG_ID, 5, make_checkpoint(5)), receipt)
     copy = only(anchor)
     assert (copy.data, copy.protection.mode) == (make_checkpoint(5), "COMPLIANCE")
     assert copy.protection.later_versions == 2
