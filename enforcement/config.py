@@ -1,6 +1,6 @@
 """The gateway's settings: what there is, what holds by default, what is refused.
 
-Pure, but for the look-up of time zones. Reading the file is `enforcement.config_files`' part.
+Pure, but for what `enforcement.config_types` looks up. Reading the file is `enforcement.config_files`' part.
 
 Defaults are those of production: enforce, strict recording, nothing allowed that is not written down. What a setting
 means is said here and, for operators, in ``docs/enforcement.md``. Keys and tokens are named by URI (``file:PATH``,
@@ -9,16 +9,27 @@ means is said here and, for operators, in ``docs/enforcement.md``. Keys and toke
 
 from __future__ import annotations
 
-import ipaddress
-import zoneinfo
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias, TypeVar
-from urllib.parse import urlsplit
+from typing import Annotated, Self
 
-import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from ledger import bodies
+from enforcement.config_types import (
+    CIDR,
+    URL,
+    Bytes,
+    LogId,
+    Mode,
+    Names,
+    Recording,
+    RecordName,
+    Seconds,
+    SecretURI,
+    Settings,
+    Zone,
+    not_empty,
+    refuse_twice,
+)
 
 __all__ = [
     "BundleSettings",
@@ -37,79 +48,7 @@ __all__ = [
 ]
 
 
-_T = TypeVar("_T")
-
-
-def _as_record_name(value: str) -> str:
-    """Accept what a record's public name may be, and nothing else: one definition for both."""
-    try:
-        return msgspec.convert(value, bodies.Name)
-    except msgspec.ValidationError:
-        raise ValueError("is not a name: letters, digits and _ . : / @ + -, at most 128, no space") from None
-
-
-def _as_log_id(value: str) -> str:
-    try:
-        return msgspec.convert(value, bodies.LogId)
-    except msgspec.ValidationError:
-        raise ValueError("is not a log id: lower-case letters, digits and -, at most 63") from None
-
-
-def _as_zone(value: str) -> str:
-    try:
-        zoneinfo.ZoneInfo(value)
-        return msgspec.convert(value, bodies.Zone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, msgspec.ValidationError):
-        raise ValueError("is not a time zone of the IANA database, such as Europe/Berlin") from None
-
-
-def _as_network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value))
-    except ValueError:
-        raise ValueError("is not a network in CIDR notation, such as 10.0.0.0/8") from None
-
-
-def _as_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("is not an http or https URL")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must not carry credentials, a query or a fragment")
-    return value
-
-
-def _as_secret_uri(value: str) -> str:
-    scheme, _, place = value.partition(":")
-    if scheme not in ("file", "env") or not place:
-        raise ValueError("starts with file: or env:")
-    return value
-
-
-def _not_empty(items: tuple[_T, ...]) -> tuple[_T, ...]:
-    """Refuse an empty list; a length constraint would also count items that are wrong, and complain twice."""
-    if not items:
-        raise ValueError("is empty")
-    return items
-
-
-RecordName: TypeAlias = Annotated[str, AfterValidator(_as_record_name)]
-SecretURI: TypeAlias = Annotated[str, AfterValidator(_as_secret_uri)]
-URL: TypeAlias = Annotated[str, AfterValidator(_as_url)]
-Names: TypeAlias = Annotated[tuple[RecordName, ...], Field(max_length=32)]
-Mode: TypeAlias = Literal["enforce", "observe"]
-Recording: TypeAlias = Literal["strict", "available"]
-Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400 * 366)]
-Bytes: TypeAlias = Annotated[int, Field(ge=1024, le=1 << 40)]
-
-
-class _Settings(BaseModel):
-    """Common rules: unknown keys refused, values never shown in an error, nothing changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
-
-
-class ServiceSettings(_Settings):
+class ServiceSettings(Settings):
     """The service that keeps the ledger and hands out bundles.
 
     Attributes:
@@ -123,7 +62,7 @@ class ServiceSettings(_Settings):
     timeout_seconds: Seconds = 10
 
 
-class KeySettings(_Settings):
+class KeySettings(Settings):
     """The gateway's keys, each another key (architecture.md, invariant 10).
 
     Attributes:
@@ -137,7 +76,7 @@ class KeySettings(_Settings):
     spool: SecretURI
 
 
-class NetworkSettings(_Settings):
+class NetworkSettings(Settings):
     """A label for the networks that callers come from.
 
     Attributes:
@@ -146,10 +85,10 @@ class NetworkSettings(_Settings):
     """
 
     label: RecordName
-    cidrs: Annotated[tuple[Annotated[str, AfterValidator(_as_network)], ...], AfterValidator(_not_empty)]
+    cidrs: Annotated[tuple[CIDR, ...], AfterValidator(not_empty)]
 
 
-class PrincipalSettings(_Settings):
+class PrincipalSettings(Settings):
     """Who a bearer token stands for.
 
     Attributes:
@@ -167,7 +106,7 @@ class PrincipalSettings(_Settings):
     mfa: bool = False
 
 
-class ToolSettings(_Settings):
+class ToolSettings(Settings):
     """What holds for one tool.
 
     Attributes:
@@ -183,7 +122,7 @@ class ToolSettings(_Settings):
     recording: Recording | None = None
 
 
-class ServerSettings(_Settings):
+class ServerSettings(Settings):
     """An MCP server behind the gateway.
 
     Attributes:
@@ -207,11 +146,11 @@ class ServerSettings(_Settings):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        _refuse_twice([tool.name for tool in self.tools], "a tool is listed twice")
+        refuse_twice([tool.name for tool in self.tools], "a tool is listed twice")
         return self
 
 
-class Limits(_Settings):
+class Limits(Settings):
     """Bounds on what comes from outside.
 
     Attributes:
@@ -243,7 +182,7 @@ class Limits(_Settings):
     upstream_total_seconds: Seconds = 3600
 
 
-class RecordingSettings(_Settings):
+class RecordingSettings(Settings):
     """How records reach the ledger.
 
     Attributes:
@@ -267,7 +206,7 @@ class RecordingSettings(_Settings):
     stop_seconds: Seconds = 5
 
 
-class BundleSettings(_Settings):
+class BundleSettings(Settings):
     """How the gateway gets its policies.
 
     Attributes:
@@ -283,7 +222,7 @@ class BundleSettings(_Settings):
     max_age_seconds: Seconds = 86_400
 
 
-class EngineSettings(_Settings):
+class EngineSettings(Settings):
     """The processes in which policies are evaluated.
 
     Attributes:
@@ -297,7 +236,7 @@ class EngineSettings(_Settings):
     memory_bytes: Annotated[int, Field(ge=1536 << 20, le=1 << 40)] = 2 << 30
 
 
-class OPASettings(_Settings):
+class OPASettings(Settings):
     """The operator's own OPA server, for bundles that want one (engine ``opa_server``).
 
     Attributes:
@@ -311,7 +250,7 @@ class OPASettings(_Settings):
     timeout_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
 
 
-class SessionSettings(_Settings):
+class SessionSettings(Settings):
     """Sessions under the gateway's own key.
 
     Attributes:
@@ -321,7 +260,7 @@ class SessionSettings(_Settings):
     idle_seconds: Seconds = 1800
 
 
-class GatewayConfig(_Settings):
+class GatewayConfig(Settings):
     """All settings of one gateway.
 
     Attributes:
@@ -346,16 +285,16 @@ class GatewayConfig(_Settings):
     """
 
     enforcer_id: RecordName
-    log_id: Annotated[str, AfterValidator(_as_log_id)]
+    log_id: LogId
     tenant: RecordName
     environment: RecordName
-    zone: Annotated[str, AfterValidator(_as_zone)]
+    zone: Zone
     state_directory: Path
     service: ServiceSettings
     keys: KeySettings
     networks: tuple[NetworkSettings, ...] = ()
     principals: tuple[PrincipalSettings, ...] = ()
-    servers: Annotated[tuple[ServerSettings, ...], AfterValidator(_not_empty)]
+    servers: Annotated[tuple[ServerSettings, ...], AfterValidator(not_empty)]
     allowed_origins: tuple[str, ...] = ()
     limits: Limits = Limits()
     recording: RecordingSettings = RecordingSettings()
@@ -366,12 +305,7 @@ class GatewayConfig(_Settings):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        _refuse_twice([server.name for server in self.servers], "a server is listed twice")
-        _refuse_twice([principal.token_sha256 for principal in self.principals], "a token stands for two principals")
-        _refuse_twice([cidr for network in self.networks for cidr in network.cidrs], "a network has two labels")
+        refuse_twice([server.name for server in self.servers], "a server is listed twice")
+        refuse_twice([principal.token_sha256 for principal in self.principals], "a token stands for two principals")
+        refuse_twice([cidr for network in self.networks for cidr in network.cidrs], "a network has two labels")
         return self
-
-
-def _refuse_twice(values: list[str], message: str) -> None:
-    if len(set(values)) != len(values):
-        raise ValueError(message)
