@@ -208,8 +208,8 @@ def only(anchor: S3ObjectLockAnchor) -> KeptCopy:
 
 
 def same_copy(receipt: AnchorReceipt, first: AnchorReceipt) -> bool:
-    # A directory behind versitygw dates a version that was covered from when it was covered; the version's own name says
-    # that it is the one that was put.
+    # versitygw, over a directory, dates a version that was covered from when it was covered; the version's own name
+    # says that it is the one that was put.
     return receipt == replace(first, anchored_ms=receipt.anchored_ms) and receipt.anchored_ms >= first.anchored_ms
 
 
