@@ -2,7 +2,8 @@
 
 What is elsewhere: asking the policy and enforcing its answer (`enforcement.pep`).
 
-Who the caller is comes first: a stranger learns nothing about servers, sessions or the way messages are read.
+Who the caller is was found out by the transport (`enforcement.authenticator`), and comes first: a stranger learns
+nothing about servers, sessions or the way messages are read.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from enforcement.answers import MAX_TOOLS
 from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.drafts import Case, Ruling
 from enforcement.facts import Networks, build_request, local_time
-from enforcement.identity import Identity, Principals
+from enforcement.identity import Identity
 from enforcement.mcp import Message, MessageLimits, Refusal, incomplete_message, parse_message
-from enforcement.mcp_headers import RawHeaders, single_header
+from enforcement.mcp_headers import single_header
 from enforcement.offload import off_loop
 from enforcement.sessions import Sessions
 from enforcement.verdicts import Inbound, Permitted
@@ -34,20 +35,19 @@ def refusing(decision: bodies.Effect, reason: str) -> Ruling:
 
 
 class Admission:
-    """Knows servers, callers and networks; owned by the event loop."""
+    """Knows servers, sessions and networks; owned by the event loop."""
 
     def __init__(self, config: GatewayConfig, sessions: Sessions, clock: Clock) -> None:
         """Take the configuration.
 
         Args:
-            config: Servers, principals, networks, limits.
+            config: Servers, networks, limits.
             sessions: Knows sessions and blocks.
             clock: Tells the time of each call.
         """
         self._config = config
         self._sessions = sessions
         self._clock = clock
-        self._principals = Principals(config.principals)
         self._networks = Networks(config.networks)
         self._servers: Mapping[str, ServerSettings] = {server.name: server for server in config.servers}
         self._digests: dict[str, dict[str, str]] = {}
@@ -55,10 +55,6 @@ class Admission:
         self._limits = MessageLimits(
             body_bytes=limits.body_bytes, header_count=limits.header_count, header_bytes=limits.header_bytes
         )
-
-    def knows(self, headers: RawHeaders) -> bool:
-        """Whether a caller is one of the principals, as far as the headers say."""
-        return self._identify(headers) is not None
 
     def body_limit(self, *, known: bool) -> int:
         """Return how long a message may be, in bytes, before its body is read."""
@@ -93,7 +89,7 @@ class Admission:
         else:
             case.refusal = parsed
         case.server = self._servers.get(case.inbound.server)
-        case.identity = self._identify(case.inbound.headers)
+        case.identity = case.inbound.identity
         if case.identity is None:
             return refusing("DENY", "unauthenticated")
         blocked = self._sessions.blocked(case.identity)  # before the session is touched: a release begins a new one
@@ -104,9 +100,6 @@ class Admission:
         if not inbound.complete:
             return incomplete_message()
         return await off_loop(len(inbound.body), parse_message, inbound.body, inbound.headers, limits=self._limits)
-
-    def _identify(self, headers: RawHeaders) -> Identity | None:
-        return self._principals.identify(single_header(headers, "authorization"))
 
     def _gather(self, case: Case, identity: Identity) -> None:
         state = self._sessions.touch(identity, case.now_ms)

@@ -23,9 +23,11 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from enforcement.admission import Admission
+from enforcement.authenticator import Authenticator
 from enforcement.config import Limits
 from enforcement.connections import drop_connection, keep_connection
 from enforcement.exchange import Exchange
+from enforcement.identity import Identity
 from enforcement.metrics import Metrics
 from enforcement.pep import EnforcementPoint
 from enforcement.refusals import Reply
@@ -83,12 +85,19 @@ class Endpoint:
     """Takes the messages for all servers. Owned by the event loop."""
 
     def __init__(
-        self, pep: EnforcementPoint, admission: Admission, upstream: Upstream, limits: Limits, metrics: Metrics
+        self,
+        pep: EnforcementPoint,
+        admission: Admission,
+        authenticator: Authenticator,
+        upstream: Upstream,
+        limits: Limits,
+        metrics: Metrics,
     ) -> None:
         """Take the parts.
 
         Args:
             pep: Judges and records.
+            authenticator: Knows who sends a request.
             admission: Knows how long a message may be, and learns tools.
             upstream: The way to the servers.
             limits: Bounds.
@@ -96,6 +105,7 @@ class Endpoint:
         """
         self._pep = pep
         self._admission = admission
+        self._authenticator = authenticator
         self._upstream = upstream
         self._limits = limits
         self._metrics = metrics
@@ -124,35 +134,37 @@ class Endpoint:
             await client.reply(_STOPPING)
             return
         try:
-            if self._admission.knows(scope["headers"]):
+            identity = await self._authenticator.identify(scope["headers"], None, server=scope["path_params"]["name"])
+            if identity is not None:
                 keep_connection(scope)
-                await self._take_call(scope, receive, client)
+                await self._take_call(scope, receive, client, identity)
             else:
                 await self._take_from_stranger(scope, receive, client)
         except _GoneError:
             return
 
-    async def _take_call(self, scope: Scope, receive: Receive, client: _Client) -> None:
+    async def _take_call(self, scope: Scope, receive: Receive, client: _Client, identity: Identity) -> None:
         overloaded = self._in_flight >= self._limits.concurrent_calls
         self._in_flight += 1
         self._metrics.in_flight.inc()
         try:
             body, complete = await self._read(receive, self._admission.body_limit(known=True))
-            await self._judge(_inbound(scope, body, complete=complete, overloaded=overloaded), client, receive)
+            inbound = _inbound(scope, body, identity, complete=complete, overloaded=overloaded)
+            await self._judge(inbound, client, receive)
         finally:
             self._in_flight -= 1
             self._metrics.in_flight.dec()
 
     async def _take_from_stranger(self, scope: Scope, receive: Receive, client: _Client) -> None:
         if self._strangers >= self._max_strangers:
-            await self._judge(_inbound(scope, b"", complete=False, overloaded=True), client, receive)
+            await self._judge(_inbound(scope, b"", None, complete=False, overloaded=True), client, receive)
             return
         self._strangers += 1
         try:
             body, complete = await self._read(receive, self._admission.body_limit(known=False))
         finally:
             self._strangers -= 1
-        await self._judge(_inbound(scope, body, complete=complete), client, receive)
+        await self._judge(_inbound(scope, body, None, complete=complete), client, receive)
 
     async def _judge(self, inbound: Inbound, client: _Client, receive: Receive) -> None:
         if self._stopping.is_set():  # while the message was being read; nothing can be recorded any more
@@ -235,12 +247,15 @@ class Endpoint:
         return task
 
 
-def _inbound(scope: Scope, body: bytes, *, complete: bool, overloaded: bool = False) -> Inbound:
+def _inbound(
+    scope: Scope, body: bytes, identity: Identity | None, *, complete: bool, overloaded: bool = False
+) -> Inbound:
     return Inbound(
         server=scope["path_params"]["name"],
         body=body,
         headers=scope["headers"],
         peer=scope["client"][0] if scope.get("client") else None,
+        identity=identity,
         complete=complete,
         overloaded=overloaded,
     )

@@ -31,6 +31,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from enforcement.admission import Admission
+from enforcement.authenticator import Authenticator
 from enforcement.batches import Depth, RecordIdentity
 from enforcement.canary import Canary, CanaryEvaluator
 from enforcement.config import GatewayConfig
@@ -205,7 +206,7 @@ class Gateway:
             metrics=self.metrics,
             on_settled=canary.offer,
         )
-        endpoint = Endpoint(pep, admission, upstream, config.limits, self.metrics)
+        endpoint = Endpoint(pep, admission, Authenticator(config), upstream, config.limits, self.metrics)
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
         ends = SessionEnds(sessions, recorder, self._clock, interval_seconds=min(_LOOK_SECONDS, self._idle_ms / 4000))
         sweeps = WindowSweeps(windows, sessions, recorder, self._clock, interval_seconds=_LOOK_SECONDS)

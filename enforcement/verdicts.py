@@ -10,13 +10,26 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from enforcement.config import ServerSettings
+from enforcement.identity import Identity
 from enforcement.mcp import Message, Refusal
 from enforcement.mcp_headers import RawHeaders
 from enforcement.refusals import ErrorCode, Reply, RequestId, error_reply
+from enforcement.tls_peer import TLSPeer
 
-__all__ = ["Completion", "Denial", "Denied", "Inbound", "OutcomeStatus", "Permitted", "Verdict", "denial_reply"]
+__all__ = [
+    "Completion",
+    "Denial",
+    "Denied",
+    "Inbound",
+    "OutcomeStatus",
+    "Permitted",
+    "Transport",
+    "Verdict",
+    "denial_reply",
+]
 
 OutcomeStatus: TypeAlias = Literal["completed", "failed", "cancelled", "not_forwarded"]
+Transport: TypeAlias = Literal["http", "asgi", "stdio", "sdk"]
 
 _OK: Final = 200
 _FORBIDDEN: Final = 403
@@ -52,6 +65,11 @@ class Inbound:
         headers: Header lines.
         peer: Address of the socket's other end; None if it has none.
         complete: The whole body arrived in time.
+        identity: Who sent it, as the transport found out or its configuration says, never as the client does; None
+            for a stranger.
+        tls: What the connection says of its other end; None without TLS.
+        transport: How it arrived.
+        complete: The whole body arrived in time.
         overloaded: As many calls are under way as may be.
     """
 
@@ -59,6 +77,9 @@ class Inbound:
     body: bytes
     headers: RawHeaders
     peer: str | None
+    identity: Identity | None = None
+    tls: TLSPeer | None = None
+    transport: Transport = "http"
     complete: bool = True
     overloaded: bool = False
 

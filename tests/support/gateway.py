@@ -24,6 +24,7 @@ from mcp.server.mcpserver import Context, MCPServer
 
 from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
+from enforcement.identity import Identity
 from ledger.bodies import Decision as DecisionRecord
 from ledger.bodies import Outcome
 from ledger.clock import Clock, SimulatedClock
@@ -295,6 +296,12 @@ def config_of(directory: Path, service: str, upstream: str, **members: Any) -> G
         known = settings.get(name)
         settings[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
     return GatewayConfig.model_validate(settings)
+
+
+def identity_of(agent: str) -> Identity:
+    """Return who one of the two principals of `config_of` is."""
+    digest = hashlib.sha256(TOKENS[agent].encode()).hexdigest()
+    return Identity(credential=digest, agent=agent, user="alice", roles=("finance",), mfa=True)
 
 
 @dataclass

@@ -34,7 +34,7 @@ from ledger.records import Record, decode_entry
 from policies.bundles import Bundle
 from policies.model import Decision as PolicyDecision
 from policies.model import DecisionRequest, Effect
-from tests.support.gateway import ScriptedEvaluator, config_of, simple_bundle
+from tests.support.gateway import ScriptedEvaluator, config_of, identity_of, simple_bundle
 from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY
 from tests.support.mcp_messages import body_of, headers_of
 from tests.support.spools import MemoryLedger, batch, heartbeat, open_spool
@@ -43,8 +43,9 @@ BUNDLE = simple_bundle()
 INBOUND = Inbound(
     server="finance",
     body=body_of(arguments={"amount": 1}),
-    headers=headers_of(token="finance-token"),
+    headers=headers_of(),
     peer="127.0.0.1",
+    identity=identity_of("Finance-Bot"),
 )
 
 
@@ -205,16 +206,12 @@ CASES: dict[str, Inbound] = {
     "malformed": replace(INBOUND, body=b"{"),
     "incomplete": replace(INBOUND, complete=False),
     "overloaded": replace(INBOUND, overloaded=True),
-    "stranger": replace(INBOUND, headers=headers_of()),
+    "stranger": replace(INBOUND, identity=None),
     "unknown server": replace(INBOUND, server="nowhere"),
-    "origin": replace(INBOUND, headers=headers_of(token="finance-token", extra=(("origin", "null"),))),
+    "origin": replace(INBOUND, headers=headers_of(extra=(("origin", "null"),))),
     "no address": replace(INBOUND, peer=None),
-    "unknown method": replace(
-        INBOUND, body=body_of("made/up", None), headers=headers_of("made/up", None, token="finance-token")
-    ),
-    "method that is no name": replace(
-        INBOUND, body=body_of("made up", None), headers=headers_of("made up", None, token="finance-token")
-    ),
+    "unknown method": replace(INBOUND, body=body_of("made/up", None), headers=headers_of("made/up", None)),
+    "method that is no name": replace(INBOUND, body=body_of("made up", None), headers=headers_of("made up", None)),
 }
 
 
@@ -348,7 +345,7 @@ def kill_on(name: str) -> Callable[..., dict[str, Any]]:
 
 
 def call_of(name: str) -> Inbound:
-    return replace(INBOUND, body=body_of(name=name), headers=headers_of(name=name, token="finance-token"))
+    return replace(INBOUND, body=body_of(name=name), headers=headers_of(name=name))
 
 
 @pytest.mark.parametrize("moment", ["while it is judged", "while it is recorded"])
@@ -427,7 +424,7 @@ def test_strangers_who_flood_a_gateway_without_its_ledger_cannot_keep_a_kill_fro
     recording = {"strict_seconds": 0.2, "retry_min_seconds": 30, "retry_max_seconds": 60, "spool_bytes": 1 << 16}
 
     async def flood_then_kill(world: World) -> None:
-        stranger = replace(INBOUND, headers=headers_of(token=None), body=b"x" * 4000)
+        stranger = replace(INBOUND, identity=None, body=b"x" * 4000)
         for body in (b"x" * 4000, b"x"):
             while told(await world.pep.handle(replace(stranger, body=body)))["decision_id"] is not None:
                 pass
@@ -651,7 +648,7 @@ def test_a_tools_own_settings_go_before_the_servers(
 
 def test_a_prompt_that_has_a_tools_name_does_not_get_its_settings(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        body, headers = body_of("prompts/get"), headers_of("prompts/get", token="finance-token")
+        body, headers = body_of("prompts/get"), headers_of("prompts/get")
         verdict = await world.pep.handle(replace(INBOUND, body=body, headers=headers))
         assert told(verdict)["reason"] == "policy"
 
@@ -663,7 +660,7 @@ def test_a_resources_uri_stays_out_of_the_open(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         uri = "file:///home/alice/diary"
         body = body_of("resources/read", uri)
-        headers = headers_of("resources/read", uri, token="finance-token")
+        headers = headers_of("resources/read", uri)
         verdict = await world.pep.handle(replace(INBOUND, body=body, headers=headers))
         assert isinstance(verdict, Permitted)
         (decision,) = world.decisions()

@@ -25,7 +25,7 @@ from ledger.errors import StorageError
 from policies.bundles import Bundle, bundle_from_files
 from policies.evaluate import Evaluation
 from policies.model import DecisionRequest, Effect, WindowValue
-from tests.support.gateway import ScriptedEvaluator, simple_bundle
+from tests.support.gateway import ScriptedEvaluator, identity_of, simple_bundle
 from tests.support.gateway_keys import PSEUDONYM_KEY
 from tests.support.mcp_messages import body_of, headers_of
 from tests.unit.enforcement.test_pep import World, failing_disk, told
@@ -77,8 +77,9 @@ def call(amount: object = 1, *, tool: str = "refund_customer", agent: str = "fin
     return Inbound(
         server="finance",
         body=body_of(name=tool, arguments={"amount": amount}),
-        headers=headers_of(name=tool, token=f"{agent}-token"),
+        headers=headers_of(name=tool),
         peer="127.0.0.1",
+        identity=identity_of(f"{agent.capitalize()}-Bot"),
     )
 
 
