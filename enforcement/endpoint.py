@@ -1,11 +1,7 @@
 """The client's side of the gateway: one ASGI endpoint that takes MCP messages.
 
-What is elsewhere: whether a message may pass (`enforcement.pep`), its way to the server (`enforcement.exchange`).
-
-INVARIANT: a message that was taken up is seen through. Judging and recording run in tasks of their own, so that a
-client that goes away, or a server that is being stopped, cancels the call and never its records.
-
-INVARIANT: once the gateway is being stopped, nothing is forwarded any more, whatever was being judged at that moment.
+What is elsewhere: whether a message may pass (`enforcement.pep`), that what was taken up is seen through
+(`enforcement.passage`), its way to the server (`enforcement.exchange`).
 
 Callers without a valid token have few places of their own and take none from those who are known. Where theirs are
 taken, a message is denied and recorded unread.
@@ -16,10 +12,8 @@ Source: Model Context Protocol, revision 2026-07-28, Streamable HTTP; ASGI 3.0.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Final
 
-import structlog
 from starlette.types import Receive, Scope, Send
 
 from enforcement.admission import Admission
@@ -29,17 +23,13 @@ from enforcement.connections import drop_connection, keep_connection
 from enforcement.exchange import Exchange
 from enforcement.identity import Identity
 from enforcement.metrics import Metrics
-from enforcement.pep import EnforcementPoint
+from enforcement.passage import STOPPING, Passage
 from enforcement.refusals import Reply
 from enforcement.upstream import Upstream
-from enforcement.verdicts import Completion, Denied, Inbound, Permitted
-from ledger.errors import LedgerError
+from enforcement.verdicts import Denied, Inbound, Permitted
 
 __all__ = ["Endpoint"]
 
-_T = TypeVar("_T")
-_LOG: Final = structlog.get_logger(__name__)
-_STOPPING: Final = Reply(status=503, body=b"", headers=(("Retry-After", "1"),))
 # Callers without a token may have one message under way for so many calls of those who have one.
 _STRANGERS: Final = 8
 _STREAM_HEADERS: Final = (
@@ -86,7 +76,7 @@ class Endpoint:
 
     def __init__(
         self,
-        pep: EnforcementPoint,
+        passage: Passage,
         admission: Admission,
         authenticator: Authenticator,
         upstream: Upstream,
@@ -96,14 +86,14 @@ class Endpoint:
         """Take the parts.
 
         Args:
-            pep: Judges and records.
+            passage: Has messages judged and recorded.
             authenticator: Knows who sends a request.
             admission: Knows how long a message may be, and learns tools.
             upstream: The way to the servers.
             limits: Bounds.
             metrics: Counts.
         """
-        self._pep = pep
+        self._passage = passage
         self._admission = admission
         self._authenticator = authenticator
         self._upstream = upstream
@@ -112,17 +102,6 @@ class Endpoint:
         self._max_strangers = max(1, limits.concurrent_calls // _STRANGERS)
         self._in_flight = 0
         self._strangers = 0
-        self._records: set[asyncio.Task[Any]] = set()  # must not be cancelled
-        self._calls: set[asyncio.Task[None]] = set()  # may be
-        self._stopping = asyncio.Event()
-
-    async def stop(self) -> None:
-        """Cancel the calls that are under way and wait until their outcomes are recorded."""
-        self._stopping.set()
-        for call in self._calls:
-            call.cancel()
-        while self._calls or self._records:
-            await asyncio.gather(*self._calls, *self._records, return_exceptions=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
@@ -130,8 +109,8 @@ class Endpoint:
         if scope["method"] != "POST":
             await client.reply(Reply(status=405, body=b"", headers=(("Allow", "POST"),)))
             return
-        if self._stopping.is_set():
-            await client.reply(_STOPPING)
+        if self._passage.stopping:
+            await client.reply(STOPPING.reply)
             return
         try:
             identity = await self._authenticator.identify(scope["headers"], None, server=scope["path_params"]["name"])
@@ -167,20 +146,9 @@ class Endpoint:
         await self._judge(_inbound(scope, body, None, complete=complete), client, receive)
 
     async def _judge(self, inbound: Inbound, client: _Client, receive: Receive) -> None:
-        if self._stopping.is_set():  # while the message was being read; nothing can be recorded any more
-            await client.reply(_STOPPING)
-            return
-        judging = self._see_through(self._pep.handle(inbound))
-        try:
-            verdict = await asyncio.shield(judging)
-        except asyncio.CancelledError:
-            self._see_through(self._abandon(judging))
-            raise
+        verdict = await self._passage.judge(inbound)
         if isinstance(verdict, Denied):
             await client.reply(verdict.reply)
-        elif self._stopping.is_set():  # while it was judged
-            await self._see_through(self._abandon(judging))
-            await client.reply(_STOPPING)
         else:
             await self._forward(verdict, inbound, client, receive)
 
@@ -208,12 +176,10 @@ class Endpoint:
             client,
             upstream=self._upstream,
             limits=self._limits,
-            complete=self._complete,
+            complete=self._passage.complete,
             learn_tools=self._admission.learn_tools,
         )
-        call = asyncio.create_task(exchange.run())
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+        call = self._passage.forward(exchange.run())
         gone = asyncio.create_task(_disconnected(receive))
         cause = "gateway_stopped"  # that is what it means if this very task is cancelled, or the call by `stop`
         try:
@@ -227,24 +193,6 @@ class Endpoint:
             await exchange.close(cause)
         if not call.cancelled():
             call.result()
-
-    async def _complete(self, permitted: Permitted, completion: Completion) -> None:
-        await asyncio.shield(self._see_through(self._pep.complete(permitted, completion)))
-
-    async def _abandon(self, judging: asyncio.Task[Any]) -> None:
-        """Close a call that the gateway's end, or that of its transport, kept from going on after it was judged."""
-        verdict = await judging
-        if isinstance(verdict, Permitted):
-            try:
-                await self._pep.complete(verdict, Completion(status="not_forwarded", reason="gateway_stopped"))
-            except LedgerError as error:  # nothing is released that would have to be withheld
-                _LOG.error("outcome_not_durable", decision_id=verdict.decision_id, error=type(error).__name__)
-
-    def _see_through(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        task = asyncio.create_task(coroutine)
-        self._records.add(task)
-        task.add_done_callback(self._records.discard)
-        return task
 
 
 def _inbound(

@@ -115,7 +115,7 @@ def in_flight(gateway: Any) -> float | None:
 def test_strangers_who_send_half_a_message_take_no_place_from_those_who_are_known(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running() as gateway, connected(world, *[head(100) + b"{"] * 20):
-            await world.settle(lambda: gateway._running.endpoint._strangers == 1)  # type: ignore[union-attr]  # one of eight
+            await world.settle(lambda: gateway._endpoint._strangers == 1)  # type: ignore[union-attr]  # one of eight
             answer = await call(world)
             assert answer.status_code == 200
             assert "error" not in answer.json()
@@ -129,7 +129,7 @@ def test_strangers_who_send_half_a_message_take_no_place_from_those_who_are_know
 def test_a_stranger_beyond_the_places_for_strangers_is_answered_unread(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running() as gateway, connected(world, head(100) + b"{"):
-            await world.settle(lambda: gateway._running.endpoint._strangers == 1)  # type: ignore[union-attr]  # the only one
+            await world.settle(lambda: gateway._endpoint._strangers == 1)  # type: ignore[union-attr]  # the only one
             async with connected(world, head(100) + b"{") as (reader,):
                 answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 401 ")

@@ -358,7 +358,7 @@ def test_a_new_bundle_decides_from_the_next_call_on(tmp_path: Path) -> None:
 def test_a_call_that_was_open_when_the_gateway_died_is_closed_as_unknown(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running() as gateway:
-            pep = gateway._running.endpoint._pep  # type: ignore[union-attr]  # it is not let report
+            pep = gateway.core.require().passage._pep  # it is not let report
 
             async def forget(*_: object) -> None:
                 await asyncio.Event().wait()
@@ -369,7 +369,7 @@ def test_a_call_that_was_open_when_the_gateway_died_is_closed_as_unknown(tmp_pat
                 await world.settle(lambda: world.tools.calls == ["refund_customer"])
                 call.cancel()
                 await asyncio.gather(call, return_exceptions=True)
-            for task in gateway._running.endpoint._records:  # type: ignore[union-attr]  # the tasks die with it
+            for task in gateway.core.require().passage._records:  # the tasks die with it
                 task.cancel()
         assert world.ledger.outcomes() == []
         async with world.running():
@@ -670,10 +670,10 @@ def test_a_denied_call_is_denied_even_if_nothing_can_be_recorded(tmp_path: Path)
             def fail(*_: object) -> None:
                 raise OSError("disk")
 
-            gateway._running.recorder._spool.append = fail  # type: ignore[union-attr, method-assign, assignment]  # the disk is gone
+            gateway.core.require().recorder._spool.append = fail  # type: ignore[method-assign, assignment]  # the disk is gone
             told = [await denied(world), await denied(world, "transfer_funds")]
             assert gateway.metrics.registry.get_sample_value("tallystick_unrecorded_denials_total") == 2
-            del gateway._running.recorder._spool.append  # type: ignore[union-attr]  # and back
+            del gateway.core.require().recorder._spool.append  # and back
         assert [one["decision_id"] for one in told] == [None, None]
         assert world.ledger.decisions() == []
 

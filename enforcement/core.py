@@ -1,0 +1,373 @@
+"""One enforcement point, assembled: what is the same behind every transport.
+
+Here the parts are put together and taken apart again; each is described where it is. A transport, such as
+`enforcement.gateway`, hands messages to `Running.passage`, which is the one way to a decision, and reports there what
+became of them.
+
+INVARIANT: of one state directory runs one enforcement point, whatever its transport: `Core.start` takes its lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version as package_version
+from typing import Final
+
+import nacl.signing
+import structlog
+
+from enforcement.admission import Admission
+from enforcement.batches import Depth, RecordIdentity
+from enforcement.canary import Canary, CanaryEvaluator
+from enforcement.config import GatewayConfig
+from enforcement.config_files import read_secret
+from enforcement.facts import Pseudonyms
+from enforcement.ledger_client import ServiceClient
+from enforcement.metrics import Metrics
+from enforcement.passage import Passage
+from enforcement.pep import EnforcementPoint, PolicyEvaluator
+from enforcement.policy_source import PolicySource
+from enforcement.ports import BundleSource, CanarySource, LedgerClient
+from enforcement.recorder import Recorder
+from enforcement.releases import release_batch
+from enforcement.session_ends import SessionEnds
+from enforcement.sessions import Block, Sessions
+from enforcement.spool import Spool
+from enforcement.state import StateDatabase, lock_directory
+from enforcement.window_sweeps import WindowSweeps
+from enforcement.windows import Windows
+from ledger.clock import Clock
+from ledger.errors import ConfigError, LedgerError
+from policies.bundles import Bundle
+from policies.trusted_keys import read_trusted_keys
+
+__all__ = ["Core", "CoreKeys", "Running"]
+
+_LOG: Final = structlog.get_logger(__name__)
+_MS_PER_SECOND: Final = 1000
+_LOOK_SECONDS: Final = 60.0
+"""How often it is looked which sessions are silent, at most, and what behaviour windows can forget."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreKeys:
+    """The keys of one enforcement point.
+
+    Attributes:
+        signing: Signs records, Ed25519.
+        pseudonym: The tenant's pseudonym key, 32 bytes; not shown in a representation.
+        spool: Encrypts payloads that wait, 32 bytes; likewise.
+    """
+
+    signing: nacl.signing.SigningKey = field(repr=False)
+    pseudonym: bytes = field(repr=False)
+    spool: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The parts of an enforcement point that runs.
+
+    Attributes:
+        passage: The way of a message.
+        admission: Knows servers and callers.
+        policies: Which policy decides.
+        recorder: Makes records durable.
+        sessions: Sessions and blocks.
+        canary: What is evaluated beside.
+    """
+
+    passage: Passage
+    admission: Admission
+    policies: PolicySource
+    recorder: Recorder
+    sessions: Sessions
+    canary: Canary
+
+
+class Core:
+    """An enforcement point. Runs between `start` and `stop`, on one event loop.
+
+    Attributes:
+        config: Its settings.
+        metrics: What is counted.
+    """
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        *,
+        evaluator: PolicyEvaluator,
+        clock: Clock,
+        keys: CoreKeys,
+        simulated: bool = False,
+        ledger: LedgerClient | None = None,
+        bundles: BundleSource | None = None,
+    ) -> None:
+        """Take the parts; nothing is read, opened or sent before `start`.
+
+        Args:
+            config: Its settings.
+            evaluator: Asks policies; several enforcement points may share one.
+            clock: Dates calls and records.
+            keys: Its keys.
+            simulated: The keys are a demonstration's; every record says so (it does as well if the clock is simulated).
+            ledger: Instead of the service of the configuration.
+            bundles: Instead of the service of the configuration.
+        """
+        self.config = config
+        self._evaluator = evaluator
+        self._clock = clock
+        self._keys = keys
+        self._simulated = simulated or clock.simulated
+        self._ledger = ledger
+        self._bundles = bundles
+        self._pseudonyms = Pseudonyms(keys.pseudonym)
+        self._idle_ms = int(config.sessions.idle_seconds * _MS_PER_SECOND)
+        self._stack = AsyncExitStack()
+        self._running: Running | None = None
+        self.metrics = Metrics()
+        self.metrics.watch("spool_records", "Records that wait for the ledger", lambda: self._depth().records)
+        self.metrics.watch("spool_bytes", "Bytes that wait for the ledger", lambda: self._depth().size_bytes)
+        self.metrics.watch("set_aside_records", "Records that the ledger refused", lambda: self._depth().set_aside)
+        self.metrics.watch("ledger_reachable", "1 if the ledger took records last time", self._reachable)
+
+    async def start(self) -> Running:
+        """Take the state directory, announce the run, get the bundle in force.
+
+        The ledger need not be there; what may pass without it is said by each server's ``recording``.
+
+        Raises:
+            ConfigError: Another enforcement point runs on the state directory, it belongs to another enforcer, or a
+                secret is missing.
+            StorageError: The state file failed.
+        """
+        if self._running is not None:
+            raise ConfigError("the gateway runs already")
+        try:
+            self._running = await self._assemble()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        _LOG.info("gateway_started", enforcer_id=self.config.enforcer_id, simulated=self._simulated)
+        return self._running
+
+    async def stop(self) -> None:
+        """Cancel what is under way, record its outcomes, close the stream of records in order.
+
+        Raises:
+            StorageError: The state file failed.
+        """
+        try:
+            await self._stack.aclose()
+        finally:
+            self._running = None
+        _LOG.info("gateway_stopped", enforcer_id=self.config.enforcer_id)
+
+    @property
+    def running(self) -> Running | None:
+        """The parts while it runs."""
+        return self._running
+
+    def require(self) -> Running:
+        """Return the parts.
+
+        Raises:
+            ConfigError: It does not run.
+        """
+        if self._running is None:
+            raise ConfigError("the gateway does not run")
+        return self._running
+
+    async def _assemble(self) -> Running:
+        config, stack = self.config, self._stack
+        descriptor = lock_directory(config.state_directory)
+        stack.callback(os.close, descriptor)
+        state = StateDatabase(config.state_directory)
+        stack.callback(state.close)
+        reader = StateDatabase(config.state_directory)
+        stack.callback(reader.close)
+        ledger, bundles = await self._service()
+        sessions = Sessions(reader, self._pseudonyms, idle_ms=self._idle_ms)
+        windows = Windows(reader, self._pseudonyms)
+        trusted = () if config.bundles.trusted_keys is None else read_trusted_keys(config.bundles.trusted_keys)
+        canary = Canary(self.metrics)
+        policies = PolicySource(
+            bundles,
+            config.state_directory,
+            config.bundles,
+            self._clock,
+            trusted=trusted,
+            on_adopted=self._say_adopted,
+            evaluator=self._evaluator,
+            on_canary=canary.follow,
+        )
+        recorder = Recorder(
+            self._spool(state),
+            ledger,
+            config.recording,
+            version=package_version("tallystick"),
+            bundle_revision=lambda: policies.revision,
+        )
+        admission = Admission(config, sessions, self._clock)
+        pep = EnforcementPoint(
+            admission,
+            evaluator=self._evaluator,
+            evaluation_seconds=config.limits.evaluation_seconds,
+            policies=policies,
+            recorder=recorder,
+            sessions=sessions,
+            windows=windows,
+            pseudonyms=self._pseudonyms,
+            metrics=self.metrics,
+            on_settled=canary.offer,
+        )
+        passage = Passage(pep)
+        # In reverse order when it stops: no more calls, then no more polling, then the last record.
+        ends = SessionEnds(sessions, recorder, self._clock, interval_seconds=min(_LOOK_SECONDS, self._idle_ms / 4000))
+        sweeps = WindowSweeps(windows, sessions, recorder, self._clock, interval_seconds=_LOOK_SECONDS)
+        stack.push_async_callback(recorder.stop)
+        stack.push_async_callback(policies.stop)
+        stack.push_async_callback(ends.stop)
+        stack.push_async_callback(sweeps.stop)
+        stack.push_async_callback(canary.stop)
+        await policies.start()
+        await recorder.start()
+        ends.start()
+        sweeps.start()
+        if isinstance(bundles, CanarySource) and isinstance(self._evaluator, CanaryEvaluator):
+            canary.start(bundles, self._evaluator, recorder, trusted)
+        stack.push_async_callback(passage.stop)
+        return Running(
+            passage=passage,
+            admission=admission,
+            policies=policies,
+            recorder=recorder,
+            sessions=sessions,
+            canary=canary,
+        )
+
+    async def _service(self) -> tuple[LedgerClient, BundleSource]:
+        if self._ledger is not None and self._bundles is not None:
+            return self._ledger, self._bundles
+        service = self.config.service
+        if service.url.startswith("http:"):
+            _LOG.warning("service_without_tls", url=service.url)
+        client = ServiceClient(service.url, read_secret(service.token), timeout_seconds=service.timeout_seconds)
+        await self._stack.enter_async_context(client)
+        return self._ledger or client, self._bundles or client
+
+    def _spool(self, state: StateDatabase) -> Spool:
+        config = self.config
+        identity = RecordIdentity(
+            log_id=config.log_id,
+            tenant=config.tenant,
+            environment=config.environment,
+            enforcer_id=config.enforcer_id,
+            simulated=self._simulated,
+            pseudonym_key_id=self._pseudonyms.key_id,
+        )
+        return Spool(
+            state,
+            identity=identity,
+            signing_key=self._keys.signing,
+            spool_key=self._keys.spool,
+            clock=self._clock,
+            max_bytes=config.recording.spool_bytes,
+        )
+
+    # --- what operators do
+
+    def _say_adopted(self) -> None:
+        """Say with the next heartbeat, at once, that another bundle decides."""
+        if self._running is not None:
+            self._running.recorder.beat_soon()
+
+    async def refresh_bundle(self) -> str | None:
+        """Ask now which bundle is in force, instead of at the next turn; return its revision."""
+        running = self.require()
+        await running.policies.refresh()
+        return running.policies.revision
+
+    def blocks(self) -> list[Block]:
+        """Return the principals whose session was ended and who were not released since.
+
+        Works on a gateway that was not started as well, beside another process that runs on the same directory.
+
+        Raises:
+            ConfigError: The state directory belongs to another enforcer.
+            StorageError: The state file failed.
+        """
+        with self._state() as (sessions, _):
+            return sessions.blocks()
+
+    async def release(self, agent: str, user: str | None, *, actor: str, actor_role: str, purpose: str) -> None:
+        """Let a principal call again whose session was ended; it becomes a record.
+
+        Works on a gateway that was not started as well, beside another process that runs on the same directory: that
+        one sees it at the principal's next call, and posts the record with its next heartbeat at the latest.
+
+        Args:
+            agent: The agent.
+            user: Its user, or None.
+            actor: The person who releases it.
+            actor_role: In which role.
+            purpose: Why.
+
+        Raises:
+            NotFoundError: The principal is not blocked.
+            ConfigError: The state directory belongs to another enforcer.
+            LedgerError: It could not be recorded; the block stands.
+        """
+        with self._state() as (sessions, spool):
+            batch = release_batch(
+                sessions,
+                self._pseudonyms,
+                spool.new_record_id,
+                agent=agent,
+                user=user,
+                actor=actor,
+                actor_role=actor_role,
+                purpose=purpose,
+            )
+            if self._running is not None:
+                await self._running.recorder.record(batch, strict=False)
+                return
+            (result,) = spool.append([batch])
+            if isinstance(result, LedgerError):
+                raise result
+
+    @contextmanager
+    def _state(self) -> Iterator[tuple[Sessions, Spool]]:
+        """Open the state file once more, on a connection of its own."""
+        with closing(StateDatabase(self.config.state_directory)) as state:
+            sessions = Sessions(state, self._pseudonyms, idle_ms=self._idle_ms)
+            yield sessions, self._spool(state)
+
+    def readiness(self) -> tuple[bool, dict[str, object]]:
+        """Return whether it can decide and record, and what is to be said of it: names and counts, no caller's."""
+        running = self._running
+        if running is None:
+            return False, {"ready": False}
+        depth, current = running.recorder.depth, running.policies.current()
+        room = depth.size_bytes < self.config.recording.spool_bytes * 7 // 8
+        ready = isinstance(current, Bundle) and room
+        return ready, {
+            "ready": ready,
+            "bundle": running.policies.revision,
+            "bundle_usable": isinstance(current, Bundle),
+            "canary": running.canary.revision,
+            "ledger_reachable": running.recorder.reachable,
+            "spool_records": depth.records,
+            "spool_bytes": depth.size_bytes,
+            "set_aside_records": depth.set_aside,
+        }
+
+    def _depth(self) -> Depth:
+        return Depth(0, 0, 0) if self._running is None else self._running.recorder.depth
+
+    def _reachable(self) -> float:
+        return float(self._running is not None and self._running.recorder.reachable)
