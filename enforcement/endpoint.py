@@ -25,6 +25,7 @@ from enforcement.identity import Identity
 from enforcement.metrics import Metrics
 from enforcement.passage import STOPPING, Passage
 from enforcement.refusals import Reply
+from enforcement.tls_peer import peer_of
 from enforcement.upstream import Upstream
 from enforcement.verdicts import Denied, Inbound, Permitted
 
@@ -113,7 +114,8 @@ class Endpoint:
             await client.reply(STOPPING.reply)
             return
         try:
-            identity = await self._authenticator.identify(scope["headers"], None, server=scope["path_params"]["name"])
+            tls = peer_of(scope)
+            identity = await self._authenticator.identify(scope["headers"], tls, server=scope["path_params"]["name"])
             if identity is not None:
                 keep_connection(scope)
                 await self._take_call(scope, receive, client, identity)
@@ -204,6 +206,7 @@ def _inbound(
         headers=scope["headers"],
         peer=scope["client"][0] if scope.get("client") else None,
         identity=identity,
+        tls=peer_of(scope),
         complete=complete,
         overloaded=overloaded,
     )
