@@ -83,12 +83,12 @@ class Admission:
         Raises:
             StorageError: Whether the caller was released could not be read.
         """
-        parsed = await self._read(case.inbound)
+        case.server = self._servers.get(case.inbound.server)
+        parsed = await self._read(case.inbound, case.server)
         if isinstance(parsed, Message):
             case.message = parsed
         else:
             case.refusal = parsed
-        case.server = self._servers.get(case.inbound.server)
         case.identity = case.inbound.identity
         if case.identity is None:
             return refusing("DENY", "unauthenticated")
@@ -96,10 +96,18 @@ class Admission:
         self._gather(case, case.identity)
         return self._object_to_caller(case, blocked=blocked) or _object_to_message(case)
 
-    async def _read(self, inbound: Inbound) -> Message | Refusal:
+    async def _read(self, inbound: Inbound, server: ServerSettings | None) -> Message | Refusal:
         if not inbound.complete:
             return incomplete_message()
-        return await off_loop(len(inbound.body), parse_message, inbound.body, inbound.headers, limits=self._limits)
+        revisions = None if server is None else server.revisions
+        return await off_loop(
+            len(inbound.body),
+            parse_message,
+            inbound.body,
+            inbound.headers,
+            limits=self._limits,
+            revisions=revisions or self._config.protocol.revisions,
+        )
 
     def _gather(self, case: Case, identity: Identity) -> None:
         state = self._sessions.touch(identity, case.now_ms)

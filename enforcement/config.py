@@ -14,6 +14,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from enforcement.config_protocol import ProtocolSettings, Revisions
 from enforcement.config_types import (
     CIDR,
     URL,
@@ -134,6 +135,7 @@ class ServerSettings(Settings):
         recording: ``strict``: a call is forwarded only once its decision is in the ledger. ``available``: once it is
             in the gateway's own spool.
         tools: Exceptions for single tools.
+        revisions: Revisions of the protocol that pass, in place of the gateway's.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
@@ -143,6 +145,7 @@ class ServerSettings(Settings):
     mode: Mode = "enforce"
     recording: Recording = "strict"
     tools: tuple[ToolSettings, ...] = ()
+    revisions: Revisions | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -282,6 +285,7 @@ class GatewayConfig(Settings):
         sessions: Sessions.
         engines: Where policies are evaluated.
         opa: The operator's OPA server, if there is one.
+        protocol: Which revisions of the protocol pass.
     """
 
     enforcer_id: RecordName
@@ -302,6 +306,7 @@ class GatewayConfig(Settings):
     sessions: SessionSettings = SessionSettings()
     engines: EngineSettings = EngineSettings()
     opa: OPASettings | None = None
+    protocol: ProtocolSettings = ProtocolSettings()
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

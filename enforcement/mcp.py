@@ -1,7 +1,8 @@
-"""MCP messages as a client posts them: strict parsing, and the check that headers and body are the same call.
+"""MCP messages of both protocol eras: strict parsing, and the check that headers and body are the same call.
 
-Pure: bytes in, a `Message` or a `Refusal` out; `parse_message` raises nothing. What a *server* answers is read in
-`enforcement.answers`; who the client is and whether it may is decided in `enforcement.pep`.
+Pure: bytes in, a `Message` or a `Refusal` out; nothing is raised. `parse_message` reads what a client posts over
+streamable HTTP, `read_json_message` a message without headers (stdio, and the requests of a server inside a stream).
+What a server *answers* is read in `enforcement.answers`; whether a message may pass is decided in `enforcement.pep`.
 
 The reader refuses whatever two careful readers of the same bytes could take for two different calls, because the
 gateway judges one reading and the server executes another:
@@ -10,13 +11,14 @@ gateway judges one reading and the server executes another:
   (`ledger.canonical.parse_json`);
 * a member of the envelope, of ``params`` or of ``_meta`` that differs from another, or from one that is interpreted
   here, in letter case alone (some decoders match names without regard to case);
-* a routing header that is missing, occurs twice, or does not mirror the body;
+* a routing header that is missing where it is demanded, occurs twice, or does not mirror the body;
 * beside the name and the arguments of a call, a member of ``params`` that no policy would get to see.
 
-One protocol revision is spoken, the stateless 2026-07-28. A message of an older one is refused with the revisions that
-are spoken, as the specification asks.
+Which revisions are spoken is an argument. A message of another one is refused with the revisions that are, as the
+specification asks. In the stateful revisions the routing headers are not demanded, for they did not exist; where one
+is sent all the same, it must mirror the body.
 
-A request as it arrives::
+A request of the stateless revision as it arrives::
 
     POST /servers/finance/mcp
     Content-Type: application/json
@@ -28,7 +30,8 @@ A request as it arrives::
      "_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",
               "io.modelcontextprotocol/clientCapabilities":{}}}}
 
-Source: Model Context Protocol, revision 2026-07-28, "Streamable HTTP" and "Base protocol"; JSON-RPC 2.0.
+Source: Model Context Protocol, revisions 2026-07-28 and 2025-11-25, "Streamable HTTP" (or "Transports") and "Base
+protocol"; JSON-RPC 2.0.
 """
 
 from __future__ import annotations
@@ -36,30 +39,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
-from enforcement.json_slices import MAX_JSON_NODES, exceeds_nodes, object_members
+from enforcement.json_slices import exceeds_nodes, object_members
 from enforcement.mcp_headers import RawHeaders, RoutingHeaders, decode_sentinel, read_headers, read_trace_id
+from enforcement.messages import Kind, Message, MessageLimits, Refusal
 from enforcement.refusals import ErrorCode, RefusalReason, RefusedError, RequestId
-from ledger.canonical import MAX_JSON_DEPTH, MAX_SAFE_INTEGER, JSONValue, parse_json
+from enforcement.revisions import ASSUMED_REVISION, DEFAULT_REVISIONS, STATEFUL, STATELESS, Direction, Era, era_of
+from ledger.canonical import MAX_SAFE_INTEGER, JSONValue, parse_json
 from ledger.errors import MalformedError
 
 __all__ = [
+    "INITIALIZE",
     "NAMED_METHODS",
-    "PROTOCOL_VERSIONS",
     "Kind",
     "Message",
     "MessageLimits",
     "Refusal",
     "incomplete_message",
     "parse_message",
+    "read_json_message",
     "refuse_lookalikes",
 ]
 
-PROTOCOL_VERSIONS: Final = ("2026-07-28",)
-"""Protocol revisions that the gateway speaks."""
+INITIALIZE: Final = "initialize"
+"""The request that begins a session of the stateful revisions."""
 
 NAMED_METHODS: Final[Mapping[str, str]] = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """Method → member of ``params`` that names what is called, and that ``Mcp-Name`` mirrors."""
@@ -68,113 +72,75 @@ _VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _ENVELOPE: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 # Of the calls that have a name, policies see the name and the arguments. What else a server might act on, such as
 # `inputResponses` and `requestState`, does not pass unjudged.
-_JUDGED: Final = ("arguments", "_meta")
+# A task (2025-11-25) changes how the answer comes, not what is done.
+_JUDGED: Final[Mapping[Era, Collection[str]]] = {
+    "stateless": ("arguments", "_meta"),
+    "stateful": ("arguments", "_meta", "task"),
+}
+_RESERVED: Final = "transport/"
+_CANCELLED: Final = "notifications/cancelled"
 _PARAMS: Final = frozenset({"name", "uri", "arguments", "_meta"})
 _META: Final = frozenset({_VERSION_KEY, "traceparent"})
 _REVISION: Final = re.compile(r"[0-9A-Za-z.-]{1,32}")
 _MAX_ID_CHARS: Final = 256
 
 
-class Kind(StrEnum):
-    """What a client may post."""
-
-    REQUEST = "request"
-    NOTIFICATION = "notification"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageLimits:
-    """Bounds on what a client may send.
-
-    Attributes:
-        body_bytes: Longest body.
-        header_count: Most header lines.
-        header_bytes: Most bytes of header names and values together.
-        json_depth: Deepest nesting.
-        json_nodes: Most values in the body.
-        method_chars: Longest method name.
-        name_chars: Longest tool or prompt name or resource URI.
-    """
-
-    body_bytes: int = 1 << 20
-    header_count: int = 100
-    header_bytes: int = 32 << 10
-    json_depth: int = MAX_JSON_DEPTH
-    json_nodes: int = MAX_JSON_NODES
-    method_chars: int = 128
-    name_chars: int = 2048
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One well-formed request or notification.
-
-    Attributes:
-        kind: Request or notification.
-        request_id: The JSON-RPC id; None for a notification.
-        method: The MCP method.
-        name: Tool or prompt name, or resource URI, for the methods that carry one.
-        arguments: JSON text of ``params.arguments`` exactly as received; None if there is none.
-        protocol_version: The revision that header and body agree on.
-        trace_id: W3C trace id, 32 hexadecimal digits, if the client sent a valid one.
-        continues: It asks for a further page of a list (``params.cursor``).
-    """
-
-    kind: Kind
-    request_id: RequestId | None
-    method: str
-    name: str | None
-    arguments: str | None
-    protocol_version: str
-    trace_id: str | None
-    continues: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """A message that no policy gets to see, with what could be read of it.
-
-    Attributes:
-        reason: Why.
-        code: JSON-RPC error code of the answer.
-        status: HTTP status of the answer.
-        text: One sentence for the client; holds no text of the message.
-        data: Details that the specification asks for: the revisions that are spoken.
-        request_id: The id, if it could be read.
-        method: The method, if it could be read.
-        name: The name, if it could be read.
-        protocol_version: The revision of the header, if it is a name.
-        trace_id: The trace id, if there is one.
-    """
-
-    reason: RefusalReason
-    code: int
-    status: int
-    text: str
-    data: Mapping[str, object] | None = None
-    request_id: RequestId | None = None
-    method: str | None = None
-    name: str | None = None
-    protocol_version: str | None = None
-    trace_id: str | None = None
-
-
-def parse_message(body: bytes, headers: RawHeaders, *, limits: MessageLimits | None = None) -> Message | Refusal:
+def parse_message(
+    body: bytes,
+    headers: RawHeaders,
+    *,
+    limits: MessageLimits | None = None,
+    revisions: Collection[str] = DEFAULT_REVISIONS,
+    negotiated: str | None = None,
+) -> Message | Refusal:
     """Read one POST of the streamable HTTP transport.
 
     Args:
         body: The body's bytes as received.
         headers: The header lines as received.
         limits: Bounds; the defaults of `MessageLimits` if None.
+        revisions: The revisions that are spoken.
+        negotiated: The revision that the message's session has agreed on; None if it belongs to none.
 
     Returns:
         The message, or why it is refused. Nothing is raised, whatever the bytes are.
 
-    Source: Model Context Protocol, revision 2026-07-28, Streamable HTTP, "Sending Messages" and "Server Validation".
+    Source: Model Context Protocol, revision 2026-07-28, Streamable HTTP, "Sending Messages" and "Server Validation";
+        revision 2025-11-25, Transports, "Protocol Version Header".
     """
-    reader = _Reader(body, limits or MessageLimits())
+    reader = _Reader(body, limits or MessageLimits(), revisions, negotiated)
     try:
         return reader.read(headers)
+    except RefusedError as refused:
+        return reader.refusal(refused)
+
+
+def read_json_message(
+    body: bytes,
+    *,
+    limits: MessageLimits | None = None,
+    direction: Direction = "client",
+    revisions: Collection[str] = DEFAULT_REVISIONS,
+    negotiated: str | None = None,
+) -> Message | Refusal:
+    """Read one message of a transport without headers.
+
+    Args:
+        body: One JSON text, UTF-8.
+        limits: Bounds; the defaults of `MessageLimits` if None.
+        direction: Who sent it.
+        revisions: The revisions that are spoken.
+        negotiated: The revision that the session has agreed on. None before that: then a message says its revision
+            itself, in ``_meta`` (stateless) or as ``initialize`` does, or is taken for one of `ASSUMED_REVISION`.
+
+    Returns:
+        The message, or why it is refused. Nothing is raised, whatever the bytes are.
+
+    Source: Model Context Protocol, revision 2025-11-25, Transports, "stdio"; revision 2026-07-28, "stdio".
+    """
+    reader = _Reader(body, limits or MessageLimits(), revisions, negotiated, direction)
+    try:
+        return reader.read(None)
     except RefusedError as refused:
         return reader.refusal(refused)
 
@@ -206,26 +172,44 @@ def refuse_lookalikes(members: Mapping[str, object], interpreted: Collection[str
 class _Reader:
     """Reads one message step by step and remembers what it has seen, so that a refusal can still say it."""
 
-    def __init__(self, body: bytes, limits: MessageLimits) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        limits: MessageLimits,
+        revisions: Collection[str],
+        negotiated: str | None,
+        direction: Direction = "client",
+    ) -> None:
         self.body = body
         self.limits = limits
-        self.headers = RoutingHeaders()
+        self.revisions = revisions
+        self.negotiated = negotiated
+        self.direction: Direction = direction
+        self.headers: RoutingHeaders | None = None
         self.request_id: RequestId | None = None
         self.method: str | None = None
         self.name: str | None = None
         self.trace_id: str | None = None
         self.requested = "unknown"
 
-    def read(self, headers: RawHeaders) -> Message:
+    def read(self, lines: RawHeaders | None) -> Message:
         limits = self.limits
-        self.headers = read_headers(headers, max_count=limits.header_count, max_bytes=limits.header_bytes)
-        self.trace_id = self.headers.trace_id
+        if lines is not None:
+            self.headers = read_headers(lines, max_count=limits.header_count, max_bytes=limits.header_bytes)
+            self.trace_id = self.headers.trace_id
         envelope = self._read_envelope()
-        kind, method = self._read_call(envelope)
+        kind = self._read_kind(envelope)
+        method = self._read_method(envelope, kind)
         params, meta = self._read_params(envelope)
-        version = self._check_version(kind, params, meta)
-        self._check_method(kind, method)
-        self._check_name(kind, method, params)
+        version = self._check_version(kind, method, params, meta)
+        era = era_of(version)
+        if kind is Kind.RESPONSE:
+            if era == "stateless":
+                raise RefusedError(RefusalReason.NOT_A_REQUEST)
+            _check_response(envelope)
+        demanded = era == "stateless" and kind is Kind.REQUEST
+        self._check_method(method, demanded=demanded)
+        self._check_name(method, params, demanded=demanded, judged=_JUDGED[era])
         return Message(
             kind=kind,
             request_id=self.request_id,
@@ -235,28 +219,34 @@ class _Reader:
             protocol_version=version,
             trace_id=self.trace_id,
             continues="cursor" in params,
+            direction=self.direction,
+            era=era,
+            cancels=_cancelled(method, params),
+            failed="error" in envelope,
         )
 
     def refusal(self, refused: RefusedError) -> Refusal:
-        version = self.headers.protocol_version
+        version = None if self.headers is None else self.headers.protocol_version
         unsupported = refused.reason is RefusalReason.UNSUPPORTED_PROTOCOL
         return Refusal(
             reason=refused.reason,
             code=refused.code,
             status=refused.status,
             text=refused.text,
-            data={"supported": list(PROTOCOL_VERSIONS), "requested": self.requested} if unsupported else None,
+            data={"supported": sorted(self.revisions), "requested": self.requested} if unsupported else None,
             request_id=self.request_id,
             method=self.method,
             name=self.name,
             protocol_version=version if version is not None and _REVISION.fullmatch(version) else None,
             trace_id=self.trace_id,
+            direction=self.direction,
         )
 
     def _read_envelope(self) -> dict[str, JSONValue]:
         if len(self.body) > self.limits.body_bytes:
-            raise RefusedError(RefusalReason.OVERSIZE, f"The body has more than {self.limits.body_bytes} bytes")
-        _check_media_type(self.headers)
+            raise _too_long(self.limits)
+        if self.headers is not None:
+            _check_media_type(self.headers)
         if exceeds_nodes(self.body, self.limits.json_nodes):
             raise RefusedError(RefusalReason.OVERSIZE, f"The body has more than {self.limits.json_nodes} JSON values")
         try:
@@ -272,20 +262,29 @@ class _Reader:
         refuse_lookalikes(value, _ENVELOPE)
         return value
 
-    def _read_call(self, envelope: Mapping[str, JSONValue]) -> tuple[Kind, str]:
-        kind = Kind.REQUEST if "id" in envelope else Kind.NOTIFICATION
+    def _read_kind(self, envelope: Mapping[str, JSONValue]) -> Kind:
         answers = "result" in envelope or "error" in envelope
-        if answers and "method" not in envelope:
-            raise RefusedError(RefusalReason.NOT_A_REQUEST)
-        if kind is Kind.REQUEST:
+        if "id" in envelope:
             self.request_id = _request_id(envelope["id"])
+        if answers and "method" not in envelope:
+            return Kind.RESPONSE
+        if answers or envelope.get("jsonrpc") != "2.0":
+            raise RefusedError(RefusalReason.MALFORMED)
+        return Kind.REQUEST if "id" in envelope else Kind.NOTIFICATION
+
+    def _read_method(self, envelope: Mapping[str, JSONValue], kind: Kind) -> str:
+        if kind is Kind.RESPONSE:
+            return ""
         method = envelope.get("method")
-        if answers or envelope.get("jsonrpc") != "2.0" or not isinstance(method, str):
+        if not isinstance(method, str):
             raise RefusedError(RefusalReason.MALFORMED)
         if not 0 < len(method) <= self.limits.method_chars:
             raise RefusedError(RefusalReason.MALFORMED, "The method is not a name")
         self.method = method
-        return kind, method
+        # Policies know the transport's own actions, and a tool's call, by their names: nobody else may bear them.
+        if method.startswith(_RESERVED) or (self.direction == "server" and method in NAMED_METHODS):
+            raise RefusedError(RefusalReason.MALFORMED, "The method is none that this side may send")
+        return method
 
     def _read_params(self, envelope: Mapping[str, JSONValue]) -> tuple[dict[str, JSONValue], dict[str, JSONValue]]:
         params = envelope.get("params", {})
@@ -297,31 +296,48 @@ class _Reader:
         self.trace_id = self.trace_id or read_trace_id(meta.get("traceparent"))
         return params, meta
 
-    def _check_version(self, kind: Kind, params: Mapping[str, JSONValue], meta: Mapping[str, JSONValue]) -> str:
-        header, body = self.headers.protocol_version, meta.get(_VERSION_KEY)
+    def _check_version(
+        self, kind: Kind, method: str, params: Mapping[str, JSONValue], meta: Mapping[str, JSONValue]
+    ) -> str:
+        header = None if self.headers is None else self.headers.protocol_version
+        body = meta.get(_VERSION_KEY)
         offered = params.get("protocolVersion") if header is None else header  # `initialize` carries it in the body
         if isinstance(offered, str) and _REVISION.fullmatch(offered):
             self.requested = offered
-        if header is None and body is None:
-            raise RefusedError(RefusalReason.UNSUPPORTED_PROTOCOL)
-        if header is None or (body is not None and body != header):
+        if body is not None and body != header and self.headers is not None:
             raise _mismatch("MCP-Protocol-Version")
-        if header not in PROTOCOL_VERSIONS:
+        version = self._version(method, params, header or body)
+        if version not in self.revisions:
             raise RefusedError(RefusalReason.UNSUPPORTED_PROTOCOL)
-        if body is None and kind is Kind.REQUEST:
+        if body is None and version in STATELESS and kind is Kind.REQUEST:
             raise _bad_params(f"params._meta lacks {_VERSION_KEY}")
-        return header
+        return version
+
+    def _version(self, method: str, params: Mapping[str, JSONValue], said: JSONValue) -> str:
+        """Return the revision of a message that says it in header or ``_meta``, or does not."""
+        if method == INITIALIZE and said not in STATELESS:
+            offered = params.get("protocolVersion")
+            if said is not None and said != offered:
+                raise _mismatch("MCP-Protocol-Version")
+            return offered if isinstance(offered, str) and offered in STATEFUL else ""
+        if said is None:
+            return self.negotiated or ASSUMED_REVISION
+        if self.negotiated is not None and said != self.negotiated:
+            raise _mismatch("MCP-Protocol-Version")
+        return said if isinstance(said, str) else ""
 
     # INVARIANT: the call that the headers name is the call that the body makes; a header that is demanded and missing
-    # is a mismatch. For notifications only the version is demanded, but a wrong header is refused there as well.
+    # is a mismatch, and so is a wrong one that is not demanded.
 
-    def _check_method(self, kind: Kind, method: str) -> None:
-        mirrored = self.headers.method
-        if mirrored != method and not (mirrored is None and kind is Kind.NOTIFICATION):
+    def _check_method(self, method: str, *, demanded: bool) -> None:
+        mirrored = None if self.headers is None else self.headers.method
+        if self.headers is not None and mirrored != method and (demanded or mirrored is not None):
             raise _mismatch("Mcp-Method")
 
-    def _check_name(self, kind: Kind, method: str, params: Mapping[str, JSONValue]) -> None:
-        member, mirrored = NAMED_METHODS.get(method), self.headers.name
+    def _check_name(
+        self, method: str, params: Mapping[str, JSONValue], *, demanded: bool, judged: Collection[str]
+    ) -> None:
+        member, mirrored = NAMED_METHODS.get(method), None if self.headers is None else self.headers.name
         if member is None:
             if mirrored is not None:
                 raise _mismatch("Mcp-Name")
@@ -330,23 +346,50 @@ class _Reader:
         if not isinstance(name, str) or not 0 < len(name) <= self.limits.name_chars:
             raise _bad_params(f"params.{member} is not a name")
         self.name = name
-        if not params.keys() <= {member, *_JUDGED}:
+        if not params.keys() <= {member, *judged}:
             raise _bad_params("params has a member that no policy gets to see")
-        if mirrored is None and kind is Kind.NOTIFICATION:
+        if self.headers is None or (mirrored is None and not demanded):
             return
         if mirrored is None or decode_sentinel(mirrored) != name:
             raise _mismatch("Mcp-Name")
 
     def _arguments(self, params: Mapping[str, JSONValue]) -> str | None:
         # INVARIANT: the text that policies judge is the text that the server receives: a slice, not a re-encoding.
-        if "arguments" not in params:
+        whole = self.direction == "server"
+        if not (params if whole else "arguments" in params):
             return None
-        if not isinstance(params["arguments"], dict):
+        if not whole and not isinstance(params["arguments"], dict):
             raise _bad_params("params.arguments is not an object")
         try:
-            return object_members(object_members(self.body.decode())["params"])["arguments"]
+            text = object_members(self.body.decode())["params"]
+            return text if whole else object_members(text)["arguments"]
         except (MalformedError, UnicodeDecodeError) as error:  # two readers of one text: should they ever differ …
             raise _not_json() from error
+
+
+def _check_response(envelope: Mapping[str, JSONValue]) -> None:
+    """Refuse what is no JSON-RPC response, whoever might read one in it."""
+    result, error = envelope.get("result"), envelope.get("error")
+    answer = result if "result" in envelope else error
+    if "id" not in envelope or ("result" in envelope and "error" in envelope) or not isinstance(answer, dict):
+        raise RefusedError(RefusalReason.MALFORMED, "Not a JSON-RPC 2.0 response")
+    code = answer.get("code")
+    if envelope.get("jsonrpc") != "2.0" or "params" in envelope:
+        raise RefusedError(RefusalReason.MALFORMED, "Not a JSON-RPC 2.0 response")
+    # The code is recorded: it must be what a record can hold.
+    if "error" in envelope and (not isinstance(code, int) or isinstance(code, bool) or abs(code) > MAX_SAFE_INTEGER):
+        raise RefusedError(RefusalReason.MALFORMED, "The error has no code")
+
+
+def _cancelled(method: str, params: Mapping[str, JSONValue]) -> RequestId | None:
+    """Return which request a cancellation withdraws."""
+    if method != _CANCELLED or "requestId" not in params:
+        return None
+    return _request_id(params["requestId"])
+
+
+def _too_long(limits: MessageLimits) -> RefusedError:
+    return RefusedError(RefusalReason.OVERSIZE, f"The body has more than {limits.body_bytes} bytes")
 
 
 def _not_json() -> RefusedError:

@@ -27,7 +27,17 @@ RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Header lines as they arrived, in order."""
 
 _SINGLE: Final = frozenset(
-    {"mcp-protocol-version", "mcp-method", "mcp-name", "content-type", "content-encoding", "authorization", "origin"}
+    {
+        "authorization",
+        "content-encoding",
+        "content-type",
+        "last-event-id",
+        "mcp-method",
+        "mcp-name",
+        "mcp-protocol-version",
+        "mcp-session-id",
+        "origin",
+    }
 )
 _PARAM_PREFIX: Final = "mcp-param-"
 _TRACEPARENT: Final = "traceparent"
