@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import aiohttp
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
 
 from ledger.errors import MalformedError
 
@@ -13,7 +12,11 @@ __all__ = ["read_bounded"]
 _CHUNK_BYTES: Final = 64 << 10
 
 
-async def read_bounded(stream: aiohttp.StreamReader, max_bytes: int) -> bytes:
+class _Chunks(Protocol):
+    def iter_chunked(self, n: int) -> AsyncIterator[bytes]: ...
+
+
+async def read_bounded(stream: _Chunks, max_bytes: int) -> bytes:
     """Return a body.
 
     Args:

@@ -26,7 +26,7 @@ from enforcement.metrics import Metrics
 from enforcement.passage import STOPPING, Passage
 from enforcement.refusals import Reply
 from enforcement.tls_peer import peer_of
-from enforcement.upstream import Upstream
+from enforcement.upstream import ServerSide
 from enforcement.verdicts import Denied, Inbound, Permitted
 
 __all__ = ["Endpoint"]
@@ -80,7 +80,7 @@ class Endpoint:
         passage: Passage,
         admission: Admission,
         authenticator: Authenticator,
-        upstream: Upstream,
+        upstream: ServerSide,
         limits: Limits,
         metrics: Metrics,
     ) -> None:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Final, Protocol
 
-import aiohttp
 import structlog
 
 from enforcement.answers import Answer, parse_answer, parse_stream_message, tool_digests
@@ -29,7 +28,7 @@ from enforcement.mcp import Kind
 from enforcement.offload import off_loop
 from enforcement.refusals import ErrorCode, Reply, error_reply
 from enforcement.sse import COMMENT, Event, EventStream, encode_event
-from enforcement.upstream import Upstream
+from enforcement.upstream import ServerAnswer, ServerSide
 from enforcement.verdicts import Completion, Inbound, OutcomeStatus, Permitted
 from ledger.errors import LedgerError, MalformedError, UpstreamError
 
@@ -93,7 +92,7 @@ class Exchange:
         inbound: Inbound,
         client: ClientSide,
         *,
-        upstream: Upstream,
+        upstream: ServerSide,
         limits: Limits,
         complete: Callable[[Permitted, Completion], Awaitable[None]],
         learn_tools: Callable[[Permitted, dict[str, str]], None],
@@ -188,7 +187,7 @@ class Exchange:
             _LOG.error("exchange_failed", decision_id=self._permitted.decision_id, error=type(error).__name__)
             return self._failed("internal_error")
 
-    async def _receive(self, response: aiohttp.ClientResponse) -> _Held:
+    async def _receive(self, response: ServerAnswer) -> _Held:
         if not 200 <= response.status < 600:  # noqa: PLR2004  # no status that HTTP has for an answer
             raise _FailedError("malformed_answer")
         if 300 <= response.status < 400:  # noqa: PLR2004  # 3xx
@@ -204,12 +203,12 @@ class Exchange:
             return await self._receive_whole(response)
         raise _FailedError("malformed_answer" if response.ok else "upstream_status")
 
-    async def _receive_acknowledgement(self, response: aiohttp.ClientResponse) -> _Held:
+    async def _receive_acknowledgement(self, response: ServerAnswer) -> _Held:
         if not response.ok:
             raise _FailedError("upstream_status")
         return _Held(self._completion("completed"), Reply(status=202, body=b""))
 
-    async def _receive_whole(self, response: aiohttp.ClientResponse) -> _Held:
+    async def _receive_whole(self, response: ServerAnswer) -> _Held:
         body = await self._bounded(response)
         request_id = self._permitted.message.request_id
         assert request_id is not None
@@ -219,13 +218,13 @@ class Exchange:
             raise _FailedError("malformed_answer", body) from error
         return _Held(await self._answered(answer, body), Reply(status=response.status, body=body))
 
-    async def _bounded(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _bounded(self, response: ServerAnswer) -> bytes:
         try:
             return await read_bounded(response.content, self._limits.answer_bytes)
         except MalformedError as error:
             raise _FailedError("answer_too_large") from error
 
-    async def _receive_stream(self, response: aiohttp.ClientResponse) -> _Held:
+    async def _receive_stream(self, response: ServerAnswer) -> _Held:
         await self._to_client(self._client.start_stream())
         self._streaming = True
         events = EventStream(max_event_bytes=self._limits.answer_bytes)

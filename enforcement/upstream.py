@@ -1,4 +1,4 @@
-"""The connection to the MCP servers behind the gateway.
+"""The way to the MCP servers: what every one offers (`ServerSide`), and the one over HTTP (`Upstream`).
 
 A message goes on byte for byte as it was received. Of its headers only those go on that belong to MCP or to tracing: an
 ``Authorization`` header was meant for the gateway and is never passed on, cookies and forwarding headers neither. What
@@ -13,9 +13,9 @@ Source: RFC 9110 section 7.6 (intermediaries); Model Context Protocol, revision 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import aiohttp
 from multidict import CIMultiDict
@@ -24,7 +24,7 @@ from enforcement.config import Limits, ServerSettings
 from enforcement.mcp_headers import RawHeaders
 from ledger.errors import UpstreamError
 
-__all__ = ["Upstream", "forwarded_headers"]
+__all__ = ["AnswerBody", "ServerAnswer", "ServerSide", "Upstream", "forwarded_headers"]
 
 _FORWARDED: Final = frozenset(
     {
@@ -63,6 +63,64 @@ def forwarded_headers(lines: RawHeaders, authorization: str | None) -> CIMultiDi
     if authorization is not None:
         headers["authorization"] = authorization
     return headers
+
+
+class AnswerBody(Protocol):
+    """The body of a server's answer as it arrives; `aiohttp.StreamReader` is one."""
+
+    def iter_any(self) -> AsyncIterator[bytes]:
+        """Yield what has arrived, as soon as it has."""
+        ...
+
+    def iter_chunked(self, n: int) -> AsyncIterator[bytes]:
+        """Yield what has arrived, at most ``n`` bytes at once."""
+        ...
+
+
+class ServerAnswer(Protocol):
+    """A server's answer whose head has arrived; `aiohttp.ClientResponse` is one."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is below 400."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header lines, by name without regard to letter case."""
+        ...
+
+    @property
+    def content_type(self) -> str:
+        """Media type without parameters; ``application/octet-stream`` if there is none."""
+        ...
+
+    @property
+    def content(self) -> AnswerBody:
+        """The body."""
+        ...
+
+
+class ServerSide(Protocol):
+    """The way to the servers, whatever it is made of."""
+
+    def post(self, server: ServerSettings, lines: RawHeaders, body: bytes) -> AbstractAsyncContextManager[ServerAnswer]:
+        """Send a message; the answer's body is read inside the context, and what it holds is let go with it.
+
+        Args:
+            server: Where to.
+            lines: The client's header lines.
+            body: The client's body bytes.
+
+        Raises:
+            UpstreamError: On the way there or while the answer is read; the text is the outcome's reason.
+        """
+        ...
 
 
 class Upstream:
