@@ -39,6 +39,7 @@ from enforcement.state import Change, StateDatabase
 from ledger.commitments import pseudonym
 from ledger.errors import PolicySyntaxError, StorageError
 from policies.bundles import Bundle
+from policies.job_profiles import Step
 from policies.model import DecisionRequest
 from policies.window_history import History
 from policies.window_tallies import Share
@@ -48,6 +49,10 @@ __all__ = ["Windows"]
 
 _LOG: Final = structlog.get_logger(__name__)
 _KIND: Final = "gateway-window"
+_WALK: Final = """
+INSERT INTO trails VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET ordinal = excluded.ordinal, tool = excluded.tool
+WHERE excluded.ordinal >= trails.ordinal
+"""
 _AT: Final = "WHERE digest = ? AND subject = ? AND slot = ?"
 
 
@@ -69,6 +74,14 @@ class _AddShares:
 
 
 @dataclass(frozen=True, slots=True)
+class _Walk:
+    step: Step
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        connection.execute(_WALK, (self.step.session, self.step.ordinal, self.step.tool))
+
+
+@dataclass(frozen=True, slots=True)
 class _Forget:
     now_ms: int
     sessions: tuple[str, ...]
@@ -76,8 +89,10 @@ class _Forget:
     def apply(self, connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM windows WHERE forget_ms <= ?", (self.now_ms,))
         connection.executemany(
-            "DELETE FROM windows WHERE subject = ? AND forget_ms IS NULL", ((key,) for key in self.sessions)
+            "DELETE FROM windows WHERE forget_ms IS NULL AND (subject = ? OR subject GLOB ? || '/*')",
+            ((key, key) for key in self.sessions),
         )
+        connection.executemany("DELETE FROM trails WHERE session = ?", ((key,) for key in self.sessions))
 
 
 @dataclass(slots=True)
@@ -90,6 +105,7 @@ class _Hold:
         claims: What is reserved.
         adds: What it adds, as it was last decided.
         returns: What of that it takes back if it does not go upstream after all; nothing if it was refused.
+        step: What it adds to the way of its session.
         permitted: It was let through, as it was last decided.
         decided: Nothing is reserved any more; what it adds counts.
     """
@@ -99,6 +115,7 @@ class _Hold:
     claims: tuple[Share, ...]
     adds: tuple[Share, ...] = ()
     returns: tuple[Share, ...] = ()
+    step: Step | None = None
     permitted: bool = False
     decided: bool = False
 
@@ -119,6 +136,8 @@ class Windows:
         self._pseudonyms = pseudonyms
         self._history = History(WindowSet(), key=self._key)
         self._history.apply(_stored(state), now_ms=0)  # nothing is forgotten yet
+        for step in state.read("SELECT session, ordinal, tool FROM trails"):
+            self._history.walk(Step(*step))
         self._reserved: Counter[tuple[str, str]] = Counter()
         self._holds: dict[str, _Hold] = {}
         self._measured = MeasuredWindows(state)
@@ -143,8 +162,9 @@ class Windows:
         sets = (windows, *self._measured.former)
         if not any(item.windows for item in sets):
             return request
-        calls = await off_loop(len(request.arguments), _read_calls, sets, request)
+        read = await off_loop(len(request.arguments), _read_calls, sets, request)
         # INVARIANT: from here to the reservation nothing else runs, or two calls could be told of the same room.
+        calls = tuple(self._history.placed(call) for call in read)
         facts = self._history.facts(calls[0], self._reserved)
         hold = _Hold(calls, now_ms, tuple(share for call in calls for share in self._history.claims(call)))
         self._holds[decision_id] = hold
@@ -179,7 +199,9 @@ class Windows:
         hold.adds, hold.permitted = self._shares(hold, permitted=permitted), permitted
         as_denied = self._shares(hold, permitted=False)
         hold.returns = tuple(share.undone() for share in hold.adds if share not in as_denied)
-        return self._declarations() + _changes(hold.adds)
+        steps = (self._history.step(call, permitted=permitted) for call in hold.calls)
+        hold.step = next((step for step in steps if step is not None), None)  # they all say the same
+        return self._declarations() + _changes(hold.adds, hold.step)
 
     def _shares(self, hold: _Hold, *, permitted: bool) -> tuple[Share, ...]:
         return tuple(share for call in hold.calls for share in self._history.shares(call, permitted=permitted))
@@ -202,6 +224,8 @@ class Windows:
             if not self._reserved[share.digest, share.subject]:
                 del self._reserved[share.digest, share.subject]
         self._history.apply(hold.adds, hold.now_ms)
+        if hold.step is not None:
+            self._history.walk(hold.step)
         if not hold.permitted:
             del self._holds[decision_id]
 
@@ -216,12 +240,15 @@ class Windows:
         if hold is None:
             return []
         taken = () if forwarded else hold.returns
+        lost = None if forwarded or hold.step is None else hold.step.undone()
         if hold.decided:
             self._history.apply(taken, hold.now_ms)
+            if lost is not None:
+                self._history.walk(lost)
             del self._holds[decision_id]
         else:
-            hold.adds, hold.returns, hold.permitted = hold.adds + taken, (), False
-        return _changes(taken)
+            hold.adds, hold.returns, hold.permitted, hold.step = hold.adds + taken, (), False, lost or hold.step
+        return _changes(taken, lost)
 
     def sweep(self, now_ms: int, sessions: Iterable[str]) -> tuple[Change, ...]:
         """Forget what no window asks for any more, and return what forgets it in the file.
@@ -242,9 +269,10 @@ def _read_calls(sets: tuple[WindowSet, ...], request: DecisionRequest) -> tuple[
     return tuple(windows.read_call(request) for windows in sets)
 
 
-def _changes(shares: tuple[Share, ...]) -> list[Change]:
+def _changes(shares: tuple[Share, ...], step: Step | None) -> list[Change]:
     moving = tuple(share for share in shares if share.amount)
-    return [_AddShares(moving)] if moving else []
+    changes: list[Change] = [_AddShares(moving)] if moving else []
+    return changes if step is None else [*changes, _Walk(step)]
 
 
 def _stored(state: StateDatabase) -> list[Share]:

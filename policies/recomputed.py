@@ -85,7 +85,7 @@ class Rebuilt:
         self._doubted: set[Hashable] = set()
         self._names: dict[str, tuple[str, str]] = {}
         kinds = {window.per for window in windows.windows.values()}
-        self._by_agent = bool(kinds & {"agent", "agent+tool"})
+        self._by_agent = bool(kinds & {"agent", "agent+tool", "agent+user"})
         self._by_user = "user" in kinds
 
     def depends_on(self, located: Located) -> frozenset[Hashable]:

@@ -347,7 +347,7 @@ def _given_request(given: Given, nothing_before: History) -> DecisionRequest:
         raise PolicySyntaxError(f"the bundle has no window {error.window!a} of which this is a value") from error
     if not windows.windows:
         return request
-    return with_windows(request, {**nothing_before.facts(windows.read_call(request)), **stated})
+    return with_windows(request, {**nothing_before.facts(nothing_before.read_call(request)), **stated})
 
 
 def read_cases(bundle: Bundle) -> tuple[Case, ...]:

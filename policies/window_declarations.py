@@ -12,6 +12,7 @@ import msgspec
 from ledger.bodies import Name
 from ledger.canonical import canonical_bytes, sha256
 from ledger.errors import PolicySyntaxError
+from policies.job_profiles import Profile, check_profile
 from policies.model import DecisionRequest
 from policies.parameters import ParameterSet
 
@@ -45,11 +46,12 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         of: Calls that came out so.
         over: Since when; None for a rolling window.
         over_seconds: Length of a rolling window.
+        profile: What a call must lie outside of to be counted.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
-    measure: Literal["sum", "count", "seen"]
-    per: Literal["agent", "user", "session", "agent+tool"]
+    measure: Literal["sum", "count", "seen", "distinct", "off_profile"]
+    per: Literal["agent", "user", "session", "agent+tool", "agent+user"]
     parameter: str | None = None
     server: Name | None = None
     tools: _Choices = ()
@@ -58,6 +60,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     of: Literal["permitted", "denied", "all"] = "permitted"
     over: Literal["session", "day"] | None = None
     over_seconds: Annotated[int, msgspec.Meta(ge=1, le=MAX_SECONDS)] | None = None
+    profile: Profile | None = None
 
     @property
     def includes_present(self) -> bool:
@@ -76,6 +79,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             and self.server in {None, resource.server}
             and (not self.tools or resource.name in self.tools)
             and (not self.tags or not set(self.tags).isdisjoint(resource.tags))
+            and (self.profile is None or self.profile.is_of(request))
         )
 
     def subject(self, request: DecisionRequest) -> tuple[str | None, ...]:
@@ -87,6 +91,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 return (request.principal.user,)
             case "session":
                 return (request.state.session,)
+            case "agent+user":
+                return (request.principal.agent, request.principal.user)
             case _:
                 return (request.principal.agent, request.resource.server, request.resource.name)
 
@@ -105,6 +111,7 @@ def checked_window(window: Window, parameters: ParameterSet) -> Window:
         _check_sum(window, parameters)
     elif window.parameter is not None:
         raise PolicySyntaxError(f"the window {window.name} is no sum, so it has no parameter")
+    _check_profile(window)
     if window.over is not None and window.over_seconds is not None:
         raise PolicySyntaxError(f"the window {window.name} has both over and over_seconds")
     if window.over == "session" and window.per != "session":
@@ -114,6 +121,18 @@ def checked_window(window: Window, parameters: ParameterSet) -> Window:
             raise PolicySyntaxError(f"the window {window.name} does not say since when: over or over_seconds")
         return msgspec.structs.replace(window, over="session")
     return window
+
+
+def _check_profile(window: Window) -> None:
+    if (window.measure == "off_profile") != (window.profile is not None):
+        raise PolicySyntaxError(f"the window {window.name} has a profile if, and only if, it measures off_profile")
+    if window.profile is None:
+        return
+    if window.server or window.tools or window.tags or window.methods != (_CALL,):
+        raise PolicySyntaxError(
+            f"the window {window.name} is of what its profile says, and of no other choice of calls"
+        )
+    check_profile(window.profile, window.name)
 
 
 def _check_sum(window: Window, parameters: ParameterSet) -> None:

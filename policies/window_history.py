@@ -11,6 +11,9 @@ negative): a call counts for N seconds and at most N milliseconds longer, so tha
 if at all. A call that lies in the future, because the clock was set back, counts. So does one of a later date. What
 counts no more is kept for as long again, a day for two, so that setting the clock back does not lift a cap.
 
+Where distinct things are counted, each has totals of its own under its subject, and those count that are not nothing.
+Of a session that a job profile describes, the last tool is kept as well.
+
 When a window has calls of so many subjects that they are not told apart any more (`policies.window_tallies`), those of
 further ones are counted together, and count for all.
 """
@@ -19,14 +22,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 from typing import Final
 
 from ledger.canonical import sha256
+from policies.job_profiles import Step, Trail, tool_of
 from policies.model import DecisionRequest, Time, WindowValue
 from policies.window_declarations import Window
-from policies.window_tallies import OTHERS, Share, Tally
+from policies.window_tallies import OTHERS, Share, Tally, element_key, owner_of
 from policies.windows import Call, WindowSet
 
 __all__ = ["SLOTS", "History", "subject_key"]
@@ -36,6 +41,7 @@ SLOTS: Final = 1000
 
 _DAY_MS: Final = 86_400_000
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
+_CALL: Final = "tools/call"
 _SWEEP_EVERY: Final = 4096
 _KEYS_AT_HAND: Final = 4096
 
@@ -67,6 +73,10 @@ def _forget_ms(window: Window, slot: int) -> int | None:
     return (slot - _EPOCH_DAY + 3) * _DAY_MS if window.over == "day" else None
 
 
+def _outside(window: Window, call: Call, previous: str | None) -> bool:
+    return window.profile is None or window.profile.excludes(call.request, previous)
+
+
 class History:
     """Calls as windows have counted them."""
 
@@ -81,6 +91,7 @@ class History:
         self._windows = windows
         self._key = lru_cache(_KEYS_AT_HAND)(key)  # asked for several times in each call
         self._tallies: dict[str, Tally] = {}
+        self._trail = Trail()
         self._added = 0
 
     @property
@@ -101,6 +112,9 @@ class History:
         values: dict[str, WindowValue] = {}
         for name, window in call.windows.windows.items():
             digest, subject = call.windows.digests[name], self._key(window.subject(call.request))
+            if window.measure == "distinct":
+                values[name] = call.windows.written(name, self._distinct(name, call, under_way))
+                continue
             value = self._total(digest, subject, _first_slot(window, call.request.time))
             if window.includes_present:
                 value += call.amounts.get(name, 0)
@@ -108,9 +122,38 @@ class History:
             values[name] = call.windows.written(name, value)
         return values
 
+    def read_call(self, request: DecisionRequest) -> Call:
+        """Return what a call adds to the windows that it belongs to, behind the calls of this history."""
+        return self.placed(self._windows.read_call(request))
+
+    def placed(self, call: Call) -> Call:
+        """Return a call without the windows of job profiles that it lies within; the others it adds to."""
+        windows = call.windows.windows
+        if not any(windows[name].profile for name in call.amounts):
+            return call
+        previous = self._trail.last(self._session_of(call.request))
+        amounts = {name: amount for name, amount in call.amounts.items() if _outside(windows[name], call, previous)}
+        return replace(call, amounts=amounts)
+
+    def _session_of(self, request: DecisionRequest) -> str:
+        return self._key((request.state.session,))
+
     def restated(self, request: DecisionRequest) -> DecisionRequest:
         """Return a request with its windows as this history has them, instead of those that it holds."""
-        return self._windows.stated(request, self.facts(self._windows.read_call(request)))
+        return self._windows.stated(request, self.facts(self.read_call(request)))
+
+    def _distinct(self, name: str, call: Call, under_way: Mapping[tuple[str, str], int]) -> int:
+        """Return how many distinct things the calls of a window named."""
+        window, digest = call.windows.windows[name], call.windows.digests[name]
+        subject, first = self._key(window.subject(call.request)), _first_slot(window, call.request.time)
+        tally = self._tallies.get(digest) or Tally()
+        named, beyond = tally.named(subject, first)
+        if window.includes_present:
+            named |= {key for at, key in under_way if at == digest and owner_of(key) == subject}
+            if name in call.amounts:
+                named.add(self._counted_under(window, call.request))
+        others = max(0, tally.total(OTHERS, first)) + under_way.get((digest, OTHERS), 0)
+        return len(named) + beyond + others
 
     def _total(self, digest: str, subject: str, first: int) -> int:
         tally = self._tallies.get(digest)
@@ -125,6 +168,17 @@ class History:
         """Return what a call adds once it has come out so; `apply` adds it."""
         windows = call.windows.windows
         return self._shares((name for name in call.amounts if windows[name].counts(permitted=permitted)), call)
+
+    def step(self, call: Call, *, permitted: bool) -> Step | None:
+        """Return what a call adds to the way of its session, if a job profile asks for that; `walk` adds it."""
+        profiled = any(window.profile for window in call.windows.windows.values())
+        if not (permitted and profiled and call.request.action == _CALL):
+            return None
+        return Step(self._session_of(call.request), call.request.state.calls, tool_of(call.request))
+
+    def walk(self, step: Step) -> None:
+        """Add a step."""
+        self._trail.take(step)
 
     def claims(self, call: Call) -> tuple[Share, ...]:
         """Return what a call may yet add while it is being decided: `facts` of other calls take it as ``pending``.
@@ -143,8 +197,14 @@ class History:
     def _share(self, name: str, call: Call) -> Share:
         window, digest, amount = call.windows.windows[name], call.windows.digests[name], call.amounts[name]
         slot = _slot(window, call.request.time, amount)
-        subject = self._tallies.setdefault(digest, Tally()).place(self._key(window.subject(call.request)))
+        subject = self._tallies.setdefault(digest, Tally()).place(self._counted_under(window, call.request))
         return Share(digest, subject, slot, amount, _forget_ms(window, slot))
+
+    def _counted_under(self, window: Window, request: DecisionRequest) -> str:
+        subject = self._key(window.subject(request))
+        if window.measure != "distinct":
+            return subject
+        return element_key(subject, self._key((request.resource.server, request.resource.name)))
 
     def apply(self, shares: Iterable[Share], now_ms: int) -> None:
         """Add shares.
@@ -165,7 +225,10 @@ class History:
             permitted: Whether it was let through.
         """
         now_ms = request.time.now_ms
-        self.apply(self.shares(self._windows.read_call(request), permitted=permitted), now_ms)
+        call = self.read_call(request)
+        self.apply(self.shares(call, permitted=permitted), now_ms)
+        if (step := self.step(call, permitted=permitted)) is not None:
+            self.walk(step)
         self._added += 1
         if self._added % _SWEEP_EVERY == 0:
             self.sweep(now_ms)
@@ -187,7 +250,8 @@ class History:
 
     def session_keys(self) -> set[str]:
         """Return the keys of the sessions of which something is known until they end."""
-        return {subject for tally in self._tallies.values() for subject in tally.session_subjects()}
+        counted = {subject for tally in self._tallies.values() for subject in tally.session_subjects()}
+        return counted | self._trail.sessions()
 
     def size(self) -> tuple[int, int]:
         """Return how many subjects there are in all windows, and how many slots."""
@@ -197,5 +261,6 @@ class History:
     def end_sessions(self, keys: Iterable[str]) -> None:
         """Forget the calls of sessions that are over, by their keys."""
         for key in keys:
+            self._trail.end_session(key)
             for tally in self._tallies.values():
                 tally.end_session(key)

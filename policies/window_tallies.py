@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-__all__ = ["MAX_SUBJECTS", "OTHERS", "Share", "Tally"]
+__all__ = ["MAX_ELEMENTS", "MAX_SUBJECTS", "OTHERS", "Share", "Tally", "element_key", "owner_of"]
 
 MAX_SUBJECTS: Final = 100_000
 """Subjects of one window whose calls are told apart."""
@@ -17,8 +17,24 @@ MAX_SUBJECTS: Final = 100_000
 OTHERS: Final = "*"
 """The subject of the calls that are not told apart; no key of a subject looks like it."""
 
+MAX_ELEMENTS: Final = 1000
+"""Distinct tools of one subject that are told apart; calls of further ones count one each."""
+
+_BETWEEN: Final = "/"
+"""Between a subject and one of the distinct things that its calls named; in no key."""
+
 _MAX_SLOTS: Final = 3000
 """Slots of a subject, beyond which it is looked at once which of them can be forgotten."""
+
+
+def element_key(subject: str, element: str) -> str:
+    """Return under which key a subject's calls of one thing are counted, where distinct things are told apart."""
+    return f"{subject}{_BETWEEN}{element}"
+
+
+def owner_of(key: str) -> str:
+    """Return the subject of a key, whether that tells things apart or not."""
+    return key.partition(_BETWEEN)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +114,17 @@ class Tally:
     def __init__(self) -> None:
         """Begin with no call."""
         self._subjects: dict[str, _Slots] = {}
+        # The keys of each subject whose things are told apart.
+        self._elements: dict[str, set[str]] = {}
 
     def place(self, subject: str) -> str:
         """Return under which subject a call is counted."""
-        return subject if subject in self._subjects or len(self._subjects) < MAX_SUBJECTS else OTHERS
+        if subject in self._subjects:
+            return subject
+        if len(self._subjects) >= MAX_SUBJECTS:
+            return OTHERS
+        owner = owner_of(subject)
+        return element_key(owner, OTHERS) if len(self._elements.get(owner, ())) >= MAX_ELEMENTS else subject
 
     def add(self, share: Share, now_ms: int) -> None:
         """Add a share.
@@ -111,6 +134,8 @@ class Tally:
             now_ms: The time, POSIX milliseconds.
         """
         slots = self._subjects.setdefault(share.subject, _Slots())
+        if _BETWEEN in share.subject:
+            self._elements.setdefault(owner_of(share.subject), set()).add(share.subject)
         slots.add(share.slot, share.amount, share.forget_ms)
         if len(slots.totals) > _MAX_SLOTS:
             slots.sweep(now_ms)
@@ -121,6 +146,17 @@ class Tally:
         slots = self._subjects.get(subject)
         return 0 if slots is None else slots.sum_from(first)
 
+    def named(self, subject: str, first: int) -> tuple[set[str], int]:
+        """Return the keys of what a subject's calls named, and how many calls named something beyond.
+
+        Args:
+            subject: The subject.
+            first: The first slot that counts.
+        """
+        beyond = element_key(subject, OTHERS)
+        keys = self._elements.get(subject, set()) - {beyond}
+        return {key for key in keys if self.total(key, first) > 0}, max(0, self.total(beyond, first))
+
     def sweep(self, now_ms: int) -> None:
         """Drop all slots that can be forgotten."""
         for subject, slots in list(self._subjects.items()):
@@ -129,18 +165,27 @@ class Tally:
 
     def session_subjects(self) -> list[str]:
         """Return the subjects that are forgotten with their session."""
-        return [subject for subject, slots in self._subjects.items() if slots.of_session and subject != OTHERS]
+        found = {owner_of(subject) for subject, slots in self._subjects.items() if slots.of_session}
+        return sorted(found - {OTHERS})
 
     def end_session(self, subject: str) -> None:
         """Drop a subject whose session is over."""
-        slots = self._subjects.get(subject)
-        if slots is not None and slots.of_session:
-            del self._subjects[subject]
+        for key in (subject, *self._elements.get(subject, ())):
+            slots = self._subjects.get(key)
+            if slots is not None and slots.of_session:
+                del self._subjects[key]
+        self._elements.pop(subject, None)
 
     def size(self) -> tuple[int, int]:
         """Return how many subjects there are, and how many slots."""
         return len(self._subjects), sum(len(slots.totals) for slots in self._subjects.values())
 
     def _drop_if_empty(self, subject: str) -> None:
-        if not self._subjects[subject].totals:
-            del self._subjects[subject]
+        if self._subjects[subject].totals:
+            return
+        del self._subjects[subject]
+        owner = owner_of(subject)
+        if owner in self._elements:
+            self._elements[owner].discard(subject)
+            if not self._elements[owner]:
+                del self._elements[owner]

@@ -10,10 +10,12 @@ and records in the request (version 2). A bundle declares them in a file that it
       {"name": "read_sensitive", "measure": "seen", "tags": ["sensitive"], "methods": ["tools/call", "resources/read"],
        "per": "session"}]}
 
-* ``measure``: ``sum`` of a numeric parameter (`policies.parameters`), exactly; ``count`` of calls; or whether one was
-  ``seen``.
-* ``per``: whose calls: the ``agent``'s, the ``user``'s (under whatever agent), the ``session``'s, or ``agent+tool``,
-  the agent's calls of the same tool. Calls for no user are together those of one user: a cap holds for them as well.
+* ``measure``: ``sum`` of a numeric parameter (`policies.parameters`), exactly; ``count`` of calls; how many
+  ``distinct`` tools (prompts, URIs) they named; how many lay outside a job profile, ``off_profile``
+  (`policies.job_profiles`); or whether one was ``seen``.
+* ``per``: whose calls: the ``agent``'s, the ``user``'s (under whatever agent), the ``session``'s, ``agent+user``, the
+  agent's for the same user, or ``agent+tool``, the agent's calls of the same tool. Calls for no user are together those
+  of one user: a cap holds for them as well.
 * ``over``: since when: the ``session`` began (the default of a window per session), the ``day`` in the gateway's zone,
   or ``over_seconds``, so many seconds before now.
 * ``methods`` (``tools/call`` unless stated), ``server``, ``tools`` (names of tools, prompts, or URIs) and ``tags`` (one
@@ -21,8 +23,8 @@ and records in the request (version 2). A bundle declares them in a file that it
 * ``of``: ``permitted`` (the default), ``denied`` or ``all`` calls. A call is permitted if the enforcement point let it
   through. A sum is of permitted calls: what a denied one says of amounts need not be readable.
 
-``sum`` and ``count`` include the call that is being decided, if it belongs to the window, as if it were permitted: a
-policy compares them with its limit. ``seen``, and ``count`` of denied calls, speak of earlier calls only.
+Numbers include the call that is being decided, if it belongs to the window, as if it were permitted: a
+policy compares them with its limit. ``seen``, and numbers of denied calls, speak of earlier calls only.
 
 What a window measures has a *digest*, 32 hexadecimal digits over its declaration without the name and over those of
 its parameter. It stands in the request beside the value, so that no replay takes one thing measured for another
@@ -96,7 +98,7 @@ class Call:
         request: The request.
         amounts: Name of each window that the call belongs to → 1, or what it adds to a sum: a whole number, of a
             decimal parameter times 10,000. A call that leaves the parameter out, or whose parameters cannot be read
-            (no policy permits it), adds 0.
+            (no policy permits it), adds 0. Whether a call lies outside a profile, only a history can tell.
     """
 
     windows: WindowSet

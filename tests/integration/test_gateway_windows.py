@@ -105,12 +105,13 @@ def test_day_of_caps_over_agents_and_restarts_is_replayed_exactly(tmp_path: Path
                 made = [await refund(world, "Finance-Bot", 2.5) for _ in range(5)]
                 assert made == [None, None, None, None, "cap"]
             assert world.tools.calls.count("refund_customer") == 6
-            await replayed(world, evaluator)
+            await replayed(world, evaluator, bundle())
 
     asyncio.run(scenario())
 
 
-async def replayed(world: Surroundings, evaluator: Evaluator) -> None:
+async def replayed(world: Surroundings, evaluator: Evaluator, under: Bundle) -> None:
+    """Make every decision again, exactly."""
     records = [record for record in world.ledger.records if type(record.body).__name__ == "Decision"]
     originals = [
         RecordedDecision(
@@ -120,7 +121,7 @@ async def replayed(world: Surroundings, evaluator: Evaluator) -> None:
         )
         for record in records
     ]
-    results = await replay_many(originals, bundle(), evaluator)
+    results = await replay_many(originals, under, evaluator)
     assert {(result.classification, result.same) for result in results} == {(ReplayClass.EXACT, True)}
     assert {decode_request(original.request or b"").version for original in originals} == {2}
 

@@ -17,6 +17,7 @@ from msgspec import UNSET
 from enforcement import measured_windows
 from enforcement.facts import Pseudonyms
 from enforcement.ports import Unavailable
+from enforcement.session_ends import SessionEnds
 from enforcement.state import StateDatabase
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
 from enforcement.window_sweeps import WindowSweeps
@@ -434,6 +435,47 @@ def test_session_that_goes_on_keeps_what_it_has_seen(tmp_path: Path) -> None:
     World(tmp_path, bundle=ALL).run(scenario)
 
 
+def test_way_of_a_session_survives_a_restart_and_ends_with_it(tmp_path: Path) -> None:
+    profile = {"tools": ["finance/look", "finance/refund_customer"], "next": {"finance/look": ["finance/look"]}}
+    off = {"name": "off", "measure": "off_profile", "per": "session", "profile": profile}
+
+    async def before(world: World) -> None:
+        assert await asked(world, call(tool="look")) == [0]
+
+    async def after(world: World) -> None:
+        assert await asked(world, call()) == [1]
+        assert await done(world, call(tool="look"), "not_forwarded")
+        assert await asked(world, call()) == [2]  # behind a call that may not have been made, nothing is in the profile
+        sweeps = WindowSweeps(world.windows, world.sessions, world.recorder, world.clock, interval_seconds=60)
+        world.clock.advance(3_600_000)
+        await SessionEnds(world.sessions, world.recorder, world.clock, interval_seconds=60).look()
+        await sweeps.look()
+        assert world.reader.read("SELECT * FROM trails") == []
+
+    World(tmp_path, bundle=bundle_with(off)).run(before)
+    World(tmp_path, bundle=bundle_with(off)).run(after)
+
+
+def test_distinct_tools_of_a_session_survive_a_restart_and_end_with_it(tmp_path: Path) -> None:
+    tools = {"name": "tools", "measure": "distinct", "per": "session"}
+
+    async def before(world: World) -> None:
+        assert await asked(world, call(tool="look")) == [1]
+
+    async def after(world: World) -> None:
+        assert await asked(world, call()) == [2]
+        sweeps = WindowSweeps(world.windows, world.sessions, world.recorder, world.clock, interval_seconds=60)
+        await sweeps.look()
+        assert len(world.reader.read("SELECT * FROM windows")) == 2
+        world.clock.advance(3_600_000)
+        await SessionEnds(world.sessions, world.recorder, world.clock, interval_seconds=60).look()
+        await sweeps.look()
+        assert world.reader.read("SELECT * FROM windows") == []
+
+    World(tmp_path, bundle=bundle_with(tools)).run(before)
+    World(tmp_path, bundle=bundle_with(tools)).run(after)
+
+
 def test_total_beyond_64_bits_survives_a_restart(tmp_path: Path) -> None:
     most = "922337203685477.5807"
 
@@ -472,12 +514,13 @@ def test_state_file_with_something_else_than_a_declaration_is_refused(
             Windows(state, Pseudonyms(PSEUDONYM_KEY))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_state_file_of_an_earlier_version_gets_its_windows(tmp_path: Path, version: int) -> None:
     StateDatabase(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "state.db")) as file:
         file.execute("DROP TABLE windows")
         file.execute("DROP TABLE declarations")
+        file.execute("DROP TABLE trails")
         if version == 1:
             file.execute("ALTER TABLE sessions DROP COLUMN agent")
             file.execute("ALTER TABLE sessions DROP COLUMN user")

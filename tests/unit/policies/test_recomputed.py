@@ -124,6 +124,31 @@ def test_every_answer_is_the_one_of_a_world_in_which_the_bundle_decided_all_alon
     assert impact.flips
 
 
+def test_distinct_tools_and_calls_outside_a_profile_are_rebuilt_as_they_would_have_been(evaluator):
+    profile = {"tools": ["shop/sell", "shop/read"], "next": {"shop/read": ["shop/sell"]}}
+    windows = [
+        {"name": "sold", "measure": "distinct", "per": "user", "over_seconds": 60},
+        {"name": "burst", "measure": "off_profile", "per": "agent", "over_seconds": 120, "profile": profile},
+        WINDOWS[2],
+    ]
+    policy = (
+        '@id("work") permit(principal, action, resource);'
+        '@id("tools") forbid(principal, action, resource) when { context.state.windows.sold > 2 };'
+        '@id("outside") forbid(principal, action, resource) when { context.state.windows.burst > 3 };'
+    )
+    then, now = windowed(PLAIN, windows), windowed(policy, windows)
+    calls = calls_of_a_day(5, 60)
+    steps = recorded_decisions(evaluator, then, lived(evaluator, then, calls))
+    there = lived(evaluator, now, calls)
+    expected = [evaluation.decision for evaluation in asyncio.run(evaluator.evaluate_many(now, there))]
+    assert {rule for decision in expected for rule in decision.rules} == {"work", "tools", "outside"}
+    impact, lines = walked(steps, now, evaluator)
+    assert set(impact.classes) == {"exact"}
+    told = {line.leaf: line.now.rules for line in lines if line.now is not None}
+    for located, decision in zip(steps, expected, strict=True):
+        assert told.get(located.leaf, located.original.body.rules) == decision.rules
+
+
 def test_each_request_is_restated_as_that_world_would_have_recorded_it(evaluator):
     calls = calls_of_a_day(9, 40)
     steps = recorded_decisions(evaluator, THEN, lived(evaluator, THEN, calls))

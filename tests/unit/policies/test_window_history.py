@@ -277,3 +277,145 @@ def test_recomputed_request_says_by_what_it_was_measured():
     request = known.restated(at(T))
     assert request.state.measured_by == known.windows.digests
     assert known.restated(msgspec.structs.replace(request)) == request
+
+
+# --- distinct things -------------------------------------------------------------------------------------------------
+
+TOOLS = {"measure": "distinct", "per": "agent", "over_seconds": 600}
+
+
+def test_distinct_tools_count_once_however_often_they_are_called():
+    known = history(TOOLS)
+    for name in ("sell", "sell", "refund", "sell"):
+        known.add(at(T, name=name), permitted=True)
+    assert facts(known, at(T, name="sell")) == [2]
+    assert facts(known, at(T, name="export")) == [3]
+    assert facts(known, at(T, name="export", agent="B")) == [1]
+    assert facts(known, at(T, name="sell", server="mall")) == [3]  # another server's tool is another tool
+
+
+def test_refused_call_names_no_distinct_tool_and_one_taken_back_had_never_been():
+    known = history(TOOLS)
+    known.add(at(T, name="refund"), permitted=False)
+    call = known.read_call(at(T, name="export"))
+    shares = known.shares(call, permitted=True)
+    known.apply(shares, T)
+    assert facts(known, at(T, name="sell")) == [2]
+    known.apply([share.undone() for share in shares], T)
+    assert facts(known, at(T, name="sell")) == [1]
+
+
+def test_distinct_tool_ceases_to_count_with_its_last_call():
+    known = history(TOOLS)
+    for offset, name in ((0, "sell"), (0, "refund"), (60_000, "sell")):
+        known.add(at(T + offset, name=name), permitted=True)
+    assert facts(known, at(T + 599_000, name="sell")) == [2]
+    assert facts(known, at(T + 601_000, name="sell")) == [1]
+    assert facts(known, at(T + 601_000, name="refund")) == [2]
+
+
+def test_distinct_tools_under_way_count_for_others():
+    known = history(TOOLS)
+    call = known.read_call(at(T, name="refund"))
+    pending = {(share.digest, share.subject): share.amount for share in known.claims(call)}
+    assert known.facts(known.read_call(at(T, name="sell")), pending) == {"w0": 2}
+    assert known.facts(known.read_call(at(T, name="refund")), pending) == {"w0": 1}
+    assert known.facts(known.read_call(at(T, name="sell", agent="B")), pending) == {"w0": 1}
+
+
+def test_distinct_tools_beyond_the_bound_count_one_for_each_call(monkeypatch):
+    monkeypatch.setattr(window_tallies, "MAX_ELEMENTS", 3)
+    known = history({"measure": "distinct", "per": "session"})
+    for number in range(5):
+        known.add(at(T, name=f"tool{number}"), permitted=True)
+    known.add(at(T, name="tool4"), permitted=True)
+    assert facts(known, at(T, name="tool0")) == [6]
+    (session,) = known.session_keys()
+    known.end_sessions([session])
+    assert facts(known, at(T, name="tool0")) == [1]
+    assert known.size() == (0, 0)
+
+
+# --- job profiles ----------------------------------------------------------------------------------------------------
+
+CLERK = {
+    "roles": ["clerk"],
+    "tools": ["shop/lookup", "shop/note", "shop/refund"],
+    "first": ["shop/lookup"],
+    "next": {"shop/lookup": ["shop/lookup", "shop/refund"], "shop/refund": ["shop/note"]},
+}
+OFF = {"measure": "off_profile", "per": "session", "profile": CLERK}
+
+
+def way(known: History, *names: str, permitted: bool = True, first: int = 0, **members: Any) -> list[object]:
+    """Call tools one after the other, and return what the window says of each call."""
+    told = []
+    for ordinal, name in enumerate(names, first):
+        request = at(T, name=name, roles=members.pop("roles", ("clerk",)), **members)
+        state = msgspec.structs.replace(request.state, calls=ordinal)
+        request = msgspec.structs.replace(request, state=state)
+        told += facts(known, request)
+        known.add(request, permitted=permitted)
+    return told
+
+
+def test_way_of_a_job_profile_is_none_of_the_calls_outside_it():
+    assert way(history(OFF), "lookup", "lookup", "refund", "note", "refund") == [0, 0, 0, 0, 0]
+
+
+def test_each_call_outside_a_job_profile_counts():
+    assert way(history(OFF), "refund") == [1]  # nothing begins so
+    assert way(history(OFF), "lookup", "export") == [0, 1]  # no such tool in the work
+    assert way(history(OFF), "lookup", "note") == [0, 1]  # not after that one
+    assert way(history(OFF), "lookup", "refund", "lookup", "export", "refund", "refund") == [0, 0, 1, 2, 2, 3]
+
+
+def test_job_profile_is_of_those_whom_it_names_and_of_nobody_else():
+    assert way(history(OFF), "export", roles=("admin",)) == [0]
+    by_agent = {**OFF, "profile": {**CLERK, "roles": [], "agents": ["A"]}}
+    assert way(history(by_agent), "export", agent="A") == [1]
+    assert way(history(by_agent), "export", agent="B") == [0]
+    everybody = {**OFF, "profile": {**CLERK, "roles": []}}
+    assert way(history(everybody), "export", roles=()) == [1]
+
+
+def test_refused_call_is_no_step_of_a_way():
+    known = history(OFF)
+    assert way(known, "lookup") == [0]
+    assert way(known, "note", permitted=False, first=1) == [1]
+    assert way(known, "refund", first=2) == [0]
+
+
+def test_call_that_came_to_nothing_leaves_what_came_before_unknown():
+    known = history(OFF)
+    way(known, "lookup")
+    request = at(T, name="refund", roles=("clerk",))
+    request = msgspec.structs.replace(request, state=msgspec.structs.replace(request.state, calls=1))
+    step = known.step(known.read_call(request), permitted=True)
+    assert step is not None
+    known.walk(step)
+    known.walk(step.undone())
+    assert way(known, "note", first=2) == [1]
+
+
+def test_step_that_comes_late_is_not_taken_for_the_last():
+    known = history(OFF)
+    way(known, "lookup", "refund", first=4)
+    way(known, "lookup", first=1)
+    assert way(known, "note", first=6) == [1]  # the late one is outside itself, and the note is not
+
+
+def test_end_of_a_session_ends_its_way():
+    known = history(OFF)
+    way(known, "lookup", session="s")
+    assert known.session_keys()
+    known.end_session("s")
+    assert not known.session_keys()
+    assert way(known, "refund", session="s", first=1) == [1]
+
+
+def test_session_of_another_way_is_not_mixed_in():
+    known = history({**OFF, "per": "agent", "over_seconds": 600})
+    way(known, "lookup", session="s")
+    assert way(known, "refund", session="t") == [1]
+    assert way(known, "refund", session="s", first=1) == [1]

@@ -25,6 +25,8 @@ PARAMETERS = [
 SPENT = {"name": "spent", "measure": "sum", "parameter": "amount", "per": "user", "over": "day"}
 PAID = {"name": "paid", "measure": "sum", "parameter": "price", "per": "agent", "over_seconds": 60}
 CALLS = {"name": "calls", "measure": "count", "per": "agent", "over_seconds": 60}
+PROFILE = {"tools": ["shop/sell"], "roles": ["clerk"]}
+OFF = {"name": "off", "measure": "off_profile", "profile": PROFILE, "per": "session"}
 TAINT = {"name": "taint", "measure": "seen", "tags": ["pii", "secret"], "per": "session"}
 
 
@@ -37,12 +39,14 @@ def declared(*windows: dict[str, Any]) -> WindowSet:
 
 
 def test_windows_keep_their_order_and_know_the_kind_of_their_value():
-    windows = declared(SPENT, PAID, CALLS, TAINT)
+    windows = declared(SPENT, PAID, CALLS, TAINT, OFF, {**CALLS, "name": "tools", "measure": "distinct"})
     assert [(name, windows.kind(name)) for name in windows.windows] == [
         ("spent", "long"),
         ("paid", "decimal"),
         ("calls", "long"),
         ("taint", "bool"),
+        ("off", "long"),
+        ("tools", "long"),
     ]
 
 
@@ -71,6 +75,16 @@ def test_window_per_session_is_over_the_session_unless_it_says_otherwise():
         ([{**CALLS, "over_seconds": None, "over": "session"}], "over the session, so it is per session"),
         ([{**CALLS, "over_seconds": None}], "the window calls does not say since when"),
         ([CALLS, TAINT, CALLS], "the window calls is declared twice"),
+        ([{**CALLS, "measure": "off_profile"}], "a profile if, and only if, it measures off_profile"),
+        ([{**CALLS, "profile": PROFILE}], "a profile if, and only if, it measures off_profile"),
+        ([{**OFF, "tools": ["sell"]}], "of what its profile says, and of no other choice"),
+        ([{**OFF, "methods": ["prompts/get"]}], "of what its profile says, and of no other choice"),
+        ([{**OFF, "profile": {**PROFILE, "first": ["shop/slel"]}}], "says 'shop/slel', which is none of its tools"),
+        ([{**OFF, "profile": {**PROFILE, "next": {"shop/buy": []}}}], "says 'shop/buy', which is none of its tools"),
+        ([{**OFF, "profile": {**PROFILE, "next": {"shop/sell": ["shop/buy"]}}}], "says 'shop/buy'"),
+        ([{**OFF, "profile": {**PROFILE, "tools": []}}], "not window declarations"),
+        ([{**OFF, "profile": {**PROFILE, "tools": ["sell"]}}], "not window declarations"),
+        ([{**OFF, "profile": {**PROFILE, "users": ["alice"]}}], "not window declarations"),
         ([{**CALLS, "over_seconds": 0}], "not window declarations"),
         ([{**CALLS, "over_seconds": MAX_SECONDS + 1}], "not window declarations"),
         ([{**CALLS, "over_seconds": 1.5}], "not window declarations"),
