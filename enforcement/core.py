@@ -37,6 +37,7 @@ from enforcement.session_ends import SessionEnds
 from enforcement.sessions import Block, Sessions
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase, lock_directory
+from enforcement.vitals import Vitals, vitals_of
 from enforcement.window_sweeps import WindowSweeps
 from enforcement.windows import Windows
 from ledger.clock import Clock
@@ -210,7 +211,7 @@ class Core:
             ledger,
             config.recording,
             version=package_version("tallystick"),
-            bundle_revision=lambda: policies.revision,
+            vitals=lambda: self._vitals(policies, ledger),
         )
         admission = Admission(config, sessions, self._clock)
         pep = EnforcementPoint(
@@ -256,9 +257,18 @@ class Core:
         service = self.config.service
         if service.url.startswith("http:"):
             _LOG.warning("service_without_tls", url=service.url)
-        client = ServiceClient(service.url, read_secret(service.token), timeout_seconds=service.timeout_seconds)
+        client = ServiceClient(
+            service.url, read_secret(service.token), timeout_seconds=service.timeout_seconds, clock=self._clock
+        )
         await self._stack.enter_async_context(client)
         return self._ledger or client, self._bundles or client
+
+    def _vitals(self, policies: PolicySource, ledger: LedgerClient) -> Vitals:
+        """Return what heartbeats say of this enforcement point."""
+        offset = ledger.offset.measured(self._clock.now_ms()) if isinstance(ledger, ServiceClient) else None
+        return vitals_of(
+            self.config, self._keys.pseudonym, revision=policies.revision, age_ms=policies.age_ms, offset=offset
+        )
 
     def _spool(self, state: StateDatabase) -> Spool:
         config = self.config

@@ -9,6 +9,9 @@ the one named in ``If-None-Match``, 404 if none is in force. With ``Prefer: wait
 until another bundle is in force, and says ``Preference-Applied: wait`` if it does so. ``Tallystick-Canary`` names the
 bundle that is evaluated beside it, if there is one; ``GET /v1/bundles/canary`` answers with that one's archive.
 
+Every answer to an enforcer says the service's time, ``Tallystick-Time: 1763546400000``, POSIX milliseconds; what the
+gateway's clock is ahead of it, is measured by the way (`enforcement.clock_offset`).
+
 No redirect is followed, no cookie kept, no proxy taken from the environment: the enforcer's token goes to the
 configured service and nowhere else.
 """
@@ -25,6 +28,7 @@ import aiohttp
 
 from enforcement.batches import QueuedRecord
 from enforcement.bounded import read_bounded
+from enforcement.clock_offset import ClockOffset
 from enforcement.ports import (
     ActiveBundle,
     BundleAnswer,
@@ -36,6 +40,7 @@ from enforcement.ports import (
     UnchangedBundle,
 )
 from ledger.canonical import parse_json
+from ledger.clock import Clock
 from ledger.errors import MalformedError, UpstreamError
 from ledger.notes import encode_base64
 from policies.signatures import MAX_SIGNATURE_BYTES
@@ -49,6 +54,7 @@ _ETAG: Final = re.compile(r'"(?P<revision>[0-9a-f]{64})"')
 # Only these say something about the records themselves. Anything else, 404 and 405 included, says that the way to the
 # service is not as it should be: records are kept and posted again.
 _NEVER: Final = frozenset({400, 413, 422})
+_TIME: Final = re.compile(r"[0-9]{1,15}")
 
 
 def encode_submission(record: QueuedRecord) -> bytes:
@@ -62,16 +68,23 @@ def encode_submission(record: QueuedRecord) -> bytes:
 
 
 class ServiceClient:
-    """Both ports of the service; an asynchronous context, inside of which its connections live."""
+    """Both ports of the service; an asynchronous context, inside of which its connections live.
 
-    def __init__(self, url: str, token: str, *, timeout_seconds: float) -> None:
+    Attributes:
+        offset: Of the gateway's clock against the service's.
+    """
+
+    def __init__(self, url: str, token: str, *, timeout_seconds: float, clock: Clock | None = None) -> None:
         """Name the service.
 
         Args:
             url: Base URL.
             token: The enforcer's token.
             timeout_seconds: For one request.
+            clock: Is measured against the service's; None to measure nothing.
         """
+        self.offset = ClockOffset()
+        self._clock = clock
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"}
         self._seconds = timeout_seconds
@@ -145,6 +158,11 @@ class ServiceClient:
             return Unavailable(str(error))
         return answer if status == HTTPStatus.OK else Unavailable(f"http_{status}", _retry_after(headers))
 
+    def _measure(self, sent_ms: int, headers: Mapping[str, str]) -> None:
+        told = headers.get("Tallystick-Time", "")
+        if self._clock is not None and _TIME.fullmatch(told):
+            self.offset.sample(sent_ms=sent_ms, service_ms=int(told), received_ms=self._clock.now_ms())
+
     async def _send(
         self,
         method: str,
@@ -156,6 +174,7 @@ class ServiceClient:
         more_seconds: float = 0.0,
     ) -> tuple[int, Mapping[str, str], bytes]:
         assert self._session is not None  # the client is used inside its context
+        sent_ms = 0 if self._clock is None else self._clock.now_ms()
         try:
             async with self._session.request(
                 method,
@@ -165,6 +184,7 @@ class ServiceClient:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=self._seconds + more_seconds),
             ) as response:
+                self._measure(sent_ms, response.headers)
                 answer = await read_bounded(response.content, max_bytes) if response.ok else b""
                 return response.status, response.headers, answer
         except MalformedError as error:

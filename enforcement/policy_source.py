@@ -105,6 +105,11 @@ class PolicySource:
         """Revision of the bundle at hand, stale or not."""
         return None if self._bundle is None else self._bundle.revision
 
+    @property
+    def age_ms(self) -> int | None:
+        """How long ago the service confirmed the bundle at hand; None if there is none."""
+        return None if self._bundle is None else max(0, self._clock.now_ms() - self._confirmed_ms)
+
     def current(self) -> Bundle | StaleBundle | None:
         """Return the bundle that decides now; None if there is none."""
         if self._bundle is None:

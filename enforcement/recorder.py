@@ -30,6 +30,7 @@ from enforcement.config import RecordingSettings
 from enforcement.drainer import Drainer
 from enforcement.ports import LedgerClient
 from enforcement.spool import Spool
+from enforcement.vitals import Vitals, heartbeat
 from ledger.bodies import Heartbeat, Outcome
 from ledger.errors import LedgerError, StorageError, TallystickError, UpstreamError
 from ledger.ports import Draft
@@ -62,7 +63,7 @@ class Recorder:
         settings: RecordingSettings,
         *,
         version: str,
-        bundle_revision: Callable[[], str | None],
+        vitals: Callable[[], Vitals],
     ) -> None:
         """Take the parts; nothing runs before `start`.
 
@@ -71,12 +72,12 @@ class Recorder:
             ledger: Where they go.
             settings: Bounds and pauses.
             version: The gateway's version, for heartbeats.
-            bundle_revision: Says which bundle is in force, for heartbeats.
+            vitals: Says how the gateway is, for heartbeats.
         """
         self._spool = spool
         self._settings = settings
         self._version = version
-        self._bundle_revision = bundle_revision
+        self._vitals = vitals
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         self._drainer = Drainer(
             spool,
@@ -281,13 +282,14 @@ class Recorder:
         await self.record(self.batch(Draft(body=beat)), strict=False)
 
     async def _beat_body(self, kind: _BeatKind, *, previous_epoch: str | None = None) -> Heartbeat:
-        depth = await self._in_thread(self._spool.depth)
-        return Heartbeat(
-            kind=kind,
+        depth, oldest_ms = await self._in_thread(self._spool.standing)
+        return heartbeat(
+            kind,
+            self._vitals(),
             version=self._version,
-            spool_depth=depth.records,
+            depth=depth,
+            oldest_ms=oldest_ms,
             previous_epoch=previous_epoch,
-            bundle_revision=self._bundle_revision(),
         )
 
     async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -336,6 +336,17 @@ class Spool:
         (aside,) = self._state.read("SELECT count(*) FROM set_aside")[0]
         return Depth(records=meta["records"], size_bytes=meta["size"], set_aside=aside)
 
+    def standing(self) -> tuple[Depth, int | None]:
+        """Return how much waits, and for how many milliseconds the oldest record of it has, by this clock.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        depth = self.depth()
+        oldest = self._state.read("SELECT entry FROM queue ORDER BY position LIMIT 1")
+        times = [since for (entry,) in oldest if (since := _time_ms(entry)) is not None]
+        return depth, max(0, self._clock.now_ms() - times[0]) if times else None
+
     def new_record_id(self) -> str:
         """Return an id for a record: a UUID of version 7."""
         return new_record_id(self._clock.now_ms(), secrets.token_bytes(10))
@@ -344,6 +355,13 @@ class Spool:
 def _body(entry: bytes) -> Body | None:
     try:
         return decode_entry(entry).body
+    except MalformedError:  # the file was damaged
+        return None
+
+
+def _time_ms(entry: bytes) -> int | None:
+    try:
+        return decode_entry(entry).time_ms
     except MalformedError:  # the file was damaged
         return None
 

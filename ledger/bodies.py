@@ -355,6 +355,16 @@ class Heartbeat(Struct, frozen=True, tag_field="type", tag="heartbeat"):
         previous_epoch: For the first heartbeat of an epoch, the one before, if known.
         bundle_revision: The bundle in force at the enforcer.
         clock_offset_ms: Measured offset to the ledger's clock, positive if the enforcer is ahead.
+        clock_bound_ms: The offset is true to within so much.
+        contact_ms: While it lives, the service hears of it at least this often.
+        spool_bytes: Bytes that wait for the ledger.
+        oldest_ms: For how long the oldest record that waits has done so.
+        set_aside: Records that the ledger refused, and that are kept aside.
+        enforced: Servers, and tools with a mode of their own, whose decisions are enforced.
+        observed: Those whose decisions are not.
+        bundle_age_ms: How long ago the service confirmed the bundle.
+        signed_bundles: The enforcer takes up no bundle but a signed one.
+        config_fingerprint: Keyed fingerprint of what gateways of one fleet have in common of their configuration.
     """
 
     kind: Annotated[Literal["start", "periodic", "stop"], msgspec.Meta(extra=PUBLIC)]
@@ -363,6 +373,16 @@ class Heartbeat(Struct, frozen=True, tag_field="type", tag="heartbeat"):
     previous_epoch: Hex16 | None = None
     bundle_revision: Hex32 | None = None
     clock_offset_ms: SignedCount | None = None
+    clock_bound_ms: Count | None = None
+    contact_ms: Count | None = None
+    spool_bytes: Count = 0
+    oldest_ms: Count | None = None
+    set_aside: Count = 0
+    enforced: Count = 0
+    observed: Count = 0
+    bundle_age_ms: Count | None = None
+    signed_bundles: Flag = False
+    config_fingerprint: Hex16 | None = None
 
 
 class Dropped(Struct, frozen=True, tag_field="type", tag="dropped"):

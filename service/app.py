@@ -35,6 +35,7 @@ from service.api import (
     sessions,
 )
 from service.api.description import describe
+from service.auth import Caller, Role
 from service.health import Metrics
 from service.hosting import Hosting, alone
 from service.version import VERSION
@@ -91,7 +92,7 @@ class _Outermost:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                given = [*message.get("headers", ()), *_request_id(scope)]
+                given = [*message.get("headers", ()), *_request_id(scope), *_time(scope)]
                 names = {name.lower() for name, _ in given}
                 message["headers"] = given + [item for item in _SECURITY_HEADERS if item[0] not in names]
             await send(message)
@@ -129,6 +130,16 @@ def _request_id(scope: Scope) -> list[tuple[bytes, bytes]]:
     if not scope["path"].startswith(_DECISION_POINT):
         return []
     return [(name, value) for name, value in scope["headers"] if name == b"x-request-id"][:1]
+
+
+def _time(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Return the header by which an enforcer measures its clock: the service's time, POSIX milliseconds."""
+    state = scope.get("state", {})
+    caller: Caller | None = state.get("caller")
+    services: Services | None = state.get("services")
+    if caller is None or services is None or caller.role is not Role.ENFORCER:
+        return []
+    return [(b"tallystick-time", b"%d" % services.clock.now_ms())]
 
 
 def create_app(served: Services | Hosting) -> FastAPI:

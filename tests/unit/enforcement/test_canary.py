@@ -17,6 +17,7 @@ from enforcement.metrics import Metrics
 from enforcement.ports import Unavailable
 from enforcement.recorder import Recorder
 from enforcement.spool import Spool
+from enforcement.vitals import Vitals
 from ledger.bodies import Body, Shadow, ShadowCount
 from ledger.envelopes import ED25519
 from ledger.errors import OverloadedError
@@ -65,9 +66,7 @@ class World:
     def __init__(self, directory: Path, **options: Any) -> None:
         self.ledger = MemoryLedger()
         self.state, self.spool = open_spool(directory, **options)
-        self.recorder = Recorder(
-            self.spool, self.ledger, RecordingSettings(), version="1", bundle_revision=lambda: None
-        )
+        self.recorder = Recorder(self.spool, self.ledger, RecordingSettings(), version="1", vitals=Vitals)
         self.metrics = Metrics()
         self.canary = Canary(self.metrics)
         self.source = Source(OTHER)

@@ -8,9 +8,12 @@ import json
 import pytest
 
 from enforcement.batches import QueuedRecord
-from enforcement.ledger_client import _read_acknowledgements, _retry_after, encode_submission
+from enforcement.clock_offset import Offset
+from enforcement.ledger_client import ServiceClient, _read_acknowledgements, _retry_after, encode_submission
 from enforcement.ports import Posted, Unavailable
+from ledger.clock import SimulatedClock
 from ledger.ports import Opening
+from tests.support.gateway_keys import NOON_MS
 
 
 def record(number: int = 1, payload: bytes = b'{"a":"\xc3\xa4\n"}') -> QueuedRecord:
@@ -80,3 +83,20 @@ def test_an_acknowledgement_that_is_not_complete_is_none(given: bytes) -> None:
 def test_a_wish_to_be_left_alone_is_understood_in_seconds(value: str, seconds: float | None) -> None:
     assert _retry_after({"Retry-After": value}) == seconds
     assert _retry_after({}) is None
+
+
+@pytest.mark.parametrize("told", ["", "-1", "1e3", "1.5", "1" * 16, "²", "soon"])
+def test_a_time_that_is_none_measures_nothing(told: str) -> None:
+    client = ServiceClient("http://127.0.0.1:1", "token", timeout_seconds=1, clock=SimulatedClock(NOON_MS))
+    client._measure(NOON_MS, {"Tallystick-Time": told})
+    client._measure(NOON_MS, {})
+    assert client.offset.measured(NOON_MS) is None
+
+
+def test_the_services_time_measures_the_clock_and_nothing_is_measured_without_one() -> None:
+    client = ServiceClient("http://127.0.0.1:1", "token", timeout_seconds=1, clock=SimulatedClock(NOON_MS))
+    client._measure(NOON_MS - 10, {"Tallystick-Time": str(NOON_MS - 205)})
+    assert client.offset.measured(NOON_MS) == Offset(200, 6)
+    without = ServiceClient("http://127.0.0.1:1", "token", timeout_seconds=1)
+    without._measure(0, {"Tallystick-Time": str(NOON_MS)})
+    assert without.offset.measured(NOON_MS) is None

@@ -26,6 +26,7 @@ from enforcement.releases import release_batch
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
+from enforcement.vitals import Vitals
 from enforcement.windows import Windows
 from ledger.bodies import Decision, Outcome
 from ledger.clock import SimulatedClock
@@ -68,7 +69,7 @@ class World:
         self.reader = StateDatabase(directory)
         pseudonyms = Pseudonyms(PSEUDONYM_KEY)
         self.sessions = Sessions(self.reader, pseudonyms, idle_ms=60_000)
-        self.recorder = Recorder(self.spool, self.ledger, config.recording, version="1", bundle_revision=lambda: None)
+        self.recorder = Recorder(self.spool, self.ledger, config.recording, version="1", vitals=Vitals)
         self.evaluator = ScriptedEvaluator() if answer is None else ScriptedEvaluator(answer)
         self.windows = Windows(self.reader, pseudonyms)
         self.clock = SimulatedClock(NOON_MS)

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from enforcement.clock_offset import Offset
 from enforcement.config import RecordingSettings
 from enforcement.ports import Refused, Unavailable
 from enforcement.recorder import Recorder
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase
+from enforcement.vitals import Vitals
 from ledger.bodies import Heartbeat, Outcome
 from ledger.errors import ConflictError, LedgerError, MalformedError, OverloadedError, StorageError, UpstreamError
 from ledger.records import decode_entry
@@ -31,7 +33,7 @@ class World:
             ledger,
             RecordingSettings(**{**members, **settings}),
             version="9.9",
-            bundle_revision=lambda: "cd" * 32,
+            vitals=lambda: Vitals(bundle_revision="cd" * 32, offset=Offset(-40, 3), observed=2),
         )
 
 
@@ -61,6 +63,18 @@ def test_a_run_is_announced_and_closed_with_heartbeats(tmp_path: Path) -> None:
     assert isinstance(stop, Heartbeat)
     assert (start.kind, start.version, start.bundle_revision) == ("start", "9.9", "cd" * 32)
     assert (stop.kind, stop.spool_depth) == ("stop", 0)
+
+
+def test_a_heartbeat_says_how_the_gateway_is_and_what_waits(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.record(batch(denial()), strict=False)  # nothing drains before the start
+        await world.recorder.start()
+
+    (_, start, _) = play(tmp_path, scenario).ledger.bodies()
+    assert isinstance(start, Heartbeat)
+    assert (start.spool_depth, start.oldest_ms) == (1, 0)
+    assert start.spool_bytes > 0
+    assert (start.clock_offset_ms, start.clock_bound_ms, start.observed, start.enforced) == (-40, 3, 2, 0)
 
 
 def test_a_strict_record_is_in_the_ledger_when_the_call_returns(tmp_path: Path) -> None:
