@@ -170,7 +170,7 @@ class Exchange:
 
     async def _forward(self) -> _Held:
         try:
-            async with self._upstream.post(
+            async with self._upstream.send(
                 self._permitted.server, self._inbound.headers, self._inbound.body
             ) as response:
                 self._http_status = response.status

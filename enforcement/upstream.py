@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Literal, Protocol, Self, TypeAlias
 
 import aiohttp
 from multidict import CIMultiDict
@@ -24,7 +24,7 @@ from enforcement.config import Limits, ServerSettings
 from enforcement.mcp_headers import RawHeaders
 from ledger.errors import UpstreamError
 
-__all__ = ["AnswerBody", "ServerAnswer", "ServerSide", "Upstream", "forwarded_headers"]
+__all__ = ["AnswerBody", "ServerAnswer", "ServerSide", "Upstream", "Verb", "forwarded_headers"]
 
 _FORWARDED: Final = frozenset(
     {
@@ -41,6 +41,8 @@ _FORWARDED: Final = frozenset(
     }
 )
 _PARAM_PREFIX: Final = "mcp-param-"
+_NOTHING: Final[Mapping[str, str]] = {}
+Verb: TypeAlias = Literal["POST", "GET", "DELETE"]
 # Shorter than the idle time-out of common servers, so that a call does not meet a connection that is being closed.
 _KEEPALIVE_SECONDS: Final = 4.0
 
@@ -109,13 +111,24 @@ class ServerAnswer(Protocol):
 class ServerSide(Protocol):
     """The way to the servers, whatever it is made of."""
 
-    def post(self, server: ServerSettings, lines: RawHeaders, body: bytes) -> AbstractAsyncContextManager[ServerAnswer]:
+    def send(
+        self,
+        server: ServerSettings,
+        lines: RawHeaders,
+        body: bytes,
+        *,
+        verb: Verb = "POST",
+        added: Mapping[str, str] = _NOTHING,
+    ) -> AbstractAsyncContextManager[ServerAnswer]:
         """Send a message; the answer's body is read inside the context, and what it holds is let go with it.
 
         Args:
             server: Where to.
             lines: The client's header lines.
-            body: The client's body bytes.
+            body: The client's body bytes; empty where it is no POST.
+            verb: The HTTP method: GET opens a stream of a stateful session, DELETE ends the session.
+            added: Headers of the gateway's own, by name in lower case: the server's session, the last event. They stand
+                in the place of the client's.
 
         Raises:
             UpstreamError: On the way there or while the answer is read; the text is the outcome's reason.
@@ -161,8 +174,14 @@ class Upstream:
             self._session = None
 
     @asynccontextmanager
-    async def post(
-        self, server: ServerSettings, lines: RawHeaders, body: bytes
+    async def send(
+        self,
+        server: ServerSettings,
+        lines: RawHeaders,
+        body: bytes,
+        *,
+        verb: Verb = "POST",
+        added: Mapping[str, str] = _NOTHING,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a message; the answer's body is read inside the context, and its connection is closed with it.
 
@@ -170,6 +189,8 @@ class Upstream:
             server: Where to.
             lines: The client's header lines.
             body: The client's body bytes.
+            verb: The HTTP method.
+            added: Headers of the gateway's own; see `ServerSide.send`.
 
         Raises:
             UpstreamError: ``upstream_unreachable``, ``upstream_timeout`` or ``upstream_disconnected``, on the way there
@@ -177,8 +198,12 @@ class Upstream:
         """
         assert self._session is not None  # used inside its context
         headers = forwarded_headers(lines, self._authorizations.get(server.name))
+        headers.update(added)
+        data = body if verb == "POST" else None
         try:
-            async with self._session.post(server.url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._session.request(
+                verb, server.url, data=data, headers=headers, allow_redirects=False
+            ) as response:
                 yield response
         except TimeoutError as error:
             raise UpstreamError("upstream_timeout") from error
