@@ -99,6 +99,8 @@ class Admission:
     async def _read(self, inbound: Inbound, server: ServerSettings | None) -> Message | Refusal:
         if not inbound.complete:
             return incomplete_message()
+        if inbound.parsed is not None:
+            return inbound.parsed
         revisions = None if server is None else server.revisions
         return await off_loop(
             len(inbound.body),

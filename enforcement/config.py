@@ -15,6 +15,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from enforcement.config_protocol import ProtocolSettings, Revisions
+from enforcement.config_stdio import StdioSettings
 from enforcement.config_types import (
     CIDR,
     URL,
@@ -128,7 +129,7 @@ class ServerSettings(Settings):
 
     Attributes:
         name: Its part of the gateway's path, ``/servers/NAME/mcp``, and its name in records and policies.
-        url: Its MCP endpoint.
+        url: Its MCP endpoint; None for one that is not reached over HTTP: it is wrapped, or runs in this process.
         authorization: Where the ``Authorization`` value is that the gateway itself presents to the server.
         tags: Its tags.
         mode: ``observe`` records decisions without enforcing them.
@@ -139,7 +140,7 @@ class ServerSettings(Settings):
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
-    url: URL
+    url: URL | None = None
     authorization: SecretURI | None = None
     tags: Names = ()
     mode: Mode = "enforce"
@@ -286,6 +287,7 @@ class GatewayConfig(Settings):
         engines: Where policies are evaluated.
         opa: The operator's OPA server, if there is one.
         protocol: Which revisions of the protocol pass.
+        stdio: How ``tallystick wrap`` runs a server; it refuses to without.
     """
 
     enforcer_id: RecordName
@@ -307,6 +309,7 @@ class GatewayConfig(Settings):
     engines: EngineSettings = EngineSettings()
     opa: OPASettings | None = None
     protocol: ProtocolSettings = ProtocolSettings()
+    stdio: StdioSettings | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

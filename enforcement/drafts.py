@@ -144,6 +144,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         tags=() if request is None else request.resource.tags,
         trace_id=None if read is None else read.trace_id,
         drift=() if answer is None else answer.drift,
+        transport=_transport(case),
     )
     return Draft(body=body, openings=tuple(openings))
 
@@ -161,6 +162,7 @@ def minimal_draft(case: Case, pseudonyms: Pseudonyms) -> Draft:
         evaluation_us=0,
         session=pseudonyms.session(case.session_name),
         message=message,
+        transport=_transport(case),
     )
     return Draft(body=body, openings=(opening,))
 
@@ -206,6 +208,10 @@ def _agent(case: Case) -> str:
 
 def _server(case: Case) -> str:
     return UNKNOWN if case.server is None else case.server.name
+
+
+def _transport(case: Case) -> str | None:
+    return None if case.inbound.transport == "http" else case.inbound.transport
 
 
 def _bundle(case: Case) -> bodies.BundleReference | None:

@@ -40,6 +40,7 @@ from enforcement.ports import BundleSource, LedgerClient
 from enforcement.sessions import Block
 from enforcement.upstream import Upstream
 from ledger.clock import Clock
+from ledger.errors import ConfigError
 
 __all__ = ["Gateway", "build_gateway"]
 
@@ -55,9 +56,16 @@ class Gateway:
     """
 
     def __init__(self, core: Core) -> None:
-        """Take an enforcement point that has not been started."""
+        """Take an enforcement point that has not been started.
+
+        Raises:
+            ConfigError: A server has no address.
+        """
         self.core = core
         self._config = core.config
+        for place, server in enumerate(core.config.servers):
+            if server.url is None:
+                raise ConfigError(f"servers[{place}].url: a gateway needs the address of every server")
         self._stack = AsyncExitStack()
         self._endpoint: Endpoint | None = None
         self.app = Starlette(

@@ -197,6 +197,8 @@ class Upstream:
                 or while the answer is read.
         """
         assert self._session is not None  # used inside its context
+        if server.url is None:
+            raise UpstreamError("upstream_unreachable")
         headers = forwarded_headers(lines, self._authorizations.get(server.name))
         headers.update(added)
         data = body if verb == "POST" else None

@@ -64,11 +64,12 @@ class Inbound:
         body: Body bytes; of a body that is too long, what was read of it.
         headers: Header lines.
         peer: Address of the socket's other end; None if it has none.
-        complete: The whole body arrived in time.
         identity: Who sent it, as the transport found out or its configuration says, never as the client does; None
             for a stranger.
         tls: What the connection says of its other end; None without TLS.
         transport: How it arrived.
+        parsed: What the transport has read of the body already, or why it refuses the message; None if it is yet to be
+            read.
         complete: The whole body arrived in time.
         overloaded: As many calls are under way as may be.
     """
@@ -80,6 +81,7 @@ class Inbound:
     identity: Identity | None = None
     tls: TLSPeer | None = None
     transport: Transport = "http"
+    parsed: Message | Refusal | None = None
     complete: bool = True
     overloaded: bool = False
 

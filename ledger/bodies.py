@@ -195,6 +195,8 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
         drift: Codes of what of the call lies outside the bundle's boundaries, sorted.
         interface: How an enforcement point that is not ours asked the service for the decision, such as ``authzen``;
             ``enforcement`` is then what it was told, and whether it did so is not known here. Absent otherwise.
+        transport: How the message reached our enforcement point: ``asgi`` (in front of an application in the same
+            process), ``stdio`` (a wrapped process), ``sdk`` (middleware inside the server). Absent for HTTP.
     """
 
     agent: Name
@@ -223,6 +225,7 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
     trace_id: Hex16 | None = None
     drift: Names = ()
     interface: Name | None = None
+    transport: Name | None = None
 
 
 class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):

@@ -188,6 +188,7 @@ def _call(body: Decision) -> Iterator[Field]:
     yield from _list("Tags", body.tags)
     yield from _text("Tool definition, SHA-256", body.tool_digest, code=True)
     yield from _text("Protocol version", body.protocol_version)
+    yield from _text("Transport", body.transport)
     yield from _text("Trace id", body.trace_id, code=True)
 
 

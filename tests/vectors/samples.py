@@ -71,6 +71,7 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
         "facts-minimal": _DECISION_MINIMAL | {"facts": _FACTS_MINIMAL},
         "drift": _DECISION_MINIMAL | {"drift": ["range:amount", "unknown_argument"]},
         "asked-for": _DECISION_MINIMAL | {"interface": "authzen"},
+        "wrapped": _DECISION_MINIMAL | {"transport": "stdio"},
         "full": {
             "agent": "finance-bot",
             "server": "finance",

@@ -64,6 +64,7 @@ FULL = {
     "trace_id": "b" * 32,
     "drift": ("unknown_argument",),
     "interface": "authzen",
+    "transport": "stdio",
 }
 
 
