@@ -19,6 +19,7 @@ from enforcement.identity import Identity
 from enforcement.mcp import Message, MessageLimits, Refusal, incomplete_message, parse_message
 from enforcement.mcp_headers import single_header
 from enforcement.offload import off_loop
+from enforcement.server_list import Servers
 from enforcement.sessions import Sessions
 from enforcement.verdicts import Inbound, Permitted
 from ledger import bodies
@@ -37,11 +38,12 @@ def refusing(decision: bodies.Effect, reason: str) -> Ruling:
 class Admission:
     """Knows servers, sessions and networks; owned by the event loop."""
 
-    def __init__(self, config: GatewayConfig, sessions: Sessions, clock: Clock) -> None:
+    def __init__(self, config: GatewayConfig, servers: Servers, sessions: Sessions, clock: Clock) -> None:
         """Take the configuration.
 
         Args:
-            config: Servers, networks, limits.
+            config: Networks, limits.
+            servers: What may be called at all.
             sessions: Knows sessions and blocks.
             clock: Tells the time of each call.
         """
@@ -49,7 +51,7 @@ class Admission:
         self._sessions = sessions
         self._clock = clock
         self._networks = Networks(config.networks)
-        self._servers: Mapping[str, ServerSettings] = {server.name: server for server in config.servers}
+        self._servers = servers
         self._digests: dict[str, dict[str, str]] = {}
         limits = config.limits
         self._limits = MessageLimits(

@@ -10,7 +10,7 @@ means is said here and, for operators, in ``docs/enforcement.md``. Keys and toke
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -34,6 +34,7 @@ from enforcement.config_types import (
 )
 
 __all__ = [
+    "MAX_SERVERS",
     "BundleSettings",
     "EngineSettings",
     "GatewayConfig",
@@ -43,11 +44,15 @@ __all__ = [
     "OPASettings",
     "PrincipalSettings",
     "RecordingSettings",
+    "ServerList",
     "ServerSettings",
     "ServiceSettings",
     "SessionSettings",
     "ToolSettings",
 ]
+
+MAX_SERVERS: Final = 1000
+"""Most servers of a gateway."""
 
 
 class ServiceSettings(Settings):
@@ -131,6 +136,7 @@ class ServerSettings(Settings):
         name: Its part of the gateway's path, ``/servers/NAME/mcp``, and its name in records and policies.
         url: Its MCP endpoint; None for one that is not reached over HTTP: it is wrapped, or runs in this process.
         authorization: Where the ``Authorization`` value is that the gateway itself presents to the server.
+        owner: The person or team that answers for it; a server without one is listed as unowned.
         tags: Its tags.
         mode: ``observe`` records decisions without enforcing them.
         recording: ``strict``: a call is forwarded only once its decision is in the ledger. ``available``: once it is
@@ -142,6 +148,7 @@ class ServerSettings(Settings):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
     url: URL | None = None
     authorization: SecretURI | None = None
+    owner: RecordName | None = None
     tags: Names = ()
     mode: Mode = "enforce"
     recording: Recording = "strict"
@@ -151,6 +158,21 @@ class ServerSettings(Settings):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         refuse_twice([tool.name for tool in self.tools], "a tool is listed twice")
+        return self
+
+
+class ServerList(Settings):
+    """The servers of a gateway in a file of their own, ``servers.yaml``.
+
+    Attributes:
+        servers: The servers.
+    """
+
+    servers: Annotated[tuple[ServerSettings, ...], AfterValidator(not_empty), Field(max_length=MAX_SERVERS)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        refuse_twice([server.name for server in self.servers], "a server is listed twice")
         return self
 
 
@@ -278,7 +300,10 @@ class GatewayConfig(Settings):
         keys: The keys.
         networks: Labels for callers' networks.
         principals: Who may call at all.
-        servers: What may be called at all.
+        servers: What may be called at all; or
+        servers_file: the file that lists them (`ServerList`), a path from the folder of the configuration; it is read
+            again while the gateway runs.
+        servers_seconds: It is looked at this often.
         allowed_origins: Values of the ``Origin`` header, sent by browsers, that are accepted.
         limits: Bounds.
         recording: How records reach the ledger.
@@ -300,7 +325,9 @@ class GatewayConfig(Settings):
     keys: KeySettings
     networks: tuple[NetworkSettings, ...] = ()
     principals: tuple[PrincipalSettings, ...] = ()
-    servers: Annotated[tuple[ServerSettings, ...], AfterValidator(not_empty)]
+    servers: Annotated[tuple[ServerSettings, ...], Field(max_length=MAX_SERVERS)] = ()
+    servers_file: Path | None = None
+    servers_seconds: Seconds = 2
     allowed_origins: tuple[str, ...] = ()
     limits: Limits = Limits()
     recording: RecordingSettings = RecordingSettings()
@@ -310,6 +337,12 @@ class GatewayConfig(Settings):
     opa: OPASettings | None = None
     protocol: ProtocolSettings = ProtocolSettings()
     stdio: StdioSettings | None = None
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Self:
+        if bool(self.servers) is (self.servers_file is not None):
+            raise ValueError("servers are listed either here, under servers, or in servers_file")
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

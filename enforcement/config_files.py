@@ -1,4 +1,4 @@
-"""Reading the gateway's configuration file, and the tokens that it names.
+"""Reading the gateway's configuration file, its list of servers, and the tokens that they name.
 
 One YAML file, read once, refused as a whole if any line of it is wrong. Key files are read by `ledger.keys`.
 
@@ -8,16 +8,20 @@ Source: YAML 1.1 as PyYAML's safe loader reads it; here a key that stands twice 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from enforcement.config import GatewayConfig
+from enforcement.config import GatewayConfig, ServerList, ServerSettings
+from enforcement.config_types import Settings
 from ledger.errors import ConfigError
 
-__all__ = ["load_config", "parse_config", "read_secret"]
+__all__ = ["authorizations", "load_config", "load_servers", "parse_config", "parse_servers", "read_secret", "read_text"]
+
+_S = TypeVar("_S", bound=Settings)
 
 _MAX_CONFIG_BYTES: Final = 1 << 20
 _MAX_SECRET_BYTES: Final = 4096
@@ -50,8 +54,24 @@ def parse_config(text: str) -> GatewayConfig:
     Raises:
         ConfigError: One line for each thing that is wrong, naming its place, never its value.
     """
+    return _parse(text, GatewayConfig)
+
+
+def parse_servers(text: str) -> tuple[ServerSettings, ...]:
+    """Read a list of servers.
+
+    Args:
+        text: YAML, a `ServerList`.
+
+    Raises:
+        ConfigError: One line for each thing that is wrong, naming its place, never its value.
+    """
+    return _parse(text, ServerList).servers
+
+
+def _parse(text: str, kind: type[_S]) -> _S:
     try:
-        return GatewayConfig.model_validate(yaml.load(text, Loader=_Loader))  # noqa: S506  # a subclass of SafeLoader
+        return kind.model_validate(yaml.load(text, Loader=_Loader))  # noqa: S506  # a subclass of SafeLoader
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
         raise ConfigError(f"the configuration is not YAML{line}: {error.problem}") from error
@@ -71,6 +91,27 @@ def load_config(path: Path) -> GatewayConfig:
     Raises:
         ConfigError: It cannot be read, or is not a sound configuration.
     """
+    config = parse_config(read_text(path))
+    if config.servers_file is None:
+        return config
+    return config.model_copy(update={"servers_file": path.parent / config.servers_file})
+
+
+def load_servers(path: Path) -> tuple[ServerSettings, ...]:
+    """Read a file that lists servers.
+
+    Raises:
+        ConfigError: It cannot be read, or is not a sound list.
+    """
+    return parse_servers(read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a configuration's text.
+
+    Raises:
+        ConfigError: It cannot be read, is too large, or not UTF-8.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_CONFIG_BYTES + 1)
@@ -81,7 +122,7 @@ def load_config(path: Path) -> GatewayConfig:
         raise ConfigError(f"the configuration {path.name} is not UTF-8") from error
     if len(data) > _MAX_CONFIG_BYTES:
         raise ConfigError(f"the configuration {path.name} has more than {_MAX_CONFIG_BYTES} bytes")
-    return parse_config(text)
+    return text
 
 
 def read_secret(uri: str) -> str:
@@ -108,3 +149,12 @@ def read_secret(uri: str) -> str:
     if not secret.strip():
         raise ConfigError(f"there is no secret at {scheme}:{Path(place).name}")
     return secret.strip()
+
+
+def authorizations(servers: Sequence[ServerSettings]) -> dict[str, str]:
+    """Return what the gateway itself presents to servers, by their names.
+
+    Raises:
+        ConfigError: A secret is not there.
+    """
+    return {server.name: read_secret(server.authorization) for server in servers if server.authorization}

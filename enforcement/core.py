@@ -22,17 +22,20 @@ import structlog
 from enforcement.admission import Admission
 from enforcement.batches import Depth, RecordIdentity
 from enforcement.canary import Canary, CanaryEvaluator
-from enforcement.config import GatewayConfig
-from enforcement.config_files import read_secret
+from enforcement.config import GatewayConfig, ServerSettings
+from enforcement.config_files import authorizations, read_secret
 from enforcement.facts import Pseudonyms
 from enforcement.ledger_client import ServiceClient
 from enforcement.metrics import Metrics
+from enforcement.modes import ModeChange
 from enforcement.passage import Passage
 from enforcement.pep import EnforcementPoint, PolicyEvaluator
 from enforcement.policy_source import PolicySource
 from enforcement.ports import BundleSource, CanarySource, LedgerClient
 from enforcement.recorder import Recorder
 from enforcement.releases import release_batch
+from enforcement.server_list import HeldModes, Servers
+from enforcement.server_reload import ModeApprovals, NoApprovals, ServerReload
 from enforcement.session_ends import SessionEnds
 from enforcement.sessions import Block, Sessions
 from enforcement.spool import Spool
@@ -79,6 +82,8 @@ class Running:
         recorder: Makes records durable.
         sessions: Sessions and blocks.
         canary: What is evaluated beside.
+        servers: What may be called at all, as it is now.
+        reload: Keeps it so.
     """
 
     passage: Passage
@@ -87,6 +92,8 @@ class Running:
     recorder: Recorder
     sessions: Sessions
     canary: Canary
+    servers: Servers
+    reload: ServerReload
 
 
 class Core:
@@ -135,6 +142,9 @@ class Core:
         self.metrics.watch("spool_bytes", "Bytes that wait for the ledger", lambda: self._depth().size_bytes)
         self.metrics.watch("set_aside_records", "Records that the ledger refused", lambda: self._depth().set_aside)
         self.metrics.watch("ledger_reachable", "1 if the ledger took records last time", self._reachable)
+        self.metrics.watch("servers", "Servers that calls may go to", lambda: len(self.servers()))
+        self.metrics.watch("servers_file_broken", "1 if the list of servers is not sound", self._list_broken)
+        self.metrics.watch("modes_waiting", "Changes to observe that nobody approved", lambda: len(self._waiting()))
 
     async def start(self) -> Running:
         """Take the state directory, announce the run, get the bundle in force.
@@ -213,7 +223,18 @@ class Core:
             version=package_version("tallystick"),
             vitals=lambda: self._vitals(policies, ledger),
         )
-        admission = Admission(config, sessions, self._clock)
+        servers = Servers()
+        reload = ServerReload(
+            servers,
+            path=config.servers_file,
+            inline=config.servers,
+            held=HeldModes(reader),
+            approvals=bundles if isinstance(bundles, ModeApprovals) else NoApprovals(),
+            recorder=recorder,
+            interval_seconds=config.servers_seconds,
+            check=authorizations,
+        )
+        admission = Admission(config, servers, sessions, self._clock)
         pep = EnforcementPoint(
             admission,
             evaluator=self._evaluator,
@@ -235,8 +256,10 @@ class Core:
         stack.push_async_callback(ends.stop)
         stack.push_async_callback(sweeps.stop)
         stack.push_async_callback(canary.stop)
+        stack.push_async_callback(reload.stop)
         await policies.start()
         await recorder.start()
+        await reload.start()
         ends.start()
         sweeps.start()
         if isinstance(bundles, CanarySource) and isinstance(self._evaluator, CanaryEvaluator):
@@ -249,6 +272,8 @@ class Core:
             recorder=recorder,
             sessions=sessions,
             canary=canary,
+            servers=servers,
+            reload=reload,
         )
 
     async def _service(self) -> tuple[LedgerClient, BundleSource]:
@@ -301,6 +326,19 @@ class Core:
         running = self.require()
         await running.policies.refresh()
         return running.policies.revision
+
+    def servers(self) -> tuple[ServerSettings, ...]:
+        """Return the servers that calls may go to now, with the modes that are in force."""
+        return () if self._running is None else self._running.servers.all
+
+    async def reload_servers(self) -> None:
+        """Look at the list of servers now, instead of at the next turn.
+
+        Raises:
+            ConfigError: It does not run.
+            LedgerError: The list cannot be taken up now; the one before goes on.
+        """
+        await self.require().reload.look()
 
     def blocks(self) -> list[Block]:
         """Return the principals whose session was ended and who were not released since.
@@ -370,6 +408,9 @@ class Core:
             "bundle": running.policies.revision,
             "bundle_usable": isinstance(current, Bundle),
             "canary": running.canary.revision,
+            "servers": len(running.servers.all),
+            "servers_file": running.reload.file,
+            "modes_waiting": len(running.reload.waiting),
             "ledger_reachable": running.recorder.reachable,
             "spool_records": depth.records,
             "spool_bytes": depth.size_bytes,
@@ -378,6 +419,12 @@ class Core:
 
     def _depth(self) -> Depth:
         return Depth(0, 0, 0) if self._running is None else self._running.recorder.depth
+
+    def _waiting(self) -> tuple[ModeChange, ...]:
+        return () if self._running is None else self._running.reload.waiting
+
+    def _list_broken(self) -> float:
+        return float(self._running is not None and self._running.reload.file == "broken")
 
     def _reachable(self) -> float:
         return float(self._running is not None and self._running.recorder.reachable)

@@ -16,7 +16,6 @@ INVARIANT: the address of a caller is that of the socket. `Gateway.server_config
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -30,7 +29,7 @@ from starlette.types import Receive, Scope, Send
 
 from enforcement.authenticator import Authenticator
 from enforcement.config import GatewayConfig
-from enforcement.config_files import read_secret
+from enforcement.config_files import authorizations
 from enforcement.connections import closing_strangers, connection_class
 from enforcement.core import Core, CoreKeys
 from enforcement.endpoint import Endpoint
@@ -95,7 +94,8 @@ class Gateway:
         self._stack.push_async_callback(self.core.stop)
         try:
             limits = self._config.limits
-            upstream = await self._stack.enter_async_context(Upstream(limits, self._authorizations()))
+            upstream = await self._stack.enter_async_context(Upstream(limits, {}))
+            running.servers.watch(lambda listed: upstream.authorize(authorizations(listed)))
             self._stack.push_async_callback(running.passage.stop)  # before its connections are closed
             self._endpoint = Endpoint(
                 running.passage, running.admission, Authenticator(self._config), upstream, limits, self.metrics
@@ -114,10 +114,6 @@ class Gateway:
             await self._stack.aclose()
         finally:
             self._endpoint = None
-
-    def _authorizations(self) -> Mapping[str, str]:
-        servers = self._config.servers
-        return {server.name: read_secret(server.authorization) for server in servers if server.authorization}
 
     # --- what operators do; see `Core`
 

@@ -1,9 +1,10 @@
 """The gateway's state: one SQLite file that survives a crash, and the lock that keeps a second gateway away from it.
 
 What the tables mean is said where they are used: the queue of records in `enforcement.spool`, sessions and blocks in
-`enforcement.sessions`, what windows have counted, and what sessions called last, in `enforcement.windows`, and which
-windows these are in `enforcement.measured_windows`. They share a file so that one transaction can make a decision, its
-number, the state of its session, a block and what the call adds to windows durable together.
+`enforcement.sessions`, what windows have counted, and what sessions called last, in `enforcement.windows`, which
+windows these are in `enforcement.measured_windows`, modes in `enforcement.server_list`. They share a file so that one
+transaction can make a decision, its number, the state of its session, a block and what the call adds to windows durable
+together.
 
 WAL with ``synchronous=FULL``: a transaction is synced when it has been committed. The file can be read by its owner
 alone; its directory likewise.
@@ -28,7 +29,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 4
+_SCHEMA_VERSION: Final = 5
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -59,11 +60,17 @@ CREATE TABLE IF NOT EXISTS declarations (
 ) STRICT;
 """
 """Since version 3."""
-
 _TRAILS: Final = """
 CREATE TABLE IF NOT EXISTS trails (session TEXT PRIMARY KEY, ordinal INTEGER NOT NULL, tool TEXT NOT NULL) STRICT;
 """
 """Since version 4."""
+_MODES: Final = """
+CREATE TABLE IF NOT EXISTS modes (
+    server TEXT NOT NULL, tool TEXT NOT NULL, mode TEXT NOT NULL, PRIMARY KEY (server, tool)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS used_changes (change_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+"""
+"""Since version 5."""
 
 _FROM_1: Final = """
 ALTER TABLE sessions ADD COLUMN agent TEXT;
@@ -115,8 +122,8 @@ class StateDatabase:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA secure_delete=ON")  # a released payload's bytes are overwritten
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        later = _WINDOWS + _TRAILS
-        steps = {0: _SCHEMA + later, 1: _FROM_1 + later, 2: later, 3: later}
+        later = _WINDOWS + _TRAILS + _MODES
+        steps = {0: _SCHEMA + later, 1: _FROM_1 + later, 2: later, 3: later, 4: later}
         if version in steps:
             connection.executescript(f"BEGIN IMMEDIATE;{steps[version]}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
         elif version != _SCHEMA_VERSION:

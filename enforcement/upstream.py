@@ -147,8 +147,16 @@ class Upstream:
             authorizations: Server name → ``Authorization`` value that the gateway presents to it.
         """
         self._limits = limits
-        self._authorizations = dict(authorizations)
+        self.authorize(authorizations)
         self._session: aiohttp.ClientSession | None = None
+
+    def authorize(self, authorizations: Mapping[str, str]) -> None:
+        """Present other values to servers from the next call on.
+
+        Args:
+            authorizations: Server name → ``Authorization`` value.
+        """
+        self._authorizations = dict(authorizations)
 
     async def __aenter__(self) -> Self:
         limits = self._limits

@@ -1,9 +1,10 @@
 """What a control test can be about, and which paths each of these subjects has.
 
-Pure. Sixteen subjects are the record types; three more are values that the evidence itself makes:
+Pure. Most subjects are the record types; three more are values that the evidence itself makes:
 
 * ``decision``, ``outcome``, ``bundle``, ``key``, ``heartbeat``, ``dropped``, ``session_end``, ``approval``,
-  ``tombstone``, ``succession``, ``access``, ``erasure``, ``hold``, ``retention``, ``opa_decision``, ``opa_loss``: the
+  ``tombstone``, ``succession``, ``access``, ``erasure``, ``hold``, ``retention``, ``opa_decision``, ``opa_loss``,
+  ``shadow``, ``shadow_count``, ``mode``: the
   records of that type whose time lies in the period; of ``key`` all that are in the pack, since what is said of a key
   later, or was said earlier, bears on the period. Their fields stand under the type's name
   (``decision.bundle.revision``), the record's envelope under ``envelope`` (``envelope.enforcer_id``).
@@ -69,6 +70,7 @@ RECORD_SUBJECTS: Final = (
     "opa_loss",
     "shadow",
     "shadow_count",
+    "mode",
 )
 STREAM: Final = "stream"
 POPULATION: Final = "population"

@@ -42,6 +42,7 @@ __all__ = [
     "LogId",
     "Minute",
     "Mode",
+    "ModeEvent",
     "Name",
     "Names",
     "OPADecision",
@@ -427,6 +428,39 @@ class SessionEnd(Struct, frozen=True, tag_field="type", tag="session_end"):
     user: Pseudonym | None = None
 
 
+class ModeEvent(Struct, frozen=True, tag_field="type", tag="mode"):
+    """A step in a change of what is enforced, and what only observed.
+
+    A server or tool that was enforced is observed only after somebody has proposed it and somebody else has approved
+    it. Any other change is taken up at once and reviewed afterwards.
+
+    Attributes:
+        change_id: One id for the steps of one change.
+        action: The step; ``in_force`` is written by the enforcer that took it up.
+        server: Which server.
+        mode: What it is to be, or is.
+        tool: Which of its tools; absent if the server itself is meant. What is no name is given by its digest.
+        previous: What it was, where an enforcer took it up and knew it before.
+        enforcer: At which enforcer, in a proposal; absent for all.
+        expires_ms: Of a proposal: POSIX milliseconds after which no enforcer takes it up.
+        actor: Who did it; absent where an enforcer took it up.
+        actor_role: Under which role.
+        reason: Free text of the actor.
+    """
+
+    change_id: Uuid
+    action: Annotated[Literal["proposed", "approved", "rejected", "in_force", "reviewed"], msgspec.Meta(extra=PUBLIC)]
+    server: Name
+    mode: Mode
+    tool: Name | None = None
+    previous: Mode | None = None
+    enforcer: Name | None = None
+    expires_ms: Count = 0
+    actor: Pseudonym | None = None
+    actor_role: Name | None = None
+    reason: Commitment | None = None
+
+
 class Approval(Struct, frozen=True, tag_field="type", tag="approval"):
     """A step in the approval of a held call.
 
@@ -774,4 +808,5 @@ Body: TypeAlias = (
     | OPALoss
     | Shadow
     | ShadowCount
+    | ModeEvent
 )

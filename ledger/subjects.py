@@ -27,6 +27,7 @@ from ledger.bodies import (
     Decision,
     ErasureEvent,
     HoldEvent,
+    ModeEvent,
     OPADecision,
     Outcome,
     RetentionEvent,
@@ -117,7 +118,7 @@ def _named(record: Record) -> tuple[str | None, ...]:
     if isinstance(body, HoldEvent):
         return (body.subject, body.session, body.actor)
     # What says that a subject was erased, and why, must outlive the subject's keys: it is its author's alone.
-    if isinstance(body, BundleEvent | AccessEvent | Tombstone | ErasureEvent | RetentionEvent | Approval):
+    if isinstance(body, BundleEvent | AccessEvent | Tombstone | ErasureEvent | RetentionEvent | Approval | ModeEvent):
         return (body.actor,)
     return ()
 

@@ -25,6 +25,7 @@ from ledger.bodies import (
     Decision,
     Dropped,
     Heartbeat,
+    ModeEvent,
     Outcome,
     SessionEnd,
     Shadow,
@@ -60,6 +61,7 @@ ENFORCER_BODIES: Final = (
     AccessEvent,
     Shadow,
     ShadowCount,
+    ModeEvent,
 )
 """What an enforcer may write; keys, bundles and tombstones are the service's own."""
 

@@ -479,6 +479,22 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "unrecorded": 2,
         },
     },
+    "mode": {
+        "minimal": {"change_id": DECISION_ID, "action": "in_force", "server": "finance", "mode": "observe"},
+        "full": {
+            "change_id": DECISION_ID,
+            "action": "proposed",
+            "server": "finance",
+            "mode": "observe",
+            "tool": "refund_customer",
+            "previous": "enforce",
+            "enforcer": "gateway-1",
+            "expires_ms": 1_763_632_800_000,
+            "actor": "0e" * 16,
+            "actor_role": "admin",
+            "reason": COMMITMENT,
+        },
+    },
     "retention": {
         "minimal": {"action": "pruned", "actor": "0e" * 16, "actor_role": "service"},
         "full": {

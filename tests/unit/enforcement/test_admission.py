@@ -11,6 +11,7 @@ from enforcement.admission import Admission
 from enforcement.answers import MAX_TOOLS
 from enforcement.facts import Pseudonyms
 from enforcement.mcp import Kind, Message
+from enforcement.server_list import Servers
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
 from enforcement.verdicts import Permitted
@@ -23,7 +24,9 @@ from tests.support.gateway_keys import NOON_MS, PSEUDONYM_KEY
 def _admission(tmp_path: Path) -> Iterator[Admission]:
     config = config_of(tmp_path / "state", "http://127.0.0.1:1", "http://127.0.0.1:1/mcp")
     state = StateDatabase(tmp_path / "state")
-    yield Admission(config, Sessions(state, Pseudonyms(PSEUDONYM_KEY), idle_ms=1), SimulatedClock(NOON_MS))
+    yield Admission(
+        config, Servers(config.servers), Sessions(state, Pseudonyms(PSEUDONYM_KEY), idle_ms=1), SimulatedClock(NOON_MS)
+    )
     state.close()
 
 
@@ -38,7 +41,8 @@ def listing(admission: Admission, *, continues: bool = False) -> Permitted:
         trace_id=None,
         continues=continues,
     )
-    server = admission._servers["finance"]
+    server = admission._servers.get("finance")
+    assert server is not None
     return Permitted(decision_id="d", message=message, server=server, session="s", user=None, strict=False)
 
 

@@ -78,7 +78,7 @@ def test_a_good_configuration_is_read_with_the_defaults_of_production() -> None:
         ("principals.0.agent", "", "principals[0].agent: is not a name"),
         ("principals.0.roles", ["a b"], "principals[0].roles[0]: is not a name"),
         ("principals.0.mfaa", True, "principals[0].mfaa: Extra inputs are not permitted"),
-        ("servers", [], "servers: is empty"),
+        ("servers", [], "the configuration: servers are listed either here, under servers, or in servers_file"),
         ("servers.0.name", "a/b", "servers[0].name: "),
         ("servers.0.mode", "enforced", "servers[0].mode: "),
         ("servers.0.recording", "none", "servers[0].recording: "),

@@ -7,18 +7,23 @@ import re
 import pytest
 
 from enforcement.config import BundleSettings, GatewayConfig, Limits, RecordingSettings, SessionSettings
-from enforcement.config_files import parse_config
+from enforcement.config_files import parse_config, parse_servers
 from enforcement.refusals import ErrorCode, RefusalReason
 from tests.support.repository import ROOT
 
 TEXT = (ROOT / "docs" / "enforcement.md").read_text()
-(YAML,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+YAML, SERVERS, *_ = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_the_configuration_of_the_page_is_accepted() -> None:
     config = parse_config(YAML)
     assert config.servers[0].tools[1].recording == "available"
     assert config.networks[1].label == "coffee-shop"
+
+
+def test_the_list_of_servers_of_the_page_is_accepted() -> None:
+    finance, tickets = parse_servers(SERVERS)
+    assert (finance.owner, finance.mode, tickets.owner, tickets.mode) == ("payments", "observe", None, "enforce")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.ports import Unavailable
 from enforcement.recorder import Recorder
 from enforcement.releases import release_batch
+from enforcement.server_list import Servers
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
@@ -73,7 +74,7 @@ class World:
         self.evaluator = ScriptedEvaluator() if answer is None else ScriptedEvaluator(answer)
         self.windows = Windows(self.reader, pseudonyms)
         self.clock = SimulatedClock(NOON_MS)
-        self.admission = Admission(config, self.sessions, self.clock)
+        self.admission = Admission(config, Servers(config.servers), self.sessions, self.clock)
         self.metrics = Metrics()
         self.policies = FixedPolicies(bundle)
         self.told: list[tuple[str, PolicyDecision]] = []

@@ -35,6 +35,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "opa_loss": (),
     "shadow": (),
     "shadow_count": (),
+    "mode": ("actor",),
 }
 """Fields that name a subject whose keys seal a record's payloads, in order."""
 
