@@ -121,7 +121,7 @@ def test_the_file_is_looked_at_by_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    ["", "servers: []", "servers: [", "servers: [{name: a}]", "other: 1", "servers:\n- {name: a, url: ftp://x}"],
+    ["", "servers: []", "servers: [", "servers: [{name: a b}]", "other: 1", "servers:\n- {name: a, url: ftp://x}"],
 )
 def test_a_list_that_is_not_sound_changes_nothing_and_is_said(tmp_path: Path, broken: str) -> None:
     async def play() -> None:
