@@ -19,6 +19,7 @@ from enforcement.identity import Identity
 from enforcement.mcp import Message, MessageLimits, Refusal, incomplete_message, parse_message
 from enforcement.mcp_headers import single_header
 from enforcement.offload import off_loop
+from enforcement.resources import challenge
 from enforcement.server_list import Servers
 from enforcement.sessions import Sessions
 from enforcement.verdicts import Inbound, Permitted
@@ -73,6 +74,15 @@ class Admission:
         known = self._digests.get(listing.server.name, {}) if listing.message.continues else {}
         together = {**known, **digests}
         self._digests[listing.server.name] = together if len(together) <= MAX_TOOLS else known
+
+    def challenge(self, inbound: Inbound, reason: str) -> str | None:
+        """Return what a caller is told of the credential that would be needed; None if that is not what it lacks."""
+        presented = any(name.lower() == b"authorization" for name, _ in inbound.headers)
+        if reason == "unauthenticated":
+            return challenge(self._config.identity, inbound.server, error="invalid_token" if presented else None)
+        if reason == "insufficient_scope":
+            return challenge(self._config.identity, inbound.server, error=reason)
+        return None
 
     def open_case(self, inbound: Inbound, decision_id: str) -> Case:
         """Return a case with nothing in it but what arrived."""
@@ -133,12 +143,18 @@ class Admission:
             return None
         return self._digests.get(server.name, {}).get(message.name)
 
+    def _lacks_scope(self, case: Case) -> bool:
+        scopes = None if case.identity is None else case.identity.scopes
+        return scopes is not None and not scopes.issuperset(self._config.identity.scopes_for(case.inbound.server))
+
     def _object_to_caller(self, case: Case, *, blocked: bool) -> Ruling | None:
         origin = single_header(case.inbound.headers, "origin")
         if origin is not None and origin not in self._config.allowed_origins:
             return refusing("DENY", "origin_not_allowed")
         if case.server is None:
             return refusing("DENY", "unknown_server")
+        if self._lacks_scope(case):
+            return refusing("DENY", "insufficient_scope")
         return refusing("DENY", "session_ended") if blocked else None
 
 

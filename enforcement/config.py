@@ -12,8 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
+from enforcement.config_identity import IdentitySettings
 from enforcement.config_protocol import ProtocolSettings, Revisions
 from enforcement.config_stdio import StdioSettings
 from enforcement.config_types import (
@@ -100,6 +101,8 @@ class PrincipalSettings(Settings):
 
     Attributes:
         token_sha256: SHA-256 of the token, hexadecimal; the token itself is not kept.
+        name: What the token is called among people, to find the line that must go.
+        not_after: The token is no good from then on; with a time zone. Left out: until the line is taken out.
         agent: The agent.
         user: On whose behalf it acts.
         roles: Its roles.
@@ -107,6 +110,8 @@ class PrincipalSettings(Settings):
     """
 
     token_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    name: RecordName | None = None
+    not_after: AwareDatetime | None = None
     agent: RecordName
     user: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
     roles: Names = ()
@@ -299,7 +304,8 @@ class GatewayConfig(Settings):
         service: The service.
         keys: The keys.
         networks: Labels for callers' networks.
-        principals: Who may call at all.
+        principals: Who may call with an API token.
+        identity: Who else may call, with an access token or a certificate, and what is demanded.
         servers: What may be called at all; or
         servers_file: the file that lists them (`ServerList`), a path from the folder of the configuration; it is read
             again while the gateway runs.
@@ -325,6 +331,7 @@ class GatewayConfig(Settings):
     keys: KeySettings
     networks: tuple[NetworkSettings, ...] = ()
     principals: tuple[PrincipalSettings, ...] = ()
+    identity: IdentitySettings = IdentitySettings()
     servers: Annotated[tuple[ServerSettings, ...], Field(max_length=MAX_SERVERS)] = ()
     servers_file: Path | None = None
     servers_seconds: Seconds = 2

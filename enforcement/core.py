@@ -101,6 +101,7 @@ class Core:
 
     Attributes:
         config: Its settings.
+        clock: Dates calls and records.
         metrics: What is counted.
     """
 
@@ -127,8 +128,8 @@ class Core:
             bundles: Instead of the service of the configuration.
         """
         self.config = config
+        self.clock = clock
         self._evaluator = evaluator
-        self._clock = clock
         self._keys = keys
         self._simulated = simulated or clock.simulated
         self._ledger = ledger
@@ -210,7 +211,7 @@ class Core:
             bundles,
             config.state_directory,
             config.bundles,
-            self._clock,
+            self.clock,
             trusted=trusted,
             on_adopted=self._say_adopted,
             evaluator=self._evaluator,
@@ -234,7 +235,7 @@ class Core:
             interval_seconds=config.servers_seconds,
             check=authorizations,
         )
-        admission = Admission(config, servers, sessions, self._clock)
+        admission = Admission(config, servers, sessions, self.clock)
         pep = EnforcementPoint(
             admission,
             evaluator=self._evaluator,
@@ -249,8 +250,8 @@ class Core:
         )
         passage = Passage(pep)
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
-        ends = SessionEnds(sessions, recorder, self._clock, interval_seconds=min(_LOOK_SECONDS, self._idle_ms / 4000))
-        sweeps = WindowSweeps(windows, sessions, recorder, self._clock, interval_seconds=_LOOK_SECONDS)
+        ends = SessionEnds(sessions, recorder, self.clock, interval_seconds=min(_LOOK_SECONDS, self._idle_ms / 4000))
+        sweeps = WindowSweeps(windows, sessions, recorder, self.clock, interval_seconds=_LOOK_SECONDS)
         stack.push_async_callback(recorder.stop)
         stack.push_async_callback(policies.stop)
         stack.push_async_callback(ends.stop)
@@ -283,14 +284,14 @@ class Core:
         if service.url.startswith("http:"):
             _LOG.warning("service_without_tls", url=service.url)
         client = ServiceClient(
-            service.url, read_secret(service.token), timeout_seconds=service.timeout_seconds, clock=self._clock
+            service.url, read_secret(service.token), timeout_seconds=service.timeout_seconds, clock=self.clock
         )
         await self._stack.enter_async_context(client)
         return self._ledger or client, self._bundles or client
 
     def _vitals(self, policies: PolicySource, ledger: LedgerClient) -> Vitals:
         """Return what heartbeats say of this enforcement point."""
-        offset = ledger.offset.measured(self._clock.now_ms()) if isinstance(ledger, ServiceClient) else None
+        offset = ledger.offset.measured(self.clock.now_ms()) if isinstance(ledger, ServiceClient) else None
         return vitals_of(
             self.config, self._keys.pseudonym, revision=policies.revision, age_ms=policies.age_ms, offset=offset
         )
@@ -310,7 +311,7 @@ class Core:
             identity=identity,
             signing_key=self._keys.signing,
             spool_key=self._keys.spool,
-            clock=self._clock,
+            clock=self.clock,
             max_bytes=config.recording.spool_bytes,
         )
 

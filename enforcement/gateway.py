@@ -3,6 +3,7 @@
 The routes:
 
 * ``POST /servers/{name}/mcp``: MCP messages for the server of that name;
+* ``GET /.well-known/oauth-protected-resource/servers/{name}/mcp``: how to get a token for it (`enforcement.resources`);
 * ``GET /healthz``: the process runs;
 * ``GET /readyz``: it can decide and record: a bundle in force, and room in the spool. That the ledger is away is said,
   but does not make it unready: what then may still pass is said by each server's ``recording``;
@@ -36,6 +37,7 @@ from enforcement.endpoint import Endpoint
 from enforcement.metrics import Metrics
 from enforcement.pep import PolicyEvaluator
 from enforcement.ports import BundleSource, LedgerClient
+from enforcement.resources import WELL_KNOWN, metadata_at
 from enforcement.sessions import Block
 from enforcement.upstream import Upstream
 from ledger.clock import Clock
@@ -70,6 +72,8 @@ class Gateway:
         self.app = Starlette(
             routes=[
                 Route("/servers/{name}/mcp", _Late(self)),
+                Route(WELL_KNOWN, self._resource_metadata, methods=["GET"]),
+                Route(f"{WELL_KNOWN}/{{path:path}}", self._resource_metadata, methods=["GET"]),
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
                 Route("/metrics", self._metrics),
@@ -97,9 +101,9 @@ class Gateway:
             upstream = await self._stack.enter_async_context(Upstream(limits, {}))
             running.servers.watch(lambda listed: upstream.authorize(authorizations(listed)))
             self._stack.push_async_callback(running.passage.stop)  # before its connections are closed
-            self._endpoint = Endpoint(
-                running.passage, running.admission, Authenticator(self._config), upstream, limits, self.metrics
-            )
+            authenticator = Authenticator(self._config, self.core.clock, self.metrics)
+            await self._stack.enter_async_context(authenticator)
+            self._endpoint = Endpoint(running.passage, running.admission, authenticator, upstream, limits, self.metrics)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -154,6 +158,12 @@ class Gateway:
         )
 
     # --- routes
+
+    async def _resource_metadata(self, request: Request) -> Response:
+        document = metadata_at(self._config.identity, f"/{request.path_params.get('path', '')}")
+        if document is None:
+            return PlainTextResponse("not found\n", status_code=404)
+        return JSONResponse(document, headers={"Cache-Control": "max-age=300", "Access-Control-Allow-Origin": "*"})
 
     async def _healthz(self, _request: Request) -> Response:
         return PlainTextResponse("ok\n")

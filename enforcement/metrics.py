@@ -33,6 +33,12 @@ class Metrics:
             ["server", "reason"],
             registry=self.registry,
         )
+        self.refused_credentials = Counter(
+            "tallystick_refused_credentials",
+            "Requests whose credentials made nobody known, by cause",
+            ["cause"],
+            registry=self.registry,
+        )
         self.drift = Counter(
             "tallystick_drift",
             "Decisions on calls outside their tool's description, by kind",

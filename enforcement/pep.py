@@ -306,6 +306,7 @@ class EnforcementPoint:
             rule=None if case.evaluation is None else case.evaluation.decision.failed_condition,
             refusal=case.refusal if refused else None,
             drift=() if case.evaluation is None else case.evaluation.decision.drift,
+            challenge=self._admission.challenge(case.inbound, ruling.reason),
         )
         return Denied(denial_reply(case.message, denial))
 

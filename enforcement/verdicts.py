@@ -44,8 +44,9 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
         401,
         ErrorCode.UNAUTHENTICATED,
         "A valid bearer token is needed",
-        (("WWW-Authenticate", 'Bearer realm="tallystick"'),),
+        (),
     ),
+    "insufficient_scope": (403, ErrorCode.DENIED, "The access token lacks a scope that is needed here", ()),
     "origin_not_allowed": (403, ErrorCode.DENIED, "Calls from this origin are not accepted", ()),
     "unknown_server": (404, ErrorCode.DENIED, "There is no server of this name", ()),
     "overloaded": _UNAVAILABLE,
@@ -153,6 +154,7 @@ class Denial:
         rule: The rule that stood against it.
         refusal: For a message that could not be read, how.
         drift: What of the call lies outside its tool's description; see `policies.boundaries`.
+        challenge: What would be needed instead of the credential that was presented, as ``WWW-Authenticate`` says it.
     """
 
     reason: str
@@ -161,6 +163,7 @@ class Denial:
     rule: str | None = None
     refusal: Refusal | None = None
     drift: tuple[str, ...] = ()
+    challenge: str | None = None
 
 
 def denial_reply(message: Message | None, denial: Denial) -> Reply:
@@ -189,6 +192,8 @@ def denial_reply(message: Message | None, denial: Denial) -> Reply:
         )
     request_id = None if message is None else message.request_id
     status, code, text, headers = _wording(denial, request_id)
+    if denial.challenge is not None:
+        headers = (*headers, ("WWW-Authenticate", denial.challenge))
     return error_reply(request_id, status=status, code=code, text=text, data=data, headers=headers)
 
 

@@ -238,19 +238,25 @@ class _Server(uvicorn.Server):
         yield
 
 
-@asynccontextmanager
-async def serve(config: uvicorn.Config) -> AsyncIterator[str]:
-    """Run an ASGI application; yields its base URL."""
+def bound() -> socket.socket:
+    """Return a socket with an address of its own; nobody listens on it yet."""
     # asyncio sets TCP_NODELAY only on sockets that say they are TCP.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.bind(("127.0.0.1", 0))
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    return listener
+
+
+@asynccontextmanager
+async def serve(config: uvicorn.Config, listener: socket.socket | None = None) -> AsyncIterator[str]:
+    """Run an ASGI application, on a socket of `bound` if its address had to be known before; yields its base URL."""
+    with listener or bound() as place:
         server = _Server(config)
-        task = asyncio.create_task(server.serve(sockets=[listener]))
+        task = asyncio.create_task(server.serve(sockets=[place]))
         async with asyncio.timeout(10):
             while not server.started:  # noqa: ASYNC110  # uvicorn offers no event
                 await asyncio.sleep(0.005)
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http://127.0.0.1:{place.getsockname()[1]}"
         finally:
             server.should_exit = True
             server.force_exit = True

@@ -9,7 +9,7 @@ import pytest
 
 from enforcement.config import NetworkSettings, PrincipalSettings, ServerSettings
 from enforcement.facts import UNKNOWN, Networks, Pseudonyms, build_request, local_time, tags_of
-from enforcement.identity import Identity, Principals
+from enforcement.identity import Identity, Principals, bearer_token
 from enforcement.mcp import Message, parse_message
 from ledger.commitments import pseudonym, pseudonym_key_id
 from policies.model import SessionState, decode_request, encode_request, public_facts
@@ -83,7 +83,7 @@ def test_tags_are_those_of_the_server_and_of_the_tool() -> None:
 def test_a_request_holds_all_facts_and_can_be_read_back() -> None:
     message = parse_message(body_of(arguments={"amount": 1.0}), headers_of())
     assert isinstance(message, Message)
-    identity = Principals([ALICE]).identify(f"Bearer {TOKEN}")
+    identity = Principals([ALICE]).identify(TOKEN, 0)
     assert identity is not None
     request = build_request(
         identity=identity,
@@ -114,28 +114,14 @@ def test_a_message_without_arguments_is_judged_by_an_empty_object() -> None:
     assert (request.arguments, request.resource.name, request.principal.user) == ("{}", None, None)
 
 
-@pytest.mark.parametrize(
-    "authorization",
-    [
-        None,
-        "",
-        TOKEN,
-        f"Bearer {TOKEN}x",
-        f"Bearer  {TOKEN} ",
-        f"Basic {TOKEN}",
-        "Bearer",
-        f"Bearer {ALICE.token_sha256}",
-    ],
-)
-def test_nothing_but_the_token_itself_is_a_credential(authorization: str | None) -> None:
-    assert Principals([ALICE]).identify(authorization) is None
+@pytest.mark.parametrize("token", ["", f"{TOKEN}x", f" {TOKEN}", ALICE.token_sha256])
+def test_nothing_but_the_token_itself_is_a_credential(token: str) -> None:
+    assert Principals([ALICE]).identify(token, 0) is None
 
 
-@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
 def test_the_scheme_is_matched_without_regard_to_case(scheme: str) -> None:
-    identity = Principals([ALICE]).identify(f"{scheme} {TOKEN}")
-    assert identity is not None
-    assert (identity.agent, identity.credential) == ("Bot", ALICE.token_sha256)
+    assert bearer_token([(b"Authorization", f"{scheme} {TOKEN}".encode())]) == TOKEN
 
 
 def test_pseudonyms_are_those_of_the_tenants_key_and_show_no_key() -> None:
