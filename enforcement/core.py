@@ -26,6 +26,7 @@ from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.config_files import authorizations, read_secret
 from enforcement.facts import Pseudonyms
 from enforcement.ledger_client import ServiceClient
+from enforcement.listings import Listings
 from enforcement.metrics import Metrics
 from enforcement.modes import ModeChange
 from enforcement.passage import Passage
@@ -34,6 +35,7 @@ from enforcement.policy_source import PolicySource
 from enforcement.ports import BundleSource, CanarySource, LedgerClient
 from enforcement.recorder import Recorder
 from enforcement.releases import release_batch
+from enforcement.review import AnswerReview
 from enforcement.server_list import HeldModes, Servers
 from enforcement.server_reload import ModeApprovals, NoApprovals, ServerReload
 from enforcement.session_ends import SessionEnds
@@ -248,7 +250,8 @@ class Core:
             metrics=self.metrics,
             on_settled=canary.offer,
         )
-        passage = Passage(pep)
+        listings = Listings(self._evaluator, policies, evaluation_seconds=config.limits.evaluation_seconds)
+        passage = Passage(pep, AnswerReview(listings, admission.learn_tools, self.metrics))
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
         ends = SessionEnds(sessions, recorder, self.clock, interval_seconds=min(_LOOK_SECONDS, self._idle_ms / 4000))
         sweeps = WindowSweeps(windows, sessions, recorder, self.clock, interval_seconds=_LOOK_SECONDS)

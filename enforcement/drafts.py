@@ -186,6 +186,7 @@ def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseu
         user=permitted.user,
         result=result,
         result_fingerprint=pseudonyms.content(completion.result),
+        hidden=completion.hidden,
     )
     return Draft(body=body, openings=openings)
 

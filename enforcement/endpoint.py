@@ -179,7 +179,7 @@ class Endpoint:
             upstream=self._upstream,
             limits=self._limits,
             complete=self._passage.complete,
-            learn_tools=self._admission.learn_tools,
+            review=self._passage.review,
         )
         call = self._passage.forward(exchange.run())
         gone = asyncio.create_task(_disconnected(receive))

@@ -21,12 +21,13 @@ from typing import Final, Protocol
 
 import structlog
 
-from enforcement.answers import Answer, parse_answer, parse_stream_message, tool_digests
+from enforcement.answers import Answer, parse_answer, parse_stream_message
 from enforcement.bounded import read_bounded
 from enforcement.config import Limits
 from enforcement.mcp import Kind
 from enforcement.offload import off_loop
 from enforcement.refusals import ErrorCode, Reply, error_reply
+from enforcement.review import Reviewed
 from enforcement.sse import COMMENT, Event, EventStream, encode_event
 from enforcement.upstream import ServerAnswer, ServerSide
 from enforcement.verdicts import Completion, Inbound, OutcomeStatus, Permitted
@@ -95,7 +96,7 @@ class Exchange:
         upstream: ServerSide,
         limits: Limits,
         complete: Callable[[Permitted, Completion], Awaitable[None]],
-        learn_tools: Callable[[Permitted, dict[str, str]], None],
+        review: Callable[[Permitted, Answer, bytes], Awaitable[Reviewed]],
     ) -> None:
         """Take the parts.
 
@@ -107,7 +108,7 @@ class Exchange:
             limits: Longest answer, and longest event of a stream; longest time, and longest silence of a client that is
                 sent something.
             complete: Makes the outcome durable; is called once, and is not cancelled with the call.
-            learn_tools: Is told the digests of a server's tools when they are listed.
+            review: Says what the client gets of an answer.
         """
         self._permitted = permitted
         self._inbound = inbound
@@ -115,7 +116,7 @@ class Exchange:
         self._upstream = upstream
         self._limits = limits
         self._complete = complete
-        self._learn_tools = learn_tools
+        self._review = review
         self._started = perf_counter()
         self._streaming = False
         self._reported = False
@@ -216,7 +217,7 @@ class Exchange:
             answer = await off_loop(len(body), parse_answer, body, request_id)
         except MalformedError as error:
             raise _FailedError("malformed_answer", body) from error
-        return _Held(await self._answered(answer, body), Reply(status=response.status, body=body))
+        return await self._answered(answer, body, status=response.status)
 
     async def _bounded(self, response: ServerAnswer) -> bytes:
         try:
@@ -256,22 +257,28 @@ class Exchange:
             raise _FailedError("malformed_answer", data) from error
         if answer is None:
             return None
-        return _Held(await self._answered(answer, data), Reply(status=200, body=data))
+        return await self._answered(answer, data, status=200)
 
-    async def _answered(self, answer: Answer, body: bytes) -> Completion:
-        if answer.result is not None and self._permitted.message.method == "tools/list":
-            digests = await off_loop(len(answer.result), tool_digests, answer.result)
-            self._learn_tools(self._permitted, digests)
+    async def _answered(self, answer: Answer, body: bytes, *, status: int) -> _Held:
+        reviewed = await self._review(self._permitted, answer, body)
+        completion = self._completed(answer, body, reviewed)
+        if reviewed.body is None:
+            text = "The answer may not be shown, or nobody can say whether it may"
+            return _Held(completion, self._error(ErrorCode.RESULT_WITHHELD, text, reviewed.reason or "internal_error"))
+        return _Held(completion, Reply(status=status, body=reviewed.body))
+
+    def _completed(self, answer: Answer, body: bytes, reviewed: Reviewed) -> Completion:
         failed = answer.error_code is not None
         return Completion(
-            status="failed" if failed else "completed",
-            reason="jsonrpc_error" if failed else None,
+            status="failed" if failed or reviewed.body is None else "completed",
+            reason="jsonrpc_error" if failed else reviewed.reason,
             latency_us=self._latency_us(),
             http_status=self._http_status,
             answer=body,
             result=answer.result,
             error_code=answer.error_code,
             tool_error=answer.tool_error,
+            hidden=reviewed.hidden,
         )
 
     def _completion(self, status: OutcomeStatus, reason: str | None = None, answer: bytes | None = None) -> Completion:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from ledger.errors import MalformedError
 
-__all__ = ["MAX_JSON_NODES", "exceeds_nodes", "object_members"]
+__all__ = ["MAX_JSON_NODES", "array_items", "exceeds_nodes", "object_members"]
+
+_T = TypeVar("_T")
 
 MAX_JSON_NODES: Final = 50_000
 """Most values in a text that is read whole: requests, and lists of tools."""
@@ -27,6 +29,7 @@ _SPACE: Final = re.compile(rb"[ \t\n\r]*")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BARE_STRING: Final = re.compile(rb'"[^"]*"')
 _ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|u(?P<half>[dD][89a-fA-F])|.)", re.DOTALL)
+_ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -64,14 +67,49 @@ def object_members(text: str) -> dict[str, str]:
         raise MalformedError("not a JSON object") from error
 
 
-def _members(text: bytes) -> dict[str, str]:
-    # The decoder finds where each value ends, but cannot say which name stood twice; the walk below does.
+def array_items(text: str) -> list[str]:
+    """Return the text of each value of one JSON array.
+
+    Args:
+        text: One JSON array; space around it is allowed. Half of a surrogate pair may be escaped in it.
+
+    Raises:
+        MalformedError: Not a JSON array.
+    """
+    data = text.encode()
     try:
-        whole, decoded = text, _MEMBERS.decode(text)
+        whole, decoded = _decoded(data, _ITEMS)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError("not a JSON array") from error
+    items: list[str] = []
+    at = _skip_space(whole, 0) + 1  # behind the opening bracket
+    for value in decoded:
+        start = _skip_space(whole, at)
+        raw = bytes(value)
+        if not whole.startswith(raw, start):  # two readers of one text: should they ever differ …
+            raise MalformedError("not a JSON array")
+        items.append(data[start : start + len(raw)].decode())
+        at = _skip_space(whole, start + len(raw)) + 1  # behind the comma
+    return items
+
+
+def _decoded(text: bytes, decoder: msgspec.json.Decoder[_T]) -> tuple[bytes, _T]:
+    """Decode a text; return what was decoded, which may stand for the text byte by byte, and the value.
+
+    Raises:
+        ValueError: Not what the decoder decodes.
+    """
+    try:
+        return text, decoder.decode(text)
     except msgspec.DecodeError:
         # It refuses half of a surrogate pair, which is JSON: another character stands for it, of the same length.
         whole = _ESCAPE.sub(lambda match: match[0] if match["half"] is None else rb"\uFF", text)
-        decoded = _MEMBERS.decode(whole)
+        return whole, decoder.decode(whole)
+
+
+def _members(text: bytes) -> dict[str, str]:
+    # The decoder finds where each value ends, but cannot say which name stood twice; the walk below does.
+    whole, decoded = _decoded(text, _MEMBERS)
     values = {name: bytes(value) for name, value in decoded.items()}
     members: dict[str, str] = {}
     at = _skip_space(whole, 0)

@@ -51,6 +51,12 @@ class Metrics:
         self.outcomes = Counter(
             "tallystick_outcomes", "Outcomes recorded", ["server", "status"], registry=self.registry
         )
+        self.hidden = Counter(
+            "tallystick_hidden_entries",
+            "Entries of lists that a caller was not shown, or on an observed server would not have been",
+            ["server"],
+            registry=self.registry,
+        )
         self.shadows = Counter(
             "tallystick_shadow_decisions",
             "Decisions held against the canary, by what came of it",

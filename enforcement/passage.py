@@ -17,8 +17,10 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from enforcement.answers import Answer
 from enforcement.pep import EnforcementPoint
 from enforcement.refusals import Reply
+from enforcement.review import AnswerReview, Reviewed
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
 from ledger.errors import LedgerError
 
@@ -34,9 +36,10 @@ STOPPING: Final = Denied(Reply(status=503, body=b"", headers=(("Retry-After", "1
 class Passage:
     """Takes the messages of all transports to one enforcement point. Owned by the event loop."""
 
-    def __init__(self, pep: EnforcementPoint) -> None:
-        """Take what judges and records."""
+    def __init__(self, pep: EnforcementPoint, review: AnswerReview) -> None:
+        """Take what judges and records, and what looks through answers."""
         self._pep = pep
+        self._review = review
         self._records: set[asyncio.Task[Any]] = set()  # must not be cancelled
         self._calls: set[asyncio.Task[Any]] = set()  # may be
         self._stopping = asyncio.Event()
@@ -64,6 +67,10 @@ class Passage:
             await self._see_through(self._abandon(judging))
             return STOPPING
         return verdict
+
+    async def review(self, permitted: Permitted, answer: Answer, body: bytes) -> Reviewed:
+        """Return what the client gets of an answer; nothing else of it is released."""
+        return await self._review.review(permitted, answer, body)
 
     async def complete(self, permitted: Permitted, completion: Completion) -> None:
         """Record what became of a permitted call; it is recorded even if the caller is cancelled meanwhile.

@@ -258,6 +258,7 @@ class EnforcementPoint:
             session=self._pseudonyms.session(case.session_name),
             user=self._pseudonyms.user(case.identity.user),
             strict=strict,
+            request=case.request,
         )
 
     # --- denials

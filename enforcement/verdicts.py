@@ -15,6 +15,7 @@ from enforcement.mcp import Message, Refusal
 from enforcement.mcp_headers import RawHeaders
 from enforcement.refusals import ErrorCode, Reply, RequestId, error_reply
 from enforcement.tls_peer import TLSPeer
+from policies.model import DecisionRequest
 
 __all__ = [
     "Completion",
@@ -105,6 +106,7 @@ class Permitted:
         session: Pseudonym of the session.
         user: Pseudonym of the user.
         strict: The outcome must be in the ledger before the result is released.
+        request: What the policy was asked; None if none was.
     """
 
     decision_id: str
@@ -113,6 +115,7 @@ class Permitted:
     session: str
     user: str | None
     strict: bool
+    request: DecisionRequest | None = None
 
 
 Verdict: TypeAlias = Denied | Permitted
@@ -131,6 +134,7 @@ class Completion:
         result: The bytes of its ``result`` member.
         error_code: Its JSON-RPC error code.
         tool_error: The tool reported an error of its own.
+        hidden: Entries of a list that the client does not get, or on an observed server would not.
     """
 
     status: OutcomeStatus
@@ -141,6 +145,7 @@ class Completion:
     result: bytes | None = None
     error_code: int | None = None
     tool_error: bool = False
+    hidden: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

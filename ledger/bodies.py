@@ -198,6 +198,8 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
             ``enforcement`` is then what it was told, and whether it did so is not known here. Absent otherwise.
         transport: How the message reached our enforcement point: ``asgi`` (in front of an application in the same
             process), ``stdio`` (a wrapped process), ``sdk`` (middleware inside the server). Absent for HTTP.
+        continues: The first decision of the call that this message is a part of: a further round of it, or a question
+            that the server put in answer to it. Absent for what begins a call.
     """
 
     agent: Name
@@ -227,6 +229,7 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
     drift: Names = ()
     interface: Name | None = None
     transport: Name | None = None
+    continues: Uuid | None = None
 
 
 class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
@@ -244,6 +247,7 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
         user: As in the decision.
         result: The answer's bytes as received.
         result_fingerprint: Keyed fingerprint of the answer's ``result`` member.
+        hidden: Entries of a list that the client was not shown; of an observed server, that it would not have been.
     """
 
     decision_id: Uuid
@@ -257,6 +261,7 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
     user: Pseudonym | None = None
     result: Commitment | None = None
     result_fingerprint: Pseudonym | None = None
+    hidden: Count = 0
 
 
 class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):

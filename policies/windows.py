@@ -228,6 +228,10 @@ class WindowSet:
         held = {} if request.state.windows is UNSET else request.state.windows
         return {name: self._typed(name, held[name]) for name in self._windows}
 
+    def unmeasured(self) -> dict[str, int | FixedDecimal | bool]:
+        """Return a value of the right kind for each window, which says nothing; for policies that read none of them."""
+        return {name: self._typed(name, self.written(name, 0)) for name in self._windows}
+
     def _typed(self, name: str, value: WindowValue) -> int | FixedDecimal | bool:
         kind = self.kind(name)
         if (kind == "bool") != isinstance(value, bool):

@@ -63,6 +63,7 @@ from ledger.errors import PolicyError
 from policies.boundaries import Boundaries, BoundaryFacts, boundary_facts, read_boundaries
 from policies.bundles import Bundle
 from policies.engine import LoadedBundle, Reason
+from policies.engines.cedar_listing import ListingPolicies
 from policies.engines.cedar_policies import CedarRule, compile_policies
 from policies.engines.cedar_requests import (
     EntityBase,
@@ -73,8 +74,9 @@ from policies.engines.cedar_requests import (
 )
 from policies.engines.cedar_schema import accepted_requests, read_schema
 from policies.engines.cedar_selection import Chosen, PolicySelection
+from policies.listing import Unknown, unknown_in
 from policies.model import Decision, DecisionRequest, Effect
-from policies.parameters import ParameterError, ParameterSet, read_parameters
+from policies.parameters import ParameterError, ParameterSet, ParameterValue, read_parameters
 from policies.windows import WindowError, WindowSet, read_windows
 
 __all__ = ["MAX_RULES_NAMED", "CedarEngine"]
@@ -82,6 +84,7 @@ __all__ = ["MAX_RULES_NAMED", "CedarEngine"]
 MAX_RULES_NAMED: Final = 64
 """Determining rules that one decision names, as many as a decision record holds."""
 
+_NO_FACTS: Final = BoundaryFacts()
 # Anchored at the start by `match`: what follows may quote values, and values are not to be believed.
 _FAILED_POLICY: Final = re.compile(r"error while evaluating policy `([^`]*)`")
 
@@ -92,6 +95,7 @@ class _Handles:
 
     Attributes:
         policies: The policies, chosen by request.
+        listing: The same for calls whose arguments are unknown.
         schema: The schema.
         entities: The bundle's entities.
         parameters: The bundle's declarations of parameters.
@@ -101,6 +105,7 @@ class _Handles:
     """
 
     policies: PolicySelection
+    listing: ListingPolicies
     schema: cedarpy.Schema
     entities: EntityBase
     parameters: ParameterSet
@@ -139,6 +144,7 @@ class CedarEngine:
         entities = read_entities(bundle, schema.handle)
         handles = _Handles(
             policies=PolicySelection(Chosen(policies, rules), entities),
+            listing=ListingPolicies(sorted(rules.values(), key=_position), entities),
             schema=schema.handle,
             entities=entities,
             parameters=parameters,
@@ -172,6 +178,8 @@ class CedarEngine:
         return lambda policies: cedarpy.is_authorized(question.asked, policies, question.entities, handles.schema)
 
     def _decide(self, revision: str, handles: _Handles, request: DecisionRequest) -> Decision:
+        if unknown_in(request) is not Unknown.NOTHING:
+            return self._listed(revision, handles, request)
         facts = boundary_facts(handles.boundaries, request)
         decision = self._answered(revision, handles, request, facts)
         return msgspec.structs.replace(decision, drift=facts.drift) if facts.drift else decision
@@ -181,14 +189,37 @@ class CedarEngine:
             chosen = handles.policies.of(request)
             return self._mapped(revision, chosen.rules, _ask(handles, chosen.policies, request, facts))
         except _RefusedError as error:
-            return Decision(
-                effect=Effect.INDETERMINATE,
-                bundle_revision=revision,
-                engine=self.name,
-                engine_version=self._version,
-                reason=error.reason,
-                detail=error.detail,
-            )
+            return self._plain(revision, Effect.INDETERMINATE, error.reason, error.detail)
+
+    def _listed(self, revision: str, handles: _Handles, request: DecisionRequest) -> Decision:
+        """Return whether a call could be permitted with some arguments; see `policies.engines.cedar_listing`."""
+        selection = handles.listing.of(request, unknown_in(request))
+        rules = selection.chosen.rules
+        try:
+            answer = _ask(handles, selection.chosen.policies, request, _NO_FACTS)
+        except _RefusedError as error:
+            return self._plain(revision, Effect.INDETERMINATE, error.reason, error.detail)
+        identities = _failed_identities(answer.diagnostics.errors) & rules.keys()
+        failed = [rules[identity] for identity in identities]
+        if answer.decision is cedarpy.Decision.NoDecision:
+            return self._plain(revision, Effect.INDETERMINATE, Reason.REQUEST_ERROR, "request")
+        if not selection.exact.isdisjoint(rule.name for rule in failed):
+            return self._plain(revision, Effect.INDETERMINATE, Reason.EVALUATION_ERROR)
+        # A permit that failed might have held with other arguments; a forbid that holds does so with all of them.
+        may_hold = not answer.diagnostics.reasons and any(not rule.forbids for rule in failed)
+        shown = answer.decision is cedarpy.Decision.Allow or may_hold
+        effect = Effect.PERMIT if shown else Effect.DENY if answer.diagnostics.reasons else Effect.NOT_APPLICABLE
+        return self._plain(revision, effect, Reason.NO_PERMIT if effect is Effect.NOT_APPLICABLE else Reason.POLICY)
+
+    def _plain(self, revision: str, effect: Effect, reason: Reason, detail: str = "") -> Decision:
+        return Decision(
+            effect=effect,
+            bundle_revision=revision,
+            engine=self.name,
+            engine_version=self._version,
+            reason=reason,
+            detail=detail,
+        )
 
     def _mapped(self, revision: str, rules: Mapping[str, CedarRule], answer: cedarpy.AuthzResult) -> Decision:
         """Turn Cedar's answer into a decision.
@@ -233,8 +264,12 @@ def _position(rule: CedarRule) -> int:
 
 def _failed_rules(errors: Sequence[str], rules: Mapping[str, CedarRule]) -> str:
     """Return the names of the rules that cedarpy's messages speak of, and nothing else of the messages."""
-    identities = {match[1] for error in errors for match in [_FAILED_POLICY.match(error)] if match}
-    return ", ".join(sorted(rules[identity].name for identity in identities & rules.keys()))
+    return ", ".join(sorted(rules[identity].name for identity in _failed_identities(errors) & rules.keys()))
+
+
+def _failed_identities(errors: Sequence[str]) -> set[str]:
+    """Return Cedar's ids of the policies that cedarpy's messages speak of."""
+    return {match[1] for error in errors for match in [_FAILED_POLICY.match(error)] if match}
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +293,8 @@ def _question(handles: _Handles, request: DecisionRequest, facts: BoundaryFacts)
     kind, _ = resource_uid(request)
     if (request.action, kind) not in handles.accepted:
         raise _RefusedError(Reason.REQUEST_ERROR, "action")
+    if unknown_in(request) is not Unknown.NOTHING:
+        return _made_question(handles, request, {}, handles.windows.unmeasured(), facts)
     try:
         arguments = handles.parameters.extract(
             request.action, request.resource.server, request.resource.name, request.arguments
@@ -268,6 +305,16 @@ def _question(handles: _Handles, request: DecisionRequest, facts: BoundaryFacts)
         windows = handles.windows.values(request)
     except WindowError as error:
         raise _RefusedError(Reason(error.reason), error.window) from error
+    return _made_question(handles, request, arguments, windows, facts)
+
+
+def _made_question(
+    handles: _Handles,
+    request: DecisionRequest,
+    arguments: Mapping[str, ParameterValue],
+    windows: Mapping[str, ParameterValue],
+    facts: BoundaryFacts,
+) -> _Question:
     context = cedar_context(request, arguments, windows, None if handles.boundaries is None else facts)
     try:
         return _Question(cedar_request(request, context), handles.entities.with_request(request))

@@ -25,7 +25,7 @@ from policies.engines.cedar_policies import CedarRule
 from policies.engines.cedar_requests import EntityBase, Uid, resource_uid
 from policies.model import DecisionRequest
 
-__all__ = ["Chosen", "PolicySelection"]
+__all__ = ["Chosen", "PolicySelection", "chosen_from"]
 
 _MAX_KEYS: Final = 4096
 """Requests' kinds (action, resource, tags) whose policies are remembered; a stranger can make up any number."""
@@ -152,7 +152,7 @@ class PolicySelection:
         key = tuple(rule.position for rule in rules)
         chosen = self._sets.get(key)
         if chosen is None:
-            chosen = _made(rules)
+            chosen = chosen_from(rules)
             if self._kept + len(rules) > _MAX_KEPT_POLICIES:
                 self._sets.clear()
                 self._by_request.clear()
@@ -182,8 +182,12 @@ def _meets(scope: _Scope, resource: Uid, actions: Collection[Uid]) -> bool:
     return scope.actions is None or not scope.actions.isdisjoint(actions)
 
 
-def _made(rules: Iterable[CedarRule]) -> Chosen:
-    """Return a set of some policies, from their own text."""
+def chosen_from(rules: Iterable[CedarRule]) -> Chosen:
+    """Return a set of some policies, from their own text.
+
+    Raises:
+        PolicySyntaxError: The texts are not those policies.
+    """
     by_name = {rule.name: rule for rule in rules}
     policies = cedarpy.PolicySet.from_str("\n".join(rule.text for rule in by_name.values()))
     named = {identity: policy.annotations["id"] for identity, policy in policies.to_pst().static_policies.items()}

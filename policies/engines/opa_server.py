@@ -53,7 +53,8 @@ from policies.engines.opa_answers import (
 from policies.engines.rego_decisions import RegoDecisions
 from policies.engines.rego_names import ALLOW, package_path
 from policies.engines.rego_requests import InputRefusedError, input_document
-from policies.model import Decision, DecisionRequest
+from policies.listing import Unknown, unknown_in
+from policies.model import Decision, DecisionRequest, Effect
 from policies.parameters import ParameterSet, read_parameters
 from policies.windows import WindowSet, read_windows
 
@@ -163,6 +164,9 @@ class OPAServerEngine:
         return [self._decide(loaded.revision, handle, request) for request in requests]
 
     def _decide(self, revision: str, handle: _Handle, request: DecisionRequest) -> Decision:
+        if unknown_in(request) is not Unknown.NOTHING:
+            # A server says what it makes of arguments, and not of none: nothing that it might allow may be hidden.
+            return RegoDecisions(self.name, UNKNOWN_VERSION).listed(revision, Effect.PERMIT, Reason.POLICY)
         boundary = boundary_facts(handle.boundaries, request)
         version = UNKNOWN_VERSION
         try:

@@ -52,7 +52,7 @@ Source: the Rego language reference; regorus 0.13.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import msgspec
@@ -62,10 +62,12 @@ from policies.boundaries import BoundaryFacts, boundary_facts
 from policies.bundles import Bundle
 from policies.engine import LoadedBundle, Reason
 from policies.engines.rego_decisions import RegoAnswer, RegoDecisions
+from policies.engines.rego_listing import ListingRules, listed_document, listed_effect, listing_rules
 from policies.engines.rego_modules import RegoSource, read_source
 from policies.engines.rego_names import DENIES, OBLIGATIONS, PERMITS
 from policies.engines.rego_program import EvaluationFailedError, Program, program_of, stopped_at
 from policies.engines.rego_requests import InputRefusedError, input_document
+from policies.listing import Unknown, unknown_in
 from policies.model import Decision, DecisionRequest
 
 __all__ = ["RegoEngine"]
@@ -75,6 +77,15 @@ __all__ = ["RegoEngine"]
 class _Handle:
     source: RegoSource
     revision: str
+    # Made when first asked for. Whatever thread comes second does the work again; the dictionary stays whole.
+    listing: dict[Unknown, ListingRules] = field(default_factory=dict)
+
+    def listing_rules(self, unknown: Unknown) -> ListingRules:
+        """Return what can be told of a call when some of it is unknown."""
+        found = self.listing.get(unknown)
+        if found is None:
+            found = self.listing[unknown] = listing_rules(self.source, unknown)
+        return found
 
 
 class RegoEngine:
@@ -112,6 +123,8 @@ class RegoEngine:
         return [self._decide(handle, request) for request in requests]
 
     def _decide(self, handle: _Handle, request: DecisionRequest) -> Decision:
+        if unknown_in(request) is not Unknown.NOTHING:
+            return self._listed(handle, request)
         boundary = boundary_facts(handle.source.boundaries, request)
         decision = self._asked(handle, request, boundary)
         return msgspec.structs.replace(decision, drift=boundary.drift) if boundary.drift else decision
@@ -126,6 +139,19 @@ class RegoEngine:
             return self._decisions.failed(handle.revision, Reason(error.reason), error.detail)
         except EvaluationFailedError as error:
             return self._decisions.failed(handle.revision, error.reason, error.detail)
+
+    def _listed(self, handle: _Handle, request: DecisionRequest) -> Decision:
+        """Return whether a call could be permitted with some arguments; see `policies.engines.rego_listing`."""
+        rules = handle.listing_rules(unknown_in(request))
+        try:
+            program = program_of(handle.revision, handle.source)
+            program.begin(listed_document(handle.source, request), request.time.now_ms)
+        except InputRefusedError as error:
+            return self._decisions.failed(handle.revision, Reason(error.reason), error.detail)
+        except EvaluationFailedError as error:
+            return self._decisions.failed(handle.revision, error.reason, error.detail)
+        effect, reason = listed_effect(rules, program)
+        return self._decisions.listed(handle.revision, effect, reason)
 
     def _answered(self, revision: str, program: Program) -> Decision:
         # All of them are evaluated whatever the first says, so that an error in any of them is never passed over.

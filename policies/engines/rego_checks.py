@@ -24,7 +24,7 @@ from policies.engines.rego_builtins import ARITIES, REFUSED, refusal
 from policies.engines.rego_requests import InexactNumberError, exact_number
 from policies.engines.rego_walk import Mention, mentions, span_of
 
-__all__ = ["MAX_RULES", "check_modules", "check_old_text", "rule_key"]
+__all__ = ["MAX_RULES", "Key", "RuleNames", "check_modules", "check_old_text", "rule_key", "written_out"]
 
 MAX_RULES: Final = 2000
 """Rules of one bundle."""
@@ -36,7 +36,7 @@ Key: TypeAlias = tuple[str, ...]
 """A rule's place under ``data``, up to what is only known while it is evaluated."""
 
 
-def _written_out(path: Path) -> Key:
+def written_out(path: Path) -> Key:
     """Return a path up to the first part that is only known while a policy is evaluated."""
     found: list[str] = []
     for name in path:
@@ -48,17 +48,22 @@ def _written_out(path: Path) -> Key:
 
 def rule_key(module: Module, rule: Rule) -> Key:
     """Return a rule's place under ``data``."""
-    return module.package + _written_out(rule.path)
+    return module.package + written_out(rule.path)
 
 
 def _is_builtin(name: str) -> bool:
     return name in ARITIES or name in REFUSED
 
 
-class _Names:
+class RuleNames:
     """Every rule of a bundle by name."""
 
     def __init__(self, modules: Sequence[Module]) -> None:
+        """Take the rules.
+
+        Raises:
+            PolicySyntaxError: One has no plain name, or that of a built-in function.
+        """
         self.functions: dict[Key, set[int]] = {}
         self.heads: dict[tuple[str, ...], set[str]] = {}
         self.keys: set[Key] = set()
@@ -103,7 +108,7 @@ class _Checks:
     """Checks rule after rule."""
 
     def __init__(self, modules: Sequence[Module]) -> None:
-        self._names = _Names(modules)
+        self._names = RuleNames(modules)
         self.depends: dict[Key, set[Key]] = {}
         self.places: dict[Key, str] = {}
 
@@ -147,7 +152,7 @@ class _Checks:
     def _call_problem(self, module: Module, mention: Mention) -> str | None:
         if not mention.path or None in mention.path:
             return "a function is called by its name"
-        name = ".".join(_written_out(mention.path))
+        name = ".".join(written_out(mention.path))
         target = self._names.resolve(module, mention.path)
         if target is None:
             foreign = mention.path[0] == "input" or mention.path[0] in module.imports
@@ -155,7 +160,7 @@ class _Checks:
             return told if foreign else refusal(name, mention.arguments, mention.literals, mention.listed)
         if _is_builtin(name):
             return f"{name} is a built-in function and something of the bundle; give that another name"
-        known = self._names.functions.get(_written_out(target), set())
+        known = self._names.functions.get(written_out(target), set())
         if not known & {mention.arguments, mention.arguments - 1}:
             return f"{name} does not take {mention.arguments} arguments" if known else f"no function named {name}"
         return None
@@ -170,7 +175,7 @@ class _Checks:
         target = self._names.resolve(module, mention.path)
         if target is None:
             return "`with` replaces something of input or data"
-        if self._names.overlapping(_written_out(target)) & self._names.functions.keys():
+        if self._names.overlapping(written_out(target)) & self._names.functions.keys():
             return "`with` replaces no functions"
         return None
 
@@ -179,10 +184,10 @@ class _Checks:
             return None
         target = self._names.resolve(module, mention.path)
         if target is not None:
-            if _written_out(target) in self._names.functions:
+            if written_out(target) in self._names.functions:
                 return "a function can be called, and nothing else"
             return None
-        name = ".".join(_written_out(mention.path))
+        name = ".".join(written_out(mention.path))
         return "a function can be called, and nothing else" if "." in name and _is_builtin(name) else None
 
     def _leads_to(self, module: Module, mention: Mention) -> set[Key]:
@@ -192,7 +197,7 @@ class _Checks:
         if mention.local and mention.kind != "call":
             return set()
         target = self._names.resolve(module, mention.path)
-        return set() if target is None else self._names.overlapping(_written_out(target))
+        return set() if target is None else self._names.overlapping(written_out(target))
 
 
 def _circle(depends: dict[Key, set[Key]]) -> list[Key] | None:

@@ -45,6 +45,10 @@ class RegoDecisions:
         """Return the decision that says: no answer, therefore no."""
         return self._decision(revision, Effect.INDETERMINATE, reason, detail=detail)
 
+    def listed(self, revision: str, effect: Effect, reason: Reason) -> Decision:
+        """Return what is said of a call whose arguments are unknown (`policies.listing`)."""
+        return self._decision(revision, effect, reason)
+
     def answered(self, revision: str, said: RegoAnswer, stopped_at: Callable[[], str | None]) -> Decision:
         """Return the decision that an answer makes.
 

@@ -71,6 +71,7 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
         "facts-minimal": _DECISION_MINIMAL | {"facts": _FACTS_MINIMAL},
         "drift": _DECISION_MINIMAL | {"drift": ["range:amount", "unknown_argument"]},
         "asked-for": _DECISION_MINIMAL | {"interface": "authzen"},
+        "continued": _DECISION_MINIMAL | {"continues": DECISION_ID},
         "wrapped": _DECISION_MINIMAL | {"transport": "stdio"},
         "full": {
             "agent": "finance-bot",
@@ -119,6 +120,7 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "result": COMMITMENT,
             "result_fingerprint": "0d" * 16,
         },
+        "list": {"decision_id": DECISION_ID, "status": "completed", "session": "5e" * 16, "hidden": 3},
     },
     "bundle": {
         "minimal": {

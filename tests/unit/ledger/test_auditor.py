@@ -64,6 +64,7 @@ FULL = {
     "trace_id": "b" * 32,
     "drift": ("unknown_argument",),
     "interface": "authzen",
+    "continues": "0199f0c5-0000-7000-8000-000000000001",
     "transport": "stdio",
 }
 

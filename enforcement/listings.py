@@ -1,0 +1,156 @@
+"""Lists show a caller what he could call, and nothing else.
+
+What is elsewhere: reading and shortening a list (`enforcement.list_answers`), and whether some arguments would be
+allowed (`policies.listing`).
+
+Each entry is put to the bundle in force as a call of its own, by the same caller at the same time and place, with
+arguments that nobody knows; all entries of an answer as one batch. What the policy refuses with whatever arguments is
+left out. An entry without a name that could be called is left out as well.
+
+A server or tool that is only observed is shown: there the policy's refusals are not enforced, and how many entries
+would be hidden is recorded.
+
+INVARIANT 7: if nobody can say whether an entry may be shown (no bundle, a failing engine, no time), the list is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from enforcement.config import ServerSettings
+from enforcement.facts import tags_of
+from enforcement.list_answers import LISTS, Entry, ListAnswer, ListKind, read_list, without
+from enforcement.offload import off_loop
+from enforcement.policy_source import PolicySource
+from enforcement.verdicts import Permitted
+from ledger.errors import MalformedError, PolicyError
+from policies.bundles import Bundle
+from policies.evaluate import Evaluation
+from policies.listing import Visibility, classify, listed_request
+from policies.model import DecisionRequest
+
+__all__ = ["ListedAnswer", "ListingFailedError", "Listings"]
+
+_LOG: Final = structlog.get_logger(__name__)
+
+
+class ListingFailedError(PolicyError):
+    """A list cannot be shown; the text is the outcome's reason."""
+
+
+class _Evaluator(Protocol):
+    async def evaluate_many(self, bundle: Bundle, requests: Sequence[DecisionRequest]) -> Sequence[Evaluation]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ListedAnswer:
+    """A list as one caller gets it.
+
+    Attributes:
+        body: The answer.
+        hidden: How many entries it lacks; of an observed server, how many it would.
+    """
+
+    body: bytes
+    hidden: int
+
+
+class Listings:
+    """Filters lists. Owned by the event loop."""
+
+    def __init__(
+        self,
+        evaluator: _Evaluator,
+        policies: PolicySource,
+        *,
+        evaluation_seconds: float,
+        visible: Callable[[ServerSettings, str, str], bool] = lambda *_: True,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            evaluator: Asks a policy.
+            policies: Says which policy decides.
+            evaluation_seconds: It must have answered for all entries of a list by then.
+            visible: Whether there is anything but the policy that hides an entry: told server, method of its call and
+                name.
+        """
+        self._evaluator = evaluator
+        self._policies = policies
+        self._evaluation_seconds = evaluation_seconds
+        self._visible = visible
+
+    async def listed(self, permitted: Permitted, body: bytes) -> ListedAnswer | None:
+        """Return what the caller gets of an answer; None if it holds no list.
+
+        Args:
+            permitted: The call that was answered.
+            body: The answer, a JSON-RPC response with a result.
+
+        Raises:
+            ListingFailedError: The list cannot be read, or nobody could say what of it may be shown.
+        """
+        kind = LISTS.get(permitted.message.method)
+        if kind is None or permitted.request is None or permitted.message.direction != "client":
+            return None
+        try:
+            answer = await off_loop(len(body), read_list, kind, body)
+        except MalformedError as error:
+            raise ListingFailedError("malformed_answer") from error
+        enforced = [_is_enforced(permitted.server, kind, entry.name) for entry in answer.entries]
+        server_enforced = permitted.server.mode == "enforce"
+        try:
+            hidden = await self._hidden(permitted.server, permitted.request, answer)
+        except ListingFailedError:
+            if server_enforced or any(enforced):
+                raise
+            return ListedAnswer(body, 0)  # what is observed goes on, whatever the policy does
+        left_out = {place for place in hidden if enforced[place]}
+        if not (server_enforced or any(enforced)):
+            return ListedAnswer(body, len(hidden))
+        return ListedAnswer(await off_loop(len(body), without, answer, left_out), len(hidden))
+
+    async def _hidden(self, server: ServerSettings, listing: DecisionRequest, answer: ListAnswer) -> set[int]:
+        """Return the places of the entries that the policy hides."""
+        kind = answer.kind
+        named = [place for place, entry in enumerate(answer.entries) if self._may_be_named(server, kind, entry)]
+        requests = [_question(server, kind, listing, answer.entries[place].name or "") for place in named]
+        seen = [classify(evaluation.decision) for evaluation in await self._evaluate(requests)]
+        if Visibility.FAILED in seen:
+            raise ListingFailedError("listing_failed")
+        shown = {place for place, found in zip(named, seen, strict=True) if found is Visibility.SHOWN}
+        return set(range(len(answer.entries))) - shown
+
+    def _may_be_named(self, server: ServerSettings, kind: ListKind, entry: Entry) -> bool:
+        return entry.name is not None and self._visible(server, kind.method, entry.name)
+
+    async def _evaluate(self, requests: Sequence[DecisionRequest]) -> Sequence[Evaluation]:
+        bundle = self._policies.current()
+        if not requests:
+            return ()
+        if not isinstance(bundle, Bundle):
+            raise ListingFailedError("listing_failed")
+        try:
+            async with asyncio.timeout(self._evaluation_seconds):
+                return await self._evaluator.evaluate_many(bundle, requests)
+        except Exception as error:
+            _LOG.error("listing_failed", error=type(error).__name__)
+            raise ListingFailedError("listing_failed") from error
+
+
+def _question(server: ServerSettings, kind: ListKind, listing: DecisionRequest, name: str) -> DecisionRequest:
+    # Of a template no tool's own tags are known: which resource it will be is not.
+    tags = tags_of(server, None if kind.template else name)
+    return listed_request(listing, action=kind.method, name=name, tags=tags, template=kind.template)
+
+
+def _is_enforced(server: ServerSettings, kind: ListKind, name: str | None) -> bool:
+    mode = server.mode
+    if kind.method == "tools/call":
+        mode = next((tool.mode for tool in server.tools if tool.name == name and tool.mode is not None), mode)
+    return mode == "enforce"

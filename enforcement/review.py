@@ -1,0 +1,79 @@
+"""What a client gets of a server's answer: the answer, less what it may not have.
+
+What is elsewhere: reading answers (`enforcement.answers`), how they travel (`enforcement.exchange`), their outcome
+(`enforcement.pep`). Every transport has its answers reviewed here before it reports their outcome, and releases what
+comes back and nothing else.
+
+INVARIANT: what is recorded of an answer is what the server sent; what is released is what the review returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from enforcement.answers import Answer, tool_digests
+from enforcement.listings import ListingFailedError, Listings
+from enforcement.metrics import Metrics
+from enforcement.offload import off_loop
+from enforcement.verdicts import Permitted
+
+__all__ = ["AnswerReview", "Reviewed"]
+
+_LIST_OF_TOOLS: Final = "tools/list"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reviewed:
+    """What becomes of an answer.
+
+    Attributes:
+        body: What the client gets; None if it gets none of it.
+        reason: Why it gets none; else what the outcome says beside that the call is completed.
+        hidden: How many entries of a list it does not get, or on an observed server would not.
+    """
+
+    body: bytes | None
+    reason: str | None = None
+    hidden: int = 0
+
+
+class AnswerReview:
+    """Looks through answers. Owned by the event loop."""
+
+    def __init__(
+        self, listings: Listings, learn_tools: Callable[[Permitted, dict[str, str]], None], metrics: Metrics
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            listings: Filters lists.
+            learn_tools: Is told the digests of a server's tools when they are listed, whoever may see them.
+            metrics: Counts.
+        """
+        self._listings = listings
+        self._learn_tools = learn_tools
+        self._metrics = metrics
+
+    async def review(self, permitted: Permitted, answer: Answer, body: bytes) -> Reviewed:
+        """Return what a client gets of an answer.
+
+        Args:
+            permitted: The call that was answered.
+            answer: The answer as read.
+            body: Its bytes, a JSON-RPC response.
+        """
+        if answer.result is None:
+            return Reviewed(body=body)
+        if permitted.message.method == _LIST_OF_TOOLS:
+            self._learn_tools(permitted, await off_loop(len(answer.result), tool_digests, answer.result))
+        try:
+            listed = await self._listings.listed(permitted, body)
+        except ListingFailedError as error:
+            return Reviewed(body=None, reason=str(error))
+        if listed is None:
+            return Reviewed(body=body)
+        if listed.hidden:
+            self._metrics.hidden.labels(permitted.server.name).inc(listed.hidden)
+        return Reviewed(body=listed.body, hidden=listed.hidden)
