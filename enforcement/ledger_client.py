@@ -25,10 +25,12 @@ from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
+import msgspec
 
 from enforcement.batches import QueuedRecord
 from enforcement.bounded import read_bounded
 from enforcement.clock_offset import ClockOffset
+from enforcement.modes import ApprovedMode
 from enforcement.ports import (
     ActiveBundle,
     BundleAnswer,
@@ -55,6 +57,13 @@ _ETAG: Final = re.compile(r'"(?P<revision>[0-9a-f]{64})"')
 # service is not as it should be: records are kept and posted again.
 _NEVER: Final = frozenset({400, 413, 422})
 _TIME: Final = re.compile(r"[0-9]{1,15}")
+
+
+class _Approved(msgspec.Struct, frozen=True):
+    items: tuple[ApprovedMode, ...]
+
+
+_APPROVED: Final = msgspec.json.Decoder(_Approved)
 
 
 def encode_submission(record: QueuedRecord) -> bytes:
@@ -162,6 +171,19 @@ class ServiceClient:
         told = headers.get("Tallystick-Time", "")
         if self._clock is not None and _TIME.fullmatch(told):
             self.offset.sample(sent_ms=sent_ms, service_ms=int(told), received_ms=self._clock.now_ms())
+
+    async def approved_modes(self) -> Sequence[ApprovedMode] | Unavailable:
+        """Ask what may be only observed from now on; see `enforcement.server_reload.ModeApprovals`."""
+        try:
+            status, headers, answer = await self._send("GET", "/v1/modes/approved", {}, None, _MAX_ANSWER_BYTES)
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        if status != HTTPStatus.OK:
+            return Unavailable(f"http_{status}", _retry_after(headers))
+        try:
+            return _APPROVED.decode(answer).items
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return Unavailable("unreadable_answer")
 
     async def _send(
         self,

@@ -55,6 +55,8 @@ class Permission(StrEnum):
     PUBLISH_BUNDLES = "publish bundles"
     REVIEW_BUNDLES = "review bundles"
     ACTIVATE_BUNDLES = "activate bundles"
+    PROPOSE_MODES = "propose what is only observed"
+    REVIEW_MODES = "review what is only observed"
     MAKE_PACKS = "make evidence packs"
     ADMINISTER = "introduce enforcers and issue tokens"
     ERASE = "erase, expire and hold payloads"
@@ -68,8 +70,10 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
         {Permission.DECIDE, Permission.WRITE_OPA_LOGS, Permission.READ_ACTIVE_BUNDLE, Permission.READ_LOG}
     ),
     Role.AUDITOR: frozenset({*_READERS, Permission.READ_ENTRIES, Permission.MAKE_PACKS}),
-    Role.RESPONDER: frozenset({*_READERS, Permission.OPEN_PAYLOADS, Permission.REPLAY}),
-    Role.APPROVER: frozenset({*_READERS, Permission.REVIEW_BUNDLES, Permission.ACTIVATE_BUNDLES}),
+    Role.RESPONDER: frozenset({*_READERS, Permission.OPEN_PAYLOADS, Permission.REPLAY, Permission.PROPOSE_MODES}),
+    Role.APPROVER: frozenset(
+        {*_READERS, Permission.REVIEW_BUNDLES, Permission.ACTIVATE_BUNDLES, Permission.REVIEW_MODES}
+    ),
     Role.ADMIN: frozenset(set(Permission) - {Permission.WRITE_RECORDS, Permission.DECIDE, Permission.WRITE_OPA_LOGS}),
 }
 """Nobody but an enforcer writes decisions, or a client has them made or hands them in; and neither reads any."""

@@ -15,12 +15,14 @@ from service.cli.gateway import gateway
 from service.cli.impact import impact
 from service.cli.keys import keys
 from service.cli.logs import logs
+from service.cli.modes import modes
 from service.cli.opa import opa
 from service.cli.output import ExitCode
 from service.cli.policy import policy
 from service.cli.rebuild import rebuild
 from service.cli.records import find, open_payload, replay, session
 from service.cli.serve import migrate, serve
+from service.cli.servers import servers
 from service.cli.verify import verify
 from service.cli.witness import witness
 from service.version import VERSION
@@ -64,6 +66,8 @@ for command in (
     policy,
     engines,
     gateway,
+    servers,
+    modes,
     opa,
     witness,
 ):

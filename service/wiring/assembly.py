@@ -52,6 +52,7 @@ from service.ingest import Admission, LogIdentity
 from service.key_records import KeyringReader
 from service.keyset import KeySet
 from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_record_check
+from service.modes import Modes
 from service.opa_intake import OPAIntake
 from service.packs import PACK_LEASE_SECONDS, PackJobs, PackStore
 from service.recorder import ServiceRecorder
@@ -338,6 +339,7 @@ def _assemble(
                 database, log_id, f"impact:{job_id}", holder=worker, seconds=IMPACT_LEASE_SECONDS
             ),
         ),
+        modes=Modes(log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, clock=clock),
         lifecycle=lifecycle,
         minimum_index=minimum_index,
         pruner=pruner,

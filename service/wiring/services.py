@@ -54,6 +54,7 @@ from service.ingest import Admission, LogIdentity
 from service.key_records import NO_KEYS, KeyringReader
 from service.keyset import KeySet, introductions
 from service.lifecycle import Lifecycle
+from service.modes import Modes
 from service.opa_intake import OPAIntake
 from service.packs import PackJobs
 from service.predecessor import load_predecessor, require_predecessor
@@ -167,6 +168,7 @@ class Services:
     opa_intake: OPAIntake
     packs: PackJobs
     impacts: ImpactJobs
+    modes: Modes
     lifecycle: Lifecycle
     minimum_index: MinimumIndex
     pruner: Pruner

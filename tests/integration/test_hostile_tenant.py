@@ -65,6 +65,7 @@ class Aim:
     code: str
     key_id: str
     hold_id: str
+    change_id: str
     batch: bytes
     record_id: str
     extra: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class Aim:
             "code": self.code,
             "key_id": self.key_id,
             "hold_id": self.hold_id,
+            "change_id": self.change_id,
             **self.extra,
         }
         return re.sub(r"\{(\w+)(:path)?\}", lambda found: values[found[1]], pattern)
@@ -90,7 +92,7 @@ class Aim:
     def masked(self, text: str) -> str:
         """Return a text without these names, so that two answers can be compared."""
         names = (self.decision_id, self.session, self.user, self.revision, self.job_id, self.token_sha256)
-        names += (self.key_id, self.hold_id)
+        names += (self.key_id, self.hold_id, self.change_id)
         for name in sorted((*names, self.enforcer_id, self.code, self.record_id, self.log_id), key=len, reverse=True):
             text = text.replace(name, "<name>")
         return text
@@ -112,6 +114,7 @@ def unaimed() -> Aim:
         code="initech." + "d" * 43,
         key_id="f" * 16,
         hold_id=new_record_id(1_763_546_400_000, b"h" * 10),
+        change_id=new_record_id(1_763_546_400_000, b"m" * 10),
         batch=EnforcerClient.spell([(record, ())]),
         record_id=record.record_id,
     )
@@ -241,6 +244,10 @@ CASES: dict[str, Case] = {
     "POST /v1/holds": Case(aimed=False, sends=one(json={"session": "1" * 32, "reason": PURPOSE})),
     "GET /v1/holds": OWN,
     "POST /v1/holds/{hold_id}/release": AIMED,
+    "POST /v1/modes": Case(aimed=False, sends=one(json={"server": "finance", "reason": PURPOSE})),
+    "GET /v1/modes": OWN,
+    "GET /v1/modes/approved": OWN,
+    "POST /v1/modes/{change_id}/review": Case(sends=one(json={"verdict": "rejected"})),
     "GET /.well-known/authzen-configuration": OWN,
     "POST /access/v1/evaluation": Case(
         aimed=False,
@@ -324,6 +331,7 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
             "/v1/evidence-packs", json={"from_ms": 1, "to_ms": 2, "frameworks": ["soc2"], "title": f"{log_id}-pack"}
         ).json()
         hold = admin.post("/v1/holds", json={"session": session, "reason": PURPOSE}).json()
+        proposed = admin.post("/v1/modes", json={"server": f"{log_id}-server", "reason": PURPOSE}).json()
         for _ in range(600):
             if admin.get(f"/v1/evidence-packs/{ordered['job_id']}").json()["state"] == "done":
                 break
@@ -346,6 +354,7 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
         code=f"{log_id}." + "e" * 43,
         key_id=tenant.services.keys.pack[0].key_id,
         hold_id=hold["hold_id"],
+        change_id=proposed["change_id"],
         batch=enforcer.spell([(record, ())]),
         record_id=record.record_id,
     )

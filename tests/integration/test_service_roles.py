@@ -25,6 +25,7 @@ from service.api import (
     impacts,
     keys,
     logs,
+    modes,
     opa,
     opa_bundles,
     packs,
@@ -97,6 +98,10 @@ POST   /v1/erasures                              401    403      403    403     
 POST   /v1/holds                                 401    403      403    403     403       403      201
 GET    /v1/holds                                 401    403      403    403     403       403      200
 POST   /v1/holds/{hold_id}/release               401    403      403    403     403       403      404
+POST   /v1/modes                                 401    403      403    403     201       403      201
+GET    /v1/modes                                 401    403      403    200     200       200      200
+GET    /v1/modes/approved                        401    200      403    403     403       403      403
+POST   /v1/modes/{change_id}/review              401    403      403    403     403       404      404
 POST   /v1/expiries                              401    403      403    403     403       403      200
 POST   /v1/minimum-index                         401    403      403    403     403       403      409
 POST   /v1/enforcers                             401    403      403    403     403       403      201
@@ -151,6 +156,7 @@ class Furnished:
             "enforcer_id:path": "nobody",
             "key_id": "nobodys",
             "hold_id": self.decision_id,
+            "change_id": self.decision_id,
         }
         path = route
         for name, value in values.items():
@@ -174,6 +180,8 @@ class Furnished:
             "/v1/enforcers": {"json": {"enforcer_id": "another", "public_key": encode_base64(b"k" * 32)}},
             "/v1/erasures": {"json": {"user": "nobody", "basis": "an inquiry by the board"}},
             "/v1/holds": {"json": {"session": "0" * 32, "reason": "an inquiry by the board"}},
+            "/v1/modes": {"json": {"server": "finance", "reason": "month-end is denied"}},
+            "/v1/modes/{change_id}/review": {"json": {"verdict": "approved"}},
             "/v1/expiries": {"json": {"dry_run": True}},
             "/v1/minimum-index": {"json": {"below": 256}},
             "/v1/tokens": {"json": {"role": "auditor", "name": "jane"}},
@@ -242,7 +250,7 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 def test_the_table_has_every_route_of_the_api():
     modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
-    modules += (bundle_canary, impacts, opa, opa_bundles, replays, sessions)
+    modules += (bundle_canary, impacts, modes, opa, opa_bundles, replays, sessions)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}

@@ -1,0 +1,185 @@
+"""Configuration files of MCP clients: which servers a desktop app, an editor or a command line would call.
+
+Pure: text in, servers out. JSON is read as editors read it, with comments and trailing commas. Nothing secret is taken
+along: of headers and environments only the names are.
+
+INVARIANT: what is not understood is reported, never guessed and never dropped in silence.
+
+Sources: the documented configuration formats of the clients named in `_PLACES`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+
+from ledger.errors import ConfigError
+
+__all__ = ["MAX_CONFIG_BYTES", "ClientServer", "ConfigFormat", "read_client_config"]
+
+MAX_CONFIG_BYTES: Final = 4 << 20
+"""Longest configuration file that is read."""
+
+ConfigFormat = Literal["json", "toml", "yaml"]
+
+# A string, a comment, or a comma with nothing but space and comments before the closing bracket.
+_JSONC: Final = re.compile(
+    r"""(?P<string>"(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/|(?P<comma>,)(?=(?:\s|//[^\n]*|/\*.*?\*/)*[}\]])""", re.DOTALL
+)
+_PLACES: Final = (
+    ("mcpServers",),  # most desktop apps and command lines
+    ("servers",),  # VS Code's mcp.json
+    ("mcp", "servers"),  # VS Code's settings.json
+    ("context_servers",),  # Zed
+    ("mcp_servers",),  # Codex
+    ("extensions",),  # Goose
+    ("mcp",),  # OpenCode
+)
+_URLS: Final = ("url", "serverUrl", "httpUrl", "uri", "endpoint")
+_ENVIRONMENTS: Final = ("env", "environment", "envs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientServer:
+    """A server as a client's configuration has it.
+
+    Attributes:
+        name: As the client calls it.
+        url: Where it is, for a remote one; credentials and query are taken out of it.
+        command: The program and its arguments, for one that the client starts itself; it may hold secrets, and is for
+            the screen of whoever owns the file.
+        headers: Names of the headers that the client sends.
+        environment: Names of the variables that the program gets.
+        disabled: The client does not use it now.
+        stripped: Its URL carried credentials, a query or a fragment, which are left out.
+        fault: Why it is no server that could be understood, or None.
+    """
+
+    name: str
+    url: str | None = None
+    command: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    disabled: bool = False
+    stripped: bool = False
+    fault: str | None = None
+
+
+def read_client_config(text: str, form: ConfigFormat = "json") -> tuple[ClientServer, ...]:
+    """Return the servers of a client's configuration, in its order.
+
+    Args:
+        text: The file.
+        form: How it is written.
+
+    Raises:
+        ConfigError: It is too large, not written so, or holds no list of servers in any place that is known.
+    """
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"the file has more than {MAX_CONFIG_BYTES} characters")
+    value = _parse(text, form)
+    found: dict[str, ClientServer] = {}
+    seen = False
+    for entries in _lists(value):
+        seen = True
+        for name, entry in entries.items():
+            found.setdefault(str(name), _server(str(name), entry))
+    if not seen:
+        raise ConfigError("there is no list of MCP servers in it")
+    return tuple(found.values())
+
+
+def _parse(text: str, form: ConfigFormat) -> Mapping[Any, Any]:
+    try:
+        if form == "toml":
+            value: object = tomllib.loads(text)
+        elif form == "yaml":
+            value = yaml.safe_load(text)
+        else:
+            value = json.loads(_JSONC.sub(lambda match: match["string"] or ("" if match["comma"] else " "), text))
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"the file is not {form.upper()}") from error
+    if not isinstance(value, Mapping):
+        raise ConfigError("the file holds no mapping")
+    return value
+
+
+def _lists(value: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
+    """Yield the mappings of servers: at the top, and of each project of a file that holds several."""
+    for path in _PLACES:
+        place: Any = value
+        for key in path:
+            place = place.get(key) if isinstance(place, Mapping) else None
+        if isinstance(place, Mapping) and _are_servers(place):
+            yield place
+    projects = value.get("projects")
+    if isinstance(projects, Mapping):
+        for project in projects.values():
+            servers = project.get("mcpServers") if isinstance(project, Mapping) else None
+            if isinstance(servers, Mapping):
+                yield servers
+
+
+def _are_servers(place: Mapping[Any, Any]) -> bool:
+    """Whether a mapping is one of servers, and no settings that happen to stand in such a place."""
+    if "servers" in place and isinstance(place["servers"], Mapping):
+        return False
+    return not place or any(isinstance(entry, Mapping) for entry in place.values())
+
+
+def _server(name: str, entry: object) -> ClientServer:
+    if not isinstance(entry, Mapping):
+        return ClientServer(name=name, fault="is no mapping")
+    headers = _names(entry.get("headers") or entry.get("http_headers"))
+    environment = next((_names(entry[key]) for key in _ENVIRONMENTS if key in entry), ())
+    disabled = entry.get("disabled") is True or entry.get("enabled") is False
+    url = next((entry[key] for key in _URLS if isinstance(entry.get(key), str)), None)
+    command = _command(entry)
+    if url is not None:
+        place, stripped = _place(url)
+        if place is None:
+            return ClientServer(name=name, disabled=disabled, fault="has no http or https URL")
+        return ClientServer(
+            name=name, url=place, headers=headers, environment=environment, disabled=disabled, stripped=stripped
+        )
+    if not command:
+        return ClientServer(name=name, disabled=disabled, fault="has neither a URL nor a command")
+    return ClientServer(name=name, command=command, environment=environment, disabled=disabled)
+
+
+def _command(entry: Mapping[Any, Any]) -> tuple[str, ...]:
+    command = entry.get("command") or entry.get("cmd")
+    if isinstance(command, Mapping):  # Zed: {"path": …, "args": […]}
+        return _command({"command": command.get("path"), "args": command.get("args")})
+    if isinstance(command, list):
+        return tuple(str(part) for part in command)
+    if not isinstance(command, str) or not command:
+        return ()
+    arguments = entry.get("args")
+    return (command, *(str(part) for part in arguments)) if isinstance(arguments, list) else (command,)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(sorted(str(name) for name in value)) if isinstance(value, Mapping) else ()
+
+
+def _place(url: str) -> tuple[str | None, bool]:
+    """Return a URL without what may be secret in it, and whether there was any."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None, False
+    if parts.scheme not in ("http", "https") or not host:
+        return None, False
+    bare = f"[{host}]" if ":" in host else host
+    netloc = bare if port is None else f"{bare}:{port}"
+    stripped = bool(parts.username or parts.password or parts.query or parts.fragment)
+    return urlunsplit((parts.scheme, netloc, parts.path, "", "")), stripped

@@ -1,0 +1,124 @@
+"""Changes of what is enforced: proposed, approved, listed, by the log's own records."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from typing import Final
+
+import msgspec
+
+from ledger.bodies import ModeEvent
+from ledger.catalog import Catalog
+from ledger.clock import Clock
+from ledger.commitments import SALT_BYTES
+from ledger.ports import Draft, Opening, RecordSink, commit
+from ledger.reader import EntryReader
+from ledger.records import new_record_id
+from policies.bundle_lives import Actor
+from service.mode_book import ModeBook, ModeLife
+
+__all__ = ["Modes"]
+
+_ID_BYTES: Final = 10
+
+
+class Modes:
+    """The changes of one log. Reading is safe for any thread."""
+
+    def __init__(
+        self, log_id: str, service_id: str, *, sink: RecordSink, catalog: Catalog, reader: EntryReader, clock: Clock
+    ) -> None:
+        """Find records by the catalogue and read them from the log."""
+        self._log_id = log_id
+        self._sink = sink
+        self._catalog = catalog
+        self._reader = reader
+        self._clock = clock
+        self._lock = threading.Lock()
+        # Under the lock: what was read up to which leaf. Entries never change, so that only what is new is read.
+        self._book = ModeBook(service_id)
+        self._last = -1
+
+    async def all(self) -> list[ModeLife]:
+        """Return every change, newest first.
+
+        Raises:
+            LedgerError: A store failed.
+        """
+        return (await asyncio.to_thread(self._read)).all
+
+    async def approved(self, enforcer: str) -> list[ModeLife]:
+        """Return what an enforcer may take up now.
+
+        Raises:
+            LedgerError: A store failed.
+        """
+        now_ms = self._clock.now_ms()
+        return [life for life in await self.all() if life.may_be_taken_up(enforcer, now_ms)]
+
+    def _read(self) -> ModeBook:
+        with self._lock:
+            for index in self._catalog.of_type(self._log_id, "mode", above=self._last):
+                # The catalogue only finds; what a leaf is, the leaf says (invariant 3).
+                self._book.take(index, self._reader.record(index))
+                self._last = index
+            return self._book
+
+    async def propose(self, wanted: ModeEvent, reason: str) -> tuple[str, int]:
+        """Record a proposal.
+
+        Args:
+            wanted: What is to change, by whom; its id and action are set here.
+            reason: Why, for the vault.
+
+        Returns:
+            Its id, and the leaf index of its record.
+
+        Raises:
+            LedgerError: It could not be recorded.
+        """
+        change_id = new_record_id(self._clock.now_ms(), secrets.token_bytes(_ID_BYTES))
+        return change_id, await self._record(wanted, "proposed", change_id, reason)
+
+    async def review(self, change_id: str, verdict: str, actor: Actor, reason: str | None) -> tuple[str, int]:
+        """Record what somebody says of a change.
+
+        Args:
+            change_id: Which.
+            verdict: ``approved`` or ``rejected``.
+            actor: Who says so.
+            reason: Why, for the vault.
+
+        Returns:
+            What was recorded (``approved``, ``rejected`` or ``reviewed``), and its leaf index.
+
+        Raises:
+            NotFoundError: There is no such change.
+            ConflictError: Nothing is to be said of it, or it is for somebody else to say.
+            LedgerError: It could not be recorded.
+        """
+        book = await asyncio.to_thread(self._read)
+        action = book.next_step(change_id, verdict, actor.pseudonym, actor.key_id, self._clock.now_ms())
+        life = book.get(change_id)
+        said = ModeEvent(
+            change_id=change_id,
+            action="proposed",
+            server=life.server,
+            tool=life.tool,
+            mode="observe" if life.mode == "observe" else "enforce",
+            actor=actor.pseudonym,
+            actor_role=actor.role,
+        )
+        return action, await self._record(said, action, change_id, reason)
+
+    async def _record(self, event: ModeEvent, action: str, change_id: str, reason: str | None) -> int:
+        members: dict[str, object] = {"action": action, "change_id": change_id}
+        openings: tuple[Opening, ...] = ()
+        if reason is not None:
+            members["reason"], opening = commit("reason", secrets.token_bytes(SALT_BYTES), reason.encode())
+            openings = (opening,)
+        body = msgspec.structs.replace(event, **members)
+        (done,) = await self._sink.append([Draft(body=body, openings=openings)])
+        return done.index

@@ -1,0 +1,94 @@
+"""``tallystick servers``: a list is checked, shown, and made from what clients have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from enforcement.config_files import load_servers
+from service.cli.main import cli
+from service.cli.output import ExitCode
+
+CLIENT = {
+    "mcpServers": {
+        "Finance Tools": {
+            "url": "https://u:p@finance.example/mcp",
+            "headers": {"authorization": "Bearer s3cret", "X-Team": "7"},
+        },
+        "files": {"command": "npx", "args": ["server"], "env": {"KEY": "s3cret"}},
+        "broken": {"url": "ftp://x"},
+    }
+}
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["servers", *map(str, arguments)])
+
+
+def client_file(tmp_path: Path, value: object = CLIENT) -> Path:
+    path = tmp_path / "client.json"
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_a_list_is_made_from_a_client_and_a_gateway_takes_it(tmp_path: Path) -> None:
+    output = tmp_path / "servers.yaml"
+    done = run("import", client_file(tmp_path), "--output", output, "--owner", "payments")
+    assert done.exit_code == 0, done.output
+    finance, files = load_servers(output)
+    assert (finance.name, finance.url, finance.mode, finance.owner) == (
+        "Finance-Tools",
+        "https://finance.example/mcp",
+        "observe",
+        "payments",
+    )
+    assert finance.authorization == "env:FINANCE_TOOLS_AUTHORIZATION"
+    assert (files.name, files.url) == ("files", None)
+    assert "s3cret" not in done.output + output.read_text()
+    for said in ("broken: has no http or https URL", "FINANCE_TOOLS_AUTHORIZATION", "X-Team", "tallystick wrap"):
+        assert said in done.output
+
+
+def test_enforcing_from_the_start_is_asked_for(tmp_path: Path) -> None:
+    done = run("import", client_file(tmp_path), "--enforce", "--json")
+    assert all("mode" not in one for one in json.loads(done.stdout)["servers"])
+
+
+def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    output = tmp_path / "servers.yaml"
+    output.write_text("mine")
+    done = run("import", client_file(tmp_path), "--output", output)
+    assert done.exit_code == ExitCode.USAGE
+    assert output.read_text() == "mine"
+
+
+@pytest.mark.parametrize("value", [{}, {"mcpServers": {}}, {"mcpServers": {"a": {}}}])
+def test_a_client_without_a_server_that_could_be_listed_makes_no_list(tmp_path: Path, value: object) -> None:
+    done = run("import", client_file(tmp_path, value), "--output", tmp_path / "servers.yaml")
+    assert done.exit_code != 0
+    assert not (tmp_path / "servers.yaml").exists()
+
+
+def test_a_sound_list_is_said_to_be_one_and_the_unowned_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "servers.yaml"
+    path.write_text("servers: [{name: a, url: http://x/mcp}, {name: b, url: http://x/mcp, owner: team}]")
+    assert json.loads(run("check", path, "--json").stdout) == {"servers": 2, "unowned": ["a"]}
+    shown = run("list", path).stdout
+    assert "unowned" in shown
+    assert "team" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "servers: []", "servers: [{name: a b}]", "servers: [{name: a}, {name: a}]", "servers: [{name: a, mode: x}]"],
+)
+def test_each_fault_of_a_list_is_a_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "servers.yaml"
+    path.write_text(text)
+    done = run("check", path)
+    assert done.exit_code != 0
+    assert "Traceback" not in done.output
+    assert done.output.startswith("tallystick: ") or "servers" in done.output
