@@ -27,7 +27,7 @@ def one(text: str, form: str = "json") -> ClientServer:
         {"mcpServers": {"a": {"serverUrl": REMOTE["url"]}}},
         {"mcpServers": {"a": {"httpUrl": REMOTE["url"]}}},
         {"mcp": {"a": {"type": "remote", **REMOTE, "enabled": True}}},
-        {"projects": {"/home/x": {"mcpServers": {"a": REMOTE}}}},
+        {"projects": {"/srv/project": {"mcpServers": {"a": REMOTE}}}},
     ],
 )
 def test_a_remote_server_is_found_in_each_place_that_clients_use(place: object) -> None:
