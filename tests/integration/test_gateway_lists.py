@@ -156,9 +156,12 @@ def test_without_an_answer_of_the_engine_there_is_no_list(tmp_path: Path) -> Non
                     await client.list_tools()
             outcome = outcome_of(world, "tools/list")
         (tmp_path / "observed").mkdir()
-        async with surroundings(tmp_path / "observed", answer=failing) as world:
-            async with world.running(server={"mode": "observe"}), world.client() as client:
-                assert len((await client.list_tools()).tools) == 5
+        async with (
+            surroundings(tmp_path / "observed", answer=failing) as world,
+            world.running(server={"mode": "observe"}),
+            world.client() as client,
+        ):
+            assert len((await client.list_tools()).tools) == 5
         assert caught.value.code == ErrorCode.RESULT_WITHHELD
         assert caught.value.error.data["reason"] == "listing_failed"
         assert (outcome.status, outcome.reason, outcome.hidden) == ("failed", "listing_failed", 0)
