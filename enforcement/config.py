@@ -17,6 +17,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, mo
 from enforcement.config_identity import IdentitySettings
 from enforcement.config_protocol import ProtocolSettings, Revisions
 from enforcement.config_stdio import StdioSettings
+from enforcement.config_tls import ClientTLSSettings, ListenerTLSSettings, refuse_tls_without_https
 from enforcement.config_types import (
     CIDR,
     URL,
@@ -63,11 +64,18 @@ class ServiceSettings(Settings):
         url: Base URL.
         token: Where the enforcer's token is.
         timeout_seconds: For one request to it.
+        tls: What TLS shows and asks for on the way to it.
     """
 
     url: URL
     token: SecretURI
     timeout_seconds: Seconds = 10
+    tls: ClientTLSSettings | None = None
+
+    @model_validator(mode="after")
+    def _reached_by_tls(self) -> Self:
+        refuse_tls_without_https(self.url, self.tls)
+        return self
 
 
 class KeySettings(Settings):
@@ -148,6 +156,7 @@ class ServerSettings(Settings):
             in the gateway's own spool.
         tools: Exceptions for single tools.
         revisions: Revisions of the protocol that pass, in place of the gateway's.
+        tls: What TLS shows and asks for on the way to it.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
@@ -159,10 +168,12 @@ class ServerSettings(Settings):
     recording: Recording = "strict"
     tools: tuple[ToolSettings, ...] = ()
     revisions: Revisions | None = None
+    tls: ClientTLSSettings | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         refuse_twice([tool.name for tool in self.tools], "a tool is listed twice")
+        refuse_tls_without_https(self.url, self.tls)
         return self
 
 
@@ -318,6 +329,7 @@ class GatewayConfig(Settings):
         engines: Where policies are evaluated.
         opa: The operator's OPA server, if there is one.
         protocol: Which revisions of the protocol pass.
+        tls: TLS where clients arrive; without it they arrive in the clear.
         stdio: How ``tallystick wrap`` runs a server; it refuses to without.
     """
 
@@ -343,6 +355,7 @@ class GatewayConfig(Settings):
     engines: EngineSettings = EngineSettings()
     opa: OPASettings | None = None
     protocol: ProtocolSettings = ProtocolSettings()
+    tls: ListenerTLSSettings | None = None
     stdio: StdioSettings | None = None
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ INVARIANT: of one state directory runs one enforcement point, whatever its trans
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version as package_version
@@ -42,10 +42,12 @@ from enforcement.session_ends import SessionEnds
 from enforcement.sessions import Block, Sessions
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase, lock_directory
+from enforcement.tls_watch import CertificateWatch
+from enforcement.tls_wiring import ServerContexts, service_context
 from enforcement.vitals import Vitals, vitals_of
 from enforcement.window_sweeps import WindowSweeps
 from enforcement.windows import Windows
-from ledger.clock import Clock
+from ledger.clock import Clock, SystemClock
 from ledger.errors import ConfigError, LedgerError
 from policies.bundles import Bundle
 from policies.trusted_keys import read_trusted_keys
@@ -105,6 +107,8 @@ class Core:
         config: Its settings.
         clock: Dates calls and records.
         metrics: What is counted.
+        certificates: Looks after the certificates that it uses, also those of transports.
+        ways: What TLS is like on the ways to servers.
     """
 
     def __init__(
@@ -141,6 +145,9 @@ class Core:
         self._stack = AsyncExitStack()
         self._running: Running | None = None
         self.metrics = Metrics()
+        self.certificates = CertificateWatch(self.metrics)
+        # TLS goes by the time of this machine, whatever clock dates the records.
+        self.ways = ServerContexts(self.metrics, self.certificates, SystemClock())
         self.metrics.watch("spool_records", "Records that wait for the ledger", lambda: self._depth().records)
         self.metrics.watch("spool_bytes", "Bytes that wait for the ledger", lambda: self._depth().size_bytes)
         self.metrics.watch("set_aside_records", "Records that the ledger refused", lambda: self._depth().set_aside)
@@ -205,6 +212,8 @@ class Core:
         reader = StateDatabase(config.state_directory)
         stack.callback(reader.close)
         ledger, bundles = await self._service()
+        self.certificates.start()
+        stack.push_async_callback(self.certificates.stop)
         sessions = Sessions(reader, self._pseudonyms, idle_ms=self._idle_ms)
         windows = Windows(reader, self._pseudonyms)
         trusted = () if config.bundles.trusted_keys is None else read_trusted_keys(config.bundles.trusted_keys)
@@ -227,6 +236,7 @@ class Core:
             vitals=lambda: self._vitals(policies, ledger),
         )
         servers = Servers()
+        servers.watch(self.ways.keep)
         reload = ServerReload(
             servers,
             path=config.servers_file,
@@ -235,7 +245,7 @@ class Core:
             approvals=bundles if isinstance(bundles, ModeApprovals) else NoApprovals(),
             recorder=recorder,
             interval_seconds=config.servers_seconds,
-            check=authorizations,
+            check=self._usable,
         )
         admission = Admission(config, servers, sessions, self.clock)
         pep = EnforcementPoint(
@@ -280,14 +290,22 @@ class Core:
             reload=reload,
         )
 
+    def _usable(self, servers: Sequence[ServerSettings]) -> None:
+        """Refuse a list of servers that names a secret or a certificate that cannot be used."""
+        authorizations(servers)
+        self.ways.prepare(servers)
+
     async def _service(self) -> tuple[LedgerClient, BundleSource]:
         if self._ledger is not None and self._bundles is not None:
             return self._ledger, self._bundles
         service = self.config.service
         if service.url.startswith("http:"):
             _LOG.warning("service_without_tls", url=service.url)
+        tls = service_context(self.config, self.metrics, SystemClock())
+        if tls is not None:
+            self.certificates.add(tls)
         client = ServiceClient(
-            service.url, read_secret(service.token), timeout_seconds=service.timeout_seconds, clock=self.clock
+            service.url, read_secret(service.token), timeout_seconds=service.timeout_seconds, clock=self.clock, tls=tls
         )
         await self._stack.enter_async_context(client)
         return self._ledger or client, self._bundles or client
@@ -407,7 +425,7 @@ class Core:
         depth, current = running.recorder.depth, running.policies.current()
         room = depth.size_bytes < self.config.recording.spool_bytes * 7 // 8
         ready = isinstance(current, Bundle) and room
-        return ready, {
+        facts: dict[str, object] = {
             "ready": ready,
             "bundle": running.policies.revision,
             "bundle_usable": isinstance(current, Bundle),
@@ -420,6 +438,8 @@ class Core:
             "spool_bytes": depth.size_bytes,
             "set_aside_records": depth.set_aside,
         }
+        certificates = self.certificates.readiness()
+        return ready, {**facts, "certificates": certificates} if certificates else facts
 
     def _depth(self) -> Depth:
         return Depth(0, 0, 0) if self._running is None else self._running.recorder.depth

@@ -17,6 +17,7 @@ from enforcement.facts import UNKNOWN, Pseudonyms
 from enforcement.identity import Identity
 from enforcement.mcp import Message, Refusal
 from enforcement.state import Change
+from enforcement.tls_peer import TLSPeer
 from enforcement.verdicts import Completion, Inbound, Permitted
 from ledger import bodies
 from ledger.commitments import SALT_BYTES
@@ -136,7 +137,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         rules=() if answer is None else answer.rules,
         failed_condition=None if answer is None else answer.failed_condition,
         obligations=() if answer is None else answer.obligations,
-        facts=None if request is None else public_facts(request),
+        facts=None if request is None else _facts(request, case.inbound.tls),
         user=None if case.identity is None else pseudonyms.user(case.identity.user),
         address=pseudonyms.address(case.place.address),
         request=committed,
@@ -181,6 +182,7 @@ def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseu
         reason=completion.reason,
         latency_us=completion.latency_us,
         http_status=completion.http_status,
+        tls_group=_name(completion.tls_group),
         error_code=completion.error_code,
         tool_error=completion.tool_error,
         user=permitted.user,
@@ -201,6 +203,13 @@ def outcome_of(case: Case, pseudonyms: Pseudonyms, reason: str) -> Draft:
         user=None if case.identity is None else pseudonyms.user(case.identity.user),
     )
     return Draft(body=body)
+
+
+def _facts(request: DecisionRequest, tls: TLSPeer | None) -> bodies.Facts:
+    facts = public_facts(request)
+    if tls is None:
+        return facts
+    return msgspec.structs.replace(facts, tls_version=_name(tls.version), tls_group=_name(tls.group))
 
 
 def _agent(case: Case) -> str:

@@ -29,7 +29,7 @@ from enforcement.offload import off_loop
 from enforcement.refusals import ErrorCode, Reply, error_reply
 from enforcement.review import Reviewed
 from enforcement.sse import COMMENT, Event, EventStream, encode_event
-from enforcement.upstream import ServerAnswer, ServerSide
+from enforcement.upstream import ServerAnswer, ServerSide, answered_by
 from enforcement.verdicts import Completion, Inbound, OutcomeStatus, Permitted
 from ledger.errors import LedgerError, MalformedError, UpstreamError
 
@@ -121,6 +121,7 @@ class Exchange:
         self._streaming = False
         self._reported = False
         self._http_status: int | None = None
+        self._tls_group: str | None = None
 
     async def run(self) -> None:
         """Forward the call, record its outcome, release the answer."""
@@ -175,6 +176,7 @@ class Exchange:
                 self._permitted.server, self._inbound.headers, self._inbound.body
             ) as response:
                 self._http_status = response.status
+                self._tls_group = answered_by(response)
                 # The connection's own limit does not run while the client is waited for.
                 async with asyncio.timeout(self._limits.upstream_total_seconds):
                     return await self._receive(response)
@@ -274,6 +276,7 @@ class Exchange:
             reason="jsonrpc_error" if failed else reviewed.reason,
             latency_us=self._latency_us(),
             http_status=self._http_status,
+            tls_group=self._tls_group,
             answer=body,
             result=answer.result,
             error_code=answer.error_code,
@@ -287,6 +290,7 @@ class Exchange:
             reason=reason,
             latency_us=self._latency_us(),
             http_status=self._http_status,
+            tls_group=self._tls_group,
             answer=answer,
         )
 

@@ -17,6 +17,7 @@ INVARIANT: the address of a caller is that of the socket. `Gateway.server_config
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -39,8 +40,10 @@ from enforcement.pep import PolicyEvaluator
 from enforcement.ports import BundleSource, LedgerClient
 from enforcement.resources import WELL_KNOWN, metadata_at
 from enforcement.sessions import Block
+from enforcement.tls_transport import tls_protocol_class
+from enforcement.tls_wiring import make_listener
 from enforcement.upstream import Upstream
-from ledger.clock import Clock
+from ledger.clock import Clock, SystemClock
 from ledger.errors import ConfigError
 
 __all__ = ["Gateway", "build_gateway"]
@@ -98,7 +101,7 @@ class Gateway:
         self._stack.push_async_callback(self.core.stop)
         try:
             limits = self._config.limits
-            upstream = await self._stack.enter_async_context(Upstream(limits, {}))
+            upstream = await self._stack.enter_async_context(Upstream(limits, {}, self.core.ways.context))
             running.servers.watch(lambda listed: upstream.authorize(authorizations(listed)))
             self._stack.push_async_callback(running.passage.stop)  # before its connections are closed
             authenticator = Authenticator(self._config, self.core.clock, self.metrics)
@@ -139,6 +142,9 @@ class Gateway:
         Args:
             host: Address to listen on.
             port: Port to listen on, 0 for any.
+
+        Raises:
+            ConfigError: The certificate where clients arrive, its key or their authorities cannot be used.
         """
         limits = self._config.limits
         return uvicorn.Config(
@@ -146,7 +152,7 @@ class Gateway:
             host=host,
             port=port,
             loop="asyncio",
-            http=connection_class(head_seconds=limits.body_seconds, max_waiting=limits.concurrent_calls),
+            http=self._connections(),
             lifespan="off",
             ws="none",
             proxy_headers=False,
@@ -156,6 +162,15 @@ class Gateway:
             timeout_keep_alive=_KEEPALIVE_SECONDS,
             h11_max_incomplete_event_size=2 * limits.header_bytes,
         )
+
+    def _connections(self) -> type[asyncio.Protocol]:
+        limits, tls = self._config.limits, self._config.tls
+        http = connection_class(head_seconds=limits.body_seconds, max_waiting=limits.concurrent_calls)
+        if tls is None:
+            return http
+        listener = make_listener(tls, self.metrics, SystemClock(), max_handshakes=limits.concurrent_calls)
+        self.core.certificates.add(listener.contexts)
+        return tls_protocol_class(listener, http)
 
     # --- routes
 

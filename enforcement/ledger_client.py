@@ -41,6 +41,8 @@ from enforcement.ports import (
     Unavailable,
     UnchangedBundle,
 )
+from enforcement.tls_client import ClientContext
+from enforcement.tls_files import Rotating
 from ledger.canonical import parse_json
 from ledger.clock import Clock
 from ledger.errors import MalformedError, UpstreamError
@@ -83,7 +85,15 @@ class ServiceClient:
         offset: Of the gateway's clock against the service's.
     """
 
-    def __init__(self, url: str, token: str, *, timeout_seconds: float, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout_seconds: float,
+        clock: Clock | None = None,
+        tls: Rotating[ClientContext] | None = None,
+    ) -> None:
         """Name the service.
 
         Args:
@@ -91,7 +101,9 @@ class ServiceClient:
             token: The enforcer's token.
             timeout_seconds: For one request.
             clock: Is measured against the service's; None to measure nothing.
+            tls: What TLS shows and asks for on the way; None for the standard library's defaults.
         """
+        self._tls = tls
         self.offset = ClockOffset()
         self._clock = clock
         self._url = url.rstrip("/")
@@ -201,6 +213,7 @@ class ServiceClient:
             async with self._session.request(
                 method,
                 self._url + path,
+                ssl=True if self._tls is None else self._tls.current,
                 data=body,
                 headers=headers,
                 allow_redirects=False,

@@ -12,7 +12,7 @@ Source: RFC 9110 section 7.6 (intermediaries); Model Context Protocol, revision 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self, TypeAlias
@@ -22,9 +22,10 @@ from multidict import CIMultiDict
 
 from enforcement.config import Limits, ServerSettings
 from enforcement.mcp_headers import RawHeaders
+from enforcement.tls_client import ClientContext, group_of
 from ledger.errors import UpstreamError
 
-__all__ = ["AnswerBody", "ServerAnswer", "ServerSide", "Upstream", "Verb", "forwarded_headers"]
+__all__ = ["AnswerBody", "ServerAnswer", "ServerSide", "Upstream", "Verb", "answered_by", "forwarded_headers"]
 
 _FORWARDED: Final = frozenset(
     {
@@ -136,17 +137,41 @@ class ServerSide(Protocol):
         ...
 
 
+class _Response(aiohttp.ClientResponse):
+    """An answer that knows the key agreement of the connection it came by, also after that was given back."""
+
+    tls_group: str | None = None
+
+    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        transport = connection.transport
+        if transport is not None:
+            self.tls_group = group_of(transport.get_extra_info("ssl_object"))
+        return await super().start(connection)
+
+
+def answered_by(answer: ServerAnswer) -> str | None:
+    """Return the key agreement of the connection that an answer came by; None without TLS, or if it is not known."""
+    return answer.tls_group if isinstance(answer, _Response) else None
+
+
 class Upstream:
     """Pooled connections to all servers; an asynchronous context, inside of which they live."""
 
-    def __init__(self, limits: Limits, authorizations: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        authorizations: Mapping[str, str],
+        tls: Callable[[ServerSettings], ClientContext] | None = None,
+    ) -> None:
         """Take the bounds.
 
         Args:
             limits: Time-outs and the number of connections.
             authorizations: Server name → ``Authorization`` value that the gateway presents to it.
+            tls: Returns what TLS shows and asks for on the way to a server; None for the standard library's defaults.
         """
         self._limits = limits
+        self._tls = tls
         self.authorize(authorizations)
         self._session: aiohttp.ClientSession | None = None
 
@@ -171,6 +196,7 @@ class Upstream:
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=("User-Agent", "Accept"),
+            response_class=_Response,
         )
         return self
 
@@ -201,8 +227,8 @@ class Upstream:
             added: Headers of the gateway's own; see `ServerSide.send`.
 
         Raises:
-            UpstreamError: ``upstream_unreachable``, ``upstream_timeout`` or ``upstream_disconnected``, on the way there
-                or while the answer is read.
+            UpstreamError: ``upstream_unreachable``, ``upstream_tls``, ``upstream_timeout`` or
+                ``upstream_disconnected``, on the way there or while the answer is read.
         """
         assert self._session is not None  # used inside its context
         if server.url is None:
@@ -212,12 +238,19 @@ class Upstream:
         data = body if verb == "POST" else None
         try:
             async with self._session.request(
-                verb, server.url, data=data, headers=headers, allow_redirects=False
+                verb, server.url, data=data, headers=headers, allow_redirects=False, ssl=self._context(server)
             ) as response:
                 yield response
         except TimeoutError as error:
             raise UpstreamError("upstream_timeout") from error
+        except aiohttp.ClientSSLError as error:
+            raise UpstreamError("upstream_tls") from error
         except aiohttp.ClientConnectorError as error:
             raise UpstreamError("upstream_unreachable") from error
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamError("upstream_disconnected") from error
+
+    def _context(self, server: ServerSettings) -> ClientContext | bool:
+        if self._tls is None or not (server.url or "").startswith("https:"):
+            return True
+        return self._tls(server)

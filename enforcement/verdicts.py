@@ -130,6 +130,7 @@ class Completion:
         reason: Why it failed, was cancelled or not forwarded.
         latency_us: From forwarding to the last byte of the answer, microseconds.
         http_status: The server's HTTP status.
+        tls_group: Key agreement of the connection to the server; None without TLS.
         answer: The answer's bytes as received.
         result: The bytes of its ``result`` member.
         error_code: Its JSON-RPC error code.
@@ -141,6 +142,7 @@ class Completion:
     reason: str | None = None
     latency_us: int = 0
     http_status: int | None = None
+    tls_group: str | None = None
     answer: bytes | None = None
     result: bytes | None = None
     error_code: int | None = None

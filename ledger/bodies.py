@@ -152,6 +152,9 @@ class Facts(Struct, frozen=True):
         weekday: 1 (Monday) to 7, ISO 8601.
         network: Label of the network that the client's address belongs to.
         session_calls: Calls of this session before this one.
+        tls_version: TLS version of the client's connection, such as ``TLSv1.3``; absent without TLS.
+        tls_group: Key agreement of the client's connection, such as ``X25519MLKEM768``; ``unknown`` if who terminated
+            TLS did not say.
     """
 
     authn: Name
@@ -163,6 +166,8 @@ class Facts(Struct, frozen=True):
     session_calls: Count
     mfa: Flag = False
     roles: Names = ()
+    tls_version: Name | None = None
+    tls_group: Name | None = None
 
 
 class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
@@ -248,6 +253,7 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
         result: The answer's bytes as received.
         result_fingerprint: Keyed fingerprint of the answer's ``result`` member.
         hidden: Entries of a list that the client was not shown; of an observed server, that it would not have been.
+        tls_group: Key agreement of the connection to the server, such as ``X25519MLKEM768``; absent without TLS.
     """
 
     decision_id: Uuid
@@ -262,6 +268,7 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
     result: Commitment | None = None
     result_fingerprint: Pseudonym | None = None
     hidden: Count = 0
+    tls_group: Name | None = None
 
 
 class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):

@@ -221,6 +221,8 @@ def _facts(facts: Facts) -> Iterator[Field]:
     yield from _list("Roles", facts.roles)
     yield from _text("Network", facts.network)
     yield from _text("Calls before this one", number(facts.session_calls), note="of the same session")
+    yield from _text("TLS of the client's connection", facts.tls_version)
+    yield from _text("Key agreement", facts.tls_group)
 
 
 def _people(body: Decision, key_id: str | None) -> Iterator[Field]:
@@ -272,6 +274,7 @@ def outcome_view(index: int, record: Record, body: Outcome) -> OutcomeView:
         *_text("Reason", body.reason),
         *_text("Latency", f"{number(body.latency_us)} µs"),
         *_text("HTTP status", body.http_status),
+        *_text("Key agreement with the server", body.tls_group),
         *_text("JSON-RPC error", body.error_code),
         *_flag("The tool reported an error", body.tool_error),
         *_vaulted("Answer as received", body.result),

@@ -72,6 +72,8 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
         "drift": _DECISION_MINIMAL | {"drift": ["range:amount", "unknown_argument"]},
         "asked-for": _DECISION_MINIMAL | {"interface": "authzen"},
         "continued": _DECISION_MINIMAL | {"continues": DECISION_ID},
+        "secured": _DECISION_MINIMAL
+        | {"facts": _FACTS_MINIMAL | {"tls_version": "TLSv1.3", "tls_group": "X25519MLKEM768"}},
         "wrapped": _DECISION_MINIMAL | {"transport": "stdio"},
         "full": {
             "agent": "finance-bot",
@@ -107,6 +109,12 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
     },
     "outcome": {
         "minimal": {"decision_id": DECISION_ID, "status": "not_forwarded", "session": "5e" * 16},
+        "secured": {
+            "decision_id": DECISION_ID,
+            "status": "completed",
+            "session": "5e" * 16,
+            "tls_group": "X25519MLKEM768",
+        },
         "full": {
             "decision_id": DECISION_ID,
             "status": "failed",

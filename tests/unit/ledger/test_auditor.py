@@ -57,6 +57,8 @@ FULL = {
         session_calls=4,
         mfa=True,
         roles=("analyst",),
+        tls_version="TLSv1.3",
+        tls_group="X25519MLKEM768",
     ),
     "address": "9" * 32,
     "arguments_fingerprint": "a" * 32,

@@ -12,7 +12,7 @@ from tests.support.ledger import Enforcer, make_decision
 
 FACTS = Facts(
     authn="authn-x", zone="Europe/Zurich", local_hour=3, local_minute=7, weekday=4, network="network-x",
-    session_calls=41, mfa=True, roles=("role-x", "role-y"),
+    session_calls=41, mfa=True, roles=("role-x", "role-y"), tls_version="version-x", tls_group="group-x",
 )  # fmt: skip
 BUNDLE = BundleReference(name="bundle-x", revision="b" * 64, engine="engine-x", engine_version="9.8.7")
 FULL = {
@@ -37,7 +37,7 @@ def outcome(record: Record) -> tuple[Record, Outcome]:
     body = Outcome(
         decision_id=record.record_id, status="failed", session="1" * 32, reason="outcome-reason", latency_us=7654321,
         http_status=502, error_code=-32603, tool_error=True, user="2" * 32,
-        result=Commitment(digest="9" * 64, size_bytes=2048), result_fingerprint="8" * 32,
+        result=Commitment(digest="9" * 64, size_bytes=2048), result_fingerprint="8" * 32, tls_group="group-y",
     )  # fmt: skip
     return Enforcer("gateway-x", seq=80, running_count=66).record(body), body
 
