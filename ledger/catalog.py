@@ -121,6 +121,13 @@ class Catalog(Protocol):
         """Return the leaf indexes of all records of a type behind the leaf ``above``, in order."""
         ...
 
+    def last_of_type(self, log_id: str, record_type: str) -> list[int]:
+        """Return the leaf index of the last record of a type in each stream that has one; in no order.
+
+        A record that is no decision and no outcome; of a stream's records it is the one with the highest number.
+        """
+        ...
+
     def last_position(self, log_id: str, enforcer_id: str) -> StreamPosition | None:
         """Return where an enforcer's stream stands, or None if it never wrote."""
         ...

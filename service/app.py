@@ -22,6 +22,7 @@ from service.api import (
     bundles,
     decisions,
     erasures,
+    fleet,
     health,
     holds,
     impacts,
@@ -185,7 +186,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
                 modes,
                 pruning,
             ),
-            *(logs, access, keys, health, authzen, opa),
+            *(logs, access, fleet, keys, health, authzen, opa),
         )
     ]
     for router in routers:

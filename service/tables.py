@@ -6,7 +6,7 @@ from sqlalchemy import Column, Index, MetaData, String, Table, Text
 
 from ledger.database import NAMING_CONVENTION, BigInt
 
-__all__ = ["api_tokens", "impact_jobs", "metadata", "pack_jobs", "web_sessions"]
+__all__ = ["api_tokens", "enforcer_contacts", "impact_jobs", "metadata", "pack_jobs", "web_sessions"]
 
 metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
@@ -28,6 +28,15 @@ api_tokens = Table(
     Column("revoked_ms", BigInt),
 )
 """Tokens are kept as SHA-256 of 32 random bytes; what they open is in the row."""
+
+enforcer_contacts = Table(
+    "enforcer_contacts",
+    metadata,
+    _log_id(),
+    Column("enforcer_id", String(128), primary_key=True),
+    Column("heard_ms", BigInt, nullable=False),
+)
+"""When an enforcer's token last opened anything."""
 
 web_sessions = Table(
     "web_sessions",

@@ -148,8 +148,11 @@ async def authenticated(request: Request) -> Caller:
     hosting = hosting_of(request)
     caller = await asyncio.to_thread(hosting.tokens.authenticate, token)
     # INVARIANT 12: the token names the log; nothing else of a request can lead to another one.
-    work_for(request, hosting.find(caller.log_id))
+    services = hosting.find(caller.log_id)
+    work_for(request, services)
     request.state.caller = caller
+    if caller.enforcer_id is not None:
+        services.contacts.heard(caller.enforcer_id)
     return caller
 
 

@@ -11,6 +11,7 @@ from service.cli.demo import demo
 from service.cli.engines import engines
 from service.cli.erasing import erase, expire, hold, prune
 from service.cli.evidence import evidence
+from service.cli.fleet import fleet
 from service.cli.gateway import gateway
 from service.cli.impact import impact
 from service.cli.keys import keys
@@ -68,6 +69,7 @@ for command in (
     gateway,
     servers,
     modes,
+    fleet,
     opa,
     witness,
 ):

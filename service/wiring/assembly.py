@@ -41,9 +41,11 @@ from service.auditing import AUDIT_LEASE, AUDIT_LEASE_SECONDS, AuditLoop, Proces
 from service.auth import TokenStore
 from service.bundle_watch import BundleWatch
 from service.bundles import LogBundleHistory, OPAArchives, service_actor
+from service.contacts import Contacts
 from service.current_keys import CurrentKeys
 from service.deciding import ActiveBundles, DecisionPoint
 from service.fairness import Bytes, Places
+from service.fleet_reader import FleetReader
 from service.health import Metrics
 from service.impact_files import ImpactFiles
 from service.impact_orders import ImpactStore
@@ -266,12 +268,14 @@ def _assemble(
         clock=clock,
     )
     tokens = TokenStore(database, clock)
+    contacts = Contacts(database, log_id, clock)
     worker = secrets.token_hex(16)
     archives = SQLBundleStore(database, clock)
+    history = LogBundleHistory(catalog, reader)
     registry = Registry(
         log_id=log_id,
         store=archives,
-        history=LogBundleHistory(catalog, reader),
+        history=history,
         sink=recorder,
         evaluator=evaluator,
         foresee=RollbackReplays(log_id, catalog=catalog, reader=reader, vault=vault, evaluator=evaluator, clock=clock),
@@ -309,6 +313,18 @@ def _assemble(
         bundles=registry,
         bundle_archives=archives,
         bundle_watch=BundleWatch(registry.newest),
+        contacts=contacts,
+        fleet=FleetReader(
+            log_id,
+            service_id=settings.service_id,
+            catalog=catalog,
+            reader=reader,
+            keyring=keyring,
+            key_records=key_records,
+            history=history,
+            contacts=contacts,
+            clock=clock,
+        ),
         opa_archives=OPAArchives(),
         decision_point=DecisionPoint(
             log_id,

@@ -45,9 +45,11 @@ from service.auditing import AuditLoop
 from service.auth import TokenStore
 from service.bundle_watch import BundleWatch
 from service.bundles import OPAArchives
+from service.contacts import Contacts
 from service.current_keys import CurrentKeys
 from service.deciding import DecisionPoint
 from service.fairness import THREADS, Bytes, LargeTurns, Places
+from service.fleet_reader import FleetReader
 from service.health import Metrics, ReadinessProbe
 from service.impacts import ImpactJobs
 from service.ingest import Admission, LogIdentity
@@ -163,6 +165,8 @@ class Services:
     bundles: Registry
     bundle_archives: SQLBundleStore
     bundle_watch: BundleWatch
+    contacts: Contacts
+    fleet: FleetReader
     opa_archives: OPAArchives
     decision_point: DecisionPoint
     opa_intake: OPAIntake
@@ -233,6 +237,7 @@ class Services:
             self.timestamping.start()
         await self.packs.start(self)
         self.bundle_watch.start()
+        self.contacts.work.start()
         await self.impacts.start(self)
         await self._beat("start")
         self._heartbeats.append(self._beating())
@@ -263,6 +268,8 @@ class Services:
         """End what writes records by itself."""
         await self.auditing.stop()
         await self.bundle_watch.stop()
+        with contextlib.suppress(LedgerError):
+            await self.contacts.stop()
         await self.packs.stop()
         await self.impacts.stop()
         await self.lifecycle.stop()
@@ -310,4 +317,11 @@ class Services:
         """The work that is repeated beside answering requests."""
         dating = () if self.timestamping is None else (self.timestamping.work,)
         mine = (*self._heartbeats, self.collecting.work, *dating, *self.lifecycle.works)
-        return (*mine, self.packs.work, self.impacts.work, self.auditing.work, self.bundle_watch.work)
+        return (
+            *mine,
+            self.packs.work,
+            self.impacts.work,
+            self.auditing.work,
+            self.bundle_watch.work,
+            self.contacts.work,
+        )

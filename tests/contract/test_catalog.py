@@ -324,6 +324,20 @@ def test_records_are_found_by_type_in_order(log):
     assert [log.catalog.of_type(LOG_ID, "key", above=leaf) for leaf in (-1, 0, 1)] == [[0, 1], [1], []]
 
 
+def test_the_last_record_of_a_type_is_known_for_each_stream(empty):
+    service, first = empty.ledger.service, Enforcer("gateway-1", epoch="1" * 32)
+    again, other = Enforcer("gateway-1", epoch="2" * 32), Enforcer("gateway-2", epoch="3" * 32)
+    empty.add(*(service.record(service.introduction(one)) for one in (first, other)))
+    beats = [one.record(one.heartbeat()) for one in (first, first, again, other)]
+    empty.add(*beats, other.record(make_decision()[0]))
+    assert sorted(empty.catalog.last_of_type(LOG_ID, "heartbeat")) == [3, 4, 5]
+    assert empty.catalog.last_of_type(LOG_ID, "key") == [1]
+    assert empty.catalog.last_of_type(LOG_ID, "tombstone") == []
+    assert empty.catalog.last_of_type(OTHER_LOG, "heartbeat") == []
+    empty.add(first.record(first.heartbeat()))
+    assert sorted(empty.catalog.last_of_type(LOG_ID, "heartbeat")) == [4, 5, 7]
+
+
 def test_an_enforcers_last_position_is_known(log):
     last = log.records[-1]
     assert log.catalog.last_position(LOG_ID, "gateway-1") == StreamPosition(last.epoch, last.seq, len(log.records) - 1)
@@ -415,6 +429,7 @@ def test_a_database_that_fails_is_a_storage_error(empty):
         lambda: catalog.session(LOG_ID, "x"),
         lambda: catalog.outcomes_of(LOG_ID, "x"),
         lambda: catalog.of_type(LOG_ID, "key"),
+        lambda: catalog.last_of_type(LOG_ID, "key"),
         lambda: catalog.last_position(LOG_ID, "x"),
         lambda: catalog.count_between(LOG_ID, "x", "y", 1, 2),
         lambda: catalog.counts(LOG_ID),

@@ -161,6 +161,7 @@ ASKED: Final[dict[str, tuple[str, Callable[[Filled], object]]]] = {
     "outcomes": ("decision_id", lambda log: log.ledger.catalog.outcomes_of(LOG_ID, log.decision.record_id)),
     "keys": ("record_type", lambda log: log.ledger.catalog.of_type(LOG_ID, "key")),
     "new keys": ("record_type", lambda log: log.ledger.catalog.of_type(LOG_ID, "key", above=1000)),
+    "last of a type": ("stream_no", lambda log: log.ledger.catalog.last_of_type(LOG_ID, "key")),
     "position": ("seq", lambda log: log.ledger.catalog.last_position(LOG_ID, "service")),
     "stream": ("seq", lambda log: log.ledger.catalog.count_between(LOG_ID, "gateway-1", log.decision.epoch, 1, 9)),
     "tally": ("leaf_index", lambda log: log.ledger.catalog.tally(LOG_ID, from_index=2900)),

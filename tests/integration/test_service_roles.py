@@ -20,6 +20,7 @@ from service.api import (
     bundles,
     decisions,
     erasures,
+    fleet,
     health,
     holds,
     impacts,
@@ -108,6 +109,7 @@ POST   /v1/enforcers                             401    403      403    403     
 DELETE /v1/enforcers/{enforcer_id:path}          401    403      403    403     403       403      404
 POST   /v1/tokens                                401    403      403    403     403       403      201
 DELETE /v1/tokens/{token_sha256}                 401    403      403    403     403       403      404
+GET    /v1/fleet                                 401    403      403    200     200       200      200
 GET    /v1/keys                                  401    200      200    200     200       200      200
 POST   /v1/keys                                  401    403      403    403     403       403      404
 POST   /v1/keys/{key_id}/retirement              401    403      403    403     403       403      404
@@ -250,7 +252,7 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 def test_the_table_has_every_route_of_the_api():
     modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
-    modules += (bundle_canary, impacts, modes, opa, opa_bundles, replays, sessions)
+    modules += (bundle_canary, fleet, impacts, modes, opa, opa_bundles, replays, sessions)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}
