@@ -16,10 +16,11 @@ from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.drafts import Case, Ruling
 from enforcement.facts import Networks, build_request, local_time
 from enforcement.identity import Identity
-from enforcement.mcp import Message, MessageLimits, Refusal, incomplete_message, parse_message
+from enforcement.mcp import Message, MessageLimits, Refusal, incomplete_message, parse_message, read_json_message
 from enforcement.mcp_headers import single_header
 from enforcement.offload import off_loop
 from enforcement.resources import challenge
+from enforcement.revisions import Direction
 from enforcement.server_list import Servers
 from enforcement.sessions import Sessions
 from enforcement.verdicts import Inbound, Permitted
@@ -63,6 +64,28 @@ class Admission:
         """Return how long a message may be, in bytes, before its body is read."""
         limits = self._config.limits
         return limits.body_bytes if known else min(limits.body_bytes, limits.unauthenticated_body_bytes)
+
+    async def read(
+        self, body: bytes, server: str, *, direction: Direction = "client", negotiated: str | None = None
+    ) -> Message | Refusal:
+        """Read a message of a transport without headers; `Inbound.parsed` hands it on.
+
+        Args:
+            body: Its bytes.
+            server: Of which server, or to which.
+            direction: Who sent it.
+            negotiated: The revision that was agreed on; None before that.
+        """
+        known = self._servers.get(server)
+        return await off_loop(
+            len(body),
+            read_json_message,
+            body,
+            limits=self._limits,
+            direction=direction,
+            revisions=(None if known is None else known.revisions) or self._config.protocol.revisions,
+            negotiated=negotiated,
+        )
 
     def learn_tools(self, listing: Permitted, digests: Mapping[str, str]) -> None:
         """Remember the digests of a server's tools as it has just listed them; a first page replaces what was known.

@@ -9,11 +9,13 @@ INVARIANT: of one state directory runs one enforcement point, whatever its trans
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version as package_version
+from types import TracebackType
 from typing import Final
 
 import nacl.signing
@@ -121,6 +123,7 @@ class Core:
         simulated: bool = False,
         ledger: LedgerClient | None = None,
         bundles: BundleSource | None = None,
+        on_stopped: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the parts; nothing is read, opened or sent before `start`.
 
@@ -132,6 +135,8 @@ class Core:
             simulated: The keys are a demonstration's; every record says so (it does as well if the clock is simulated).
             ledger: Instead of the service of the configuration.
             bundles: Instead of the service of the configuration.
+            on_stopped: Called in a thread once all has stopped: what was made for this enforcement point alone is
+                closed there.
         """
         self.config = config
         self.clock = clock
@@ -140,6 +145,7 @@ class Core:
         self._simulated = simulated or clock.simulated
         self._ledger = ledger
         self._bundles = bundles
+        self._on_stopped = on_stopped
         self._pseudonyms = Pseudonyms(keys.pseudonym)
         self._idle_ms = int(config.sessions.idle_seconds * _MS_PER_SECOND)
         self._stack = AsyncExitStack()
@@ -186,12 +192,41 @@ class Core:
             await self._stack.aclose()
         finally:
             self._running = None
+            await asyncio.to_thread(self._on_stopped)
         _LOG.info("gateway_stopped", enforcer_id=self.config.enforcer_id)
+
+    async def __aenter__(self) -> Running:
+        """Start; see `start`."""
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop; see `stop`."""
+        await self.stop()
 
     @property
     def running(self) -> Running | None:
         """The parts while it runs."""
         return self._running
+
+    def server_name(self, name: str | None = None) -> str:
+        """Return which server a transport of one server alone is for.
+
+        Args:
+            name: Its name; None for the only one of the configuration.
+
+        Raises:
+            ConfigError: There is none of that name, or there are several.
+        """
+        known = [server.name for server in self.config.servers]
+        if name is None:
+            if len(known) != 1:
+                raise ConfigError("the configuration does not list exactly one server: name the one that this is")
+            return known[0]
+        if self.config.servers_file is None and name not in known:
+            raise ConfigError(f"servers lists no {name}")
+        return name
 
     def require(self) -> Running:
         """Return the parts.

@@ -29,7 +29,10 @@ from enforcement.tls_peer import peer_of
 from enforcement.upstream import ServerSide
 from enforcement.verdicts import Denied, Inbound, Permitted
 
-__all__ = ["Endpoint"]
+__all__ = ["TRANSPORT", "Endpoint"]
+
+TRANSPORT: Final = "tallystick.transport"
+"""Where a scope says what the records shall say of how a message came; absent for HTTP."""
 
 # Callers without a token may have one message under way for so many calls of those who have one.
 _STRANGERS: Final = 8
@@ -207,6 +210,7 @@ def _inbound(
         peer=scope["client"][0] if scope.get("client") else None,
         identity=identity,
         tls=peer_of(scope),
+        transport=scope.get(TRANSPORT, "http"),
         complete=complete,
         overloaded=overloaded,
     )

@@ -190,11 +190,12 @@ class Tools:
         self.cancelled = asyncio.Event()
         self.go_on = asyncio.Event()
         self.server = MCPServer("finance")
-        self.server.tool()(self.refund_customer)
-        self.server.tool()(self.transfer_funds)
-        self.server.tool()(self.count_slowly)
-        self.server.tool()(self.wait_for_ever)
-        self.server.tool()(self.break_down)
+        for tool in self.functions():
+            self.server.tool()(tool)
+
+    def functions(self) -> list[Callable[..., Any]]:
+        """Return the tools, for a server of another make."""
+        return [self.refund_customer, self.transfer_funds, self.count_slowly, self.wait_for_ever, self.break_down]
 
     async def refund_customer(self, amount: float, note: str = "") -> str:
         """Refund a customer."""
@@ -259,7 +260,7 @@ async def serve(config: uvicorn.Config, listener: socket.socket | None = None) -
             yield f"http://127.0.0.1:{place.getsockname()[1]}"
         finally:
             server.should_exit = True
-            server.force_exit = True
+            server.force_exit = config.lifespan == "off"  # a lifespan is let end
             await task
 
 
