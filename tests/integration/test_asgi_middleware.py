@@ -1,4 +1,4 @@
-"""What only the ASGI middleware does: paths, the lifespan, an application that fails; for calls see `test_transports`."""
+"""What only the ASGI middleware does: paths, the lifespan, an application that fails. Calls: `test_transports`."""
 
 from __future__ import annotations
 
