@@ -34,6 +34,7 @@ from enforcement.config_types import (
     not_empty,
     refuse_twice,
 )
+from enforcement.config_upstream import ClientCredentials
 
 __all__ = [
     "MAX_SERVERS",
@@ -148,7 +149,8 @@ class ServerSettings(Settings):
     Attributes:
         name: Its part of the gateway's path, ``/servers/NAME/mcp``, and its name in records and policies.
         url: Its MCP endpoint; None for one that is not reached over HTTP: it is wrapped, or runs in this process.
-        authorization: Where the ``Authorization`` value is that the gateway itself presents to the server.
+        authorization: Where the ``Authorization`` value is that the gateway itself presents to the server; or
+        oauth: how it gets a token of its own for it.
         owner: The person or team that answers for it; a server without one is listed as unowned.
         tags: Its tags.
         mode: ``observe`` records decisions without enforcing them.
@@ -162,6 +164,7 @@ class ServerSettings(Settings):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
     url: URL | None = None
     authorization: SecretURI | None = None
+    oauth: ClientCredentials | None = None
     owner: RecordName | None = None
     tags: Names = ()
     mode: Mode = "enforce"
@@ -174,6 +177,8 @@ class ServerSettings(Settings):
     def _distinct(self) -> Self:
         refuse_twice([tool.name for tool in self.tools], "a tool is listed twice")
         refuse_tls_without_https(self.url, self.tls)
+        if self.oauth is not None and (self.authorization is not None or self.url is None):
+            raise ValueError("oauth takes a url, and no authorization beside it")
         return self
 
 

@@ -25,7 +25,7 @@ from enforcement.admission import Admission
 from enforcement.batches import Depth, RecordIdentity
 from enforcement.canary import Canary, CanaryEvaluator
 from enforcement.config import GatewayConfig, ServerSettings
-from enforcement.config_files import authorizations, read_secret
+from enforcement.config_files import read_secret
 from enforcement.facts import Pseudonyms
 from enforcement.ledger_client import ServiceClient
 from enforcement.listings import Listings
@@ -46,6 +46,7 @@ from enforcement.spool import Spool
 from enforcement.state import StateDatabase, lock_directory
 from enforcement.tls_watch import CertificateWatch
 from enforcement.tls_wiring import ServerContexts, service_context
+from enforcement.upstream_tokens import check_credentials
 from enforcement.vitals import Vitals, vitals_of
 from enforcement.window_sweeps import WindowSweeps
 from enforcement.windows import Windows
@@ -327,7 +328,7 @@ class Core:
 
     def _usable(self, servers: Sequence[ServerSettings]) -> None:
         """Refuse a list of servers that names a secret or a certificate that cannot be used."""
-        authorizations(servers)
+        check_credentials(servers)
         self.ways.prepare(servers)
 
     async def _service(self) -> tuple[LedgerClient, BundleSource]:

@@ -43,6 +43,7 @@ from enforcement.sessions import Block
 from enforcement.tls_transport import tls_protocol_class
 from enforcement.tls_wiring import make_listener
 from enforcement.upstream import Upstream
+from enforcement.upstream_tokens import UpstreamTokens
 from ledger.clock import Clock, SystemClock
 from ledger.errors import ConfigError
 
@@ -101,8 +102,11 @@ class Gateway:
         self._stack.push_async_callback(self.core.stop)
         try:
             limits = self._config.limits
-            upstream = await self._stack.enter_async_context(Upstream(limits, {}, self.core.ways.context))
+            tokens = await self._stack.enter_async_context(UpstreamTokens(self.core.clock))
+            upstream = Upstream(limits, {}, self.core.ways.context, tokens=tokens)
+            await self._stack.enter_async_context(upstream)
             running.servers.watch(lambda listed: upstream.authorize(authorizations(listed)))
+            running.servers.watch(tokens.take_up)
             self._stack.push_async_callback(running.passage.stop)  # before its connections are closed
             authenticator = Authenticator(self._config, self.core.clock, self.metrics)
             await self._stack.enter_async_context(authenticator)

@@ -23,6 +23,7 @@ from multidict import CIMultiDict
 from enforcement.config import Limits, ServerSettings
 from enforcement.mcp_headers import RawHeaders
 from enforcement.tls_client import ClientContext, group_of
+from enforcement.upstream_tokens import UpstreamTokens
 from ledger.errors import UpstreamError
 
 __all__ = ["AnswerBody", "ServerAnswer", "ServerSide", "Upstream", "Verb", "answered_by", "forwarded_headers"]
@@ -41,6 +42,7 @@ _FORWARDED: Final = frozenset(
         "user-agent",
     }
 )
+_UNAUTHORIZED: Final = 401
 _PARAM_PREFIX: Final = "mcp-param-"
 _NOTHING: Final[Mapping[str, str]] = {}
 Verb: TypeAlias = Literal["POST", "GET", "DELETE"]
@@ -162,6 +164,8 @@ class Upstream:
         limits: Limits,
         authorizations: Mapping[str, str],
         tls: Callable[[ServerSettings], ClientContext] | None = None,
+        *,
+        tokens: UpstreamTokens | None = None,
     ) -> None:
         """Take the bounds.
 
@@ -169,7 +173,9 @@ class Upstream:
             limits: Time-outs and the number of connections.
             authorizations: Server name → ``Authorization`` value that the gateway presents to it.
             tls: Returns what TLS shows and asks for on the way to a server; None for the standard library's defaults.
+            tokens: The gateway's own access tokens, for servers that want one instead.
         """
+        self._tokens = tokens
         self._limits = limits
         self._tls = tls
         self.authorize(authorizations)
@@ -227,19 +233,22 @@ class Upstream:
             added: Headers of the gateway's own; see `ServerSide.send`.
 
         Raises:
-            UpstreamError: ``upstream_unreachable``, ``upstream_tls``, ``upstream_timeout`` or
-                ``upstream_disconnected``, on the way there or while the answer is read.
+            UpstreamError: ``upstream_credentials`` if the gateway has none to present; ``upstream_unreachable``,
+                ``upstream_tls``, ``upstream_timeout`` or ``upstream_disconnected``, on the way there or while the
+                answer is read.
         """
         assert self._session is not None  # used inside its context
         if server.url is None:
             raise UpstreamError("upstream_unreachable")
-        headers = forwarded_headers(lines, self._authorizations.get(server.name))
+        headers = forwarded_headers(lines, await self._authorization(server))
         headers.update(added)
         data = body if verb == "POST" else None
         try:
             async with self._session.request(
                 verb, server.url, data=data, headers=headers, allow_redirects=False, ssl=self._context(server)
             ) as response:
+                if response.status == _UNAUTHORIZED and self._tokens is not None:
+                    self._tokens.refused(server.name)
                 yield response
         except TimeoutError as error:
             raise UpstreamError("upstream_timeout") from error
@@ -254,3 +263,10 @@ class Upstream:
         if self._tls is None or not (server.url or "").startswith("https:"):
             return True
         return self._tls(server)
+
+    async def _authorization(self, server: ServerSettings) -> str | None:
+        if server.oauth is None:
+            return self._authorizations.get(server.name)
+        if self._tokens is None:
+            raise UpstreamError("upstream_credentials")
+        return await self._tokens.authorization(server.name)

@@ -151,7 +151,7 @@ async def authorization_server(**members: Any) -> AsyncIterator[AuthorizationSer
     server = AuthorizationServer(**members)
     app = web.Application()
     app.router.add_get("/keys", server._keys)
-    app.router.add_get("/moved", _moved)
+    app.router.add_route("*", "/moved", _moved)
     app.router.add_get("/.well-known/oauth-authorization-server", server._metadata)
     app.router.add_post("/token", server._token)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
