@@ -15,6 +15,7 @@ import structlog
 
 from ledger.errors import ConfigError
 from service.cli.client import ServiceClient, service_options
+from service.cli.gateway_tokens import token
 from service.cli.options import utc
 from service.cli.output import ExitCode, echo_json, json_option, program, say, shown_path, table, with_exit_codes
 from service.cli.serve import configure_logging
@@ -104,6 +105,9 @@ def _servers(values: tuple[str, ...]) -> dict[str, str]:
             raise ConfigError(f"--server {name} stands twice")
         servers[name] = url
     return servers
+
+
+gateway.add_command(token)
 
 
 @gateway.command("init", short_help="Prepare a gateway: keys, introduction, configuration, a token.")
