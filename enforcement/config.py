@@ -155,7 +155,8 @@ class ServerSettings(Settings):
         tags: Its tags.
         mode: ``observe`` records decisions without enforcing them.
         recording: ``strict``: a call is forwarded only once its decision is in the ledger. ``available``: once it is
-            in the gateway's own spool.
+            in the gateway's own spool. ``by_kind``: strict for what changes something, available for what reads
+            (`enforcement.strictness`).
         tools: Exceptions for single tools.
         revisions: Revisions of the protocol that pass, in place of the gateway's.
         tls: What TLS shows and asks for on the way to it.
@@ -168,7 +169,7 @@ class ServerSettings(Settings):
     owner: RecordName | None = None
     tags: Names = ()
     mode: Mode = "enforce"
-    recording: Recording = "strict"
+    recording: Recording = "by_kind"
     tools: tuple[ToolSettings, ...] = ()
     revisions: Revisions | None = None
     tls: ClientTLSSettings | None = None
@@ -235,6 +236,7 @@ class RecordingSettings(Settings):
     Attributes:
         strict_seconds: How long a strict call waits for the ledger.
         spool_bytes: Most bytes that wait in the spool; beyond it, calls are denied.
+        spool_seconds: Longest time that a record waits in it; beyond it, calls are denied.
         batch_records: Most records in one request to the ledger.
         batch_bytes: Most bytes in one request to the ledger; a single record may be larger.
         retry_min_seconds: First pause after a failure; it doubles with each further one.
@@ -245,6 +247,7 @@ class RecordingSettings(Settings):
 
     strict_seconds: Seconds = 3
     spool_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 40)] = 256 << 20
+    spool_seconds: Seconds = 14_400
     batch_records: Annotated[int, Field(ge=1, le=10_000)] = 100
     batch_bytes: Bytes = 1 << 20
     retry_min_seconds: Seconds = 0.1

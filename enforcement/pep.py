@@ -41,6 +41,7 @@ from enforcement.metrics import Metrics
 from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.recorder import Recorder
 from enforcement.sessions import Sessions
+from enforcement.strictness import handling_of
 from enforcement.verdicts import Completion, Denial, Denied, Inbound, Permitted, Verdict, denial_reply
 from enforcement.windows import Windows
 from ledger import bodies
@@ -210,7 +211,9 @@ class EnforcementPoint:
     async def _apply(self, case: Case, ruling: Ruling) -> Verdict:
         """Do what was decided, or, where the server or tool is only observed, let the call through."""
         assert case.identity is not None
-        mode, strict = _settings(case)
+        assert case.server is not None
+        assert case.message is not None
+        mode, strict = handling_of(case.server, case.message)
         if mode == "observe":
             return await self._permit(case, replace(ruling, enforcement="allow", observed=True), strict=strict)
         if ruling.enforcement == "allow":
@@ -230,8 +233,9 @@ class EnforcementPoint:
         assert case.identity is not None
         if self._sessions.blocked(case.identity):  # by another call, while this one was evaluated
             return await self._deny(case, _instead(ruling, "session_ended"))
-        if strict and not self._recorder.reachable:
-            return await self._deny(case, _instead(ruling, "ledger_unavailable"))
+        hindered = self._hindered(strict=strict)
+        if hindered is not None:
+            return await self._deny(case, _instead(ruling, hindered))
         try:
             await self._store(case, ruling, strict=strict)
         except OverloadedError:
@@ -241,6 +245,12 @@ class EnforcementPoint:
         if self._sessions.blocked(case.identity):  # while the ledger was asked
             return await self._withhold(case, ruling, "session_ended")
         return self._permitted(case, strict=strict)
+
+    def _hindered(self, *, strict: bool) -> str | None:
+        """Say why no call may go on now, as far as the recorder knows before it is asked."""
+        if strict and not self._recorder.reachable:
+            return "ledger_unavailable"
+        return "spool_overdue" if self._recorder.overdue else None
 
     async def _withhold(self, case: Case, ruling: Ruling, reason: str) -> Denied:
         """Close a call whose permit is recorded but that must not go upstream."""
@@ -367,18 +377,6 @@ def _room(case: Case, ruling: Ruling) -> Room:
     if case.block is not None:
         return Room.KILL
     return Room.PERMIT if ruling.enforcement == "allow" else Room.DENIAL
-
-
-def _settings(case: Case) -> tuple[str, bool]:
-    """Return the mode, and whether recording is strict: the tool's, or the server's where the tool has none."""
-    assert case.server is not None
-    assert case.message is not None
-    mode, recording = case.server.mode, case.server.recording
-    if case.message.method == "tools/call":
-        for tool in case.server.tools:
-            if tool.name == case.message.name:
-                mode, recording = tool.mode or mode, tool.recording or recording
-    return mode, recording == "strict"
 
 
 def _server(case: Case) -> str:

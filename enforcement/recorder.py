@@ -40,6 +40,7 @@ from ledger.tasks import end
 __all__ = ["Recorder"]
 
 _LOG: Final = structlog.get_logger(__name__)
+_MS_PER_SECOND: Final = 1000
 _BeatKind: TypeAlias = Literal["start", "periodic", "stop"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -98,11 +99,18 @@ class Recorder:
         self._beating: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self.depth = Depth(0, 0, 0)
+        self._waiting_ms: int | None = None
 
     @property
     def reachable(self) -> bool:
         """Whether the ledger took records when it was last asked."""
         return self._drainer.reachable
+
+    @property
+    def overdue(self) -> bool:
+        """Whether a record has waited for the ledger for longer than one may, when it was last asked."""
+        waiting_ms = self._waiting_ms
+        return waiting_ms is not None and waiting_ms > self._settings.spool_seconds * _MS_PER_SECOND
 
     def new_record_id(self) -> str:
         """Return an id for a record."""
@@ -237,7 +245,7 @@ class Recorder:
             self._wake.clear()
             try:
                 pause = await self._drainer.step()
-                self.depth = await self._in_thread(self._spool.depth)
+                self.depth, self._waiting_ms = await self._in_thread(self._spool.standing)
             except Exception as error:  # noqa: BLE001  # the loop must outlive any fault; strict calls time out meanwhile
                 _LOG.error("drainer_failed", error=type(error).__name__)
                 pause = self._settings.retry_max_seconds

@@ -53,6 +53,7 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
     "overloaded": _UNAVAILABLE,
     "ledger_unavailable": _UNAVAILABLE,
     "spool_full": _UNAVAILABLE,
+    "spool_overdue": _UNAVAILABLE,
     "internal_error": _UNAVAILABLE,
 }
 

@@ -55,7 +55,7 @@ def refused(settings: Any) -> list[str]:
 def test_a_good_configuration_is_read_with_the_defaults_of_production() -> None:
     config = parse_config(yaml.safe_dump(GOOD))
     (server,) = config.servers
-    assert (server.mode, server.recording) == ("enforce", "strict")
+    assert (server.mode, server.recording) == ("enforce", "by_kind")
     assert (config.allowed_origins, config.principals[0].mfa) == ((), False)
     assert server.tools[0].mode == "observe"
     assert config.limits.body_bytes == 1 << 20
