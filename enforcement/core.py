@@ -152,9 +152,9 @@ class Core:
         self._stack = AsyncExitStack()
         self._running: Running | None = None
         self.metrics = Metrics()
-        self.certificates = CertificateWatch(self.metrics)
+        self.certificates = CertificateWatch(self.metrics.tls)
         # TLS goes by the time of this machine, whatever clock dates the records.
-        self.ways = ServerContexts(self.metrics, self.certificates, SystemClock())
+        self.ways = ServerContexts(self.metrics.tls, self.certificates, SystemClock())
         self.metrics.watch("spool_records", "Records that wait for the ledger", lambda: self._depth().records)
         self.metrics.watch("spool_bytes", "Bytes that wait for the ledger", lambda: self._depth().size_bytes)
         self.metrics.watch("set_aside_records", "Records that the ledger refused", lambda: self._depth().set_aside)
@@ -337,7 +337,7 @@ class Core:
         service = self.config.service
         if service.url.startswith("http:"):
             _LOG.warning("service_without_tls", url=service.url)
-        tls = service_context(self.config, self.metrics, SystemClock())
+        tls = service_context(self.config, self.metrics.tls, SystemClock())
         if tls is not None:
             self.certificates.add(tls)
         client = ServiceClient(

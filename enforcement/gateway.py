@@ -172,7 +172,7 @@ class Gateway:
         http = connection_class(head_seconds=limits.body_seconds, max_waiting=limits.concurrent_calls)
         if tls is None:
             return http
-        listener = make_listener(tls, self.metrics, SystemClock(), max_handshakes=limits.concurrent_calls)
+        listener = make_listener(tls, self.metrics.tls, SystemClock(), max_handshakes=limits.concurrent_calls)
         self.core.certificates.add(listener.contexts)
         return tls_protocol_class(listener, http)
 

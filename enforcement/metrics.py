@@ -10,9 +10,45 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "TLSMetrics"]
 
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class TLSMetrics:
+    """What is counted of TLS, and shown of certificates, in somebody's registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register all of it."""
+        self.connections = Counter(
+            "tallystick_tls_connections",
+            "Connections whose TLS handshake succeeded, by key agreement",
+            ["hop", "version", "group"],
+            registry=registry,
+        )
+        self.refused = Counter(
+            "tallystick_tls_refused",
+            "Connections of clients that ended with their TLS handshake, by cause",
+            ["reason"],
+            registry=registry,
+        )
+        self.certificate_expires = Gauge(
+            "tallystick_certificate_expires_timestamp_seconds",
+            "When a certificate ends, POSIX time",
+            ["use"],
+            registry=registry,
+        )
+        self.certificate_refused = Gauge(
+            "tallystick_certificate_refused",
+            "1 if the newest files of a certificate could not be used, and older ones go on",
+            ["use"],
+            registry=registry,
+        )
+
+    def forget_certificate(self, use: str) -> None:
+        """Show nothing more of a certificate that is no longer used."""
+        for gauge in (self.certificate_expires, self.certificate_refused):
+            gauge.remove_by_labels({"use": use})
 
 
 class Metrics:
@@ -76,36 +112,8 @@ class Metrics:
             registry=self.registry,
             buckets=_BUCKETS,
         )
-        self.tls_connections = Counter(
-            "tallystick_tls_connections",
-            "Connections whose TLS handshake succeeded, by key agreement",
-            ["hop", "version", "group"],
-            registry=self.registry,
-        )
-        self.tls_refused = Counter(
-            "tallystick_tls_refused",
-            "Connections of clients that ended with their TLS handshake, by cause",
-            ["reason"],
-            registry=self.registry,
-        )
-        self.certificate_expires = Gauge(
-            "tallystick_certificate_expires_timestamp_seconds",
-            "When a certificate ends, POSIX time",
-            ["use"],
-            registry=self.registry,
-        )
-        self.certificate_refused = Gauge(
-            "tallystick_certificate_refused",
-            "1 if the newest files of a certificate could not be used, and older ones go on",
-            ["use"],
-            registry=self.registry,
-        )
+        self.tls = TLSMetrics(self.registry)
         self.in_flight = Gauge("tallystick_calls_in_flight", "Calls under way", registry=self.registry)
-
-    def forget_certificate(self, use: str) -> None:
-        """Show nothing more of a certificate that is no longer used."""
-        for gauge in (self.certificate_expires, self.certificate_refused):
-            gauge.remove_by_labels({"use": use})
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a value that is read when somebody asks."""

@@ -26,7 +26,7 @@ __all__ = ["Algorithm", "Wish", "issue", "make_authority"]
 Algorithm: TypeAlias = Literal["p-256", "ml-dsa-65"]
 _Key: TypeAlias = ec.EllipticCurvePrivateKey | mldsa.MLDSA65PrivateKey
 
-_ORGANIZATION: Final = "Tallystick DEVELOPMENT, not for production"
+_ORGANIZATION: Final = "Tallystick DEVELOPMENT"
 _MS_PER_SECOND: Final = 1000
 # Clocks of two machines differ; a certificate that was made this moment must hold on the other.
 _EARLIER: Final = timedelta(minutes=5)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from enforcement.metrics import Metrics
+from enforcement.metrics import TLSMetrics
 from enforcement.tls_files import Rotating
 from ledger.errors import ConfigError
 from ledger.tasks import Repeating
@@ -27,7 +27,7 @@ _MS_PER_SECOND: Final = 1000
 class CertificateWatch:
     """Looks after all certificates of one process. Owned by the event loop."""
 
-    def __init__(self, metrics: Metrics, *, interval_seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(self, metrics: TLSMetrics, *, interval_seconds: float = _LOOK_SECONDS) -> None:
         """Take what is told.
 
         Args:

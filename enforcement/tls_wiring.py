@@ -8,7 +8,7 @@ from OpenSSL import SSL
 
 from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.config_tls import ClientTLSSettings, ListenerTLSSettings
-from enforcement.metrics import Metrics
+from enforcement.metrics import TLSMetrics
 from enforcement.tls_client import ClientContext, ClientRules, client_context
 from enforcement.tls_files import Rotating, read_material
 from enforcement.tls_listener import Listener, TLSRules, server_context
@@ -19,7 +19,7 @@ from ledger.clock import Clock
 __all__ = ["ServerContexts", "make_listener", "service_context"]
 
 
-def make_listener(settings: ListenerTLSSettings, metrics: Metrics, clock: Clock, *, max_handshakes: int) -> Listener:
+def make_listener(settings: ListenerTLSSettings, metrics: TLSMetrics, clock: Clock, *, max_handshakes: int) -> Listener:
     """Return what the connections of the gateway's port share.
 
     Args:
@@ -48,11 +48,11 @@ def make_listener(settings: ListenerTLSSettings, metrics: Metrics, clock: Clock,
         handshake_seconds=settings.handshake_seconds,
         max_handshakes=max_handshakes,
         on_accepted=_counting(metrics, "client"),
-        on_refused=lambda reason: metrics.tls_refused.labels(reason).inc(),
+        on_refused=lambda reason: metrics.refused.labels(reason).inc(),
     )
 
 
-def service_context(config: GatewayConfig, metrics: Metrics, clock: Clock) -> Rotating[ClientContext] | None:
+def service_context(config: GatewayConfig, metrics: TLSMetrics, clock: Clock) -> Rotating[ClientContext] | None:
     """Return what TLS is like on the way to the service; None if it is reached in the clear.
 
     Raises:
@@ -66,7 +66,7 @@ def service_context(config: GatewayConfig, metrics: Metrics, clock: Clock) -> Ro
 class ServerContexts:
     """What TLS is like on the ways to servers; those with the same settings share it. Owned by the event loop."""
 
-    def __init__(self, metrics: Metrics, watch: CertificateWatch, clock: Clock) -> None:
+    def __init__(self, metrics: TLSMetrics, watch: CertificateWatch, clock: Clock) -> None:
         """Take the parts.
 
         Args:
@@ -109,7 +109,7 @@ class ServerContexts:
 
 
 def _rotating(
-    name: str, hop: str, settings: ClientTLSSettings | None, metrics: Metrics, clock: Clock
+    name: str, hop: str, settings: ClientTLSSettings | None, metrics: TLSMetrics, clock: Clock
 ) -> Rotating[ClientContext]:
     chosen = settings or ClientTLSSettings()
     rules = ClientRules(groups=chosen.groups, minimum=chosen.minimum)
@@ -120,5 +120,5 @@ def _rotating(
     )
 
 
-def _counting(metrics: Metrics, hop: str) -> Callable[[TLSPeer], None]:
-    return lambda peer: metrics.tls_connections.labels(hop, peer.version, peer.group).inc()
+def _counting(metrics: TLSMetrics, hop: str) -> Callable[[TLSPeer], None]:
+    return lambda peer: metrics.connections.labels(hop, peer.version, peer.group).inc()

@@ -20,6 +20,7 @@ import structlog
 from sqlalchemy import Engine
 
 from enforcement.config_files import read_secret
+from enforcement.tls_watch import CertificateWatch
 from ledger.clock import Clock
 from ledger.errors import ConfigError, NotFoundError, StateError, TallystickError
 from ledger.tasks import end
@@ -87,6 +88,7 @@ class Hosting:
         database: The shared one.
         tokens: The tokens of all logs.
         metrics: Of requests that are for no log, as far as is known.
+        certificates: Looks after the certificate that clients are shown; None if somebody else ends TLS.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class Hosting:
         self.database = database
         self.tokens = tokens
         self.metrics = Metrics() if only is None else only.metrics
+        self.certificates: CertificateWatch | None = None
         self._places = {log.log_id: _Place(log, only) for log in logs}
         self._key_sets: dict[str, KeySet] = {}
         self._build = build

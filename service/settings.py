@@ -43,6 +43,13 @@ PROCESS_WIDE: Final = frozenset(
         "opa_url",
         "operator_token",
         "session_seconds",
+        "tls_certificate",
+        "tls_client_ca",
+        "tls_client_certificates",
+        "tls_client_names",
+        "tls_groups",
+        "tls_key",
+        "tls_minimum",
         "worker_listen",
         "workers",
     }
@@ -81,6 +88,14 @@ class Settings(BaseSettings):
         environment: Name of the deployment, in every record.
         service_id: The service's own enforcer id.
         listen: ``HOST:PORT``.
+        tls_certificate: File with the certificate that is shown there, PEM; without it, answers are in the clear.
+        tls_key: Its key, ``file:PATH`` or ``env:NAME``.
+        tls_client_ca: File with the authorities that issue clients' certificates, PEM.
+        tls_client_certificates: ``require``, ``optional`` or ``none``; by default ``require`` with ``tls_client_ca``.
+        tls_client_names: Names that a client's certificate must have one of, such as ``URI:spiffe://acme/*``, with
+            commas between them; any by default.
+        tls_groups: ``strict`` refuses clients without post-quantum key agreement.
+        tls_minimum: Oldest version of TLS, ``1.3`` or ``1.2``.
         workers: Processes that answer there; more than one needs PostgreSQL.
         worker_listen: ``HOST:PORT`` at which the first of several workers answers alone; the others at the next ports.
         external_url: How browsers reach the service.
@@ -143,6 +158,13 @@ class Settings(BaseSettings):
     environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "production"
     service_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = "service"
     listen: Annotated[str, Field(pattern=r"^[^\s/]+:\d{1,5}$")] = "127.0.0.1:8787"
+    tls_certificate: Path | None = None
+    tls_key: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""
+    tls_client_ca: Path | None = None
+    tls_client_certificates: Literal["", "none", "optional", "require"] = ""
+    tls_client_names: str = ""
+    tls_groups: Literal["strict", "permissive"] = "permissive"
+    tls_minimum: Literal["1.2", "1.3"] = "1.3"
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     worker_listen: Annotated[str, Field(pattern=r"^([^\s/]+:\d{1,5})?$")] = ""
     external_url: str = "http://127.0.0.1:8787"
@@ -173,7 +195,7 @@ class Settings(BaseSettings):
     logs: Path | None = None
     operator_token: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""
 
-    @field_validator("logs", "engine_cellar", "bundle_trust", mode="before")
+    @field_validator("logs", "engine_cellar", "bundle_trust", "tls_certificate", "tls_client_ca", mode="before")
     @classmethod
     def _no_file(cls, value: object) -> object:
         return None if value == "" else value

@@ -20,6 +20,7 @@ from service.auth import Permission, require
 from service.health import Check
 from service.hosting import Hosting
 from service.problems import UnauthenticatedError
+from service.tls import certificate_checks
 from service.wiring import Services
 
 __all__ = ["router"]
@@ -39,7 +40,7 @@ async def healthz() -> Response:
 async def readyz(request: Request, hosting: HostingDep) -> Response:
     """Look at every part; 503 if one that matters is not well. With several logs: of the token's log, or of all."""
     if hosting.only is not None:
-        return await _of_one(hosting.only)
+        return await _of_one(hosting.only, certificate_checks(hosting.certificates))
     token = bearer_of(request)
     if token is None or hosting.is_operator(token):
         return await _of_all(hosting, named=token is not None)
@@ -47,8 +48,8 @@ async def readyz(request: Request, hosting: HostingDep) -> Response:
     return await _of_one(request.state.services)
 
 
-async def _of_one(services: Services) -> Response:
-    checks = await services.readiness.look(services)
+async def _of_one(services: Services, more: Sequence[Check] = ()) -> Response:
+    checks = (*await services.readiness.look(services), *more)
     ready = _ready(checks)
     body = {"ready": ready, "simulated": services.identity.simulated, "checks": [asdict(check) for check in checks]}
     return json_response(body, 200 if ready else 503)
@@ -68,6 +69,7 @@ async def _of_all(hosting: Hosting, *, named: bool) -> Response:
         "checks": [asdict(Check(name="logs", ok=all_ready, vital=False, detail=detail))],
     }
     if named:
+        body["certificates"] = [asdict(check) for check in certificate_checks(hosting.certificates)]
         body["logs"] = [asdict(state) for state in states]
     return json_response(body, 200 if ready else 503)
 

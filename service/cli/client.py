@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import click
@@ -78,8 +80,10 @@ class ServiceClient:
         if _TOKEN.fullmatch(token) is None:
             raise ConfigError("that is no token: a token has the form ts1.…")
         # The environment's proxies are left alone: a token must go to the service and nowhere else.
+        address = _address(url)
         self._client = httpx.Client(
-            base_url=_address(url),
+            base_url=address,
+            verify=_context() if address.scheme == "https" else True,
             headers={"Authorization": f"Bearer {token}"},
             timeout=_TIMEOUT_SECONDS,
             trust_env=bool(os.environ.get("TALLYSTICK_USE_PROXY")),
@@ -115,6 +119,23 @@ class ServiceClient:
     def delete(self, path: str) -> Any:  # noqa: ANN401  # JSON
         """Return the JSON of a DELETE."""
         return _json(self.request("DELETE", path))
+
+
+def _context() -> ssl.SSLContext:
+    """Return what TLS shows and asks for on the way to the service: three environment variables, none needed."""
+    # Only here: most commands call no service by TLS, and these libraries take their time to load.
+    from enforcement.tls_client import ClientRules, client_context
+    from enforcement.tls_files import read_material
+    from ledger.clock import SystemClock
+
+    ca, certificate, key = (os.environ.get(f"TALLYSTICK_{name}") for name in ("CA", "CLIENT_CERTIFICATE", "CLIENT_KEY"))
+    if bool(certificate) != bool(key):
+        raise ConfigError("TALLYSTICK_CLIENT_CERTIFICATE and TALLYSTICK_CLIENT_KEY belong together")
+    if key and not key.startswith(("file:", "env:")):
+        raise ConfigError("TALLYSTICK_CLIENT_KEY starts with file: or env:")
+    shown = Path(certificate) if certificate else None
+    material = read_material(shown, key or None, Path(ca) if ca else None, SystemClock())
+    return client_context(material, ClientRules())
 
 
 def _address(url: str) -> httpx.URL:

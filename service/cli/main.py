@@ -24,6 +24,7 @@ from service.cli.rebuild import rebuild
 from service.cli.records import find, open_payload, replay, session
 from service.cli.serve import migrate, serve
 from service.cli.servers import servers
+from service.cli.tls import tls
 from service.cli.verify import verify
 from service.cli.witness import witness
 from service.version import VERSION
@@ -71,6 +72,7 @@ for command in (
     modes,
     fleet,
     opa,
+    tls,
     witness,
 ):
     cli.add_command(command)

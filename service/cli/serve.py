@@ -49,19 +49,33 @@ def configure_logging(*, level: int = logging.INFO) -> None:
 @click.command(short_help="Run the service.")
 @click.option("--listen", "place", default=None, metavar="HOST:PORT", help="Instead of TALLYSTICK_LISTEN.")
 @click.option("--migrate", "with_migration", is_flag=True, help="Bring a PostgreSQL schema up to date first.")
+@click.option("--tls-certificate", default=None, metavar="FILE", help="Instead of TALLYSTICK_TLS_CERTIFICATE.")
+@click.option("--tls-key", default=None, metavar="URI", help="file:PATH or env:NAME, instead of TALLYSTICK_TLS_KEY.")
+@click.option("--tls-client-ca", default=None, metavar="FILE", help="Instead of TALLYSTICK_TLS_CLIENT_CA.")
 @click.option("--workers", type=click.IntRange(1, 64), default=None, help="Processes, instead of TALLYSTICK_WORKERS.")
 @with_exit_codes
-def serve(place: str | None, *, with_migration: bool, workers: int | None) -> None:
+def serve(
+    place: str | None,
+    *,
+    with_migration: bool,
+    workers: int | None,
+    tls_certificate: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+) -> None:
     """Run the service. Its settings are environment variables, TALLYSTICK_…; see docs/operations.md.
 
     It logs JSON, one object a line, to standard error.
     """
     from service.cli.serving import listen
     from service.cli.supervising import supervise
+    from service.tls import listener_settings
 
     configure_logging()
-    installation = load_installation(listen=place, workers=workers)
+    tls = {"tls_certificate": tls_certificate, "tls_key": tls_key, "tls_client_ca": tls_client_ca}
+    installation = load_installation(listen=place, workers=workers, **tls)
     settings = installation.settings
+    listener_settings(settings)
     if settings.workers == 1:
         run_service(installation, lambda: listen(settings.host, settings.port), migrate=with_migration)
         return
@@ -71,6 +85,7 @@ def serve(place: str | None, *, with_migration: bool, workers: int | None) -> No
     with listen(settings.host, settings.port) as listening:
         # The workers read what was given here from their environment, as whatever else they are told.
         changes = {"TALLYSTICK_LISTEN": settings.listen, "TALLYSTICK_WORKERS": str(settings.workers)}
+        changes |= {f"TALLYSTICK_{name.upper()}": value for name, value in tls.items() if value is not None}
         status = asyncio.run(supervise(listening, settings.workers, changes))
     sys.exit(status)
 
@@ -100,10 +115,13 @@ def run_service(
     from service.app import create_app
     from service.cli.serving import STOP_SECONDS, listen, serve_until_stopped
     from service.hosting import open_hosting
+    from service.tls import open_tls
 
     log = structlog.get_logger()
     settings = installation.settings
     hosting = open_hosting(installation, migrate=migrate)
+    tls = open_tls(settings, hosting.metrics)
+    hosting.certificates = None if tls is None else tls.certificates
     if worker is None:
         _tell_warnings(installation)
     if not worker:
@@ -118,12 +136,23 @@ def run_service(
         # What was loaded stays as long as the process: no collection of garbage need look at it again.
         gc.collect()
         gc.freeze()
-        log.info("serving", **_names(installation), listen=f"{host}:{port}", host=host, port=port)
+        log.info("serving", **_names(installation), listen=f"{host}:{port}", host=host, port=port, tls=tls is not None)
         if parent is not None:
             parent.send(READY)
 
+    async def start() -> None:
+        await hosting.start()
+        if tls is not None:
+            tls.certificates.start()
+
+    async def stop() -> None:
+        if tls is not None:
+            await tls.certificates.stop()
+        await hosting.stop()
+
     config = uvicorn.Config(
         create_app(hosting),
+        http="h11" if tls is None else tls.protocol,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -137,8 +166,8 @@ def run_service(
         serve_until_stopped(
             config,
             listening,
-            start=hosting.start,
-            stop=hosting.stop,
+            start=start,
+            stop=stop,
             ready=ready,
             ending=hosting.release,
             also=also,

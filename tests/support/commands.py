@@ -252,6 +252,6 @@ class Installation:
         """Start the service; it may not answer yet."""
         return Started(command, cwd=self.folder, variables={**self.variables, **variables})
 
-    def serve(self) -> contextlib.AbstractContextManager[Served]:
-        """Start the service and wait until it answers."""
-        return answering(self.start(), "serving")
+    def serve(self, *command: str | Path) -> contextlib.AbstractContextManager[Served]:
+        """Start the service, by a command with options of its own if one is given, and wait until it answers."""
+        return answering(self.start((PROGRAM, *(command or ("serve",)))), "serving")

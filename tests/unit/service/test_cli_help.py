@@ -15,7 +15,10 @@ from tests.support.repository import ROOT
 NO_JSON = {("serve",), ("gateway",), ("witness", "serve")}
 """They run until they are stopped, and log JSON."""
 
-NO_SETTINGS = {"URL", "TOKEN", "USE_PROXY", "GATEWAY_LISTEN", "BACKUP_PASSPHRASE", "PASSPHRASE", "PASSPHRASE_FILE"}
+NO_SETTINGS = {
+    "URL", "TOKEN", "CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "USE_PROXY", "GATEWAY_LISTEN", "BACKUP_PASSPHRASE",
+    "PASSPHRASE", "PASSPHRASE_FILE",
+}  # fmt: skip
 """Variables that are not settings of the service."""
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
