@@ -21,8 +21,10 @@ from enforcement.mcp_headers import single_header
 from enforcement.offload import off_loop
 from enforcement.resources import challenge
 from enforcement.revisions import Direction
+from enforcement.rounds import Rounds
 from enforcement.server_list import Servers
 from enforcement.sessions import Sessions
+from enforcement.state import Change
 from enforcement.verdicts import Inbound, Permitted
 from ledger import bodies
 from ledger.clock import Clock
@@ -40,7 +42,15 @@ def refusing(decision: bodies.Effect, reason: str) -> Ruling:
 class Admission:
     """Knows servers, sessions and networks; owned by the event loop."""
 
-    def __init__(self, config: GatewayConfig, servers: Servers, sessions: Sessions, clock: Clock) -> None:
+    def __init__(
+        self,
+        config: GatewayConfig,
+        servers: Servers,
+        sessions: Sessions,
+        clock: Clock,
+        *,
+        rounds: Rounds | None = None,
+    ) -> None:
         """Take the configuration.
 
         Args:
@@ -48,7 +58,9 @@ class Admission:
             servers: What may be called at all.
             sessions: Knows sessions and blocks.
             clock: Tells the time of each call.
+            rounds: Knows further rounds of calls; without it none goes on.
         """
+        self._rounds = rounds
         self._config = config
         self._sessions = sessions
         self._clock = clock
@@ -110,7 +122,13 @@ class Admission:
     def open_case(self, inbound: Inbound, decision_id: str) -> Case:
         """Return a case with nothing in it but what arrived."""
         place = self._networks.locate(inbound.peer)
-        return Case(decision_id=decision_id, now_ms=self._clock.now_ms(), inbound=inbound, place=place)
+        return Case(
+            decision_id=decision_id,
+            now_ms=self._clock.now_ms(),
+            inbound=inbound,
+            place=place,
+            continues=inbound.continues,
+        )
 
     async def admit(self, case: Case) -> Ruling | None:
         """Fill a case; return why the message goes no further, or None if a policy shall judge it.
@@ -129,7 +147,29 @@ class Admission:
             return refusing("DENY", "unauthenticated")
         blocked = self._sessions.blocked(case.identity)  # before the session is touched: a release begins a new one
         self._gather(case, case.identity)
-        return self._object_to_caller(case, blocked=blocked) or _object_to_message(case)
+        return (
+            self._object_to_caller(case, blocked=blocked)
+            or _object_to_message(case)
+            or self._object_to_round(case, case.identity)
+        )
+
+    def settle_round(self, case: Case, *, permitted: bool) -> list[Change]:
+        """Return what becomes durable with the decision about a message, if it is a further round of a call."""
+        if case.round is None or self._rounds is None:
+            return []
+        return self._rounds.settle(case.round, permitted=permitted)
+
+    def _object_to_round(self, case: Case, identity: Identity) -> Ruling | None:
+        """Return why a message that says it is a further round of a call is none."""
+        message, server = case.message, case.server
+        if message is None or message.round is None or server is None:
+            return None
+        if self._rounds is not None:
+            case.round = self._rounds.open(case.inbound.body, message, identity, server.name)
+        if case.round is None:
+            return refusing("DENY", "unknown_round")
+        case.continues = case.round.token.root
+        return None
 
     async def _read(self, inbound: Inbound, server: ServerSettings | None) -> Message | Refusal:
         if not inbound.complete:

@@ -61,7 +61,7 @@ async def settle(passage: Passage, permitted: Permitted, data: bytes, *, latency
     failed = answer.error_code is not None
     outcome = replace(
         outcome,
-        status="failed" if failed or reviewed.body is None else "completed",
+        status="failed" if failed or reviewed.failed else "completed",
         reason="jsonrpc_error" if failed else reviewed.reason,
         result=answer.result,
         error_code=answer.error_code,
@@ -71,7 +71,7 @@ async def settle(passage: Passage, permitted: Permitted, data: bytes, *, latency
     if reviewed.body is None:
         reply = _reply(permitted, ErrorCode.RESULT_WITHHELD, _UNSHOWN, reviewed.reason or "internal_error")
         return Settled(outcome, reply.body, replaced=True)
-    return Settled(outcome, reviewed.body)
+    return Settled(outcome, reviewed.body, replaced=reviewed.failed)
 
 
 async def released(passage: Passage, permitted: Permitted, completion: Completion) -> bool:

@@ -29,6 +29,7 @@ __all__ = ["MAX_TOOLS", "Answer", "parse_answer", "parse_stream_message", "tool_
 MAX_TOOLS: Final = 1000
 """Most tools whose digests are learned of one server."""
 
+_RESULT_TYPE: Final = "resulttype"
 _ENVELOPE: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 
 
@@ -40,11 +41,13 @@ class Answer:
         result: The ``result`` member's bytes exactly as received; None for an error.
         error_code: The JSON-RPC error's code; None for a result.
         tool_error: The tool reports an error of its own (``isError``).
+        input_required: It asks the client for more, to any reader (``resultType``).
     """
 
     result: bytes | None
     error_code: int | None
     tool_error: bool
+    input_required: bool = False
 
 
 def parse_answer(data: bytes, request_id: RequestId) -> Answer:
@@ -162,7 +165,14 @@ def _answer(envelope: Mapping[str, str], request_id: RequestId) -> Answer:
     if not same:
         raise MalformedError("an answer belongs to another request")
     members = object_members(envelope["result"])
-    return Answer(result=envelope["result"].encode(), error_code=None, tool_error=members.get("isError") == "true")
+    return Answer(
+        result=envelope["result"].encode(),
+        error_code=None,
+        tool_error=members.get("isError") == "true",
+        input_required=any(
+            name.casefold() == _RESULT_TYPE and _value(text) == "input_required" for name, text in members.items()
+        ),
+    )
 
 
 def _error_code(error: str) -> int:

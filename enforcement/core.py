@@ -38,6 +38,7 @@ from enforcement.ports import BundleSource, CanarySource, LedgerClient
 from enforcement.recorder import Recorder
 from enforcement.releases import release_batch
 from enforcement.review import AnswerReview
+from enforcement.rounds import RoundReview, Rounds
 from enforcement.server_list import HeldModes, Servers
 from enforcement.server_reload import ModeApprovals, NoApprovals, ServerReload
 from enforcement.session_ends import SessionEnds
@@ -283,7 +284,8 @@ class Core:
             interval_seconds=config.servers_seconds,
             check=self._usable,
         )
-        admission = Admission(config, servers, sessions, self.clock)
+        rounds = Rounds(self._keys.pseudonym, reader, self.clock)
+        admission = Admission(config, servers, sessions, self.clock, rounds=rounds)
         pep = EnforcementPoint(
             admission,
             evaluator=self._evaluator,
@@ -297,7 +299,8 @@ class Core:
             on_settled=canary.offer,
         )
         listings = Listings(self._evaluator, policies, evaluation_seconds=config.limits.evaluation_seconds)
-        passage = Passage(pep, AnswerReview(listings, admission.learn_tools, self.metrics))
+        asking = RoundReview(rounds, pep.handle, pep.complete)
+        passage = Passage(pep, AnswerReview(listings, asking, admission.learn_tools, self.metrics))
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
         ends = SessionEnds(sessions, recorder, self.clock, interval_seconds=min(_LOOK_SECONDS, self._idle_ms / 4000))
         sweeps = WindowSweeps(windows, sessions, recorder, self.clock, interval_seconds=_LOOK_SECONDS)

@@ -16,6 +16,7 @@ from enforcement.config import ServerSettings
 from enforcement.facts import UNKNOWN, Pseudonyms
 from enforcement.identity import Identity
 from enforcement.mcp import Message, Refusal
+from enforcement.rounds import OpenedRound
 from enforcement.state import Change
 from enforcement.tls_peer import TLSPeer
 from enforcement.verdicts import Completion, Inbound, Permitted
@@ -53,6 +54,8 @@ class Case:
         tool_digest: Digest of the tool's definition as last listed.
         block: What ends the session, for a kill.
         recorded: Its decision is durable.
+        continues: Record id of the first decision of the call that it is a part of.
+        round: For a further round of a call, what it was known by.
     """
 
     decision_id: str
@@ -70,6 +73,8 @@ class Case:
     tool_digest: str | None = None
     block: Change | None = None
     recorded: bool = False
+    continues: str | None = None
+    round: OpenedRound | None = None
 
     @property
     def session_name(self) -> str:
@@ -146,6 +151,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         trace_id=None if read is None else read.trace_id,
         drift=() if answer is None else answer.drift,
         transport=_transport(case),
+        continues=case.continues,
     )
     return Draft(body=body, openings=tuple(openings))
 

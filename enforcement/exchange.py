@@ -173,7 +173,7 @@ class Exchange:
     async def _forward(self) -> _Held:
         try:
             async with self._upstream.send(
-                self._permitted.server, self._inbound.headers, self._inbound.body
+                self._permitted.server, self._inbound.headers, self._permitted.rewritten or self._inbound.body
             ) as response:
                 self._http_status = response.status
                 self._tls_group = answered_by(response)
@@ -272,7 +272,7 @@ class Exchange:
     def _completed(self, answer: Answer, body: bytes, reviewed: Reviewed) -> Completion:
         failed = answer.error_code is not None
         return Completion(
-            status="failed" if failed or reviewed.body is None else "completed",
+            status="failed" if failed or reviewed.failed else "completed",
             reason="jsonrpc_error" if failed else reviewed.reason,
             latency_us=self._latency_us(),
             http_status=self._http_status,

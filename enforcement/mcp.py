@@ -43,7 +43,7 @@ from typing import Final
 
 from enforcement.json_slices import exceeds_nodes, object_members
 from enforcement.mcp_headers import RawHeaders, RoutingHeaders, decode_sentinel, read_headers, read_trace_id
-from enforcement.messages import Kind, Message, MessageLimits, Refusal
+from enforcement.messages import Kind, Message, MessageLimits, Refusal, Round
 from enforcement.refusals import ErrorCode, RefusalReason, RefusedError, RequestId
 from enforcement.revisions import ASSUMED_REVISION, DEFAULT_REVISIONS, STATEFUL, STATELESS, Direction, Era, era_of
 from ledger.canonical import MAX_SAFE_INTEGER, JSONValue, parse_json
@@ -70,16 +70,16 @@ NAMED_METHODS: Final[Mapping[str, str]] = {"tools/call": "name", "prompts/get": 
 
 _VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _ENVELOPE: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
-# Of the calls that have a name, policies see the name and the arguments. What else a server might act on, such as
-# `inputResponses` and `requestState`, does not pass unjudged.
+# Of the calls that have a name, policies see the name and the arguments. What else a server might act on does not pass
+# unjudged. `inputResponses` and `requestState` are bound to what was judged before (`enforcement.rounds`).
 # A task (2025-11-25) changes how the answer comes, not what is done.
 _JUDGED: Final[Mapping[Era, Collection[str]]] = {
-    "stateless": ("arguments", "_meta"),
+    "stateless": ("arguments", "_meta", "inputResponses", "requestState"),
     "stateful": ("arguments", "_meta", "task"),
 }
 _RESERVED: Final = "transport/"
 _CANCELLED: Final = "notifications/cancelled"
-_PARAMS: Final = frozenset({"name", "uri", "arguments", "_meta"})
+_PARAMS: Final = frozenset({"name", "uri", "arguments", "_meta", "inputResponses", "requestState"})
 _META: Final = frozenset({_VERSION_KEY, "traceparent"})
 _REVISION: Final = re.compile(r"[0-9A-Za-z.-]{1,32}")
 _MAX_ID_CHARS: Final = 256
@@ -223,6 +223,7 @@ class _Reader:
             era=era,
             cancels=_cancelled(method, params),
             failed="error" in envelope,
+            round=_round(params) if method in NAMED_METHODS and era == "stateless" else None,
         )
 
     def refusal(self, refused: RefusedError) -> Refusal:
@@ -309,7 +310,7 @@ class _Reader:
         version = self._version(method, params, header or body)
         if version not in self.revisions:
             raise RefusedError(RefusalReason.UNSUPPORTED_PROTOCOL)
-        if body is None and version in STATELESS and kind is Kind.REQUEST:
+        if body is None and version in STATELESS and kind is Kind.REQUEST and self.direction == "client":
             raise _bad_params(f"params._meta lacks {_VERSION_KEY}")
         return version
 
@@ -379,6 +380,20 @@ def _check_response(envelope: Mapping[str, JSONValue]) -> None:
     # The code is recorded: it must be what a record can hold.
     if "error" in envelope and (not isinstance(code, int) or isinstance(code, bool) or abs(code) > MAX_SAFE_INTEGER):
         raise RefusedError(RefusalReason.MALFORMED, "The error has no code")
+
+
+def _round(params: Mapping[str, JSONValue]) -> Round | None:
+    """Return what makes a call a further round; None for a first one."""
+    state, answers = params.get("requestState"), params.get("inputResponses")
+    if "requestState" in params and not isinstance(state, str):
+        raise _bad_params("params.requestState is no text")
+    if "inputResponses" in params and not isinstance(answers, dict):
+        raise _bad_params("params.inputResponses is not an object")
+    if state is None and answers is None:
+        return None
+    return Round(
+        state=state if isinstance(state, str) else None, answers=len(answers) if isinstance(answers, dict) else None
+    )
 
 
 def _cancelled(method: str, params: Mapping[str, JSONValue]) -> RequestId | None:

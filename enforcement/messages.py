@@ -14,7 +14,7 @@ from enforcement.refusals import RefusalReason, RequestId
 from enforcement.revisions import Direction, Era
 from ledger.canonical import MAX_JSON_DEPTH
 
-__all__ = ["Kind", "Message", "MessageLimits", "Refusal"]
+__all__ = ["Kind", "Message", "MessageLimits", "Refusal", "Round"]
 
 
 class Kind(StrEnum):
@@ -49,6 +49,19 @@ class MessageLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What makes a call a further round of one that was made before.
+
+    Attributes:
+        state: ``params.requestState``; None if there is none.
+        answers: How many answers ``params.inputResponses`` has; None if it is not there.
+    """
+
+    state: str | None
+    answers: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One well-formed message.
 
@@ -66,6 +79,7 @@ class Message:
         era: The era of its revision.
         cancels: For ``notifications/cancelled``, the id of the request that is withdrawn, if it names one.
         failed: For a response, that it is an error.
+        round: What makes it a further round of an earlier call; None for a first one.
     """
 
     kind: Kind
@@ -80,6 +94,7 @@ class Message:
     era: Era = "stateless"
     cancels: RequestId | None = None
     failed: bool = False
+    round: Round | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

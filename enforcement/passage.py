@@ -69,8 +69,11 @@ class Passage:
         return verdict
 
     async def review(self, permitted: Permitted, answer: Answer, body: bytes) -> Reviewed:
-        """Return what the client gets of an answer; nothing else of it is released."""
-        return await self._review.review(permitted, answer, body)
+        """Return what the client gets of an answer; nothing else of it is released.
+
+        What is recorded meanwhile is recorded even if the caller is cancelled.
+        """
+        return await asyncio.shield(self._see_through(self._review.review(permitted, answer, body)))
 
     async def complete(self, permitted: Permitted, completion: Completion) -> None:
         """Record what became of a permitted call; it is recorded even if the caller is cancelled meanwhile.

@@ -42,7 +42,7 @@ from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.recorder import Recorder
 from enforcement.sessions import Sessions
 from enforcement.strictness import handling_of
-from enforcement.verdicts import Completion, Denial, Denied, Inbound, Permitted, Verdict, denial_reply
+from enforcement.verdicts import INPUT_REQUIRED, Completion, Denial, Denied, Inbound, Permitted, Verdict, denial_reply
 from enforcement.windows import Windows
 from ledger import bodies
 from ledger.errors import ConflictError, LedgerError, OverloadedError, StorageError, UpstreamError
@@ -165,7 +165,8 @@ class EnforcementPoint:
         Raises:
             LedgerError: The outcome is not as durable as it must be; the result must be withheld.
         """
-        forwarded = completion.status != "not_forwarded"
+        # A call that is not done yet counts in its last round, and not in each.
+        forwarded = completion.status != "not_forwarded" and completion.reason != INPUT_REQUIRED
         batch = replace(
             self._recorder.batch(outcome_draft(permitted, completion, self._pseudonyms)),
             changes=tuple(self._windows.close(permitted.decision_id, forwarded=forwarded)),
@@ -269,6 +270,9 @@ class EnforcementPoint:
             user=self._pseudonyms.user(case.identity.user),
             strict=strict,
             request=case.request,
+            inbound=case.inbound,
+            continues=case.continues,
+            rewritten=None if case.round is None else case.round.body,
         )
 
     # --- denials
@@ -336,6 +340,7 @@ class EnforcementPoint:
         allowed = ruling.enforcement == "allow"
         changes = [] if case.block is None else [case.block]
         changes += self._windows.settle(case.decision_id, permitted=allowed)
+        changes += self._admission.settle_round(case, permitted=allowed)
         if case.identity is not None and case.session is not None:
             changes.append(self._sessions.settle(case.identity, denied=not allowed))
             ends = self._sessions.ends(case.identity, killed=case.block is not None)

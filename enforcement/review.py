@@ -17,6 +17,7 @@ from enforcement.answers import Answer, tool_digests
 from enforcement.listings import ListingFailedError, Listings
 from enforcement.metrics import Metrics
 from enforcement.offload import off_loop
+from enforcement.rounds import RoundReview
 from enforcement.verdicts import Permitted
 
 __all__ = ["AnswerReview", "Reviewed"]
@@ -30,12 +31,14 @@ class Reviewed:
 
     Attributes:
         body: What the client gets; None if it gets none of it.
-        reason: Why it gets none; else what the outcome says beside that the call is completed.
+        reason: What the outcome gives for it.
+        failed: It gets none of the answer; the body, if there is one, says why.
         hidden: How many entries of a list it does not get, or on an observed server would not.
     """
 
     body: bytes | None
     reason: str | None = None
+    failed: bool = False
     hidden: int = 0
 
 
@@ -43,21 +46,27 @@ class AnswerReview:
     """Looks through answers. Owned by the event loop."""
 
     def __init__(
-        self, listings: Listings, learn_tools: Callable[[Permitted, dict[str, str]], None], metrics: Metrics
+        self,
+        listings: Listings,
+        rounds: RoundReview,
+        learn_tools: Callable[[Permitted, dict[str, str]], None],
+        metrics: Metrics,
     ) -> None:
         """Take the parts.
 
         Args:
             listings: Filters lists.
+            rounds: Has what a server asks judged.
             learn_tools: Is told the digests of a server's tools when they are listed, whoever may see them.
             metrics: Counts.
         """
         self._listings = listings
+        self._rounds = rounds
         self._learn_tools = learn_tools
         self._metrics = metrics
 
     async def review(self, permitted: Permitted, answer: Answer, body: bytes) -> Reviewed:
-        """Return what a client gets of an answer.
+        """Return what a client gets of an answer. Not to be cancelled: what a server asks is judged and recorded.
 
         Args:
             permitted: The call that was answered.
@@ -66,12 +75,15 @@ class AnswerReview:
         """
         if answer.result is None:
             return Reviewed(body=body)
+        if answer.input_required and permitted.message.era == "stateless":
+            asking = await self._rounds.review(permitted, body)
+            return Reviewed(body=asking.body, reason=asking.reason, failed=asking.failed)
         if permitted.message.method == _LIST_OF_TOOLS:
             self._learn_tools(permitted, await off_loop(len(answer.result), tool_digests, answer.result))
         try:
             listed = await self._listings.listed(permitted, body)
         except ListingFailedError as error:
-            return Reviewed(body=None, reason=str(error))
+            return Reviewed(body=None, reason=str(error), failed=True)
         if listed is None:
             return Reviewed(body=body)
         if listed.hidden:

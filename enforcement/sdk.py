@@ -22,6 +22,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -154,6 +155,8 @@ class SDKMiddleware:
         self, running: Running, permitted: Permitted, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
         started = perf_counter()
+        if permitted.rewritten is not None:
+            ctx = replace(ctx, params=json.loads(permitted.rewritten)["params"])
         try:
             result = await call_next(ctx)
         except asyncio.CancelledError:

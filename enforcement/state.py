@@ -29,7 +29,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 5
+_SCHEMA_VERSION: Final = 6
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -78,6 +78,11 @@ ALTER TABLE sessions ADD COLUMN user TEXT;
 """
 """Whose a session is: its end names it. Of one that a gateway of version 0.1 left, the next call says so."""
 
+_ROUNDS: Final = """
+CREATE TABLE IF NOT EXISTS rounds (code TEXT PRIMARY KEY, expires_ms INTEGER NOT NULL) STRICT;
+"""
+"""Since version 6."""
+
 
 class Change(Protocol):
     """A change of state that must become durable together with the records that tell of it."""
@@ -122,8 +127,8 @@ class StateDatabase:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA secure_delete=ON")  # a released payload's bytes are overwritten
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        later = _WINDOWS + _TRAILS + _MODES
-        steps = {0: _SCHEMA + later, 1: _FROM_1 + later, 2: later, 3: later, 4: later}
+        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS
+        steps = {0: _SCHEMA + later, 1: _FROM_1 + later, 2: later, 3: later, 4: later, 5: later}
         if version in steps:
             connection.executescript(f"BEGIN IMMEDIATE;{steps[version]}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
         elif version != _SCHEMA_VERSION:

@@ -18,6 +18,7 @@ from enforcement.tls_peer import TLSPeer
 from policies.model import DecisionRequest
 
 __all__ = [
+    "INPUT_REQUIRED",
     "Completion",
     "Denial",
     "Denied",
@@ -31,6 +32,9 @@ __all__ = [
 
 OutcomeStatus: TypeAlias = Literal["completed", "failed", "cancelled", "not_forwarded"]
 Transport: TypeAlias = Literal["http", "asgi", "stdio", "sdk"]
+
+INPUT_REQUIRED: Final = "input_required"
+"""Reason of the outcome of a call whose server asks for more: it is not done yet."""
 
 _OK: Final = 200
 _FORBIDDEN: Final = 403
@@ -48,6 +52,7 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
         (),
     ),
     "insufficient_scope": (403, ErrorCode.DENIED, "The access token lacks a scope that is needed here", ()),
+    "unknown_round": (400, ErrorCode.INVALID_PARAMS, "The requestState was not given for this call, or was used", ()),
     "origin_not_allowed": (403, ErrorCode.DENIED, "Calls from this origin are not accepted", ()),
     "unknown_server": (404, ErrorCode.DENIED, "There is no server of this name", ()),
     "overloaded": _UNAVAILABLE,
@@ -73,6 +78,7 @@ class Inbound:
         transport: How it arrived.
         parsed: What the transport has read of the body already, or why it refuses the message; None if it is yet to be
             read.
+        continues: Record id of the first decision of the call that the message is a part of, if the transport knows it.
         complete: The whole body arrived in time.
         overloaded: As many calls are under way as may be.
     """
@@ -85,6 +91,7 @@ class Inbound:
     tls: TLSPeer | None = None
     transport: Transport = "http"
     parsed: Message | Refusal | None = None
+    continues: str | None = None
     complete: bool = True
     overloaded: bool = False
 
@@ -108,6 +115,9 @@ class Permitted:
         user: Pseudonym of the user.
         strict: The outcome must be in the ledger before the result is released.
         request: What the policy was asked; None if none was.
+        inbound: The message as the transport received it.
+        continues: Record id of the first decision of its call; None if this is it.
+        rewritten: What goes to the server; None if it is the body as it was received.
     """
 
     decision_id: str
@@ -117,6 +127,9 @@ class Permitted:
     user: str | None
     strict: bool
     request: DecisionRequest | None = None
+    inbound: Inbound | None = None
+    continues: str | None = None
+    rewritten: bytes | None = None
 
 
 Verdict: TypeAlias = Denied | Permitted

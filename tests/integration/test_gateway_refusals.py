@@ -78,6 +78,12 @@ REFUSALS: dict[str, tuple[bytes, list[tuple[bytes, bytes]], int, int]] = {
         ErrorCode.UNSUPPORTED_PROTOCOL,
     ),
     "malformed params": (
+        with_params('"name":"refund_customer","arguments":{},"options":{"confirm":{"amount":100000}}'),
+        good(),
+        400,
+        ErrorCode.INVALID_PARAMS,
+    ),
+    "unknown_round": (
         with_params('"name":"refund_customer","arguments":{},"inputResponses":{"confirm":{"amount":100000}}'),
         good(),
         400,
@@ -109,7 +115,7 @@ def test_a_message_that_cannot_be_read_in_one_way_is_refused_and_recorded_once(t
         assert error["data"]["reason"] == said
         assert error["data"]["decision_id"] == record_id
         assert (decision.reason, decision.enforcement, decision.agent) == (said, "deny", "Finance-Bot")
-        assert decision.decision == ("DENY" if reason == "origin_not_allowed" else "INDETERMINATE")
+        assert decision.decision == ("DENY" if reason in {"origin_not_allowed", "unknown_round"} else "INDETERMINATE")
         assert world.ledger.openings[record_id, "message"] == body[: 4096 + 1]
         assert world.tools.calls == []
         assert world.evaluator.asked == []

@@ -370,7 +370,7 @@ def test_no_refusal_repeats_text_of_the_message() -> None:
         assert secret not in refused(body).text
 
 
-@pytest.mark.parametrize("member", ["inputResponses", "requestState", "task", "cursor"])
+@pytest.mark.parametrize("member", ["inputRequests", "requestState", "task", "cursor"])
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get", "resources/read"])
 def test_what_no_policy_gets_to_see_does_not_pass_beside_the_arguments(method: str, member: str) -> None:
     body = json.loads(body_of(method, "refund_customer"))
