@@ -12,14 +12,16 @@ Source: RFC 8446; draft-ietf-tls-ecdhe-mlkem; RFC 9325 (recommendations for TLS)
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import mldsa
 from OpenSSL import SSL, crypto
 
-from enforcement.tls_files import Material, Rotating
+from enforcement.tls_files import Credential, Material, Rotating
 from enforcement.tls_peer import UNKNOWN, TLSPeer, describe_peer
 from ledger.errors import ConfigError
 
@@ -99,12 +101,23 @@ def server_context(material: Material, rules: TLSRules) -> SSL.Context:
         context.use_certificate(credential.chain[0])
         for certificate in credential.chain[1:]:
             context.add_extra_chain_cert(certificate)
-        context.use_privatekey(credential.key)  # type: ignore[arg-type]  # keys that it does not take are refused below
+        _use_key(context, credential)
         context.check_privatekey()
         _believe(context, material.authorities or (), rules)
-    except (SSL.Error, TypeError, ValueError) as error:
+    except (SSL.Error, TypeError, ValueError, OSError) as error:
         raise ConfigError("OpenSSL does not take the certificate or its key") from error
     return context
+
+
+def _use_key(context: SSL.Context, credential: Credential) -> None:
+    if isinstance(credential.key, mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey):
+        # pyOpenSSL takes these from files alone; this one is in memory, and gone when it is closed.
+        with os.fdopen(os.memfd_create("key"), "wb") as file:
+            file.write(credential.key_pem())
+            file.flush()
+            context.use_privatekey_file(f"/proc/self/fd/{file.fileno()}")
+    else:
+        context.use_privatekey(credential.key)  # type: ignore[arg-type]  # those that it does not take raise
 
 
 def _believe(context: SSL.Context, authorities: tuple[x509.Certificate, ...], rules: TLSRules) -> None:

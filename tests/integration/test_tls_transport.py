@@ -19,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from enforcement.connections import closing_strangers, connection_class, drop_connection, keep_connection
+from enforcement.tls_client import ClientRules
+from enforcement.tls_client import client_context as rustls_context
 from enforcement.tls_files import Rotating, read_material
 from enforcement.tls_listener import Listener, TLSRules, server_context
 from enforcement.tls_peer import TLSPeer, peer_of
@@ -406,6 +408,23 @@ def test_tls12_is_refused_by_default_and_taken_if_the_configuration_says_so(pki:
                 assert await answer(reader) == b"xxx"
             assert world.peers[0] is not None
             assert world.peers[0].version == "TLSv1.2"
+
+    run(scenario)
+
+
+def test_certificates_of_ml_dsa_65_prove_both_sides(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        quantum = PKI(tmp_path, algorithm="ml-dsa-65")
+        files = quantum.client()
+        material = read_material(files.certificate, f"file:{files.key}", quantum.ca, CLOCK)
+        context = rustls_context(material, ClientRules(groups="strict"))
+        rules = TLSRules(client_certificates="require", groups="strict")
+        async with serving(quantum.server(), quantum.ca, rules) as world:
+            async with connected(world, context) as (reader, writer):
+                writer.write(GET)
+                assert await answer(reader) == b"xxx"
+            assert world.peers[0] is not None
+            assert world.peers[0].sans == (f"URI:{AGENT}",)
 
     run(scenario)
 
