@@ -9,6 +9,7 @@ nothing about servers, sessions or the way messages are read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from enforcement.answers import MAX_TOOLS
@@ -16,15 +17,25 @@ from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.drafts import Case, Ruling
 from enforcement.facts import Networks, build_request, local_time
 from enforcement.identity import Identity
-from enforcement.mcp import Message, MessageLimits, Refusal, incomplete_message, parse_message, read_json_message
+from enforcement.mcp import (
+    Kind,
+    Message,
+    MessageLimits,
+    Refusal,
+    incomplete_message,
+    parse_message,
+    read_json_message,
+)
 from enforcement.mcp_headers import single_header
 from enforcement.offload import off_loop
 from enforcement.resources import challenge
 from enforcement.revisions import Direction
 from enforcement.rounds import Rounds
 from enforcement.server_list import Servers
+from enforcement.server_messages import read_server_message
 from enforcement.sessions import Sessions
 from enforcement.state import Change
+from enforcement.transport_requests import LISTEN, read_transport_request
 from enforcement.verdicts import Inbound, Permitted
 from ledger import bodies
 from ledger.clock import Clock
@@ -71,6 +82,8 @@ class Admission:
         self._limits = MessageLimits(
             body_bytes=limits.body_bytes, header_count=limits.header_count, header_bytes=limits.header_bytes
         )
+        # An event of a stream is bounded as an answer is; what of it would be judged, as a message is.
+        self._server_limits = replace(self._limits, body_bytes=min(limits.body_bytes, limits.answer_bytes))
 
     def body_limit(self, *, known: bool) -> int:
         """Return how long a message may be, in bytes, before its body is read."""
@@ -146,12 +159,28 @@ class Admission:
         if case.identity is None:
             return refusing("DENY", "unauthenticated")
         blocked = self._sessions.blocked(case.identity)  # before the session is touched: a release begins a new one
+        if not blocked and self._answers(case):
+            return None
         self._gather(case, case.identity)
         return (
             self._object_to_caller(case, blocked=blocked)
             or _object_to_message(case)
+            or _object_to_place(case)
             or self._object_to_round(case, case.identity)
         )
+
+    def _answers(self, case: Case) -> bool:
+        """Whether it is the client's answer to a server's request; then it is that request's outcome, and no more."""
+        message, dialogue = case.message, case.inbound.dialogue
+        if message is None or message.kind is not Kind.RESPONSE or dialogue is None or message.request_id is None:
+            return False
+        # Not even where too much is under way: calls that wait for such answers are what is under way.
+        if self._object_to_caller(case, blocked=False) is not None:
+            return False
+        if not dialogue.awaits(message.request_id):
+            return False
+        case.answered = replace(dialogue.take(message.request_id), message=message)
+        return True
 
     def settle_round(self, case: Case, *, permitted: bool) -> list[Change]:
         """Return what becomes durable with the decision about a message, if it is a further round of a call."""
@@ -176,14 +205,33 @@ class Admission:
             return incomplete_message()
         if inbound.parsed is not None:
             return inbound.parsed
-        revisions = None if server is None else server.revisions
+        revisions = (None if server is None else server.revisions) or self._config.protocol.revisions
+        if inbound.action is not None:
+            return read_transport_request(
+                inbound.action,
+                inbound.headers,
+                limits=self._limits,
+                revisions=revisions,
+                negotiated=inbound.negotiated,
+            )
+        if inbound.direction == "server":
+            assert inbound.negotiated is not None  # of the stream that it stands in
+            return await off_loop(
+                len(inbound.body),
+                read_server_message,
+                inbound.body,
+                limits=self._server_limits,
+                revisions=revisions,
+                negotiated=inbound.negotiated,
+            )
         return await off_loop(
             len(inbound.body),
             parse_message,
             inbound.body,
             inbound.headers,
             limits=self._limits,
-            revisions=revisions or self._config.protocol.revisions,
+            revisions=revisions,
+            negotiated=inbound.negotiated,
         )
 
     def _gather(self, case: Case, identity: Identity) -> None:
@@ -218,6 +266,8 @@ class Admission:
             return refusing("DENY", "unknown_server")
         if self._lacks_scope(case):
             return refusing("DENY", "insufficient_scope")
+        if case.inbound.unknown_session:
+            return refusing("DENY", "unknown_session")
         return refusing("DENY", "session_ended") if blocked else None
 
 
@@ -225,3 +275,19 @@ def _object_to_message(case: Case) -> Ruling | None:
     if case.refusal is not None:
         return refusing("INDETERMINATE", case.refusal.reason)
     return refusing("INDETERMINATE", "overloaded") if case.inbound.overloaded else None
+
+
+def _object_to_place(case: Case) -> Ruling | None:
+    """Return why a message has no place in its session."""
+    message, dialogue = case.message, case.inbound.dialogue
+    assert message is not None  # or it was refused
+    if message.kind is Kind.RESPONSE:
+        return refusing("DENY", "unknown_response")
+    if dialogue is None or message.direction == "server":
+        return None
+    if message.cancels is not None and not dialogue.in_flight(message.cancels):
+        return refusing("DENY", "unknown_call")
+    if message.method == LISTEN:
+        event = single_header(case.inbound.headers, "last-event-id")
+        return None if event is None or dialogue.has_sent(event) else refusing("DENY", "unknown_event")
+    return None

@@ -25,7 +25,7 @@ from enforcement.authenticator import Authenticator
 from enforcement.config_files import authorizations
 from enforcement.connections import closing_strangers
 from enforcement.core import Core
-from enforcement.endpoint import TRANSPORT, Endpoint
+from enforcement.endpoint import TRANSPORT, Endpoint, serving
 from enforcement.resources import WELL_KNOWN, metadata_at
 from ledger.errors import ConfigError, TallystickError
 
@@ -133,10 +133,9 @@ class TallystickMiddleware:
             upstream = ASGIUpstream(self._app, limits, path=self._path, state=lambda: self._state)
             running.servers.watch(lambda listed: upstream.authorize(authorizations(listed)))
             self._stack.push_async_callback(upstream.stop)
-            self._stack.push_async_callback(running.passage.stop)
             authenticator = Authenticator(core.config, core.clock, core.metrics)
             await self._stack.enter_async_context(authenticator)
-            self._endpoint = Endpoint(running.passage, running.admission, authenticator, upstream, limits, core.metrics)
+            self._endpoint = await self._stack.enter_async_context(serving(core, running, authenticator, upstream))
         except BaseException:
             await self._stack.aclose()
             raise

@@ -30,10 +30,12 @@ class ProtocolSettings(Settings):
         revisions: Revisions that pass; a server's own list stands in its place for that server.
         sessions: Most sessions of stateful revisions at once.
         sessions_per_principal: Most of them that one principal may have.
+        streams: Most streams that clients hold open with GET at once; they are counted apart from calls.
         server_requests: Most requests of a server that wait for the client's answer, in one session.
     """
 
     revisions: Revisions = tuple(DEFAULT_REVISIONS)
     sessions: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     sessions_per_principal: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    streams: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     server_requests: Annotated[int, Field(ge=1, le=10_000)] = 64

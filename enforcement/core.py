@@ -26,6 +26,7 @@ from enforcement.batches import Depth, RecordIdentity
 from enforcement.canary import Canary, CanaryEvaluator
 from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.config_files import read_secret
+from enforcement.conversations import Conversations
 from enforcement.facts import Pseudonyms
 from enforcement.ledger_client import ServiceClient
 from enforcement.listings import Listings
@@ -91,6 +92,7 @@ class Running:
         sessions: Sessions and blocks.
         canary: What is evaluated beside.
         servers: What may be called at all, as it is now.
+        conversations: Sessions of the protocol's stateful revisions.
         reload: Keeps it so.
     """
 
@@ -101,6 +103,7 @@ class Running:
     sessions: Sessions
     canary: Canary
     servers: Servers
+    conversations: Conversations
     reload: ServerReload
 
 
@@ -150,6 +153,7 @@ class Core:
         self._on_stopped = on_stopped
         self._pseudonyms = Pseudonyms(keys.pseudonym)
         self._idle_ms = int(config.sessions.idle_seconds * _MS_PER_SECOND)
+        self.look_seconds: Final = min(_LOOK_SECONDS, self._idle_ms / 4000)
         self._stack = AsyncExitStack()
         self._running: Running | None = None
         self.metrics = Metrics()
@@ -302,7 +306,7 @@ class Core:
         asking = RoundReview(rounds, pep.handle, pep.complete)
         passage = Passage(pep, AnswerReview(listings, asking, admission.learn_tools, self.metrics))
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
-        ends = SessionEnds(sessions, recorder, self.clock, interval_seconds=min(_LOOK_SECONDS, self._idle_ms / 4000))
+        ends = SessionEnds(sessions, recorder, self.clock, interval_seconds=self.look_seconds)
         sweeps = WindowSweeps(windows, sessions, recorder, self.clock, interval_seconds=_LOOK_SECONDS)
         stack.push_async_callback(recorder.stop)
         stack.push_async_callback(policies.stop)
@@ -327,6 +331,7 @@ class Core:
             canary=canary,
             servers=servers,
             reload=reload,
+            conversations=Conversations(config.protocol, self.clock, idle_ms=self._idle_ms),
         )
 
     def _usable(self, servers: Sequence[ServerSettings]) -> None:

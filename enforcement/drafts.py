@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -56,6 +56,7 @@ class Case:
         recorded: Its decision is durable.
         continues: Record id of the first decision of the call that it is a part of.
         round: For a further round of a call, what it was known by.
+        answered: For a client's answer, the server's request that it answers: its outcome is all that is recorded.
     """
 
     decision_id: str
@@ -75,6 +76,7 @@ class Case:
     recorded: bool = False
     continues: str | None = None
     round: OpenedRound | None = None
+    answered: Permitted | None = None
 
     @property
     def session_name(self) -> str:
@@ -152,6 +154,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         drift=() if answer is None else answer.drift,
         transport=_transport(case),
         continues=case.continues,
+        direction=_direction(case),
     )
     return Draft(body=body, openings=tuple(openings))
 
@@ -170,6 +173,7 @@ def minimal_draft(case: Case, pseudonyms: Pseudonyms) -> Draft:
         session=pseudonyms.session(case.session_name),
         message=message,
         transport=_transport(case),
+        direction=_direction(case),
     )
     return Draft(body=body, openings=(opening,))
 
@@ -195,6 +199,7 @@ def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseu
         result=result,
         result_fingerprint=pseudonyms.content(completion.result),
         hidden=completion.hidden,
+        messages=completion.messages,
     )
     return Draft(body=body, openings=openings)
 
@@ -216,6 +221,11 @@ def _facts(request: DecisionRequest, tls: TLSPeer | None) -> bodies.Facts:
     if tls is None:
         return facts
     return msgspec.structs.replace(facts, tls_version=_name(tls.version), tls_group=_name(tls.group))
+
+
+def _direction(case: Case) -> Literal["server"] | None:
+    read = case.message or case.refusal
+    return "server" if (case.inbound if read is None else read).direction == "server" else None
 
 
 def _agent(case: Case) -> str:

@@ -1,74 +1,86 @@
 """The client's side of the gateway: one ASGI endpoint that takes MCP messages.
 
 What is elsewhere: whether a message may pass (`enforcement.pep`), that what was taken up is seen through
-(`enforcement.passage`), its way to the server (`enforcement.exchange`).
+(`enforcement.passage`), its way to the server (`enforcement.carriers`).
+
+In the stateful revisions a message belongs to a session, which its header names and which belongs to one principal
+(`enforcement.conversations`), and GET and DELETE are judged as messages are. In the stateless one there is only POST.
 
 Callers without a valid token have few places of their own and take none from those who are known. Where theirs are
 taken, a message is denied and recorded unread.
 
-Source: Model Context Protocol, revision 2026-07-28, Streamable HTTP; ASGI 3.0.
+Source: Model Context Protocol, revision 2026-07-28, Streamable HTTP, and 2025-11-25, Transports; ASGI 3.0.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
 from enforcement.admission import Admission
 from enforcement.authenticator import Authenticator
-from enforcement.config import Limits
-from enforcement.connections import drop_connection, keep_connection
-from enforcement.exchange import Exchange
+from enforcement.carriers import Carrier, Carriers
+from enforcement.client_side import ASGIClient
+from enforcement.connections import keep_connection
+from enforcement.conversation import Conversation
+from enforcement.conversation_sweeps import ConversationSweeps
+from enforcement.conversations import SESSION_HEADER
+from enforcement.core import Core, Running
 from enforcement.identity import Identity
+from enforcement.mcp_headers import single_header
 from enforcement.metrics import Metrics
-from enforcement.passage import STOPPING, Passage
+from enforcement.passage import STOPPING
 from enforcement.refusals import Reply
+from enforcement.revisions import STATELESS
 from enforcement.tls_peer import peer_of
+from enforcement.transport_requests import LISTEN, TERMINATE
 from enforcement.upstream import ServerSide
-from enforcement.verdicts import Denied, Inbound, Permitted
+from enforcement.verdicts import Denied, Inbound
+from enforcement.way import Way
 
-__all__ = ["TRANSPORT", "Endpoint"]
+__all__ = ["TRANSPORT", "Endpoint", "serving"]
 
 TRANSPORT: Final = "tallystick.transport"
 """Where a scope says what the records shall say of how a message came; absent for HTTP."""
 
 # Callers without a token may have one message under way for so many calls of those who have one.
 _STRANGERS: Final = 8
-_STREAM_HEADERS: Final = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"x-accel-buffering", b"no"),
-)
+_ALLOWED: Final = "GET, POST, DELETE"
+_ACTIONS: Final = {"GET": LISTEN, "DELETE": TERMINATE}
 
 
-class _Client:
-    """The way back to one client; see `enforcement.exchange.ClientSide`."""
+@asynccontextmanager
+async def serving(
+    core: Core, running: Running, authenticator: Authenticator, upstream: ServerSide
+) -> AsyncIterator[Endpoint]:
+    """Serve an enforcement point that has been started; when the context ends, everything under way is ended.
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope = scope
-        self._send = send
-
-    async def reply(self, reply: Reply) -> None:
-        headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers]
-        headers += [(b"content-length", str(len(reply.body)).encode()), (b"cache-control", b"no-store")]
-        if reply.body:
-            headers.append((b"content-type", b"application/json"))
-        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": reply.body, "more_body": False})
-
-    async def start_stream(self) -> None:
-        await self._send({"type": "http.response.start", "status": 200, "headers": list(_STREAM_HEADERS)})
-
-    async def send_event(self, event: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": event, "more_body": True})
-
-    async def end_stream(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    def drop(self) -> None:
-        drop_connection(self._scope)
+    Args:
+        core: The enforcement point.
+        running: Its parts.
+        authenticator: Knows who sends a request.
+        upstream: The way to the servers, which must outlive the context.
+    """
+    way = Way(
+        passage=running.passage,
+        upstream=upstream,
+        conversations=running.conversations,
+        limits=core.config.limits,
+        protocol=core.config.protocol,
+    )
+    endpoint = Endpoint(way, running.admission, authenticator, core.metrics, sweep_seconds=core.look_seconds)
+    endpoint.start()
+    try:
+        yield endpoint
+    finally:
+        # No more calls, and then no sessions in which one could be left open.
+        await running.passage.stop()
+        await endpoint.stop()
 
 
 class _GoneError(Exception):
@@ -79,39 +91,43 @@ class Endpoint:
     """Takes the messages for all servers. Owned by the event loop."""
 
     def __init__(
-        self,
-        passage: Passage,
-        admission: Admission,
-        authenticator: Authenticator,
-        upstream: ServerSide,
-        limits: Limits,
-        metrics: Metrics,
+        self, way: Way, admission: Admission, authenticator: Authenticator, metrics: Metrics, *, sweep_seconds: float
     ) -> None:
         """Take the parts.
 
         Args:
-            passage: Has messages judged and recorded.
-            authenticator: Knows who sends a request.
+            way: Has messages judged and recorded, and reaches the servers.
             admission: Knows how long a message may be, and learns tools.
-            upstream: The way to the servers.
-            limits: Bounds.
+            authenticator: Knows who sends a request.
             metrics: Counts.
+            sweep_seconds: How often it is looked which sessions nobody uses any more.
         """
-        self._passage = passage
+        self._way = way
+        self._passage = way.passage
         self._admission = admission
         self._authenticator = authenticator
-        self._upstream = upstream
-        self._limits = limits
+        self._limits = way.limits
         self._metrics = metrics
-        self._max_strangers = max(1, limits.concurrent_calls // _STRANGERS)
+        self._carriers = Carriers(way)
+        self._sweeps = ConversationSweeps(way, interval_seconds=sweep_seconds)
+        self._max_strangers = max(1, way.limits.concurrent_calls // _STRANGERS)
         self._in_flight = 0
+        self._listening = 0
         self._strangers = 0
+
+    def start(self) -> None:
+        """Begin to look for sessions that nobody uses."""
+        self._sweeps.start()
+
+    async def stop(self) -> None:
+        """End every session; what is under way is ended by `Passage.stop`."""
+        await self._sweeps.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take one request."""
-        client = _Client(scope, send)
-        if scope["method"] != "POST":
-            await client.reply(Reply(status=405, body=b"", headers=(("Allow", "POST"),)))
+        client = ASGIClient(scope, send)
+        if scope["method"] != "POST" and not self._is_stateful(scope):
+            await client.reply(Reply(status=405, body=b"", headers=(("Allow", _ALLOWED),)))
             return
         if self._passage.stopping:
             await client.reply(STOPPING.reply)
@@ -127,35 +143,72 @@ class Endpoint:
         except _GoneError:
             return
 
-    async def _take_call(self, scope: Scope, receive: Receive, client: _Client, identity: Identity) -> None:
+    def _is_stateful(self, scope: Scope) -> bool:
+        """Whether a request that is no POST may be one of the stateful revisions."""
+        version = single_header(scope["headers"], "mcp-protocol-version")
+        return scope["method"] in _ACTIONS and version not in STATELESS
+
+    async def _take_call(self, scope: Scope, receive: Receive, client: ASGIClient, identity: Identity) -> None:
+        if scope["method"] == "GET":
+            await self._take_listener(scope, receive, client, identity)
+            return
         overloaded = self._in_flight >= self._limits.concurrent_calls
         self._in_flight += 1
         self._metrics.in_flight.inc()
         try:
             body, complete = await self._read(receive, self._admission.body_limit(known=True))
             inbound = _inbound(scope, body, identity, complete=complete, overloaded=overloaded)
-            await self._judge(inbound, client, receive)
+            await self._judge(*self._placed(inbound, identity), client, receive)
         finally:
             self._in_flight -= 1
             self._metrics.in_flight.dec()
 
-    async def _take_from_stranger(self, scope: Scope, receive: Receive, client: _Client) -> None:
+    async def _take_listener(self, scope: Scope, receive: Receive, client: ASGIClient, identity: Identity) -> None:
+        """Take a stream, which has a place of its own: most of the time nothing happens on it."""
+        overloaded = self._listening >= self._way.protocol.streams
+        self._listening += 1
+        try:
+            inbound = _inbound(scope, b"", identity, complete=True, overloaded=overloaded)
+            await self._judge(*self._placed(inbound, identity), client, receive)
+        finally:
+            self._listening -= 1
+
+    def _placed(self, inbound: Inbound, identity: Identity) -> tuple[Inbound, Conversation | None]:
+        """Find the session that a message belongs to."""
+        version = single_header(inbound.headers, "mcp-protocol-version")
+        if version in STATELESS:
+            return inbound, None
+        owner = (identity.agent, identity.user)
+        name = single_header(inbound.headers, SESSION_HEADER)
+        if name is None:
+            conversation = self._way.conversations.nameless(owner, inbound.server)
+        else:
+            found = self._way.conversations.find(name, owner, inbound.server)
+            if found is None:
+                return replace(inbound, unknown_session=True), None
+            conversation = found
+        return replace(inbound, dialogue=conversation, negotiated=conversation.revision), conversation
+
+    async def _take_from_stranger(self, scope: Scope, receive: Receive, client: ASGIClient) -> None:
         if self._strangers >= self._max_strangers:
-            await self._judge(_inbound(scope, b"", None, complete=False, overloaded=True), client, receive)
+            await self._judge(_inbound(scope, b"", None, complete=False, overloaded=True), None, client, receive)
             return
         self._strangers += 1
         try:
             body, complete = await self._read(receive, self._admission.body_limit(known=False))
         finally:
             self._strangers -= 1
-        await self._judge(_inbound(scope, body, None, complete=complete), client, receive)
+        await self._judge(_inbound(scope, body, None, complete=complete), None, client, receive)
 
-    async def _judge(self, inbound: Inbound, client: _Client, receive: Receive) -> None:
+    async def _judge(
+        self, inbound: Inbound, conversation: Conversation | None, client: ASGIClient, receive: Receive
+    ) -> None:
         verdict = await self._passage.judge(inbound)
         if isinstance(verdict, Denied):
             await client.reply(verdict.reply)
         else:
-            await self._forward(verdict, inbound, client, receive)
+            carrier = self._carriers.carrier(verdict, inbound, conversation, client)
+            await self._carry(carrier, receive)
 
     async def _read(self, receive: Receive, limit: int) -> tuple[bytes, bool]:
         """Return the body, or its first ``limit`` bytes and one more, and whether it arrived in time."""
@@ -173,29 +226,23 @@ class Endpoint:
             return bytes(body), False
         return bytes(body[: limit + 1]), True
 
-    async def _forward(self, permitted: Permitted, inbound: Inbound, client: _Client, receive: Receive) -> None:
-        """Run the exchange until it is done or the client goes away, which is how a client cancels."""
-        exchange = Exchange(
-            permitted,
-            inbound,
-            client,
-            upstream=self._upstream,
-            limits=self._limits,
-            complete=self._passage.complete,
-            review=self._passage.review,
-        )
-        call = self._passage.forward(exchange.run())
+    async def _carry(self, carrier: Carrier, receive: Receive) -> None:
+        """Carry a message until it is done, or its client goes away where that is how a client cancels."""
+        call = self._passage.forward(carrier.run())
         gone = asyncio.create_task(_disconnected(receive))
         cause = "gateway_stopped"  # that is what it means if this very task is cancelled, or the call by `stop`
         try:
             done, _ = await asyncio.wait({call, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if call not in done:
+            if call not in done and carrier.survives:
+                carrier.client_gone()
+                await asyncio.wait({call})
+            elif call not in done:
                 cause = "client_disconnected"
         finally:
             gone.cancel()
             call.cancel()  # does nothing to one that is done
             await asyncio.gather(call, gone, return_exceptions=True)
-            await exchange.close(cause)
+            await carrier.close(cause)
         if not call.cancelled():
             call.result()
 
@@ -213,6 +260,7 @@ def _inbound(
         transport=scope.get(TRANSPORT, "http"),
         complete=complete,
         overloaded=overloaded,
+        action=_ACTIONS.get(scope["method"]),
     )
 
 

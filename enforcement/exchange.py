@@ -8,60 +8,50 @@ a stream, what comes before the answer is passed on event by event, and the answ
 made durable, the client gets an error in the answer's place. A client that does not take what it is sent is gone.
 
 INVARIANT: exactly one completion is reported for a call, whatever happens to it: `Exchange.run` reports one unless it
-is cancelled before, and then `Exchange.close` does.
+is cancelled before, and then `Exchange.close` does. In the stateful revisions a server may end a stream before the
+answer and give it on another one, which the client opens (`enforcement.listening`): then the one that takes the answer
+reports it, and the end of the session does if none ever comes.
+
+In the stateful revisions a client that goes away has not withdrawn its call (it may come back for the answer): the call
+is carried to its end without it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Any, Final
 
 import structlog
 
-from enforcement.answers import Answer, parse_answer, parse_stream_message
+from enforcement.answers import Answer, parse_answer
 from enforcement.bounded import read_bounded
+from enforcement.client_side import ClientSide, Headers
 from enforcement.config import Limits
+from enforcement.link import Link, SessionLostError
 from enforcement.mcp import Kind
 from enforcement.offload import off_loop
 from enforcement.refusals import ErrorCode, Reply, error_reply
 from enforcement.review import Reviewed
-from enforcement.sse import COMMENT, Event, EventStream, encode_event
+from enforcement.server_messages import sketch
+from enforcement.sse import Event, EventStream, encode_cursor, encode_event
 from enforcement.upstream import ServerAnswer, ServerSide, answered_by
 from enforcement.verdicts import Completion, Inbound, OutcomeStatus, Permitted
-from ledger.errors import LedgerError, MalformedError, UpstreamError
+from ledger.errors import LedgerError, MalformedError, OverloadedError, UpstreamError
 
-__all__ = ["ClientSide", "Exchange"]
+__all__ = ["Exchange"]
 
 _LOG: Final = structlog.get_logger(__name__)
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
-
-
-class ClientSide(Protocol):
-    """The way back to the client."""
-
-    async def reply(self, reply: Reply) -> None:
-        """Send a whole answer."""
-        ...
-
-    async def start_stream(self) -> None:
-        """Begin an event stream."""
-        ...
-
-    async def send_event(self, event: bytes) -> None:
-        """Send one event of the stream."""
-        ...
-
-    async def end_stream(self) -> None:
-        """End the stream."""
-        ...
-
-    def drop(self) -> None:
-        """End the connection, whatever has not been sent."""
-        ...
+_FAILURES: Final[Mapping[str, tuple[int, int, str]]] = {
+    # The status tells a client to begin another session.
+    "upstream_session_ended": (404, ErrorCode.UPSTREAM_FAILED, "The server has ended the session; begin another one"),
+    "unsupported_protocol": (400, ErrorCode.UNSUPPORTED_PROTOCOL, "The server chose a revision that does not pass"),
+    "overloaded": (503, ErrorCode.UNAVAILABLE, "There are too many sessions"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +60,11 @@ class _Held:
 
     completion: Completion
     reply: Reply
+    received: bytes | None = None
+
+
+class _ParkedError(Exception):
+    """The stream is over, and the answer comes on another one."""
 
 
 class _GoneError(Exception):
@@ -93,6 +88,7 @@ class Exchange:
         inbound: Inbound,
         client: ClientSide,
         *,
+        link: Link,
         upstream: ServerSide,
         limits: Limits,
         complete: Callable[[Permitted, Completion], Awaitable[None]],
@@ -104,6 +100,7 @@ class Exchange:
             permitted: The call.
             inbound: Its bytes and headers as received.
             client: The way back.
+            link: Ties it to its session.
             upstream: The way there.
             limits: Longest answer, and longest event of a stream; longest time, and longest silence of a client that is
                 sent something.
@@ -113,6 +110,7 @@ class Exchange:
         self._permitted = permitted
         self._inbound = inbound
         self._client = client
+        self._link = link
         self._upstream = upstream
         self._limits = limits
         self._complete = complete
@@ -120,37 +118,106 @@ class Exchange:
         self._started = perf_counter()
         self._streaming = False
         self._reported = False
+        self._settling = asyncio.Lock()  # while an outcome is being recorded, whichever stream brought the answer
+        self._gone = False  # the client is, and the call goes on
+        self._withdrawn = False
+        self._parked = False
+        self._resumable = False
+        self._reply_headers: Headers = ()
+        self._last: tuple[str | None, int | None] = (None, None)  # of the event that brought the answer
         self._http_status: int | None = None
         self._tls_group: str | None = None
 
+    @property
+    def survives(self) -> bool:
+        """Whether the call goes on when its client goes away."""
+        return self._link.survives
+
+    def client_gone(self) -> None:
+        """Note that nothing reaches the client any more."""
+        self._gone = True
+
     async def run(self) -> None:
         """Forward the call, record its outcome, release the answer."""
+        self._link.begin(self)
+        try:
+            await self._run()
+        finally:
+            await self._link.finish(self, parked=self._parked)
+
+    async def _run(self) -> None:
         try:
             held = await self._forward()
         except _GoneError:
             await self.close("client_disconnected")
             self._client.drop()
             return
-        try:
-            await self._report(held.completion)
-        except LedgerError as error:
-            _LOG.error("result_withheld", decision_id=self._permitted.decision_id, error=type(error).__name__)
-            text = "The call was made, but its outcome could not be recorded; the result is withheld"
-            reply = self._error(ErrorCode.RESULT_WITHHELD, text, "ledger_unavailable")
-            held = _Held(held.completion, reply)
+        except _ParkedError:
+            await self._to_client(self._client.end_stream())
+            return
+        held = await self._settle(held)
         try:
             await self._release(held)
         except _GoneError:
             self._client.drop()
 
+    async def _settle(self, held: _Held) -> _Held:
+        """Make the outcome durable; return what may be released."""
+        async with self._settling:
+            if self._reported:  # another stream brought the answer
+                return held
+            if self._withdrawn and held.completion.status == "failed":
+                held = replace(held, completion=replace(held.completion, status="cancelled", reason="client_cancelled"))
+            try:
+                await self._report(held.completion)
+            except LedgerError as error:
+                _LOG.error("result_withheld", decision_id=self._permitted.decision_id, error=type(error).__name__)
+                text = "The call was made, but its outcome could not be recorded; the result is withheld"
+                reply = self._error(ErrorCode.RESULT_WITHHELD, text, "ledger_unavailable")
+                held = replace(held, reply=reply)
+            if self._link.conversation is not None and self._resumable and held.received is not None:
+                self._link.conversation.answered(held.received, held.reply.body)
+        if self._link.initializes and held.completion.status != "completed":
+            await self._link.undo()
+        return held
+
     async def close(self, reason: str) -> None:
         """Report the call as cancelled if `run` was cancelled before it reported anything, or never began."""
-        if self._reported:
-            return
-        try:
-            await self._report(self._completion("cancelled", reason))
-        except LedgerError as error:
-            _LOG.error("outcome_not_durable", decision_id=self._permitted.decision_id, error=type(error).__name__)
+        async with self._settling:
+            if self._reported or self._parked:
+                return
+            try:
+                await self._report(self._completion("cancelled", reason))
+            except LedgerError as error:
+                _LOG.error("outcome_not_durable", decision_id=self._permitted.decision_id, error=type(error).__name__)
+        await self._link.undo()
+
+    # --- see `enforcement.conversation.OpenCall`
+
+    def withdraw(self) -> None:
+        """Note that the client has withdrawn the call; the server may answer all the same, or never."""
+        self._withdrawn = True
+
+    async def answered_elsewhere(self, data: bytes) -> bytes:
+        """Take the answer from another stream; record it, and return what may pass.
+
+        Raises:
+            MalformedError: It is no answer to this call.
+        """
+        assert self._permitted.message.request_id is not None
+        self._resumable = True
+        answer = await off_loop(len(data), parse_answer, data, self._permitted.message.request_id)
+        held = await self._settle(await self._answered(answer, data))
+        self._parked = False
+        self._link.forget(self)
+        return held.reply.body
+
+    async def abandon(self, reason: str) -> None:
+        """Record the call as cancelled if it waits for an answer on another stream: that one will not come."""
+        if self._parked:
+            self._parked = False
+            await self.close(reason)
+            self._link.forget(self)
 
     async def _report(self, completion: Completion) -> None:
         self._reported = True
@@ -158,30 +225,44 @@ class Exchange:
 
     async def _release(self, held: _Held) -> None:
         if self._streaming:
-            await self._to_client(self._client.send_event(encode_event(held.reply.body)))
+            event_id, retry_ms = self._last
+            await self._pass(encode_event(held.reply.body, event_id=event_id, retry_ms=retry_ms), event_id)
             await self._to_client(self._client.end_stream())
         else:
             await self._to_client(self._client.reply(held.reply))
 
-    async def _to_client(self, sending: Awaitable[None]) -> None:
+    async def _to_client(self, sending: Coroutine[Any, Any, None]) -> None:
+        if self._gone:
+            sending.close()
+            return
         try:
             async with asyncio.timeout(self._limits.upstream_idle_seconds):
                 await sending
         except TimeoutError as error:
-            raise _GoneError from error
+            if not self.survives:
+                raise _GoneError from error
+            self._gone = True
+            self._client.drop()
 
     async def _forward(self) -> _Held:
         try:
             async with self._upstream.send(
-                self._permitted.server, self._inbound.headers, self._permitted.rewritten or self._inbound.body
+                self._permitted.server,
+                self._inbound.headers,
+                self._permitted.rewritten or self._inbound.body,
+                added=self._link.headers,
             ) as response:
                 self._http_status = response.status
                 self._tls_group = answered_by(response)
                 # The connection's own limit does not run while the client is waited for.
                 async with asyncio.timeout(self._limits.upstream_total_seconds):
                     return await self._receive(response)
-        except _GoneError:
+        except (_GoneError, _ParkedError):
             raise
+        except SessionLostError:
+            return self._failed("upstream_session_ended")
+        except OverloadedError:
+            return self._failed("overloaded")
         except UpstreamError as error:
             return self._failed(str(error))
         except _FailedError as error:
@@ -197,6 +278,10 @@ class Exchange:
             raise _FailedError("upstream_redirect")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise _FailedError("malformed_answer")
+        try:
+            self._reply_headers = await self._link.opened(response.status, response.headers, self)
+        except MalformedError as error:
+            raise _FailedError("malformed_answer") from error
         if self._permitted.message.kind is Kind.NOTIFICATION:
             return await self._receive_acknowledgement(response)
         kind = response.content_type.lower() if "Content-Type" in response.headers else ""
@@ -209,7 +294,7 @@ class Exchange:
     async def _receive_acknowledgement(self, response: ServerAnswer) -> _Held:
         if not response.ok:
             raise _FailedError("upstream_status")
-        return _Held(self._completion("completed"), Reply(status=202, body=b""))
+        return _Held(self._completion("completed"), Reply(status=202, body=b"", headers=self._reply_headers))
 
     async def _receive_whole(self, response: ServerAnswer) -> _Held:
         body = await self._bounded(response)
@@ -219,7 +304,7 @@ class Exchange:
             answer = await off_loop(len(body), parse_answer, body, request_id)
         except MalformedError as error:
             raise _FailedError("malformed_answer", body) from error
-        return await self._answered(answer, body, status=response.status)
+        return await self._answered(answer, body, status=response.status, headers=self._reply_headers)
 
     async def _bounded(self, response: ServerAnswer) -> bytes:
         try:
@@ -228,7 +313,7 @@ class Exchange:
             raise _FailedError("answer_too_large") from error
 
     async def _receive_stream(self, response: ServerAnswer) -> _Held:
-        await self._to_client(self._client.start_stream())
+        await self._to_client(self._client.start_stream(self._reply_headers))
         self._streaming = True
         events = EventStream(max_event_bytes=self._limits.answer_bytes)
         async for chunk in response.content.iter_any():
@@ -240,34 +325,56 @@ class Exchange:
                 held = await self._look_into(event)
                 if held is not None:
                     return held
-                passed = encode_event(event.data) if event.data else COMMENT
-                await self._to_client(self._client.send_event(passed))
+        if self._resumable and not self._withdrawn and self._link.may_park:
+            self._parked = True
+            raise _ParkedError
         raise _FailedError("no_answer")
 
     async def _look_into(self, event: Event) -> _Held | None:
-        """Return the answer if an event is it; None if the event may pass."""
+        """Return the answer if an event is it; else pass it on, if it may."""
         data = event.data
-        if not data:  # a comment that keeps the connection open
+        event_id, retry_ms = (event.event_id, event.retry_ms) if self._link.event_ids_pass else (None, None)
+        self._resumable = self._resumable or event_id is not None
+        if not data:  # a comment that keeps the connection open, or from where the stream can be gone on with
+            await self._pass(encode_cursor(event_id=event_id, retry_ms=retry_ms), event_id)
             return None
         if event.kind != "message":  # MCP has no other kind, and a client might read one as an answer
             raise _FailedError("malformed_answer", data)
         request_id = self._permitted.message.request_id
         assert request_id is not None
         try:
-            answer = await off_loop(len(data), parse_stream_message, data, request_id)
+            line = await off_loop(len(data), sketch, data)
+            if line.kind is not Kind.RESPONSE:
+                deliverable = self._resumable or not self._gone
+                passes = await self._link.downlink.admits(line, data, deliverable=deliverable)
+            else:
+                answer = await off_loop(len(data), parse_answer, data, request_id)
         except MalformedError as error:
             raise _FailedError("malformed_answer", data) from error
-        if answer is None:
-            return None
-        return await self._answered(answer, data, status=200)
+        if line.kind is Kind.RESPONSE:
+            self._last = (event_id, retry_ms)
+            return await self._answered(answer, data)
+        if passes:
+            await self._pass(encode_event(data, event_id=event_id, retry_ms=retry_ms), event_id)
+        elif event_id is not None:
+            await self._pass(encode_cursor(event_id=event_id, retry_ms=retry_ms), event_id)
+        return None
 
-    async def _answered(self, answer: Answer, body: bytes, *, status: int) -> _Held:
+    async def _pass(self, event: bytes, event_id: str | None) -> None:
+        self._link.sent(event_id)
+        await self._to_client(self._client.send_event(event))
+
+    async def _answered(self, answer: Answer, body: bytes, *, status: int = 200, headers: Headers = ()) -> _Held:
+        if self._link.initializes and answer.result is not None and not self._link.agree(answer.result):
+            raise _FailedError("unsupported_protocol", body)
         reviewed = await self._review(self._permitted, answer, body)
         completion = self._completed(answer, body, reviewed)
         if reviewed.body is None:
             text = "The answer may not be shown, or nobody can say whether it may"
-            return _Held(completion, self._error(ErrorCode.RESULT_WITHHELD, text, reviewed.reason or "internal_error"))
-        return _Held(completion, Reply(status=status, body=reviewed.body))
+            reply = self._error(ErrorCode.RESULT_WITHHELD, text, reviewed.reason or "internal_error")
+        else:
+            reply = Reply(status=status, body=reviewed.body, headers=headers)
+        return _Held(completion, reply, body)
 
     def _completed(self, answer: Answer, body: bytes, reviewed: Reviewed) -> Completion:
         failed = answer.error_code is not None
@@ -295,12 +402,14 @@ class Exchange:
         )
 
     def _failed(self, reason: str, answer: bytes | None = None) -> _Held:
-        reply = self._error(ErrorCode.UPSTREAM_FAILED, "The server did not answer as it must", reason)
-        return _Held(self._completion("failed", reason, answer), reply)
+        status, code, text = _FAILURES.get(
+            reason, (502, ErrorCode.UPSTREAM_FAILED, "The server did not answer as it must")
+        )
+        return _Held(self._completion("failed", reason, answer), self._error(code, text, reason, status=status))
 
-    def _error(self, code: int, text: str, reason: str) -> Reply:
+    def _error(self, code: int, text: str, reason: str, *, status: int = 502) -> Reply:
         data = {"reason": reason, "decision_id": self._permitted.decision_id}
-        return error_reply(self._permitted.message.request_id, status=502, code=code, text=text, data=data)
+        return error_reply(self._permitted.message.request_id, status=status, code=code, text=text, data=data)
 
     def _latency_us(self) -> int:
         return int((perf_counter() - self._started) * 1_000_000)

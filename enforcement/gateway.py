@@ -2,7 +2,8 @@
 
 The routes:
 
-* ``POST /servers/{name}/mcp``: MCP messages for the server of that name;
+* ``POST /servers/{name}/mcp``: MCP messages for the server of that name, in the stateful revisions ``GET`` and
+  ``DELETE`` as well;
 * ``GET /.well-known/oauth-protected-resource/servers/{name}/mcp``: how to get a token for it (`enforcement.resources`);
 * ``GET /healthz``: the process runs;
 * ``GET /readyz``: it can decide and record: a bundle in force, and room in the spool. That the ledger is away is said,
@@ -34,7 +35,7 @@ from enforcement.config import GatewayConfig
 from enforcement.config_files import authorizations
 from enforcement.connections import closing_strangers, connection_class
 from enforcement.core import Core, CoreKeys
-from enforcement.endpoint import Endpoint
+from enforcement.endpoint import Endpoint, serving
 from enforcement.metrics import Metrics
 from enforcement.pep import PolicyEvaluator
 from enforcement.ports import BundleSource, LedgerClient
@@ -101,16 +102,16 @@ class Gateway:
         running = await self.core.start()
         self._stack.push_async_callback(self.core.stop)
         try:
-            limits = self._config.limits
+            limits, protocol = self._config.limits, self._config.protocol
             tokens = await self._stack.enter_async_context(UpstreamTokens(self.core.clock))
-            upstream = Upstream(limits, {}, self.core.ways.context, tokens=tokens)
+            upstream = Upstream(limits, {}, self.core.ways.context, tokens=tokens, streams=protocol.streams)
             await self._stack.enter_async_context(upstream)
             running.servers.watch(lambda listed: upstream.authorize(authorizations(listed)))
             running.servers.watch(tokens.take_up)
-            self._stack.push_async_callback(running.passage.stop)  # before its connections are closed
             authenticator = Authenticator(self._config, self.core.clock, self.metrics)
             await self._stack.enter_async_context(authenticator)
-            self._endpoint = Endpoint(running.passage, running.admission, authenticator, upstream, limits, self.metrics)
+            endpoint = serving(self.core, running, authenticator, upstream)
+            self._endpoint = await self._stack.enter_async_context(endpoint)
         except BaseException:
             await self._stack.aclose()
             raise

@@ -10,6 +10,9 @@ anything else, so that a second attempt cannot become a second record. What cann
 INVARIANT: nothing is permitted before its decision is durable: in the ledger (strict) or in the spool (available). A
 denial is durable, in the spool at least, before the client is answered.
 
+The answer of a client to a server's request is no decision of its own but the outcome of that request, which was
+decided when the server sent it (ADR 0034).
+
 INVARIANT: every permitted decision gets exactly one outcome. "Permitted" is a decision PERMIT, or an enforcement
 ``allow``; where such a call is not let through, the outcome ``not_forwarded`` says why (`enforcement.spool` refuses a
 second outcome).
@@ -182,6 +185,8 @@ class EnforcementPoint:
         objection = await self._admission.admit(case)
         if objection is not None:
             return await self._deny(case, objection)
+        if case.answered is not None:
+            return case.answered
         try:
             case.evaluation = await self._evaluate(case)
         except _NoAnswerError as error:

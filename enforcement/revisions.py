@@ -40,7 +40,7 @@ BATCHING: Final = frozenset({"2025-03-26"})
 ASSUMED_REVISION: Final = "2025-03-26"
 """Revision of a message that names none and belongs to no session that has agreed on one: the header came later."""
 
-DEFAULT_REVISIONS: Final[Sequence[Revision]] = ("2026-07-28",)
+DEFAULT_REVISIONS: Final[Sequence[Revision]] = ("2025-11-25", "2026-07-28")
 """What passes unless the operator says otherwise."""
 
 

@@ -22,12 +22,14 @@ from typing import Final
 
 from ledger.errors import MalformedError
 
-__all__ = ["COMMENT", "Event", "EventStream", "encode_event"]
+__all__ = ["COMMENT", "Event", "EventStream", "encode_cursor", "encode_event"]
 
 COMMENT: Final = b":\r\n\r\n"
 """An event that says nothing; it keeps a connection open."""
 
 _LF: Final = 0x0A
+_EVENT_ID: Final = re.compile(rb"[\x20-\x7e]{0,512}")
+_RETRY: Final = re.compile(rb"[0-9]{1,9}")
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _BOM: Final = b"\xef\xbb\xbf"
 # Ends of lines to some readers, and to JSON no more than characters of a text, in which an escape says the same.
@@ -41,21 +43,39 @@ class Event:
     Attributes:
         kind: The ``event`` field, ``message`` if there is none.
         data: The ``data`` lines joined by LF; None if there is none (a comment, a retry hint).
+        event_id: The ``id`` field, under which a client can go on with the stream; None if there is none.
+        retry_ms: The ``retry`` field, milliseconds; None if there is none.
     """
 
     kind: str
     data: bytes | None
+    event_id: str | None = None
+    retry_ms: int | None = None
 
 
-def encode_event(data: bytes) -> bytes:
+def encode_event(data: bytes, *, event_id: str | None = None, retry_ms: int | None = None) -> bytes:
     """Return an event that holds a JSON text.
 
     Args:
         data: The text, which must have been read as JSON: other control characters than space are not in it then.
+        event_id: The event's id, as it was read.
+        retry_ms: Milliseconds after which a client shall come back.
     """
     for character, escape in _OTHER_LINE_ENDS.items():
         data = data.replace(character, escape)
-    return b"event: message\r\ndata: " + data.replace(b"\n", b" ") + b"\r\n\r\n"
+    return _fields(event_id, retry_ms) + b"event: message\r\ndata: " + data.replace(b"\n", b" ") + b"\r\n\r\n"
+
+
+def encode_cursor(*, event_id: str | None = None, retry_ms: int | None = None) -> bytes:
+    """Return an event that says from where, or when, a client can go on with the stream, and nothing else."""
+    if event_id is None and retry_ms is None:
+        return COMMENT
+    return _fields(event_id, retry_ms) + b"data: \r\n\r\n"
+
+
+def _fields(event_id: str | None, retry_ms: int | None) -> bytes:
+    fields = b"" if event_id is None else b"id: " + event_id.encode("ascii") + b"\r\n"
+    return fields if retry_ms is None else fields + b"retry: %d\r\n" % retry_ms
 
 
 class EventStream:
@@ -121,6 +141,8 @@ class EventStream:
 def _interpret(lines: list[bytes]) -> Event:
     kind = b""
     data: list[bytes] = []
+    event_id: str | None = None
+    retry_ms: int | None = None
     for line in lines:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -128,4 +150,20 @@ def _interpret(lines: list[bytes]) -> Event:
             kind = value
         elif name == b"data":
             data.append(value)
-    return Event(kind.decode("utf-8", errors="replace") or "message", b"\n".join(data) if data else None)
+        elif name == b"id":
+            event_id = _event_id(value)
+        elif name == b"retry" and _RETRY.fullmatch(value):
+            retry_ms = int(value)
+    text = kind.decode("utf-8", errors="replace") or "message"
+    return Event(text, b"\n".join(data) if data else None, event_id, retry_ms)
+
+
+def _event_id(value: bytes) -> str:
+    """Return an id that a client can send back in a header, as any other reader would.
+
+    Raises:
+        MalformedError: It is none.
+    """
+    if not _EVENT_ID.fullmatch(value):
+        raise MalformedError("the id of an event is no header value")
+    return value.decode("ascii")

@@ -7,6 +7,9 @@ Pure. Recording *by kind*, which is the default, is strict for whatever changes 
   does;
 * what the protocol itself only reads (lists, resources, prompts, completions, handshakes) is available;
 * any other method, and whatever a server asks of its client, is strict.
+
+What a server reports (its notifications) is available whatever was said: it asks nothing of anybody, and a stream must
+not wait for the ledger (ADR 0034).
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from typing import Final
 from enforcement.config import ServerSettings
 from enforcement.config_types import Mode, Recording
 from enforcement.facts import tags_of
-from enforcement.mcp import Message
+from enforcement.mcp import Kind, Message
+from enforcement.transport_requests import LISTEN, TERMINATE
 
 __all__ = ["CHANGING_TAGS", "READ_TAG", "handling_of"]
 
@@ -46,6 +50,8 @@ _READING: Final = frozenset(
         "tasks/list",
         "tasks/result",
         "tools/list",
+        LISTEN,
+        TERMINATE,
     }
 )
 
@@ -66,6 +72,8 @@ def handling_of(server: ServerSettings, message: Message) -> tuple[Mode, bool]:
 
 
 def _strict(recording: Recording, server: ServerSettings, message: Message) -> bool:
+    if message.direction == "server" and message.kind is Kind.NOTIFICATION:
+        return False
     if recording != "by_kind":
         return recording == "strict"
     if message.direction == "server":

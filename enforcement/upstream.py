@@ -166,6 +166,7 @@ class Upstream:
         tls: Callable[[ServerSettings], ClientContext] | None = None,
         *,
         tokens: UpstreamTokens | None = None,
+        streams: int = 0,
     ) -> None:
         """Take the bounds.
 
@@ -174,9 +175,12 @@ class Upstream:
             authorizations: Server name → ``Authorization`` value that the gateway presents to it.
             tls: Returns what TLS shows and asks for on the way to a server; None for the standard library's defaults.
             tokens: The gateway's own access tokens, for servers that want one instead.
+            streams: Connections beside those of calls.
         """
         self._tokens = tokens
         self._limits = limits
+        # Each call has room for one more message: a client's answer to what the server asks for the sake of the call.
+        self._connections = 2 * limits.concurrent_calls + streams
         self._tls = tls
         self.authorize(authorizations)
         self._session: aiohttp.ClientSession | None = None
@@ -192,7 +196,7 @@ class Upstream:
     async def __aenter__(self) -> Self:
         limits = self._limits
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=limits.concurrent_calls, keepalive_timeout=_KEEPALIVE_SECONDS),
+            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEPALIVE_SECONDS),
             timeout=aiohttp.ClientTimeout(
                 total=limits.upstream_total_seconds,
                 sock_connect=limits.upstream_connect_seconds,

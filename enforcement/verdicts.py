@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 from enforcement.config import ServerSettings
 from enforcement.identity import Identity
-from enforcement.mcp import Message, Refusal
+from enforcement.mcp import Kind, Message, Refusal
 from enforcement.mcp_headers import RawHeaders
 from enforcement.refusals import ErrorCode, Reply, RequestId, error_reply
+from enforcement.revisions import Direction
 from enforcement.tls_peer import TLSPeer
 from policies.model import DecisionRequest
 
@@ -22,6 +23,7 @@ __all__ = [
     "Completion",
     "Denial",
     "Denied",
+    "Dialogue",
     "Inbound",
     "OutcomeStatus",
     "Permitted",
@@ -53,6 +55,9 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
     ),
     "insufficient_scope": (403, ErrorCode.DENIED, "The access token lacks a scope that is needed here", ()),
     "unknown_round": (400, ErrorCode.INVALID_PARAMS, "The requestState was not given for this call, or was used", ()),
+    "unknown_session": (404, ErrorCode.DENIED, "There is no such session; begin another one", ()),
+    "unknown_event": (400, ErrorCode.DENIED, "No such event was sent in this session", ()),
+    "unknown_response": (400, ErrorCode.DENIED, "No request waits for this response", ()),
     "origin_not_allowed": (403, ErrorCode.DENIED, "Calls from this origin are not accepted", ()),
     "unknown_server": (404, ErrorCode.DENIED, "There is no server of this name", ()),
     "overloaded": _UNAVAILABLE,
@@ -61,6 +66,26 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
     "spool_overdue": _UNAVAILABLE,
     "internal_error": _UNAVAILABLE,
 }
+
+
+class Dialogue(Protocol):
+    """What a session of a stateful revision knows of requests that are under way; see `enforcement.conversation`."""
+
+    def awaits(self, request_id: RequestId) -> bool:
+        """Whether the server waits for the client's answer to this request of its own."""
+        ...
+
+    def take(self, request_id: RequestId) -> Permitted:
+        """Return that request, once: from here on nothing waits for its answer."""
+        ...
+
+    def in_flight(self, request_id: RequestId) -> bool:
+        """Whether a call of the client's under this id is under way."""
+        ...
+
+    def has_sent(self, event_id: str) -> bool:
+        """Whether an event of this id was passed on to the client."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +106,12 @@ class Inbound:
         continues: Record id of the first decision of the call that the message is a part of, if the transport knows it.
         complete: The whole body arrived in time.
         overloaded: As many calls are under way as may be.
+        direction: Who sent it; a server's message is about the client whose ``identity`` it is that gets it.
+        action: For a request that carries no message, what it does; see `enforcement.transport_requests`.
+        negotiated: The revision that its session, or the stream that it stands in, has agreed on; None if there is
+            none.
+        dialogue: Its session, or what of one there is without a name; None in the stateless era.
+        unknown_session: It names a session that is not there, or not its principal's.
     """
 
     server: str
@@ -94,6 +125,11 @@ class Inbound:
     continues: str | None = None
     complete: bool = True
     overloaded: bool = False
+    direction: Direction = "client"
+    action: str | None = None
+    negotiated: str | None = None
+    dialogue: Dialogue | None = None
+    unknown_session: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +186,7 @@ class Completion:
         error_code: Its JSON-RPC error code.
         tool_error: The tool reported an error of its own.
         hidden: Entries of a list that the client does not get, or on an observed server would not.
+        messages: For a server's notifications, how many passed under the one decision.
     """
 
     status: OutcomeStatus
@@ -162,6 +199,7 @@ class Completion:
     error_code: int | None = None
     tool_error: bool = False
     hidden: int = 0
+    messages: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +249,7 @@ def denial_reply(message: Message | None, denial: Denial) -> Reply:
             text=refusal.text,
             data={**data, **(refusal.data or {})},
         )
-    request_id = None if message is None else message.request_id
+    request_id = message.request_id if message is not None and message.kind is Kind.REQUEST else None
     status, code, text, headers = _wording(denial, request_id)
     if denial.challenge is not None:
         headers = (*headers, ("WWW-Authenticate", denial.challenge))

@@ -205,6 +205,7 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
             process), ``stdio`` (a wrapped process), ``sdk`` (middleware inside the server). Absent for HTTP.
         continues: The first decision of the call that this message is a part of: a further round of it, or a question
             that the server put in answer to it. Absent for what begins a call.
+        direction: ``server`` if the MCP server sent the message, to this agent; absent if the agent did.
     """
 
     agent: Name
@@ -235,6 +236,7 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
     interface: Name | None = None
     transport: Name | None = None
     continues: Uuid | None = None
+    direction: Annotated[Literal["server"] | None, msgspec.Meta(extra=PUBLIC)] = None
 
 
 class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
@@ -254,6 +256,7 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
         result_fingerprint: Keyed fingerprint of the answer's ``result`` member.
         hidden: Entries of a list that the client was not shown; of an observed server, that it would not have been.
         tls_group: Key agreement of the connection to the server, such as ``X25519MLKEM768``; absent without TLS.
+        messages: For notifications of a server, how many of one kind passed in one stream under the one decision.
     """
 
     decision_id: Uuid
@@ -269,6 +272,7 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
     result_fingerprint: Pseudonym | None = None
     hidden: Count = 0
     tls_group: Name | None = None
+    messages: Count = 0
 
 
 class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):

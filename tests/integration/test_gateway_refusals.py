@@ -73,7 +73,7 @@ REFUSALS: dict[str, tuple[bytes, list[tuple[bytes, bytes]], int, int]] = {
     "not_a_request": (b'{"jsonrpc":"2.0","id":7,"result":{}}', good(), 400, ErrorCode.INVALID_REQUEST),
     "unsupported_protocol": (
         b'{"jsonrpc":"2.0","id":7,"method":"tools/list"}',
-        good(version="2025-11-25"),
+        good(version="2025-06-18"),
         400,
         ErrorCode.UNSUPPORTED_PROTOCOL,
     ),
@@ -207,12 +207,14 @@ def test_a_notification_that_is_permitted_is_acknowledged_and_has_an_outcome(tmp
     play(scenario, tmp_path)
 
 
-@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "OPTIONS"])
-def test_other_http_methods_carry_no_message(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "version"), [("GET", "2026-07-28"), ("DELETE", "2026-07-28"), ("PUT", "2025-11-25"), ("OPTIONS", "x")]
+)
+def test_other_http_methods_carry_no_message(tmp_path: Path, method: str, version: str) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running(), world.http() as http:
-            answer = await http.request(method, world.mcp_url)
-        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+            answer = await http.request(method, world.mcp_url, headers={"mcp-protocol-version": version})
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST, DELETE")
         assert world.ledger.decisions(None) == []
 
     play(scenario, tmp_path)
@@ -229,7 +231,7 @@ def test_a_client_of_an_older_revision_is_told_what_is_spoken(tmp_path: Path) ->
         _, decision = the_decision(world)
         assert (decision.method, decision.reason) == ("initialize", "unsupported_protocol")
 
-    play(scenario, tmp_path)
+    play(scenario, tmp_path, protocol={"revisions": ["2026-07-28"]})
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

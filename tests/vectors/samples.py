@@ -74,6 +74,7 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
         "continued": _DECISION_MINIMAL | {"continues": DECISION_ID},
         "secured": _DECISION_MINIMAL
         | {"facts": _FACTS_MINIMAL | {"tls_version": "TLSv1.3", "tls_group": "X25519MLKEM768"}},
+        "of-server": _DECISION_MINIMAL | {"direction": "server"},
         "wrapped": _DECISION_MINIMAL | {"transport": "stdio"},
         "full": {
             "agent": "finance-bot",
@@ -114,6 +115,12 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "status": "completed",
             "session": "5e" * 16,
             "tls_group": "X25519MLKEM768",
+        },
+        "of-notifications": {
+            "decision_id": DECISION_ID,
+            "status": "completed",
+            "session": "5e" * 16,
+            "messages": 1_000,
         },
         "full": {
             "decision_id": DECISION_ID,

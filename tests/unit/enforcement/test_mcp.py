@@ -319,17 +319,17 @@ def test_a_body_that_is_not_plain_json_is_refused(line: tuple[str, str]) -> None
 
 
 def test_an_older_revision_is_told_what_is_spoken() -> None:
-    body = b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}'
+    body = b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}'
     result = refused(body, headers_of(None, None, None))
     assert (result.reason, result.code) == (RefusalReason.UNSUPPORTED_PROTOCOL, ErrorCode.UNSUPPORTED_PROTOCOL)
-    assert result.data == {"supported": [VERSION], "requested": "2025-11-25"}
+    assert result.data == {"supported": ["2025-11-25", VERSION], "requested": "2025-06-18"}
     assert (result.request_id, result.method) == (0, "initialize")
 
 
 def test_a_later_message_of_an_older_revision_is_told_so_too() -> None:
     body = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
-    result = refused(body, headers_of(None, None, "2025-11-25"))
-    assert (result.reason, result.protocol_version) == (RefusalReason.UNSUPPORTED_PROTOCOL, "2025-11-25")
+    result = refused(body, headers_of(None, None, "2025-06-18"))
+    assert (result.reason, result.protocol_version) == (RefusalReason.UNSUPPORTED_PROTOCOL, "2025-06-18")
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,11 @@ def test_a_refusal_carries_what_the_specification_asks_for() -> None:
     assert isinstance(refusal, Refusal)
     denial = Denial(reason=refusal.reason, enforcement="deny", decision_id="an-id", refusal=refusal)
     data = json.loads(denial_reply(None, denial).body)["error"]["data"]
-    assert (data["supported"], data["requested"], data["reason"]) == (["2026-07-28"], "unknown", "unsupported_protocol")
+    assert (data["supported"], data["requested"], data["reason"]) == (
+        ["2025-11-25", "2026-07-28"],
+        "unknown",
+        "unsupported_protocol",
+    )
 
 
 def test_an_error_without_details_has_none() -> None:

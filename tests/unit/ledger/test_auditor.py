@@ -68,6 +68,7 @@ FULL = {
     "interface": "authzen",
     "continues": "0199f0c5-0000-7000-8000-000000000001",
     "transport": "stdio",
+    "direction": "server",
 }
 
 

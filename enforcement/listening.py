@@ -1,0 +1,210 @@
+"""A stream that a client of a stateful revision opens with GET, for what the server sends of its own accord.
+
+The stream is one decision when it is opened, and one outcome when it is over; what comes down it is judged apart
+(`enforcement.downlink`). Where the client goes on with an earlier stream (``Last-Event-ID``), the answer of a call may
+come here: it is recorded as that call's outcome before it is passed on, or passes because it was recorded before.
+
+INVARIANT: no answer passes on a stream unless its call belongs to the session and its outcome is durable.
+
+Source: Model Context Protocol, revision 2025-11-25, Transports, "Listening for Messages from the Server" and
+"Resumability and Redelivery".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from time import perf_counter
+from typing import Any, Final
+
+import structlog
+
+from enforcement.client_side import ClientSide
+from enforcement.conversation import Conversation
+from enforcement.downlink import Downlink
+from enforcement.mcp_headers import single_header
+from enforcement.messages import Kind
+from enforcement.offload import off_loop
+from enforcement.refusals import ErrorCode, Reply, error_reply
+from enforcement.server_messages import ServerLine, sketch
+from enforcement.sse import Event, EventStream, encode_cursor, encode_event
+from enforcement.upstream import ServerAnswer
+from enforcement.verdicts import Completion, Inbound, OutcomeStatus, Permitted
+from enforcement.way import Way, session_headers
+from ledger.errors import MalformedError, UpstreamError
+
+__all__ = ["Listening"]
+
+_LOG: Final = structlog.get_logger(__name__)
+_NAME: Final = "Mcp-Session-Id"
+_EVENTS: Final = "text/event-stream"
+_OK: Final = 200
+_NOT_FOUND: Final = 404
+
+
+class _EndedError(Exception):
+    """The stream is over before its time; the text is the outcome's reason."""
+
+
+class Listening:
+    """Carries one stream. Used once.
+
+    Attributes:
+        survives: It is over when its client goes away.
+    """
+
+    survives: Final = False
+
+    def __init__(
+        self, permitted: Permitted, inbound: Inbound, client: ClientSide, *, way: Way, conversation: Conversation
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            permitted: The stream as it was decided.
+            inbound: The request as received.
+            client: The way back.
+            way: To records, servers and sessions.
+            conversation: The session.
+        """
+        self._permitted = permitted
+        self._inbound = inbound
+        self._client = client
+        self._way = way
+        self._conversation = conversation
+        self._downlink = Downlink(way, permitted, inbound, conversation)
+        self._started = perf_counter()
+        self._http_status: int | None = None
+        self._reported = False
+        self._streaming = False
+
+    def client_gone(self) -> None:
+        """Do nothing: it does not survive that."""
+
+    async def run(self) -> None:
+        """Carry the stream to its end, and record what became of it."""
+        self._conversation.streams += 1
+        status: OutcomeStatus = "completed"
+        reason: str | None = None
+        try:
+            await self._carry()
+        except _EndedError as error:
+            reason = str(error)
+            status = "cancelled" if reason == "client_disconnected" else "failed"
+        except UpstreamError as error:
+            # A server that was silent for too long has ended the stream as much as one that says so.
+            reason = str(error)
+            status = "completed" if self._streaming else "failed"
+        except Exception as error:  # noqa: BLE001  # a fault here is a failed stream with an outcome, not a lost one
+            _LOG.error("listening_failed", decision_id=self._permitted.decision_id, error=type(error).__name__)
+            status, reason = "failed", "internal_error"
+        finally:
+            self._conversation.streams -= 1
+            await self._downlink.close()
+        await self._report(status, reason)
+        await self._finish(reason)
+
+    async def close(self, reason: str) -> None:
+        """Report the stream as cancelled if `run` was cancelled before it reported anything."""
+        await self._report("cancelled", reason)
+
+    async def _report(self, status: OutcomeStatus, reason: str | None) -> None:
+        if self._reported:
+            return
+        self._reported = True
+        completion = Completion(
+            status=status,
+            reason=reason,
+            latency_us=int((perf_counter() - self._started) * 1_000_000),
+            http_status=self._http_status,
+        )
+        await self._way.complete(self._permitted, completion)
+
+    async def _finish(self, reason: str | None) -> None:
+        try:
+            if self._streaming:
+                await self._to_client(self._client.end_stream())
+            else:
+                await self._to_client(self._client.reply(self._refusal(reason or "internal_error")))
+        except _EndedError:
+            self._client.drop()
+
+    def _refusal(self, reason: str) -> Reply:
+        status = self._http_status if self._http_status is not None and 400 <= self._http_status < 500 else 502  # noqa: PLR2004
+        data = {"reason": reason, "decision_id": self._permitted.decision_id}
+        text = "The server opens no such stream"
+        return error_reply(None, status=status, code=ErrorCode.UPSTREAM_FAILED, text=text, data=data)
+
+    async def _carry(self) -> None:
+        added = session_headers(self._conversation)
+        last_event = single_header(self._inbound.headers, "last-event-id")
+        if last_event is not None:
+            added["last-event-id"] = last_event
+        sending = self._way.upstream.send(self._permitted.server, self._inbound.headers, b"", verb="GET", added=added)
+        async with sending as response:
+            self._http_status = response.status
+            await self._check(response)
+            name = self._conversation.name
+            await self._to_client(self._client.start_stream(() if name is None else ((_NAME, name),)))
+            self._streaming = True
+            await self._pass_events(response)
+
+    async def _check(self, response: ServerAnswer) -> None:
+        if response.status == _NOT_FOUND and self._conversation.upstream is not None:
+            await self._way.end(self._conversation, "session_ended")
+            raise _EndedError("upstream_session_ended")
+        if response.status != _OK:
+            raise _EndedError("upstream_status")
+        kind = response.content_type.lower() if "Content-Type" in response.headers else ""
+        if kind != _EVENTS or response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            self._http_status = None  # its 200 is none that a client may see
+            raise _EndedError("malformed_answer")
+
+    async def _pass_events(self, response: ServerAnswer) -> None:
+        events = EventStream(max_event_bytes=self._way.limits.answer_bytes)
+        async for chunk in response.content.iter_any():
+            try:
+                complete = events.feed(chunk)
+            except MalformedError as error:
+                raise _EndedError("answer_too_large") from error
+            for event in complete:
+                passed = await self._look_into(event)
+                if event.event_id is not None:
+                    self._conversation.sent(event.event_id)
+                await self._to_client(self._client.send_event(passed))
+            if self._conversation.ended:
+                raise _EndedError("session_ended")
+
+    async def _look_into(self, event: Event) -> bytes:
+        """Return what the client gets of an event: what may not pass leaves its place in the stream behind."""
+        cursor = encode_cursor(event_id=event.event_id, retry_ms=event.retry_ms)
+        if not event.data:
+            return cursor
+        if event.kind != "message":
+            raise _EndedError("malformed_answer")
+        try:
+            line = await off_loop(len(event.data), sketch, event.data)
+            if line.kind is Kind.RESPONSE:
+                data = await self._answer(line, event.data)
+            else:
+                data = event.data if await self._downlink.admits(line, event.data) else None
+        except MalformedError as error:
+            raise _EndedError("malformed_answer") from error
+        if data is None:
+            return cursor
+        return encode_event(data, event_id=event.event_id, retry_ms=event.retry_ms)
+
+    async def _answer(self, line: ServerLine, data: bytes) -> bytes | None:
+        """Return what may pass of an answer, which belongs to a call of this session or does not pass."""
+        recorded = self._conversation.recall(data)
+        if recorded is not None:
+            return recorded
+        call = None if line.request_id is None else self._conversation.calls.get(line.request_id)
+        return None if call is None else await call.answered_elsewhere(data)
+
+    async def _to_client(self, sending: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with asyncio.timeout(self._way.limits.upstream_idle_seconds):
+                await sending
+        except TimeoutError as error:
+            raise _EndedError("client_disconnected") from error
