@@ -30,6 +30,7 @@ from enforcement.config_types import (
     Seconds,
     SecretURI,
     Settings,
+    Tell,
     Zone,
     not_empty,
     refuse_twice,
@@ -157,6 +158,8 @@ class ServerSettings(Settings):
         recording: ``strict``: a call is forwarded only once its decision is in the ledger. ``available``: once it is
             in the gateway's own spool. ``by_kind``: strict for what changes something, available for what reads
             (`enforcement.strictness`).
+        tell: What a caller learns of a policy's denial: ``full``: reason, rule, drift, and what would be needed;
+            ``reason``; or ``nothing`` but that it is one, and its decision id.
         tools: Exceptions for single tools.
         revisions: Revisions of the protocol that pass, in place of the gateway's.
         tls: What TLS shows and asks for on the way to it.
@@ -170,6 +173,7 @@ class ServerSettings(Settings):
     tags: Names = ()
     mode: Mode = "enforce"
     recording: Recording = "by_kind"
+    tell: Tell = "full"
     tools: tuple[ToolSettings, ...] = ()
     revisions: Revisions | None = None
     tls: ClientTLSSettings | None = None

@@ -27,6 +27,7 @@ __all__ = [
     "Seconds",
     "SecretURI",
     "Settings",
+    "Tell",
     "Zone",
     "not_empty",
     "refuse_twice",
@@ -97,6 +98,7 @@ SecretURI: TypeAlias = Annotated[str, AfterValidator(_as_secret_uri)]
 URL: TypeAlias = Annotated[str, AfterValidator(_as_url)]
 Names: TypeAlias = Annotated[tuple[RecordName, ...], Field(max_length=32)]
 Mode: TypeAlias = Literal["enforce", "observe"]
+Tell: TypeAlias = Literal["full", "reason", "nothing"]
 Recording: TypeAlias = Literal["by_kind", "strict", "available"]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=86_400 * 366)]
 Bytes: TypeAlias = Annotated[int, Field(ge=1024, le=1 << 40)]

@@ -327,6 +327,8 @@ class EnforcementPoint:
             refusal=case.refusal if refused else None,
             drift=() if case.evaluation is None else case.evaluation.decision.drift,
             challenge=self._admission.challenge(case.inbound, ruling.reason),
+            needs=() if case.evaluation is None else case.evaluation.decision.needs,
+            tell="full" if case.evaluation is None or case.server is None else case.server.tell,
         )
         return Denied(denial_reply(case.message, denial))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
 from enforcement.config import ServerSettings
+from enforcement.config_types import Tell
 from enforcement.identity import Identity
 from enforcement.mcp import Kind, Message, Refusal
 from enforcement.mcp_headers import RawHeaders
@@ -214,6 +215,8 @@ class Denial:
         refusal: For a message that could not be read, how.
         drift: What of the call lies outside its tool's description; see `policies.boundaries`.
         challenge: What would be needed instead of the credential that was presented, as ``WWW-Authenticate`` says it.
+        needs: What the policy says would be needed.
+        tell: How much of that the caller learns.
     """
 
     reason: str
@@ -223,6 +226,8 @@ class Denial:
     refusal: Refusal | None = None
     drift: tuple[str, ...] = ()
     challenge: str | None = None
+    needs: tuple[str, ...] = ()
+    tell: Tell = "full"
 
 
 def denial_reply(message: Message | None, denial: Denial) -> Reply:
@@ -231,15 +236,7 @@ def denial_reply(message: Message | None, denial: Denial) -> Reply:
     A denied request is answered with status 200: it is JSON-RPC that failed, not HTTP, and a client that takes 401 or
     403 for a call to log in again must not. A notification has no JSON-RPC answer, so that HTTP has to say no.
     """
-    data: dict[str, object] = {
-        "reason": denial.reason,
-        "enforcement": denial.enforcement,
-        "decision_id": denial.decision_id,
-    }
-    if denial.rule is not None:
-        data["rule"] = denial.rule
-    if denial.drift:
-        data["drift"] = list(denial.drift)
+    data = _told(denial)
     refusal = denial.refusal
     if refusal is not None:
         return error_reply(
@@ -256,11 +253,29 @@ def denial_reply(message: Message | None, denial: Denial) -> Reply:
     return error_reply(request_id, status=status, code=code, text=text, data=data, headers=headers)
 
 
+def _told(denial: Denial) -> dict[str, object]:
+    """Return what a caller learns of a denial: as much as its server is set to tell."""
+    if denial.tell == "nothing" and denial.reason not in _BY_REASON:
+        return {"reason": "denied", "decision_id": denial.decision_id}
+    data: dict[str, object] = {
+        "reason": denial.reason,
+        "enforcement": denial.enforcement,
+        "decision_id": denial.decision_id,
+    }
+    if denial.tell == "full":
+        rule = {} if denial.rule is None else {"rule": denial.rule}
+        lists = {"drift": list(denial.drift), "needs": list(denial.needs)}
+        data |= rule | {name: names for name, names in lists.items() if names}
+    return data
+
+
 def _wording(denial: Denial, request_id: RequestId | None) -> tuple[int, int, str, tuple[tuple[str, str], ...]]:
     known = _BY_REASON.get(denial.reason)
     if known is not None:
         return known
     status = _OK if request_id is not None else _FORBIDDEN
+    if denial.tell == "nothing":
+        return status, ErrorCode.DENIED, "Denied by policy", ()
     if denial.enforcement == "ask":
         return status, ErrorCode.APPROVAL_REQUIRED, "A person must approve this call", ()
     if denial.enforcement == "kill" or denial.reason == "session_ended":

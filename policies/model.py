@@ -228,6 +228,7 @@ class Decision(_Struct, frozen=True):
         reason: ``policy``, ``no_permit``, or for INDETERMINATE what went wrong, such as ``evaluation_error``.
         detail: Rule and attribute names for the person who mends the policy; never a value.
         drift: Codes of what lies outside the bundle's boundaries, sorted; see `policies.boundaries`.
+        needs: Names of what the policy says would be needed, sorted; none for a permit. Advice for who was refused.
     """
 
     effect: Effect
@@ -240,6 +241,7 @@ class Decision(_Struct, frozen=True):
     reason: str = "policy"
     detail: str = ""
     drift: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     @property
     def permitted(self) -> bool:

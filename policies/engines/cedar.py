@@ -64,6 +64,7 @@ from policies.boundaries import Boundaries, BoundaryFacts, boundary_facts, read_
 from policies.bundles import Bundle
 from policies.engine import LoadedBundle, Reason
 from policies.engines.cedar_listing import ListingPolicies
+from policies.engines.cedar_needs import PermitNeeds
 from policies.engines.cedar_policies import CedarRule, compile_policies
 from policies.engines.cedar_requests import (
     EntityBase,
@@ -96,6 +97,7 @@ class _Handles:
     Attributes:
         policies: The policies, chosen by request.
         listing: The same for calls whose arguments are unknown.
+        needs: What its permits say that they need.
         schema: The schema.
         entities: The bundle's entities.
         parameters: The bundle's declarations of parameters.
@@ -106,6 +108,7 @@ class _Handles:
 
     policies: PolicySelection
     listing: ListingPolicies
+    needs: PermitNeeds
     schema: cedarpy.Schema
     entities: EntityBase
     parameters: ParameterSet
@@ -145,6 +148,7 @@ class CedarEngine:
         handles = _Handles(
             policies=PolicySelection(Chosen(policies, rules), entities),
             listing=ListingPolicies(sorted(rules.values(), key=_position), entities),
+            needs=PermitNeeds(tuple(rules.values())),
             schema=schema.handle,
             entities=entities,
             parameters=parameters,
@@ -187,7 +191,11 @@ class CedarEngine:
     def _answered(self, revision: str, handles: _Handles, request: DecisionRequest, facts: BoundaryFacts) -> Decision:
         try:
             chosen = handles.policies.of(request)
-            return self._mapped(revision, chosen.rules, _ask(handles, chosen.policies, request, facts))
+            decision = self._mapped(revision, chosen.rules, _ask(handles, chosen.policies, request, facts))
+            if decision.effect is not Effect.NOT_APPLICABLE:
+                return decision
+            needs = handles.needs.of(lambda policies: _ask(handles, policies, request, facts))
+            return msgspec.structs.replace(decision, needs=needs) if needs else decision
         except _RefusedError as error:
             return self._plain(revision, Effect.INDETERMINATE, error.reason, error.detail)
 
@@ -245,6 +253,7 @@ class CedarEngine:
             failed_condition=next((rule.name for rule in determining if rule.forbids), None),
             obligations=tuple(sorted({name for rule in determining for name in rule.obligations})),
             reason=Reason.POLICY if determining else Reason.NO_PERMIT,
+            needs=() if allowed else tuple(sorted({name for rule in determining for name in rule.needs})),
             detail=f"and {len(names) - MAX_RULES_NAMED} more rules" if len(names) > MAX_RULES_NAMED else "",
         )
 

@@ -4,7 +4,7 @@ Each file is parsed by itself, so that no file can begin a comment or string tha
 policy set in the manifest's order. Cedar numbers policies through (``policy0``, ``policy1``, …); the number is the
 rule's index in bundle order.
 
-Annotations are closed: ``@id``, which every policy must have and no two may share, ``@obligation`` and
+Annotations are closed: ``@id``, which every policy must have and no two may share, ``@obligation``, ``@needs`` and
 ``@description``. A misspelt ``@obligation`` would be an obligation that nobody fulfils, so any other annotation is
 refused.
 
@@ -30,12 +30,15 @@ from policies.model import Obligation
 from policies.parameters import ParameterSet
 from policies.windows import WindowSet
 
-__all__ = ["ARGUMENTS", "MAX_RULES", "CedarRule", "compile_policies", "nodes", "parse_policies"]
+__all__ = ["ARGUMENTS", "MAX_NEEDS", "MAX_RULES", "CedarRule", "compile_policies", "nodes", "parse_policies"]
 
 MAX_RULES: Final = 5000
+MAX_NEEDS: Final = 8
+"""Names in one ``@needs``."""
 
 _RULE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}")
-_ANNOTATIONS: Final = frozenset({"id", "obligation", "description"})
+_NEED: Final = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
+_ANNOTATIONS: Final = frozenset({"id", "obligation", "needs", "description"})
 ARGUMENTS: Final = cedarpy.pst.GetAttr(base=cedarpy.pst.Var(name="context"), attr="args")
 """``context.args`` in a parsed policy."""
 
@@ -59,6 +62,7 @@ class CedarRule:
         place: ``file:line`` where it starts.
         text: Its text, annotations included.
         policy: The same, parsed.
+        needs: What its ``@needs`` says that whoever it stands against would need, sorted.
     """
 
     position: int
@@ -68,6 +72,7 @@ class CedarRule:
     place: str
     text: str
     policy: cedarpy.pst.Template
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,15 @@ def _obligations(place: str, effect: str, annotations: Mapping[str, str]) -> tup
         if name != _OBLIGATIONS[effect]:
             raise PolicySyntaxError(f"{place}: a {effect} cannot have the obligation {name}")
     return tuple(sorted(set(names)))
+
+
+def _needs(place: str, annotations: Mapping[str, str]) -> tuple[str, ...]:
+    if "needs" not in annotations:
+        return ()
+    names = {name.strip() for name in annotations["needs"].split(",")}
+    if len(names) > MAX_NEEDS or not all(_NEED.fullmatch(name) for name in names):
+        raise PolicySyntaxError(f"{place}: @needs takes at most {MAX_NEEDS} names: letters, digits and _ . : -")
+    return tuple(sorted(names))
 
 
 def nodes(node: object) -> Iterator[object]:
@@ -147,6 +161,7 @@ def _rule(position: int, place: str, text: str, policy: cedarpy.pst.Template) ->
         place=place,
         text=text,
         policy=policy,
+        needs=_needs(place, policy.annotations),
     )
 
 

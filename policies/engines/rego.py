@@ -44,6 +44,9 @@ INVARIANT 7: only the literal ``true`` permits. regorus spells *undefined* as a 
 INVARIANT 6: messages of an evaluation quote values, so nothing but the place is passed on. INVARIANT 8: no evaluation
 sees another's state: what regorus caches of one it drops with the next input.
 
+Beside a denial, the members of a set ``needs`` say what would be needed (`Decision.needs`); they decide nothing, and
+are left out if their evaluation fails.
+
 Hostile text can end the process: engines live in worker processes (`policies.workers`).
 
 Source: the Rego language reference; regorus 0.13.
@@ -61,10 +64,10 @@ from ledger.errors import PolicyError
 from policies.boundaries import BoundaryFacts, boundary_facts
 from policies.bundles import Bundle
 from policies.engine import LoadedBundle, Reason
-from policies.engines.rego_decisions import RegoAnswer, RegoDecisions
+from policies.engines.rego_decisions import MAX_RULES_NAMED, RegoAnswer, RegoDecisions
 from policies.engines.rego_listing import ListingRules, listed_document, listed_effect, listing_rules
 from policies.engines.rego_modules import RegoSource, read_source
-from policies.engines.rego_names import DENIES, OBLIGATIONS, PERMITS
+from policies.engines.rego_names import DENIES, NEEDS, OBLIGATIONS, PERMITS
 from policies.engines.rego_program import EvaluationFailedError, Program, program_of, stopped_at
 from policies.engines.rego_requests import InputRefusedError, input_document
 from policies.listing import Unknown, unknown_in
@@ -163,8 +166,18 @@ class RegoEngine:
         )
         # Where permits have names and none of them speaks, no condition stood against the call: nothing spoke for it.
         unspoken = PERMITS in program.rules.sets and not said.permits
-        return self._decisions.answered(
+        decision = self._decisions.answered(
             revision,
             said,
             lambda: None if unspoken else stopped_at(program.rules.bodies, program.reached_lines()),
         )
+        return decision if decision.permitted else _with_needs(decision, program)
+
+
+def _with_needs(decision: Decision, program: Program) -> Decision:
+    """Return a refusal with what would be needed, which is advice: that it fails refuses nothing more."""
+    try:
+        needs = program.members(NEEDS)
+    except EvaluationFailedError:
+        return decision
+    return msgspec.structs.replace(decision, needs=tuple(sorted(needs)[:MAX_RULES_NAMED])) if needs else decision

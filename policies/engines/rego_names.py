@@ -10,13 +10,14 @@ from typing import Final
 
 from ledger.errors import PolicySyntaxError
 
-__all__ = ["ALLOW", "DENIES", "LISTED", "OBLIGATIONS", "PERMITS", "package_path"]
+__all__ = ["ALLOW", "DENIES", "LISTED", "NEEDS", "OBLIGATIONS", "PERMITS", "package_path"]
 
 ALLOW: Final = "allow"
 PERMITS: Final = "permits"
 DENIES: Final = "denies"
 OBLIGATIONS: Final = "obligations"
 LISTED: Final = "listed"
+NEEDS: Final = "needs"
 
 _PACKAGE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 

@@ -21,7 +21,7 @@ from typing import Final
 from ledger.errors import PolicySyntaxError
 from policies.engines.rego_ast import Module, Node, Rule, literal
 from policies.engines.rego_checks import rule_key
-from policies.engines.rego_names import ALLOW, DENIES, OBLIGATIONS, PERMITS
+from policies.engines.rego_names import ALLOW, DENIES, NEEDS, OBLIGATIONS, PERMITS
 from policies.model import Obligation
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "member_name",
 ]
 
-_SETS: Final = (PERMITS, DENIES, OBLIGATIONS)
+_SETS: Final = (PERMITS, DENIES, OBLIGATIONS, NEEDS)
 _RULE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}")
 
 
@@ -54,8 +54,8 @@ class DecisionRules:
 
     Attributes:
         package: Its package, as a path below ``data`` with dots.
-        sets: Which of ``permits``, ``denies`` and ``obligations`` it has → the names that each may hold, in bundle
-            order.
+        sets: Which of ``permits``, ``denies``, ``obligations`` and ``needs`` it has → the names that each may hold, in
+            bundle order.
         bodies: The conditions of each ``allow``, in bundle order.
     """
 

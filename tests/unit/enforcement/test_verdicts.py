@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from enforcement.config_types import Tell
 from enforcement.mcp import Message, Refusal, parse_message
 from enforcement.refusals import ErrorCode, error_reply
 from enforcement.verdicts import Denial, denial_reply
@@ -65,3 +66,28 @@ def test_a_refusal_carries_what_the_specification_asks_for() -> None:
 def test_an_error_without_details_has_none() -> None:
     value = json.loads(error_reply(None, status=400, code=-1, text="no").body)
     assert value == {"jsonrpc": "2.0", "id": None, "error": {"code": -1, "message": "no"}}
+
+
+@pytest.mark.parametrize(
+    ("tell", "told"),
+    [
+        ("full", {"reason": "policy", "enforcement": "ask", "rule": "cap", "drift": ["x"], "needs": ["mfa"]}),
+        ("reason", {"reason": "policy", "enforcement": "ask"}),
+        ("nothing", {"reason": "denied"}),
+    ],
+)
+def test_a_caller_learns_as_much_of_a_policys_denial_as_its_server_tells(tell: Tell, told: dict[str, object]) -> None:
+    denial = Denial(
+        reason="policy", enforcement="ask", decision_id="d", rule="cap", drift=("x",), needs=("mfa",), tell=tell
+    )
+    message = parse_message(body_of(), headers_of())
+    assert isinstance(message, Message)
+    error = json.loads(denial_reply(message, denial).body)["error"]
+    assert error["data"] == {**told, "decision_id": "d"}
+    assert error["code"] == (ErrorCode.DENIED if tell == "nothing" else ErrorCode.APPROVAL_REQUIRED)
+
+
+def test_that_nothing_can_be_recorded_is_told_also_where_denials_are_not() -> None:
+    denial = Denial(reason="ledger_unavailable", enforcement="deny", decision_id=None, rule="cap", tell="nothing")
+    data = json.loads(denial_reply(None, denial).body)["error"]["data"]
+    assert data == {"reason": "ledger_unavailable", "enforcement": "deny", "decision_id": None}
