@@ -26,7 +26,7 @@ from ledger.errors import (
 from service.cli.output import in_words
 from service.settings import MAX_PORT
 
-__all__ = ["ServiceClient", "service_options"]
+__all__ = ["ServiceClient", "service_options", "service_section"]
 
 _TIMEOUT_SECONDS: Final = 60.0
 _TOKEN: Final = re.compile(r"[!-~]{1,256}")
@@ -136,6 +136,22 @@ def _context() -> ssl.SSLContext:
     shown = Path(certificate) if certificate else None
     material = read_material(shown, key or None, Path(ca) if ca else None, SystemClock())
     return client_context(material, ClientRules())
+
+
+def service_section(url: str, token: str) -> dict[str, Any]:
+    """Return the section of a gateway's configuration that leads to a service, as it was reached from here.
+
+    What a gateway shows of itself is its own, and no matter of whoever prepares it.
+
+    Args:
+        url: The service.
+        token: URI of the gateway's token.
+    """
+    section: dict[str, Any] = {"url": url, "token": token}
+    ca = os.environ.get("TALLYSTICK_CA")
+    if ca and url.startswith("https:"):
+        section["tls"] = {"ca": str(Path(ca).resolve())}
+    return section
 
 
 def _address(url: str) -> httpx.URL:

@@ -23,7 +23,7 @@ from ledger.errors import ConfigError
 from ledger.files import appearing_directory, create_durably
 from ledger.keys import generate_key, load_key, save_key
 from ledger.notes import encode_base64
-from service.cli.client import ServiceClient
+from service.cli.client import ServiceClient, service_section
 from service.cli.output import in_words
 from service.keyset import key_files
 
@@ -93,7 +93,7 @@ def _config(wish: GatewayWish, directory: Path, agent_token: str, introduced: Ma
             "environment": introduced["environment"],
             "zone": wish.zone,
             "state_directory": str(directory / "state"),
-            "service": {"url": wish.url, "token": f"file:{directory / _TOKEN}"},
+            "service": service_section(wish.url, f"file:{directory / _TOKEN}"),
             "keys": {name: f"file:{directory / name}.json" for name in ("signing", "pseudonym", "spool")},
             "principals": [
                 {

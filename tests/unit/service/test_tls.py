@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from enforcement.tls_files import read_material
 from ledger.clock import SystemClock
 from ledger.errors import ConfigError
-from service.cli.client import ServiceClient
+from service.cli.client import ServiceClient, service_section
 from service.cli.main import cli
 from service.settings import load_settings
 from service.tls import certificate_checks, listener_settings
@@ -69,6 +69,15 @@ def test_half_a_client_certificate_is_no_certificate(
     monkeypatch.setenv("TALLYSTICK_CLIENT_KEY", key)
     with pytest.raises(ConfigError, match=told):
         ServiceClient("https://localhost:1", "ts1.a.b")
+
+
+def test_a_gateway_is_prepared_to_believe_whom_its_preparer_believes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    monkeypatch.delenv("TALLYSTICK_CA", raising=False)
+    assert service_section("https://ledger.test", "file:t") == {"url": "https://ledger.test", "token": "file:t"}
+    monkeypatch.setenv("TALLYSTICK_CA", "ca.crt")
+    assert service_section("https://ledger.test", "file:t")["tls"] == {"ca": "/ca.crt"}
+    assert "tls" not in service_section("http://ledger.test", "file:t")
 
 
 def call(*arguments: str) -> Result:
