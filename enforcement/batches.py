@@ -12,7 +12,7 @@ from enforcement.state import Change
 from ledger.bodies import Body, Decision
 from ledger.ports import Draft, Opening
 
-__all__ = ["Batch", "Depth", "Item", "OpenCall", "QueuedRecord", "RecordIdentity", "Room", "opens_call"]
+__all__ = ["Batch", "Depth", "Item", "Kept", "OpenCall", "QueuedRecord", "RecordIdentity", "Room", "opens_call"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,21 @@ class QueuedRecord:
     seq: int
     entry: bytes
     openings: tuple[Opening, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A record that the ledger has acknowledged and has not proven yet.
+
+    Attributes:
+        leaf_index: Where it is, by the ledger's word.
+        record_id: Its id.
+        entry: Its entry bytes.
+    """
+
+    leaf_index: int
+    record_id: str
+    entry: bytes
 
 
 @dataclass(frozen=True, slots=True)

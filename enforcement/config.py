@@ -67,11 +67,16 @@ class ServiceSettings(Settings):
         token: Where the enforcer's token is.
         timeout_seconds: For one request to it.
         tls: What TLS shows and asks for on the way to it.
+        trust: File with the log's public keys, from elsewhere than the service: what the ledger acknowledges is kept
+            until it has proven it. Without it, its word is enough.
+        proof_seconds: How often it is looked for proofs, while something waits for one.
     """
 
     url: URL
     token: SecretURI
     timeout_seconds: Seconds = 10
+    trust: Path | None = None
+    proof_seconds: Seconds = 2
     tls: ClientTLSSettings | None = None
 
     @model_validator(mode="after")

@@ -17,9 +17,19 @@ from pydantic import ValidationError
 
 from enforcement.config import GatewayConfig, ServerList, ServerSettings
 from enforcement.config_types import Settings
-from ledger.errors import ConfigError
+from ledger.errors import ConfigError, MalformedError
+from ledger.trust import TrustPolicy, parse_trust_policy
 
-__all__ = ["authorizations", "load_config", "load_servers", "parse_config", "parse_servers", "read_secret", "read_text"]
+__all__ = [
+    "authorizations",
+    "load_config",
+    "load_servers",
+    "parse_config",
+    "parse_servers",
+    "read_secret",
+    "read_text",
+    "read_trust",
+]
 
 _S = TypeVar("_S", bound=Settings)
 
@@ -158,3 +168,18 @@ def authorizations(servers: Sequence[ServerSettings]) -> dict[str, str]:
         ConfigError: A secret is not there.
     """
     return {server.name: read_secret(server.authorization) for server in servers if server.authorization}
+
+
+def read_trust(path: Path) -> TrustPolicy:
+    """Read a trust policy: which keys must have signed the log's checkpoints.
+
+    Raises:
+        ConfigError: It cannot be read, is none, or does not name exactly one log.
+    """
+    try:
+        policy = parse_trust_policy(read_text(path).encode())
+    except MalformedError as error:
+        raise ConfigError(f"the trust policy {path.name}: {error}") from error
+    if len({key.name for key in policy.logs}) != 1:
+        raise ConfigError(f"the trust policy {path.name} does not name exactly one log")
+    return policy

@@ -25,7 +25,7 @@ from enforcement.admission import Admission
 from enforcement.batches import Depth, RecordIdentity
 from enforcement.canary import Canary, CanaryEvaluator
 from enforcement.config import GatewayConfig, ServerSettings
-from enforcement.config_files import read_secret
+from enforcement.config_files import read_secret, read_trust
 from enforcement.conversations import Conversations
 from enforcement.facts import Pseudonyms
 from enforcement.ledger_client import ServiceClient
@@ -36,6 +36,7 @@ from enforcement.passage import Passage
 from enforcement.pep import EnforcementPoint, PolicyEvaluator
 from enforcement.policy_source import PolicySource
 from enforcement.ports import BundleSource, CanarySource, LedgerClient
+from enforcement.receipts import LogSource, Receipts
 from enforcement.recorder import Recorder
 from enforcement.releases import release_batch
 from enforcement.review import AnswerReview
@@ -54,6 +55,7 @@ from enforcement.window_sweeps import WindowSweeps
 from enforcement.windows import Windows
 from ledger.clock import Clock, SystemClock
 from ledger.errors import ConfigError, LedgerError
+from ledger.trust import TrustPolicy
 from policies.bundles import Bundle
 from policies.trusted_keys import read_trusted_keys
 
@@ -94,6 +96,7 @@ class Running:
         servers: What may be called at all, as it is now.
         conversations: Sessions of the protocol's stateful revisions.
         reload: Keeps it so.
+        receipts: Proves what the ledger has acknowledged, if a trust policy says by which keys.
     """
 
     passage: Passage
@@ -105,6 +108,7 @@ class Running:
     servers: Servers
     conversations: Conversations
     reload: ServerReload
+    receipts: Receipts | None
 
 
 class Core:
@@ -164,6 +168,8 @@ class Core:
         self.metrics.watch("spool_bytes", "Bytes that wait for the ledger", lambda: self._depth().size_bytes)
         self.metrics.watch("set_aside_records", "Records that the ledger refused", lambda: self._depth().set_aside)
         self.metrics.watch("ledger_reachable", "1 if the ledger took records last time", self._reachable)
+        self.metrics.watch("unproven_records", "Records acknowledged and not proven", self._unproven)
+        self.metrics.watch("ledger_disputed", "1 if the ledger's proofs contradict its word", self._disputed)
         self.metrics.watch("servers", "Servers that calls may go to", lambda: len(self.servers()))
         self.metrics.watch("servers_file_broken", "1 if the list of servers is not sound", self._list_broken)
         self.metrics.watch("modes_waiting", "Changes to observe that nobody approved", lambda: len(self._waiting()))
@@ -269,13 +275,17 @@ class Core:
             evaluator=self._evaluator,
             on_canary=canary.follow,
         )
+        spool = self._spool(state)
+        trust = None if config.service.trust is None else read_trust(config.service.trust)
         recorder = Recorder(
-            self._spool(state),
+            spool,
             ledger,
             config.recording,
             version=package_version("tallystick"),
             vitals=lambda: self._vitals(policies, ledger),
+            keep=trust is not None,
         )
+        receipts = self._receipts(spool, ledger, trust, recorder)
         servers = Servers()
         servers.watch(self.ways.keep)
         reload = ServerReload(
@@ -301,6 +311,7 @@ class Core:
             pseudonyms=self._pseudonyms,
             metrics=self.metrics,
             on_settled=canary.offer,
+            disputed=lambda: receipts is not None and receipts.disputed is not None,
         )
         listings = Listings(self._evaluator, policies, evaluation_seconds=config.limits.evaluation_seconds)
         asking = RoundReview(rounds, pep.handle, pep.complete)
@@ -309,6 +320,8 @@ class Core:
         ends = SessionEnds(sessions, recorder, self.clock, interval_seconds=self.look_seconds)
         sweeps = WindowSweeps(windows, sessions, recorder, self.clock, interval_seconds=_LOOK_SECONDS)
         stack.push_async_callback(recorder.stop)
+        if receipts is not None:
+            stack.push_async_callback(receipts.stop)
         stack.push_async_callback(policies.stop)
         stack.push_async_callback(ends.stop)
         stack.push_async_callback(sweeps.stop)
@@ -317,6 +330,8 @@ class Core:
         await policies.start()
         await recorder.start()
         await reload.start()
+        if receipts is not None:
+            receipts.start()
         ends.start()
         sweeps.start()
         if isinstance(bundles, CanarySource) and isinstance(self._evaluator, CanaryEvaluator):
@@ -332,6 +347,24 @@ class Core:
             servers=servers,
             reload=reload,
             conversations=Conversations(config.protocol, self.clock, idle_ms=self._idle_ms),
+            receipts=receipts,
+        )
+
+    def _receipts(
+        self, spool: Spool, ledger: LedgerClient, trust: TrustPolicy | None, recorder: Recorder
+    ) -> Receipts | None:
+        if trust is None:
+            return None
+        if not isinstance(ledger, LogSource):
+            raise ConfigError("service.trust: this ledger hands out no proofs")
+        service = self.config.service
+        return Receipts(
+            spool,
+            ledger,
+            trust,
+            self.config.log_id,
+            in_thread=recorder.in_thread,
+            interval_seconds=service.proof_seconds,
         )
 
     def _usable(self, servers: Sequence[ServerSettings]) -> None:
@@ -474,6 +507,7 @@ class Core:
             "bundle": running.policies.revision,
             "bundle_usable": isinstance(current, Bundle),
             "canary": running.canary.revision,
+            "ledger_disputed": bool(self._disputed()),
             "servers": len(running.servers.all),
             "servers_file": running.reload.file,
             "modes_waiting": len(running.reload.waiting),
@@ -490,6 +524,14 @@ class Core:
 
     def _waiting(self) -> tuple[ModeChange, ...]:
         return () if self._running is None else self._running.reload.waiting
+
+    def _disputed(self) -> float:
+        running = self._running
+        return float(running is not None and running.receipts is not None and running.receipts.disputed is not None)
+
+    def _unproven(self) -> float:
+        running = self._running
+        return 0.0 if running is None or running.receipts is None else running.receipts.waiting
 
     def _list_broken(self) -> float:
         return float(self._running is not None and self._running.reload.file == "broken")

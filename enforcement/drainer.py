@@ -60,6 +60,7 @@ class Drainer:
         taken: Callable[[Sequence[QueuedRecord]], None],
         refused: Callable[[Sequence[QueuedRecord]], None],
         announcement: Callable[[], Awaitable[Heartbeat]],
+        keep: bool = False,
     ) -> None:
         """Take the parts.
 
@@ -71,6 +72,7 @@ class Drainer:
             taken: Is told which records the ledger has.
             refused: Is told which records the ledger will never have.
             announcement: Makes the first record of a new epoch.
+            keep: Keep what the ledger has acknowledged until it has proven it (`enforcement.receipts`).
         """
         self.reachable = True
         self._spool = spool
@@ -80,6 +82,7 @@ class Drainer:
         self._taken = taken
         self._refused = refused
         self._announcement = announcement
+        self._keep = keep
         self._failures = 0
         self._batch_records = settings.batch_records
 
@@ -105,7 +108,8 @@ class Drainer:
         if isinstance(result, Posted):
             self._taken(records)
             self._batch_records = min(self._settings.batch_records, 2 * self._batch_records)
-            await self._in_thread(self._spool.acknowledge, records)
+            kept = result.leaf_indexes if self._keep else None
+            await self._in_thread(self._spool.acknowledge, records, kept)
         elif len(records) > 1:
             self._batch_records = len(records) // 2
         else:

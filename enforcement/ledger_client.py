@@ -184,6 +184,16 @@ class ServiceClient:
         if self._clock is not None and _TIME.fullmatch(told):
             self.offset.sample(sent_ms=sent_ms, service_ms=int(told), received_ms=self._clock.now_ms())
 
+    async def log_file(self, log_id: str, path: str) -> bytes | Unavailable | None:
+        """Ask for a file of the log; see `enforcement.receipts.LogSource`."""
+        try:
+            status, headers, answer = await self._send("GET", f"/logs/{log_id}/{path}", {}, None, _MAX_ANSWER_BYTES)
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        if status == HTTPStatus.NOT_FOUND:
+            return None
+        return answer if status == HTTPStatus.OK else Unavailable(f"http_{status}", _retry_after(headers))
+
     async def approved_modes(self) -> Sequence[ApprovedMode] | Unavailable:
         """Ask what may be only observed from now on; see `enforcement.server_reload.ModeApprovals`."""
         try:

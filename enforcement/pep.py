@@ -108,6 +108,7 @@ class EnforcementPoint:
         pseudonyms: Pseudonyms,
         metrics: Metrics,
         on_settled: Callable[[str, DecisionRequest, Decision], None] = lambda *_: None,
+        disputed: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take the parts.
 
@@ -123,6 +124,7 @@ class EnforcementPoint:
             metrics: Counts.
             on_settled: Told what a policy has said of which request, by decision id, once that is settled and durable;
                 it must not wait, and whatever it raises changes nothing.
+            disputed: Whether the ledger's proofs contradict its word.
         """
         self._admission = admission
         self._evaluator = evaluator
@@ -134,6 +136,7 @@ class EnforcementPoint:
         self._pseudonyms = pseudonyms
         self._metrics = metrics
         self._on_settled = on_settled
+        self._disputed = disputed
 
     async def handle(self, inbound: Inbound) -> Verdict:
         """Judge one message; the decision is durable when this returns.
@@ -256,6 +259,8 @@ class EnforcementPoint:
         """Say why no call may go on now, as far as the recorder knows before it is asked."""
         if strict and not self._recorder.reachable:
             return "ledger_unavailable"
+        if strict and self._disputed():
+            return "ledger_disputed"
         return "spool_overdue" if self._recorder.overdue else None
 
     async def _withhold(self, case: Case, ruling: Ruling, reason: str) -> Denied:

@@ -65,6 +65,7 @@ class Recorder:
         *,
         version: str,
         vitals: Callable[[], Vitals],
+        keep: bool = False,
     ) -> None:
         """Take the parts; nothing runs before `start`.
 
@@ -74,6 +75,7 @@ class Recorder:
             settings: Bounds and pauses.
             version: The gateway's version, for heartbeats.
             vitals: Says how the gateway is, for heartbeats.
+            keep: Keep what the ledger has acknowledged until it has proven it.
         """
         self._spool = spool
         self._settings = settings
@@ -84,10 +86,11 @@ class Recorder:
             spool,
             ledger,
             settings,
-            in_thread=self._in_thread,
+            in_thread=self.in_thread,
             taken=self._resolve,
             refused=self._reject,
             announcement=partial(self._beat_body, "start"),
+            keep=keep,
         )
         self._waiting: list[tuple[Batch, asyncio.Future[list[Record]]]] = []
         self._owed: list[_Owed] = []
@@ -123,7 +126,7 @@ class Recorder:
             StorageError: The spool failed.
         """
         await self._announce()
-        left_open = await self._in_thread(self._spool.open_calls)
+        left_open = await self.in_thread(self._spool.open_calls)
         for call in left_open:
             outcome = Outcome(
                 decision_id=call.decision_id,
@@ -213,7 +216,7 @@ class Recorder:
             batches = [*(debt.batch for debt in owed), *(batch for batch, _ in taken)]
             results: Sequence[list[Record] | Exception]
             try:
-                results = await self._in_thread(self._spool.append, batches)
+                results = await self.in_thread(self._spool.append, batches)
             except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it and deny
                 self._owed = [*owed, *self._owed]
                 results = [_spool_error(error) for _ in taken]
@@ -245,7 +248,7 @@ class Recorder:
             self._wake.clear()
             try:
                 pause = await self._drainer.step()
-                self.depth, self._waiting_ms = await self._in_thread(self._spool.standing)
+                self.depth, self._waiting_ms = await self.in_thread(self._spool.standing)
             except Exception as error:  # noqa: BLE001  # the loop must outlive any fault; strict calls time out meanwhile
                 _LOG.error("drainer_failed", error=type(error).__name__)
                 pause = self._settings.retry_max_seconds
@@ -282,7 +285,7 @@ class Recorder:
                 _LOG.error("heartbeat_failed", error=type(error).__name__)
 
     async def _announce(self) -> None:
-        new, previous = await self._in_thread(self._spool.unannounced_epoch)
+        new, previous = await self.in_thread(self._spool.unannounced_epoch)
         await self._heartbeat("start", previous_epoch=previous if new else None)
 
     async def _heartbeat(self, kind: _BeatKind, *, previous_epoch: str | None = None) -> None:
@@ -290,7 +293,7 @@ class Recorder:
         await self.record(self.batch(Draft(body=beat)), strict=False)
 
     async def _beat_body(self, kind: _BeatKind, *, previous_epoch: str | None = None) -> Heartbeat:
-        depth, oldest_ms = await self._in_thread(self._spool.standing)
+        depth, oldest_ms = await self.in_thread(self._spool.standing)
         return heartbeat(
             kind,
             self._vitals(),
@@ -300,7 +303,8 @@ class Recorder:
             previous_epoch=previous_epoch,
         )
 
-    async def _in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def in_thread(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Call the spool, in the one thread that it belongs to; see `enforcement.drainer.InThread`."""
         call = asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
         return await call
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 import nacl.signing
 
-from enforcement.batches import Batch, Depth, Item, OpenCall, QueuedRecord, RecordIdentity, opens_call
+from enforcement.batches import Batch, Depth, Item, Kept, OpenCall, QueuedRecord, RecordIdentity, opens_call
 from enforcement.numbering import RecordMaker
 from enforcement.sealing import PayloadBox
 from enforcement.state import StateDatabase
@@ -32,7 +32,9 @@ from ledger.bodies import Body, Decision, Dropped, Heartbeat, Outcome, Shadow, S
 from ledger.clock import Clock
 from ledger.errors import ConfigError, ConflictError, LedgerError, MalformedError, OverloadedError, StorageError
 from ledger.files import replace_durably
+from ledger.merkle import RootHash
 from ledger.ports import Draft
+from ledger.proofs import TreeHead
 from ledger.records import Record, decode_entry, new_record_id
 
 __all__ = ["Spool"]
@@ -211,7 +213,9 @@ class Spool:
         # Only decisions and their shadows are bounded: each decision has at most one outcome, which must not fail, and
         # heartbeats are slow.
         bounded = any(isinstance(record.body, Decision | Shadow | ShadowCount) for record in records)
-        if bounded and 8 * _meta(connection)["size"] > batch.room * self._max_bytes:
+        meta = _meta(connection)
+        # What the ledger has acknowledged and not proven takes room as well: it may yet be all that there is of it.
+        if bounded and 8 * (meta["size"] + meta.get("unproven", 0)) > batch.room * self._max_bytes:
             raise OverloadedError("the spool is full")
         for change in batch.changes:
             change.apply(connection)
@@ -273,17 +277,64 @@ class Spool:
                 queued.append(record)
         return queued
 
-    def acknowledge(self, queued: Iterable[QueuedRecord]) -> None:
-        """Forget records that the ledger has.
+    def acknowledge(self, queued: Iterable[QueuedRecord], leaf_indexes: Iterable[int] | None = None) -> None:
+        """Take records that the ledger has out of the queue.
 
         Not synced: if it is forgotten in a loss of power, they are posted again, and the ledger knows them.
+
+        Args:
+            queued: The records.
+            leaf_indexes: Where they are, by the ledger's word: they are kept until that is proven. None: they are
+                forgotten.
 
         Raises:
             StorageError: The file failed.
         """
         with self._state.transaction(synced=False) as connection:
-            for item in queued:
-                _remove(connection, item.position)
+            if leaf_indexes is not None:
+                queued = tuple(queued)
+                connection.executemany(
+                    "INSERT OR REPLACE INTO unproven SELECT record_id, ?, size, entry, openings FROM queue"
+                    " WHERE position = ?",
+                    [(index, item.position) for item, index in zip(queued, leaf_indexes, strict=True)],
+                )
+            removed = sum(_remove(connection, item.position) for item in queued)
+            if leaf_indexes is not None:
+                _set_meta(connection, unproven=_meta(connection).get("unproven", 0) + removed)
+
+    def kept(self, *, at_most: int) -> list[Kept]:
+        """Return records that the ledger has acknowledged and not proven, in the order of the log.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        query = "SELECT leaf_index, record_id, entry FROM unproven ORDER BY leaf_index LIMIT ?"
+        return [Kept(*row) for row in self._state.read(query, (at_most,))]
+
+    def proven_head(self) -> TreeHead | None:
+        """Return the last head of the log under which records were proven.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        meta: dict[str, Any] = dict(self._state.read("SELECT name, value FROM meta WHERE name LIKE 'proven_%'"))
+        if not meta:
+            return None
+        return TreeHead(size=meta["proven_size"], root=RootHash(bytes.fromhex(meta["proven_root"])))
+
+    def let_go(self, proven: Iterable[Kept], head: TreeHead) -> None:
+        """Forget records that were proven, and remember under which head.
+
+        Not synced: if it is forgotten in a loss of power, they are proven again.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        with self._state.transaction(synced=False) as connection:
+            delete = "DELETE FROM unproven WHERE record_id = ? RETURNING size"
+            gone = sum(size for one in proven for (size,) in connection.execute(delete, (one.record_id,)).fetchall())
+            unproven = _meta(connection).get("unproven", 0) - gone
+            _set_meta(connection, unproven=unproven, proven_size=head.size, proven_root=head.root.hex())
 
     def set_aside(self, queued: QueuedRecord, reason: str) -> None:
         """Take a record that the ledger will never have out of the way of the others; it is kept.
@@ -377,10 +428,14 @@ def _track_call(connection: sqlite3.Connection, record: Record) -> None:
             raise ConflictError(f"the decision {body.decision_id} has no open call")
 
 
-def _remove(connection: sqlite3.Connection, position: int) -> None:
+def _remove(connection: sqlite3.Connection, position: int) -> int:
+    """Take a record out of the queue, and return its bytes."""
+    removed = 0
     for (size,) in connection.execute("DELETE FROM queue WHERE position = ? RETURNING size", (position,)).fetchall():
         meta = _meta(connection)
         _set_meta(connection, records=meta["records"] - 1, size=meta["size"] - size)
+        removed += size
+    return removed
 
 
 def _meta(connection: sqlite3.Connection) -> dict[str, Any]:

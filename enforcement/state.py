@@ -4,7 +4,7 @@ What the tables mean is said where they are used: the queue of records in `enfor
 `enforcement.sessions`, what windows have counted, and what sessions called last, in `enforcement.windows`, which
 windows these are in `enforcement.measured_windows`, modes in `enforcement.server_list`. They share a file so that one
 transaction can make a decision, its number, the state of its session, a block and what the call adds to windows durable
-together.
+together. What the ledger has acknowledged and not proven yet is in `unproven` (`enforcement.receipts`).
 
 WAL with ``synchronous=FULL``: a transaction is synced when it has been committed. The file can be read by its owner
 alone; its directory likewise.
@@ -29,7 +29,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 6
+_SCHEMA_VERSION: Final = 7
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -71,6 +71,15 @@ CREATE TABLE IF NOT EXISTS modes (
 CREATE TABLE IF NOT EXISTS used_changes (change_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 """
 """Since version 5."""
+
+_UNPROVEN: Final = """
+CREATE TABLE IF NOT EXISTS unproven (
+    record_id TEXT PRIMARY KEY, leaf_index INTEGER NOT NULL, size INTEGER NOT NULL, entry BLOB NOT NULL,
+    openings BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS unproven_by_leaf ON unproven (leaf_index);
+"""
+"""Since version 7."""
 
 _FROM_1: Final = """
 ALTER TABLE sessions ADD COLUMN agent TEXT;
@@ -127,8 +136,8 @@ class StateDatabase:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA secure_delete=ON")  # a released payload's bytes are overwritten
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS
-        steps = {0: _SCHEMA + later, 1: _FROM_1 + later, 2: later, 3: later, 4: later, 5: later}
+        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN
+        steps = {0: _SCHEMA + later, 1: _FROM_1 + later, 2: later, 3: later, 4: later, 5: later, 6: later}
         if version in steps:
             connection.executescript(f"BEGIN IMMEDIATE;{steps[version]}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
         elif version != _SCHEMA_VERSION:

@@ -63,6 +63,7 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
     "unknown_server": (404, ErrorCode.DENIED, "There is no server of this name", ()),
     "overloaded": _UNAVAILABLE,
     "ledger_unavailable": _UNAVAILABLE,
+    "ledger_disputed": _UNAVAILABLE,
     "spool_full": _UNAVAILABLE,
     "spool_overdue": _UNAVAILABLE,
     "internal_error": _UNAVAILABLE,
