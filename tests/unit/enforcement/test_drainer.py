@@ -230,7 +230,7 @@ def test_a_damaged_record_moves_with_the_others_and_is_then_declared_lost(tmp_pa
 
 def test_waiters_hear_of_their_record_before_the_spool_forgets_it(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        def fail(_: object) -> None:
+        def fail(*_: object) -> None:
             raise OSError("disk")
 
         world.spool.acknowledge = fail  # type: ignore[method-assign, assignment]  # died in between
