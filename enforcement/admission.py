@@ -18,6 +18,7 @@ from enforcement.drafts import Case, Ruling
 from enforcement.facts import Networks, build_request, local_time
 from enforcement.identity import Identity
 from enforcement.mcp import (
+    INITIALIZE,
     Kind,
     Message,
     MessageLimits,
@@ -29,7 +30,7 @@ from enforcement.mcp import (
 from enforcement.mcp_headers import single_header
 from enforcement.offload import off_loop
 from enforcement.resources import challenge
-from enforcement.revisions import Direction
+from enforcement.revisions import ASSUMED_REVISION, BATCHING, Direction
 from enforcement.rounds import Rounds
 from enforcement.server_list import Servers
 from enforcement.server_messages import read_server_message
@@ -84,6 +85,14 @@ class Admission:
         )
         # An event of a stream is bounded as an answer is; what of it would be judged, as a message is.
         self._server_limits = replace(self._limits, body_bytes=min(limits.body_bytes, limits.answer_bytes))
+
+    def takes_batches(self, inbound: Inbound) -> bool:
+        """Whether a message is of a revision in which several may come in one body."""
+        server = self._servers.get(inbound.server)
+        revisions = (None if server is None else server.revisions) or self._config.protocol.revisions
+        said = single_header(inbound.headers, "mcp-protocol-version")
+        version = said or inbound.negotiated or ASSUMED_REVISION
+        return version in BATCHING and version in revisions and inbound.negotiated in (None, version)
 
     def body_limit(self, *, known: bool) -> int:
         """Return how long a message may be, in bytes, before its body is read."""
@@ -281,6 +290,8 @@ def _object_to_place(case: Case) -> Ruling | None:
     """Return why a message has no place in its session."""
     message, dialogue = case.message, case.inbound.dialogue
     assert message is not None  # or it was refused
+    if case.inbound.batched and message.method == INITIALIZE:
+        return refusing("INDETERMINATE", "batch")
     if message.kind is Kind.RESPONSE:
         return refusing("DENY", "unknown_response")
     if dialogue is None or message.direction == "server":

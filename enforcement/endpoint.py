@@ -25,13 +25,15 @@ from starlette.types import Receive, Scope, Send
 from enforcement.admission import Admission
 from enforcement.authenticator import Authenticator
 from enforcement.carriers import Carrier, Carriers
-from enforcement.client_side import ASGIClient
+from enforcement.client_batches import BatchClient, elements_of
+from enforcement.client_side import ASGIClient, ClientSide
 from enforcement.connections import keep_connection
 from enforcement.conversation import Conversation
 from enforcement.conversation_sweeps import ConversationSweeps
 from enforcement.conversations import SESSION_HEADER
 from enforcement.core import Core, Running
 from enforcement.identity import Identity
+from enforcement.json_slices import MAX_JSON_NODES
 from enforcement.mcp_headers import single_header
 from enforcement.metrics import Metrics
 from enforcement.passage import STOPPING
@@ -158,7 +160,7 @@ class Endpoint:
         try:
             body, complete = await self._read(receive, self._admission.body_limit(known=True))
             inbound = _inbound(scope, body, identity, complete=complete, overloaded=overloaded)
-            await self._judge(*self._placed(inbound, identity), client, receive)
+            await self._judge_each(*self._placed(inbound, identity), client, receive)
         finally:
             self._in_flight -= 1
             self._metrics.in_flight.dec()
@@ -200,8 +202,24 @@ class Endpoint:
             self._strangers -= 1
         await self._judge(_inbound(scope, body, None, complete=complete), None, client, receive)
 
-    async def _judge(
+    async def _judge_each(
         self, inbound: Inbound, conversation: Conversation | None, client: ASGIClient, receive: Receive
+    ) -> None:
+        """Judge a message, or those of a batch one after the other: none is judged with what another one is."""
+        elements = None
+        whole = inbound.complete and len(inbound.body) <= self._limits.body_bytes
+        if inbound.body[:1] == b"[" and whole and self._admission.takes_batches(inbound):
+            elements = elements_of(inbound.body, max_nodes=MAX_JSON_NODES)
+        if elements is None:
+            await self._judge(inbound, conversation, client, receive)
+            return
+        together = BatchClient(client)
+        for element in elements:
+            await self._judge(replace(inbound, body=element, batched=True), conversation, together, receive)
+        await together.finish()
+
+    async def _judge(
+        self, inbound: Inbound, conversation: Conversation | None, client: ClientSide, receive: Receive
     ) -> None:
         verdict = await self._passage.judge(inbound)
         if isinstance(verdict, Denied):

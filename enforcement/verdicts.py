@@ -56,6 +56,7 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
     ),
     "insufficient_scope": (403, ErrorCode.DENIED, "The access token lacks a scope that is needed here", ()),
     "unknown_round": (400, ErrorCode.INVALID_PARAMS, "The requestState was not given for this call, or was used", ()),
+    "batch": (400, ErrorCode.INVALID_REQUEST, "A session does not begin in a batch", ()),
     "unknown_session": (404, ErrorCode.DENIED, "There is no such session; begin another one", ()),
     "unknown_event": (400, ErrorCode.DENIED, "No such event was sent in this session", ()),
     "unknown_response": (400, ErrorCode.DENIED, "No request waits for this response", ()),
@@ -113,6 +114,7 @@ class Inbound:
         negotiated: The revision that its session, or the stream that it stands in, has agreed on; None if there is
             none.
         dialogue: Its session, or what of one there is without a name; None in the stateless era.
+        batched: It came with others, in one body.
         unknown_session: It names a session that is not there, or not its principal's.
     """
 
@@ -131,6 +133,7 @@ class Inbound:
     action: str | None = None
     negotiated: str | None = None
     dialogue: Dialogue | None = None
+    batched: bool = False
     unknown_session: bool = False
 
 

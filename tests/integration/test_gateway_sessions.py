@@ -282,6 +282,77 @@ def test_more_sessions_than_a_principal_may_have_are_refused(tmp_path: Path) -> 
     play(tmp_path, scenario, protocol={"sessions_per_principal": 1})
 
 
+# --- batches
+
+MARCH = "2025-03-26"
+
+
+def test_of_a_batch_each_message_is_judged_apart_and_what_is_denied_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario(stage: Scene) -> None:
+        stage.server.script = [event(ANSWER)]
+        body = b"[%s, %s,%s,%s,%s]" % (
+            PING,
+            message("tools/list", 2),
+            message("notifications/roots/list_changed"),
+            message("tools/call", 7, params={"name": "refund_customer"}),
+            b'{"jsonrpc":"2.0","id":9,"method":"ping","method":"tools/call"}',
+        )
+        answer = await stage.peer.post(body, mcp_protocol_version=MARCH)
+        lines = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        assert [(one["id"], "error" in one) for one in lines] == [(1, False), (2, True), (7, False), (None, True)]
+        assert [post["method"] for post in stage.server.posts()] == [
+            "ping",
+            "notifications/roots/list_changed",
+            "tools/call",
+        ]
+        ledger = stage.world.ledger
+        await stage.world.settle(lambda: len(ledger.decisions(None)) == 5)
+        assert sorted(one.reason for one in ledger.decisions(None)) == [
+            "duplicate_key",
+            "policy",
+            "policy",
+            "policy",
+            "policy",
+        ]
+
+    def answer(request: DecisionRequest) -> dict[str, Any]:
+        return {"effect": Effect.DENY if request.action == "tools/list" else Effect.PERMIT}
+
+    play(tmp_path, scenario, answer=answer, protocol={"revisions": [MARCH, STATEFUL]})
+
+
+def test_answers_to_a_batch_without_streams_are_one_array(tmp_path: Path) -> None:
+    async def scenario(stage: Scene) -> None:
+        two = await stage.peer.post(b"[" + PING + b"," + message("ping", 2) + b"]", mcp_protocol_version=None)
+        assert [one["id"] for one in two.json()] == [1, 2]
+        none = await stage.peer.post(b"[" + message("notifications/initialized") + b"]", mcp_protocol_version=MARCH)
+        assert (none.status_code, none.content) == (202, b"")
+
+    play(tmp_path, scenario, protocol={"revisions": [MARCH]})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]",
+        b"[" + PING,
+        b"[" + b",".join([PING] * 101) + b"]",
+        b"[" + PING + b"] x",
+        b"[[" + PING + b"]]",
+        b"[" + message("initialize", 0, params={**INITIALIZE, "protocolVersion": MARCH}) + b"]",
+    ],
+)
+def test_a_batch_that_is_none_does_not_pass(tmp_path: Path, body: bytes) -> None:
+    async def scenario(stage: Scene) -> None:
+        answer = await stage.peer.post(body, mcp_protocol_version=MARCH)
+        told = answer.json()
+        error = (told[0] if isinstance(told, list) else told)["error"]
+        assert error["data"]["reason"] in ("batch", "malformed")
+        assert stage.server.heard == []
+
+    play(tmp_path, scenario, protocol={"revisions": [MARCH]})
+
+
 # --- requests of the server
 
 ASK = message("elicitation/create", "q1", params={"message": "Really?"})
