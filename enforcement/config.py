@@ -35,7 +35,7 @@ from enforcement.config_types import (
     not_empty,
     refuse_twice,
 )
-from enforcement.config_upstream import ClientCredentials
+from enforcement.config_upstream import ClientCredentials, PinSettings
 
 __all__ = [
     "MAX_SERVERS",
@@ -157,6 +157,7 @@ class ServerSettings(Settings):
         url: Its MCP endpoint; None for one that is not reached over HTTP: it is wrapped, or runs in this process.
         authorization: Where the ``Authorization`` value is that the gateway itself presents to the server; or
         oauth: how it gets a token of its own for it.
+        pin: Which server it must be, beside what an authority says of its host.
         owner: The person or team that answers for it; a server without one is listed as unowned.
         tags: Its tags.
         mode: ``observe`` records decisions without enforcing them.
@@ -174,6 +175,7 @@ class ServerSettings(Settings):
     url: URL | None = None
     authorization: SecretURI | None = None
     oauth: ClientCredentials | None = None
+    pin: PinSettings | None = None
     owner: RecordName | None = None
     tags: Names = ()
     mode: Mode = "enforce"
@@ -189,6 +191,8 @@ class ServerSettings(Settings):
         refuse_tls_without_https(self.url, self.tls)
         if self.oauth is not None and (self.authorization is not None or self.url is None):
             raise ValueError("oauth takes a url, and no authorization beside it")
+        if self.pin is not None and not (self.url or "").startswith("https:"):
+            raise ValueError("pin is set, but the url is not https")
         return self
 
 

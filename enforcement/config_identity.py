@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from enforcement.config_types import URL, Names, RecordName, Seconds, Settings, refuse_twice
 
 __all__ = [
+    "SAN",
     "Algorithm",
     "CertificateSettings",
     "ClaimPath",
@@ -95,7 +96,7 @@ ClaimPath: TypeAlias = Annotated[
 _Audience: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 _Scope: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,256}$")]
 _Scopes: TypeAlias = Annotated[tuple[_Scope, ...], Field(max_length=32)]
-_SAN: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_as_san)]
+SAN: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=2048), AfterValidator(_as_san)]
 
 
 class ClaimSettings(Settings):
@@ -169,7 +170,7 @@ class CertificateSettings(Settings):
         mfa: A second factor was part of issuing it.
     """
 
-    san: _SAN
+    san: SAN
     agent: RecordName
     user: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
     roles: Names = ()

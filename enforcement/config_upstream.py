@@ -1,4 +1,4 @@
-"""Settings of the gateway's own credentials for a server: an OAuth client of its own, in place of a fixed value.
+"""Settings of what a gateway shows a server, as an OAuth client of its own, and of what the server must show.
 
 Pure. What a setting means is said here and, for operators, in ``docs/identity.md``.
 
@@ -12,13 +12,33 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, StringConstraints, model_validator
 
-from enforcement.config_identity import SecureURL
+from enforcement.config_identity import SAN, SecureURL
 from enforcement.config_types import URL, SecretURI, Settings
 
-__all__ = ["ClientCredentials"]
+__all__ = ["ClientCredentials", "PinSettings"]
 
 _Text: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,1024}$")]
+_Digest: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _Scope: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]{1,256}$")]
+
+
+class PinSettings(Settings):
+    """Which server it must be, beside what an authority says of its host. All that is given must be met.
+
+    Attributes:
+        spki_sha256: SHA-256 of public keys (SubjectPublicKeyInfo), hexadecimal; the server's is one of them. Two, while
+            one takes the place of the other.
+        sans: Names, compared exactly; its certificate has one of them.
+    """
+
+    spki_sha256: Annotated[tuple[_Digest, ...], Field(max_length=16)] = ()
+    sans: Annotated[tuple[SAN, ...], Field(max_length=16)] = ()
+
+    @model_validator(mode="after")
+    def _pins_something(self) -> Self:
+        if not self.spki_sha256 and not self.sans:
+            raise ValueError("pins nothing")
+        return self
 
 
 class ClientCredentials(Settings):

@@ -17,6 +17,8 @@ from typing import Any, Final, Literal, cast
 import rtls
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from enforcement.config_upstream import PinSettings
+from enforcement.server_pins import check_certificate
 from enforcement.tls_files import Material
 from enforcement.tls_hello import GroupReader
 from enforcement.tls_listener import Groups
@@ -35,10 +37,12 @@ class ClientRules:
     Attributes:
         groups: ``strict`` refuses a server whose key agreement has no post-quantum half.
         minimum: Oldest version of TLS.
+        pin: Which server it must be, beside what an authority says.
     """
 
     groups: Groups = "permissive"
     minimum: Literal["1.2", "1.3"] = "1.2"
+    pin: PinSettings | None = None
 
 
 def client_context(
@@ -144,6 +148,8 @@ class _Handshake(rtls.SSLObject):
         if self._told:
             return
         self._told = True
+        if self._rules.pin is not None:
+            check_certificate(cast("bytes | None", self.getpeercert(binary_form=True)), self._rules.pin)
         cipher = self.cipher()
         peer = TLSPeer(version=self.version() or UNKNOWN, group=self.group, cipher=cipher[0] if cipher else UNKNOWN)
         if self._rules.groups == "strict" and not peer.hybrid:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from OpenSSL import SSL
 
 from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.config_tls import ClientTLSSettings, ListenerTLSSettings
+from enforcement.config_upstream import PinSettings
 from enforcement.metrics import TLSMetrics
 from enforcement.tls_client import ClientContext, ClientRules, client_context
 from enforcement.tls_files import Rotating, read_material
@@ -17,6 +19,8 @@ from enforcement.tls_watch import CertificateWatch
 from ledger.clock import Clock
 
 __all__ = ["ServerContexts", "make_listener", "service_context"]
+
+_Way: TypeAlias = tuple[ClientTLSSettings | None, PinSettings | None]
 
 
 def make_listener(settings: ListenerTLSSettings, metrics: TLSMetrics, clock: Clock, *, max_handshakes: int) -> Listener:
@@ -77,7 +81,7 @@ class ServerContexts:
         self._metrics = metrics
         self._watch = watch
         self._clock = clock
-        self._made: dict[ClientTLSSettings | None, Rotating[ClientContext]] = {}
+        self._made: dict[_Way, Rotating[ClientContext]] = {}
 
     def prepare(self, servers: Sequence[ServerSettings]) -> None:
         """Read what the servers of a list need, so far as it is not there.
@@ -91,7 +95,7 @@ class ServerContexts:
 
     def keep(self, servers: Sequence[ServerSettings]) -> None:
         """Forget what no server of the list in force needs."""
-        needed = {server.tls for server in servers}
+        needed = {(server.tls, server.pin) for server in servers}
         for settings in self._made.keys() - needed:
             self._watch.forget(self._made.pop(settings))
 
@@ -100,19 +104,25 @@ class ServerContexts:
         return self._of(server).current
 
     def _of(self, server: ServerSettings) -> Rotating[ClientContext]:
-        known = self._made.get(server.tls)
+        way = (server.tls, server.pin)
+        known = self._made.get(way)
         if known is None:
-            known = _rotating(f"server/{server.name}", "server", server.tls, self._metrics, self._clock)
-            self._made[server.tls] = known
+            known = _rotating(f"server/{server.name}", "server", server.tls, self._metrics, self._clock, server.pin)
+            self._made[way] = known
             self._watch.add(known)
         return known
 
 
 def _rotating(
-    name: str, hop: str, settings: ClientTLSSettings | None, metrics: TLSMetrics, clock: Clock
+    name: str,
+    hop: str,
+    settings: ClientTLSSettings | None,
+    metrics: TLSMetrics,
+    clock: Clock,
+    pin: PinSettings | None = None,
 ) -> Rotating[ClientContext]:
     chosen = settings or ClientTLSSettings()
-    rules = ClientRules(groups=chosen.groups, minimum=chosen.minimum)
+    rules = ClientRules(groups=chosen.groups, minimum=chosen.minimum, pin=pin)
     return Rotating(
         name,
         lambda: read_material(chosen.certificate, chosen.key, chosen.ca, clock),

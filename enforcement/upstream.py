@@ -22,6 +22,7 @@ from multidict import CIMultiDict
 
 from enforcement.config import Limits, ServerSettings
 from enforcement.mcp_headers import RawHeaders
+from enforcement.server_pins import ServerIdentityError
 from enforcement.tls_client import ClientContext, group_of
 from enforcement.upstream_tokens import UpstreamTokens
 from ledger.errors import UpstreamError
@@ -238,8 +239,8 @@ class Upstream:
 
         Raises:
             UpstreamError: ``upstream_credentials`` if the gateway has none to present; ``upstream_unreachable``,
-                ``upstream_tls``, ``upstream_timeout`` or ``upstream_disconnected``, on the way there or while the
-                answer is read.
+                ``upstream_tls``, ``server_identity`` (it is not the server that is pinned), ``upstream_timeout`` or
+                ``upstream_disconnected``, on the way there or while the answer is read.
         """
         assert self._session is not None  # used inside its context
         if server.url is None:
@@ -257,7 +258,9 @@ class Upstream:
         except TimeoutError as error:
             raise UpstreamError("upstream_timeout") from error
         except aiohttp.ClientSSLError as error:
-            raise UpstreamError("upstream_tls") from error
+            refused = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else None
+            pinned = isinstance(refused, ServerIdentityError)
+            raise UpstreamError("server_identity" if pinned else "upstream_tls") from error
         except aiohttp.ClientConnectorError as error:
             raise UpstreamError("upstream_unreachable") from error
         except (aiohttp.ClientError, OSError) as error:
