@@ -191,8 +191,8 @@ class ServerSettings(Settings):
         refuse_tls_without_https(self.url, self.tls)
         if self.oauth is not None and (self.authorization is not None or self.url is None):
             raise ValueError("oauth takes a url, and no authorization beside it")
-        if self.pin is not None and not (self.url or "").startswith("https:"):
-            raise ValueError("pin is set, but the url is not https")
+        if self.pin is not None and self.pin.of_certificate and not (self.url or "").startswith("https:"):
+            raise ValueError("pin is set for a certificate, but the url is not https")
         return self
 
 

@@ -29,14 +29,23 @@ class PinSettings(Settings):
         spki_sha256: SHA-256 of public keys (SubjectPublicKeyInfo), hexadecimal; the server's is one of them. Two, while
             one takes the place of the other.
         sans: Names, compared exactly; its certificate has one of them.
+        server_name: What it calls itself (``serverInfo.name``), wherever it does.
+        other_name: Whether the answers of one that calls itself otherwise are refused, or passed and recorded.
     """
 
     spki_sha256: Annotated[tuple[_Digest, ...], Field(max_length=16)] = ()
     sans: Annotated[tuple[SAN, ...], Field(max_length=16)] = ()
+    server_name: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    other_name: Literal["refuse", "record"] = "refuse"
+
+    @property
+    def of_certificate(self) -> bool:
+        """Whether anything of its certificate is pinned."""
+        return bool(self.spki_sha256 or self.sans)
 
     @model_validator(mode="after")
     def _pins_something(self) -> Self:
-        if not self.spki_sha256 and not self.sans:
+        if not self.of_certificate and self.server_name is None:
             raise ValueError("pins nothing")
         return self
 

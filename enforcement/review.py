@@ -10,7 +10,7 @@ INVARIANT: what is recorded of an answer is what the server sent; what is releas
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from enforcement.answers import Answer, tool_digests
@@ -18,11 +18,13 @@ from enforcement.listings import ListingFailedError, Listings
 from enforcement.metrics import Metrics
 from enforcement.offload import off_loop
 from enforcement.rounds import RoundReview
+from enforcement.server_names import is_another
 from enforcement.verdicts import Permitted
 
 __all__ = ["AnswerReview", "Reviewed"]
 
 _LIST_OF_TOOLS: Final = "tools/list"
+_ANOTHER_SERVER: Final = "server_identity"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +77,20 @@ class AnswerReview:
         """
         if answer.result is None:
             return Reviewed(body=body)
+        pin, other = permitted.server.pin, False
+        if pin is not None and pin.server_name is not None:
+            other = await off_loop(len(answer.result), is_another, pin, permitted.message.method, answer.result)
+            if other and pin.other_name == "refuse":
+                return Reviewed(body=None, reason=_ANOTHER_SERVER, failed=True)
+        reviewed = await self._review_result(permitted, answer, answer.result, body)
+        return replace(reviewed, reason=reviewed.reason or _ANOTHER_SERVER) if other else reviewed
+
+    async def _review_result(self, permitted: Permitted, answer: Answer, result: bytes, body: bytes) -> Reviewed:
         if answer.input_required and permitted.message.era == "stateless":
             asking = await self._rounds.review(permitted, body)
             return Reviewed(body=asking.body, reason=asking.reason, failed=asking.failed)
         if permitted.message.method == _LIST_OF_TOOLS:
-            self._learn_tools(permitted, await off_loop(len(answer.result), tool_digests, answer.result))
+            self._learn_tools(permitted, await off_loop(len(result), tool_digests, result))
         try:
             listed = await self._listings.listed(permitted, body)
         except ListingFailedError as error:

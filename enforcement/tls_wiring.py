@@ -122,7 +122,8 @@ def _rotating(
     pin: PinSettings | None = None,
 ) -> Rotating[ClientContext]:
     chosen = settings or ClientTLSSettings()
-    rules = ClientRules(groups=chosen.groups, minimum=chosen.minimum, pin=pin)
+    pinned = pin if pin is not None and pin.of_certificate else None
+    rules = ClientRules(groups=chosen.groups, minimum=chosen.minimum, pin=pinned)
     return Rotating(
         name,
         lambda: read_material(chosen.certificate, chosen.key, chosen.ca, clock),

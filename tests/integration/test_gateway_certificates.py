@@ -125,3 +125,25 @@ def test_a_server_that_is_not_the_pinned_one_is_sent_nothing(tmp_path: Path, pki
         assert world.tools.calls == ["refund_customer"]
 
     play(scenario, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pin", "status", "why"),
+    [
+        ({"server_name": "finance"}, "completed", None),
+        ({"server_name": "payroll"}, "failed", "server_identity"),
+        ({"server_name": "payroll", "other_name": "record"}, "completed", "server_identity"),
+    ],
+)
+def test_the_answers_of_a_server_that_calls_itself_otherwise_are_withheld_or_recorded(
+    tmp_path: Path, pin: dict[str, str], status: str, why: str | None
+) -> None:
+    async def scenario(world: Surroundings) -> None:
+        async with world.running(server={"url": world.upstream, "pin": pin}), world.http() as http:
+            body = body_of(arguments={"amount": 1})
+            answer = (await http.post(world.mcp_url, content=body, headers=headers_of())).json()
+        assert ("result" in answer) is (status == "completed")
+        (outcome,) = world.ledger.outcomes()
+        assert (outcome.status, outcome.reason) == (status, why)
+
+    play(scenario, tmp_path)

@@ -71,7 +71,7 @@ def test_a_certificate_that_cannot_be_read_meets_no_pin(der: bytes | None) -> No
     ("members", "message"),
     [
         ({"url": "http://127.0.0.1/mcp", "pin": {"spki_sha256": [OTHER]}}, "the url is not https"),
-        ({"pin": {"spki_sha256": [OTHER]}}, "the url is not https"),
+        ({"pin": {"sans": ["DNS:x"], "server_name": "x"}}, "the url is not https"),
         ({"url": "https://x/mcp", "pin": {}}, "pins nothing"),
         ({"url": "https://x/mcp", "pin": {"spki_sha256": ["AB" * 32]}}, "should match pattern"),
         ({"url": "https://x/mcp", "pin": {"sans": ["finance.example"]}}, "is no spiffe://"),
