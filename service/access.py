@@ -17,6 +17,7 @@ __all__ = ["AccessRecorder"]
 
 _NOBODY: Final = "unauthenticated"
 _OPERATOR: Final = "operator"
+_NEWCOMER: Final = "enrolment"
 
 
 class AccessRecorder:
@@ -101,6 +102,27 @@ class AccessRecorder:
             actor=pseudonym(self._pseudonym_key(), "address", address),
             actor_role=_NOBODY,
             target_kind=target_kind,
+            result=result,
+        )
+        return Draft(body=body)
+
+    def newcomer_draft(self, enforcer_id: str, action: str, *, digest: str, result: str) -> Draft:
+        """Return the record of what somebody did with an enrolment token, who is no enforcer yet.
+
+        Args:
+            enforcer_id: Whom the token is for.
+            action: What was done.
+            digest: SHA-256 of the token, hexadecimal.
+            result: ``ok`` or a machine-readable refusal.
+        """
+        body = AccessEvent(
+            action=action,
+            actor=pseudonym(self._pseudonym_key(), "actor", enforcer_id),
+            actor_role=_NEWCOMER,
+            target_kind="enforcer",
+            target_id=enforcer_id,
+            digest=digest,
+            items=1 if result == "ok" else 0,
             result=result,
         )
         return Draft(body=body)

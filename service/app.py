@@ -21,6 +21,7 @@ from service.api import (
     bundle_steps,
     bundles,
     decisions,
+    enrolments,
     erasures,
     fleet,
     health,
@@ -186,7 +187,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
                 modes,
                 pruning,
             ),
-            *(logs, access, fleet, keys, health, authzen, opa),
+            *(logs, access, enrolments, fleet, keys, health, authzen, opa),
         )
     ]
     for router in routers:

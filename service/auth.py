@@ -16,8 +16,8 @@ from typing import Final
 from sqlalchemy import Engine, bindparam, insert, select, update
 
 from ledger.clock import Clock
-from ledger.database import translated, writing
-from ledger.errors import ConfigError
+from ledger.database import insert_if_absent, translated, writing
+from ledger.errors import ConfigError, ConflictError
 from service import tables
 from service.problems import ForbiddenError, UnauthenticatedError
 from service.roles import Role
@@ -184,6 +184,38 @@ class TokenStore:
         with translated("store a token"), writing(self._engine) as connection:
             connection.execute(insert(tables.api_tokens), row)
         return token
+
+    def admit_enforcer(self, log_id: str, enforcer_id: str, token_sha256: str) -> None:
+        """Make a token valid that an enforcer made itself; it is never told here. Doing it again changes nothing.
+
+        Args:
+            log_id: The log that it opens.
+            enforcer_id: Whom it may write for.
+            token_sha256: Its digest, hexadecimal.
+
+        Raises:
+            ConflictError: It is a token of somebody else, or was revoked.
+            StorageError: The database failed.
+        """
+        row = {
+            "log_id": log_id,
+            "token_sha256": token_sha256,
+            "name": enforcer_id,
+            "role": Role.ENFORCER.value,
+            "enforcer_id": enforcer_id,
+            "created_ms": self._clock.now_ms(),
+            "expires_ms": None,
+        }
+        with translated("store a token"), writing(self._engine) as connection:
+            inserted = insert_if_absent(connection, tables.api_tokens, row)
+        if inserted:
+            return
+        try:
+            known = self.caller(log_id, token_sha256)
+        except UnauthenticatedError as error:
+            raise ConflictError("that token was revoked: make a new one") from error
+        if known.enforcer_id != enforcer_id:
+            raise ConflictError("that token is somebody else's")
 
     def revoke(self, log_id: str, token_sha256: str) -> bool:
         """End a token; returns whether it was there.

@@ -6,7 +6,15 @@ from sqlalchemy import Column, Index, MetaData, String, Table, Text
 
 from ledger.database import NAMING_CONVENTION, BigInt
 
-__all__ = ["api_tokens", "enforcer_contacts", "impact_jobs", "metadata", "pack_jobs", "web_sessions"]
+__all__ = [
+    "api_tokens",
+    "enforcer_contacts",
+    "enrolment_tokens",
+    "impact_jobs",
+    "metadata",
+    "pack_jobs",
+    "web_sessions",
+]
 
 metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
@@ -37,6 +45,21 @@ enforcer_contacts = Table(
     Column("heard_ms", BigInt, nullable=False),
 )
 """When an enforcer's token last opened anything."""
+
+enrolment_tokens = Table(
+    "enrolment_tokens",
+    metadata,
+    _log_id(),
+    Column("token_sha256", String(64), primary_key=True),
+    Column("enforcer_id", String(128), nullable=False),
+    Column("created_ms", BigInt, nullable=False),
+    Column("expires_ms", BigInt, nullable=False),
+    Column("refusals", BigInt, nullable=False),
+    Column("revoked_ms", BigInt),
+    Column("used_ms", BigInt),
+    Column("claim_sha256", String(64)),
+)
+"""A token that was used is bound to one claim: the enforcer's id, its key, and the digest of its API token."""
 
 web_sessions = Table(
     "web_sessions",

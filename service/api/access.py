@@ -10,7 +10,6 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from ledger.bodies import KeyEvent
-from ledger.envelopes import ED25519, EnvelopeKey
 from ledger.errors import ConflictError, MalformedError, NotFoundError
 from ledger.keyring import IntroducedKey, Keyring
 from ledger.notes import decode_base64
@@ -18,6 +17,8 @@ from ledger.ports import Draft
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission, Role, new_token, token_digest
+from service.enrolment import introduced_at, introduction_of, is_introduced
+from service.enrolment_tokens import EnrolmentTokens
 from service.key_records import append_on_newest_keys
 from service.wiring import Services
 
@@ -37,17 +38,6 @@ class EnforcerRequest(RequestBody):
     public_key: Annotated[str, Field(min_length=44, max_length=44, description="Ed25519, base64")]
 
 
-def _introduction(wanted: EnforcerRequest, public_key: bytes) -> KeyEvent:
-    return KeyEvent(
-        action="created",
-        purpose="enforcer",
-        algorithm=ED25519,
-        subject=wanted.enforcer_id,
-        key_id=EnvelopeKey(ED25519, public_key).key_id,
-        public_key=wanted.public_key,
-    )
-
-
 def _retirement(key: IntroducedKey) -> KeyEvent:
     return KeyEvent(
         action="retired", purpose="enforcer", algorithm=key.algorithm, subject=key.subject, key_id=key.key_id
@@ -56,14 +46,6 @@ def _retirement(key: IntroducedKey) -> KeyEvent:
 
 def _keys_of(keyring: Keyring, enforcer_id: str) -> list[IntroducedKey]:
     return [key for key in keyring.keys if (key.purpose, key.subject) == ("enforcer", enforcer_id)]
-
-
-def _introduced_at(keyring: Keyring, enforcer_id: str, public_key: bytes) -> int:
-    return next(
-        key.first_leaf
-        for key in keyring.keys
-        if (key.purpose, key.subject, key.public_key) == ("enforcer", enforcer_id, public_key) and key.last_leaf is None
-    )
 
 
 @router.post(
@@ -94,12 +76,8 @@ async def introduce_enforcer(
     )
 
     def records() -> list[Draft]:
-        known = services.keyring.enforcer_keys(wanted.enforcer_id)
-        if known and public_key not in known:
-            raise ConflictError(f"the enforcer {wanted.enforcer_id} is introduced with another key")
-        if not known and any(key.public_key == public_key for key in services.keyring.keys):
-            raise ConflictError("that key was in this log before: make a new one")
-        return [access] if known else [Draft(body=_introduction(wanted, public_key)), access]
+        known = is_introduced(services.keyring, wanted.enforcer_id, public_key)
+        return [access] if known else [Draft(body=introduction_of(wanted.enforcer_id, public_key)), access]
 
     # Of two who introduce one enforcer at the same time, here or elsewhere, the second sees what the first recorded.
     async with services.enrolment:
@@ -111,7 +89,7 @@ async def introduce_enforcer(
             "enforcer_id": wanted.enforcer_id,
             "token": token,
             "token_sha256": token_digest(token),
-            "leaf_index": _introduced_at(services.keyring, wanted.enforcer_id, public_key),
+            "leaf_index": introduced_at(services.keyring, wanted.enforcer_id, public_key),
             "log_id": identity.log_id,
             "tenant": identity.tenant,
             "environment": identity.environment,
@@ -164,6 +142,8 @@ async def retire_enforcer(
     async with services.enrolment:
         done = await append_on_newest_keys(services.key_records, services.recorder, records)
         revoked = await asyncio.to_thread(services.tokens.revoke_enforcer, caller.log_id, enforcer_id)
+        enrolments = EnrolmentTokens(services.database, services.clock)
+        await asyncio.to_thread(enrolments.revoke_enforcer, caller.log_id, enforcer_id)
     return json_response(
         {
             "enforcer_id": enforcer_id,

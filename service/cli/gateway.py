@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from enforcement.gateway import Gateway
 
-__all__ = ["gateway"]
+__all__ = ["gateway", "servers_of"]
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -95,7 +95,12 @@ async def _run(path: Path, host: str, port: int) -> None:
         await asyncio.to_thread(evaluator.close)
 
 
-def _servers(values: tuple[str, ...]) -> dict[str, str]:
+def servers_of(values: tuple[str, ...]) -> dict[str, str]:
+    """Return what ``--server NAME=URL`` names.
+
+    Raises:
+        ConfigError: A value is none, or a name stands twice.
+    """
     servers: dict[str, str] = {}
     for value in values:
         name, separator, url = value.partition("=")
@@ -149,7 +154,9 @@ def init(
     from service.cli.preparing import GatewayWish, prepare_gateway
 
     _place(listen)
-    wish = GatewayWish(enforcer_id=enforcer_id, servers=_servers(servers), agent=agent, roles=roles, zone=zone, url=url)
+    wish = GatewayWish(
+        enforcer_id=enforcer_id, servers=servers_of(servers), agent=agent, roles=roles, zone=zone, url=url
+    )
     made = prepare_gateway(directory, wish, ServiceClient(url, token), keys_dir=keys_dir, passphrase=passphrase())
     endpoints = {name: f"http://{listen}/servers/{name}/mcp" for name in wish.servers}
     if as_json:

@@ -9,6 +9,7 @@ from service.cli.audit import audit
 from service.cli.backup import backup, restore
 from service.cli.demo import demo
 from service.cli.engines import engines
+from service.cli.enroll import enroll
 from service.cli.erasing import erase, expire, hold, prune
 from service.cli.evidence import evidence
 from service.cli.fleet import fleet
@@ -70,6 +71,7 @@ for command in (
     gateway,
     servers,
     modes,
+    enroll,
     fleet,
     opa,
     tls,

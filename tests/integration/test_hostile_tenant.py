@@ -236,6 +236,11 @@ CASES: dict[str, Case] = {
         aimed=False, sends=one(json={"enforcer_id": "acme-new", "public_key": encode_base64(b"k" * 32)})
     ),
     "DELETE /v1/enforcers/{enforcer_id:path}": AIMED,
+    "POST /v1/enrolment-tokens": Case(aimed=False, sends=one(json={"enforcer_id": "acme-newer"})),
+    "DELETE /v1/enrolment-tokens/{token_sha256}": AIMED,
+    # No token of a role enrols anybody.
+    "GET /v1/enrolments": OWN,
+    "POST /v1/enrolments": OWN,
     "POST /v1/tokens": Case(aimed=False, sends=one(json={"role": "auditor", "name": "acme-mallory"})),
     "DELETE /v1/tokens/{token_sha256}": AIMED,
     "POST /v1/erasures": Case(sends=lambda aim: [{"json": {"pseudonym": aim.user, "basis": PURPOSE}}]),

@@ -47,6 +47,8 @@ def fault(arguments: list[str]) -> str | None:
     command: click.Command = cli
     for argument in arguments:
         name = argument.strip("[]")
+        if name.startswith("--") and isinstance(default := getattr(command, "default", None), str):
+            command = command.commands[default]  # type: ignore[attr-defined]  # a group that has a default has commands
         if name.startswith("--"):
             options = {option for parameter in command.params for option in parameter.opts}
             if name not in options | {"--help"}:
