@@ -24,6 +24,7 @@ from service.auth import Caller, Permission, require, roles_holding
 from service.problems import ForbiddenError
 from service.web.counts import Counts
 from service.web.filters import ENFORCEMENT_CHOICES, PAGE_ROWS, Filters, filters_of
+from service.web.fleet import FleetPanel, fleet_panel
 from service.web.guard import Dashboard, DashboardDep, PageRoute, ReaderDep, seat_of
 from service.web.integrity import Integrity, look
 from service.web.rendering import PAGE_HEADERS
@@ -100,6 +101,7 @@ def _list(dashboard: Dashboard, filters: Filters, before: int | None) -> Listing
 class _Home:
     integrity: Integrity
     counts: Counts
+    fleet: FleetPanel
     listing: Listing
 
 
@@ -107,6 +109,7 @@ def _look_at_home(dashboard: Dashboard, filters: Filters, before: int | None) ->
     return _Home(
         integrity=look(dashboard.services),
         counts=dashboard.counts.now(),
+        fleet=fleet_panel(dashboard.services.fleet.look()),
         listing=_list(dashboard, filters, before),
     )
 
@@ -132,6 +135,7 @@ async def show_home(
         path=request.url.path,
         integrity=home.integrity,
         counts=home.counts,
+        fleet=home.fleet,
         listing=home.listing,
         filters=filters,
         enforcement_choices=ENFORCEMENT_CHOICES,
@@ -163,7 +167,13 @@ async def refresh(
         home = await asyncio.to_thread(_look_at_home, dashboard, filters, None)
         integrity = home.integrity
         text = dashboard.pages.html(
-            "live.html", integrity=integrity, listing=home.listing, counts=home.counts, filters=filters, newest=True
+            "live.html",
+            integrity=integrity,
+            listing=home.listing,
+            counts=home.counts,
+            fleet=home.fleet,
+            filters=filters,
+            newest=True,
         )
     data = text.encode()
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'

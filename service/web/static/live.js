@@ -110,6 +110,7 @@
       const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
       replacePart(fresh, "integrity");
       replacePart(fresh, "counts");
+      replacePart(fresh, "fleet");
       replacePart(fresh, "notes");
       replacePart(fresh, "paging");
       arrived += replaceRows(fresh);
