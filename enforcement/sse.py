@@ -28,7 +28,7 @@ COMMENT: Final = b":\r\n\r\n"
 """An event that says nothing; it keeps a connection open."""
 
 _LF: Final = 0x0A
-_EVENT_ID: Final = re.compile(rb"[\x20-\x7e]{0,512}")
+_EVENT_ID: Final = re.compile(rb"[\x20-\x7e]{1,512}")
 _RETRY: Final = re.compile(rb"[0-9]{1,9}")
 _LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _BOM: Final = b"\xef\xbb\xbf"
@@ -158,12 +158,6 @@ def _interpret(lines: list[bytes]) -> Event:
     return Event(text, b"\n".join(data) if data else None, event_id, retry_ms)
 
 
-def _event_id(value: bytes) -> str:
-    """Return an id that a client can send back in a header, as any other reader would.
-
-    Raises:
-        MalformedError: It is none.
-    """
-    if not _EVENT_ID.fullmatch(value):
-        raise MalformedError("the id of an event is no header value")
-    return value.decode("ascii")
+def _event_id(value: bytes) -> str | None:
+    """Return an id that a client can send back in a header; None for one that it could not."""
+    return value.decode("ascii") if _EVENT_ID.fullmatch(value) else None

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from enforcement.sse import Event, EventStream, encode_event
+from enforcement.sse import COMMENT, Event, EventStream, encode_cursor, encode_event
 from ledger.errors import MalformedError
 
 
@@ -60,3 +60,28 @@ def test_a_complete_event_longer_than_allowed_is_refused() -> None:
 def test_events_of_the_allowed_length_pass_one_after_another() -> None:
     data = b"data: 1234\n\n"
     assert len(events_of(data * 50, limit=len(data))) == 50
+
+
+def test_ids_and_pauses_are_read_and_written_again() -> None:
+    (read,) = EventStream(max_event_bytes=1000).feed(b'id: e-1\nretry: 250\ndata: {"a":1}\n\n')
+    assert (read.event_id, read.retry_ms, read.data) == ("e-1", 250, b'{"a":1}')
+    written = encode_event(b'{"a":1}', event_id="e-1", retry_ms=250)
+    assert EventStream(max_event_bytes=1000).feed(written) == [read]
+
+
+def test_what_says_from_where_to_go_on_says_nothing_else() -> None:
+    (read,) = EventStream(max_event_bytes=1000).feed(encode_cursor(event_id="e-1"))
+    assert (read.event_id, read.data) == ("e-1", b"")
+    assert encode_cursor() == COMMENT
+
+
+@pytest.mark.parametrize("value", [b"a\x00b", b"\xc3\xa9", b"x" * 513, b"a\tb"])
+def test_an_id_that_no_client_could_send_back_is_left_out(value: bytes) -> None:
+    (read,) = EventStream(max_event_bytes=1000).feed(b"id: " + value + b"\ndata: {}\n\n")
+    assert (read.event_id, read.data) == (None, b"{}")
+
+
+@pytest.mark.parametrize("value", [b"soon", b"-1", b"1.5", b"9" * 10, b""])
+def test_a_pause_that_is_no_number_is_none(value: bytes) -> None:
+    (read,) = EventStream(max_event_bytes=1000).feed(b"retry: " + value + b"\ndata: {}\n\n")
+    assert read.retry_ms is None
