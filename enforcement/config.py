@@ -36,6 +36,7 @@ from enforcement.config_types import (
     refuse_twice,
 )
 from enforcement.config_upstream import ClientCredentials, PinSettings
+from enforcement.config_windows import WindowSettings
 
 __all__ = [
     "MAX_SERVERS",
@@ -348,6 +349,7 @@ class GatewayConfig(Settings):
         bundles: How policies reach the gateway.
         sessions: Sessions.
         engines: Where policies are evaluated.
+        windows: Behaviour windows across gateways.
         opa: The operator's OPA server, if there is one.
         protocol: Which revisions of the protocol pass.
         tls: TLS where clients arrive; without it they arrive in the clear.
@@ -374,6 +376,7 @@ class GatewayConfig(Settings):
     bundles: BundleSettings = BundleSettings()
     sessions: SessionSettings = SessionSettings()
     engines: EngineSettings = EngineSettings()
+    windows: WindowSettings = WindowSettings()
     opa: OPASettings | None = None
     protocol: ProtocolSettings = ProtocolSettings()
     tls: ListenerTLSSettings | None = None

@@ -28,6 +28,7 @@ from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.config_files import read_secret, read_trust
 from enforcement.conversations import Conversations
 from enforcement.facts import Pseudonyms
+from enforcement.fleet_store import ServiceFleetStore
 from enforcement.ledger_client import ServiceClient
 from enforcement.listings import Listings
 from enforcement.metrics import Metrics
@@ -47,10 +48,12 @@ from enforcement.session_ends import SessionEnds
 from enforcement.sessions import Block, Sessions
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase, lock_directory
+from enforcement.strict_windows import StrictWindows
 from enforcement.tls_watch import CertificateWatch
 from enforcement.tls_wiring import ServerContexts, service_context
 from enforcement.upstream_tokens import check_credentials
 from enforcement.vitals import Vitals, vitals_of
+from enforcement.window_exchange import WindowExchange
 from enforcement.window_sweeps import WindowSweeps
 from enforcement.windows import Windows
 from ledger.clock import Clock, SystemClock
@@ -97,6 +100,7 @@ class Running:
         conversations: Sessions of the protocol's stateful revisions.
         reload: Keeps it so.
         receipts: Proves what the ledger has acknowledged, if a trust policy says by which keys.
+        exchange: Tells other gateways what was counted; None if there is no service to tell.
     """
 
     passage: Passage
@@ -109,6 +113,7 @@ class Running:
     conversations: Conversations
     reload: ServerReload
     receipts: Receipts | None
+    exchange: WindowExchange | None
 
 
 class Core:
@@ -167,6 +172,7 @@ class Core:
         self.metrics.watch("spool_records", "Records that wait for the ledger", lambda: self._depth().records)
         self.metrics.watch("spool_bytes", "Bytes that wait for the ledger", lambda: self._depth().size_bytes)
         self.metrics.watch("set_aside_records", "Records that the ledger refused", lambda: self._depth().set_aside)
+        self.metrics.watch("windows_staleness_seconds", "Since other gateways were heard of; NaN: never", self._stale)
         self.metrics.watch("ledger_reachable", "1 if the ledger took records last time", self._reachable)
         self.metrics.watch("unproven_records", "Records acknowledged and not proven", self._unproven)
         self.metrics.watch("ledger_disputed", "1 if the ledger's proofs contradict its word", self._disputed)
@@ -262,7 +268,9 @@ class Core:
         self.certificates.start()
         stack.push_async_callback(self.certificates.stop)
         sessions = Sessions(reader, self._pseudonyms, idle_ms=self._idle_ms)
-        windows = Windows(reader, self._pseudonyms)
+        store = ServiceFleetStore(ledger) if isinstance(ledger, ServiceClient) else None
+        strict = StrictWindows(store, self.metrics, seconds=config.windows.strict_seconds)
+        windows = Windows(reader, self._pseudonyms, strict)
         trusted = () if config.bundles.trusted_keys is None else read_trusted_keys(config.bundles.trusted_keys)
         canary = Canary(self.metrics)
         policies = PolicySource(
@@ -325,6 +333,12 @@ class Core:
         stack.push_async_callback(policies.stop)
         stack.push_async_callback(ends.stop)
         stack.push_async_callback(sweeps.stop)
+        exchange = None
+        if store is not None:
+            exchange = WindowExchange(
+                windows, store, reader, recorder, self.clock, interval_seconds=config.windows.exchange_seconds
+            )
+            stack.push_async_callback(exchange.stop)
         stack.push_async_callback(canary.stop)
         stack.push_async_callback(reload.stop)
         await policies.start()
@@ -334,6 +348,8 @@ class Core:
             receipts.start()
         ends.start()
         sweeps.start()
+        if exchange is not None:
+            exchange.start()
         if isinstance(bundles, CanarySource) and isinstance(self._evaluator, CanaryEvaluator):
             canary.start(bundles, self._evaluator, recorder, trusted)
         stack.push_async_callback(passage.stop)
@@ -348,6 +364,7 @@ class Core:
             reload=reload,
             conversations=Conversations(config.protocol, self.clock, idle_ms=self._idle_ms),
             receipts=receipts,
+            exchange=exchange,
         )
 
     def _receipts(
@@ -438,6 +455,16 @@ class Core:
             LedgerError: The list cannot be taken up now; the one before goes on.
         """
         await self.require().reload.look()
+
+    async def exchange_windows(self) -> None:
+        """Tell other gateways now what was counted here, and hear of theirs, instead of at the next turn.
+
+        Raises:
+            StorageError: The state file failed.
+        """
+        exchange = self.require().exchange
+        while exchange is not None and await exchange.exchange():
+            pass
 
     def blocks(self) -> list[Block]:
         """Return the principals whose session was ended and who were not released since.
@@ -535,6 +562,10 @@ class Core:
 
     def _list_broken(self) -> float:
         return float(self._running is not None and self._running.reload.file == "broken")
+
+    def _stale(self) -> float:
+        heard_ms = None if self._running is None or self._running.exchange is None else self._running.exchange.heard_ms
+        return float("nan") if heard_ms is None else max(0, self.clock.now_ms() - heard_ms) / _MS_PER_SECOND
 
     def _reachable(self) -> float:
         return float(self._running is not None and self._running.recorder.reachable)

@@ -207,6 +207,16 @@ class ServiceClient:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return Unavailable("unreadable_answer")
 
+    async def ask(self, path: str, body: bytes) -> bytes | Unavailable:
+        """Post a JSON document, and return the answer's if it is one (200)."""
+        try:
+            status, headers, answer = await self._send(
+                "POST", path, {"Content-Type": "application/json"}, body, _MAX_ANSWER_BYTES
+            )
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        return answer if status == HTTPStatus.OK else Unavailable(f"http_{status}", _retry_after(headers))
+
     async def _send(
         self,
         method: str,

@@ -66,6 +66,7 @@ class MeasuredWindows:
         """
         self._known = _stored(state)
         self._former: tuple[WindowSet, ...] = ()
+        self._shared: frozenset[str] = frozenset()
         try:
             self._group()
         except PolicySyntaxError as error:
@@ -75,6 +76,11 @@ class MeasuredWindows:
     def former(self) -> tuple[WindowSet, ...]:
         """The windows that are measured although the bundle in force does not declare them."""
         return self._former
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The digests of those that are across the fleet."""
+        return self._shared
 
     def adopt(self, windows: WindowSet, now_ms: int) -> None:
         """Put a bundle's windows in force, in place of the last one's.
@@ -116,6 +122,7 @@ class MeasuredWindows:
 
     def _group(self) -> None:
         """Put those together that read the same parameter, so that it is read once."""
+        self._shared = frozenset(digest for digest, known in self._known.items() if known.window.across == "fleet")
         groups: dict[bytes, list[_Declaration]] = {}
         for known in self._known.values():
             if known.until_ms is not None:

@@ -99,6 +99,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.reservations = Counter(
+            "tallystick_window_reservations",
+            "Questions to the service for strict windows, by what came of it",
+            ["result"],
+            registry=self.registry,
+        )
         self.decision_seconds = Histogram(
             "tallystick_decision_seconds",
             "From a message's arrival to its durable decision",

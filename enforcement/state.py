@@ -2,7 +2,8 @@
 
 What the tables mean is said where they are used: the queue of records in `enforcement.spool`, sessions and blocks in
 `enforcement.sessions`, what windows have counted, and what sessions called last, in `enforcement.windows`, which
-windows these are in `enforcement.measured_windows`, modes in `enforcement.server_list`. They share a file so that one
+windows these are in `enforcement.measured_windows`, what gateways tell each other in `enforcement.window_exchange`,
+modes in `enforcement.server_list`. They share a file so that one
 transaction can make a decision, its number, the state of its session, a block and what the call adds to windows durable
 together. What the ledger has acknowledged and not proven yet is in `unproven` (`enforcement.receipts`).
 
@@ -29,7 +30,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 7
+_SCHEMA_VERSION: Final = 8
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -64,6 +65,7 @@ _TRAILS: Final = """
 CREATE TABLE IF NOT EXISTS trails (session TEXT PRIMARY KEY, ordinal INTEGER NOT NULL, tool TEXT NOT NULL) STRICT;
 """
 """Since version 4."""
+
 _MODES: Final = """
 CREATE TABLE IF NOT EXISTS modes (
     server TEXT NOT NULL, tool TEXT NOT NULL, mode TEXT NOT NULL, PRIMARY KEY (server, tool)
@@ -80,6 +82,17 @@ CREATE TABLE IF NOT EXISTS unproven (
 CREATE INDEX IF NOT EXISTS unproven_by_leaf ON unproven (leaf_index);
 """
 """Since version 7."""
+
+_FLEET: Final = """
+CREATE TABLE IF NOT EXISTS fleet_totals (
+    digest TEXT NOT NULL, subject TEXT NOT NULL, slot INTEGER NOT NULL, total TEXT NOT NULL, forget_ms INTEGER NOT NULL,
+    PRIMARY KEY (digest, subject, slot)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fleet_outbox (
+    position INTEGER PRIMARY KEY AUTOINCREMENT, decision_id TEXT NOT NULL, parts BLOB
+) STRICT;
+"""
+"""Since version 8."""
 
 _FROM_1: Final = """
 ALTER TABLE sessions ADD COLUMN agent TEXT;
@@ -136,8 +149,8 @@ class StateDatabase:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA secure_delete=ON")  # a released payload's bytes are overwritten
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN
-        steps = {0: _SCHEMA + later, 1: _FROM_1 + later, 2: later, 3: later, 4: later, 5: later, 6: later}
+        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN + _FLEET
+        steps = {0: _SCHEMA + later, 1: _FROM_1 + later, 2: later, 3: later, 4: later, 5: later, 6: later, 7: later}
         if version in steps:
             connection.executescript(f"BEGIN IMMEDIATE;{steps[version]}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
         elif version != _SCHEMA_VERSION:

@@ -24,10 +24,10 @@ Everything here runs on the event loop, but for the reading of long arguments.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -36,8 +36,11 @@ from enforcement.facts import Pseudonyms
 from enforcement.measured_windows import MeasuredWindows
 from enforcement.offload import off_loop
 from enforcement.state import Change, StateDatabase
+from enforcement.strict_windows import Asked, StrictWindows
+from enforcement.window_changes import AddShares, Forget, PutElsewhere, Walk, stored_shares
+from ledger.canonical import MAX_SAFE_INTEGER
 from ledger.commitments import pseudonym
-from ledger.errors import PolicySyntaxError, StorageError
+from ledger.errors import PolicySyntaxError
 from policies.bundles import Bundle
 from policies.job_profiles import Step
 from policies.model import DecisionRequest
@@ -49,50 +52,6 @@ __all__ = ["Windows"]
 
 _LOG: Final = structlog.get_logger(__name__)
 _KIND: Final = "gateway-window"
-_WALK: Final = """
-INSERT INTO trails VALUES (?, ?, ?) ON CONFLICT (session) DO UPDATE SET ordinal = excluded.ordinal, tool = excluded.tool
-WHERE excluded.ordinal >= trails.ordinal
-"""
-_AT: Final = "WHERE digest = ? AND subject = ? AND slot = ?"
-
-
-@dataclass(frozen=True, slots=True)
-class _AddShares:
-    shares: tuple[Share, ...]
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        for share in self.shares:
-            place = (share.digest, share.subject, share.slot)
-            found = connection.execute(f"SELECT total FROM windows {_AT}", place).fetchone()  # noqa: S608  # ours
-            # As text: a total may be beyond the 64 bits of SQLite's integers.
-            total = share.amount + (0 if found is None else int(found[0]))
-            if total:
-                row = (*place, str(total), share.forget_ms)
-                connection.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?)", row)
-            else:
-                connection.execute(f"DELETE FROM windows {_AT}", place)  # noqa: S608  # ours
-
-
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    step: Step
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        connection.execute(_WALK, (self.step.session, self.step.ordinal, self.step.tool))
-
-
-@dataclass(frozen=True, slots=True)
-class _Forget:
-    now_ms: int
-    sessions: tuple[str, ...]
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        connection.execute("DELETE FROM windows WHERE forget_ms <= ?", (self.now_ms,))
-        connection.executemany(
-            "DELETE FROM windows WHERE forget_ms IS NULL AND (subject = ? OR subject GLOB ? || '/*')",
-            ((key, key) for key in self.sessions),
-        )
-        connection.executemany("DELETE FROM trails WHERE session = ?", ((key,) for key in self.sessions))
 
 
 @dataclass(slots=True)
@@ -106,6 +65,9 @@ class _Hold:
         adds: What it adds, as it was last decided.
         returns: What of that it takes back if it does not go upstream after all; nothing if it was refused.
         step: What it adds to the way of its session.
+        asked: What it has asked of strict windows.
+        given_out: Strict windows, which count elsewhere what the call adds to them.
+        settled: How it was decided was settled at least once.
         permitted: It was let through, as it was last decided.
         decided: Nothing is reserved any more; what it adds counts.
     """
@@ -116,33 +78,50 @@ class _Hold:
     adds: tuple[Share, ...] = ()
     returns: tuple[Share, ...] = ()
     step: Step | None = None
+    asked: Asked | None = None
+    given_out: frozenset[str] = frozenset()
+    settled: bool = False
     permitted: bool = False
     decided: bool = False
 
 
 class Windows:
-    """The windows of a gateway; owned by the event loop."""
+    """The windows of a gateway; owned by the event loop.
 
-    def __init__(self, state: StateDatabase, pseudonyms: Pseudonyms) -> None:
+    Attributes:
+        heard_ms: When other gateways were last heard of in this run, POSIX milliseconds; None if never.
+    """
+
+    def __init__(self, state: StateDatabase, pseudonyms: Pseudonyms, strict: StrictWindows | None = None) -> None:
         """Read what was counted before a restart.
 
         Args:
             state: The state file, on a connection of its own: it is read here and never written.
             pseudonyms: Make the keys of subjects: no name of a person stands in the file.
+            strict: Asks for strict windows; None if there is nobody to ask, so that all of them count as reached.
 
         Raises:
             StorageError: The file failed, or what it holds is no count.
         """
         self._pseudonyms = pseudonyms
+        self._strict = strict or StrictWindows(None)
         self._history = History(WindowSet(), key=self._key)
-        self._history.apply(_stored(state), now_ms=0)  # nothing is forgotten yet
+        self._history.apply(stored_shares(state, "windows"), now_ms=0)  # nothing is forgotten yet
         for step in state.read("SELECT session, ordinal, tool FROM trails"):
             self._history.walk(Step(*step))
+        self._history.put_elsewhere(stored_shares(state, "fleet_totals"), now_ms=0)
         self._reserved: Counter[tuple[str, str]] = Counter()
         self._holds: dict[str, _Hold] = {}
         self._measured = MeasuredWindows(state)
+        # What has changed here since the others were told, of windows across the fleet: all of it, after a restart.
+        self._changed = {
+            (share.digest, share.subject, share.slot): share.forget_ms
+            for share in self._history.counted(self._measured.shared)
+        }
+        self.heard_ms: int | None = None
         self._in_force: tuple[str, WindowSet] | None = None
         self._unsaved = False
+        self._lost: list[Change] = []
 
     def _key(self, subject: tuple[str | None, ...]) -> str:
         return pseudonym(self._pseudonyms.key, _KIND, json.dumps(subject))
@@ -163,14 +142,25 @@ class Windows:
         if not any(item.windows for item in sets):
             return request
         read = await off_loop(len(request.arguments), _read_calls, sets, request)
+        asked = self._strict.questions(self._history, read[0])
+        if asked is not None:
+            # What it takes is given back even if nothing comes of the answer.
+            self._holds[decision_id] = _Hold((), now_ms, (), asked=asked)
+            asked = await self._strict.ask(decision_id, asked)
         # INVARIANT: from here to the reservation nothing else runs, or two calls could be told of the same room.
         calls = tuple(self._history.placed(call) for call in read)
+        self._history.put_age(self.staleness_ms(now_ms))
         facts = self._history.facts(calls[0], self._reserved)
-        hold = _Hold(calls, now_ms, tuple(share for call in calls for share in self._history.claims(call)))
-        self._holds[decision_id] = hold
+        given_out = frozenset(windows.digests[name] for name, window in windows.windows.items() if window.strict)
+        claims = tuple(share for call in calls for share in self._history.claims(call) if share.digest not in given_out)
+        hold = self._holds[decision_id] = _Hold(calls, now_ms, claims, asked=asked, given_out=given_out)
         for share in hold.claims:
             self._reserved[share.digest, share.subject] += share.amount
-        return windows.stated(request, facts) if windows.windows else request
+        if not windows.windows:
+            return request
+        if asked is None:
+            return windows.stated(request, facts)
+        return asked.stated(windows.stated(request, {**facts, **asked.facts(windows)}))
 
     def _adopted(self, bundle: Bundle, now_ms: int) -> WindowSet:
         """Return the windows of the bundle in force, having put them in force if they were not."""
@@ -196,15 +186,17 @@ class Windows:
         hold = self._holds.get(decision_id)
         if hold is None or hold.decided:
             return []
-        hold.adds, hold.permitted = self._shares(hold, permitted=permitted), permitted
+        hold.adds, hold.permitted, hold.settled = self._shares(hold, permitted=permitted), permitted, True
         as_denied = self._shares(hold, permitted=False)
         hold.returns = tuple(share.undone() for share in hold.adds if share not in as_denied)
         steps = (self._history.step(call, permitted=permitted) for call in hold.calls)
         hold.step = next((step for step in steps if step is not None), None)  # they all say the same
-        return self._declarations() + _changes(hold.adds, hold.step)
+        said = [] if hold.asked is None else hold.asked.changes(decision_id, permitted=permitted)
+        return self._declarations() + _changes(hold.adds, hold.step) + said
 
     def _shares(self, hold: _Hold, *, permitted: bool) -> tuple[Share, ...]:
-        return tuple(share for call in hold.calls for share in self._history.shares(call, permitted=permitted))
+        shares = (share for call in hold.calls for share in self._history.shares(call, permitted=permitted))
+        return tuple(share for share in shares if share.digest not in hold.given_out)
 
     def _declarations(self) -> list[Change]:
         """Return what makes new declarations durable, once; should that fail, `sweep` does it again."""
@@ -223,11 +215,14 @@ class Windows:
             self._reserved[share.digest, share.subject] -= share.amount
             if not self._reserved[share.digest, share.subject]:
                 del self._reserved[share.digest, share.subject]
-        self._history.apply(hold.adds, hold.now_ms)
+        self._apply(hold.adds, hold.now_ms)
         if hold.step is not None:
             self._history.walk(hold.step)
         if not hold.permitted:
             del self._holds[decision_id]
+        if hold.asked is not None and not hold.settled:
+            # Nothing was recorded of it: whoever called has gone. What it took is given back with the next exchange.
+            self._lost += hold.asked.changes(decision_id, permitted=False)
 
     def close(self, decision_id: str, *, forwarded: bool) -> list[Change]:
         """Return what becomes durable with the outcome of a permitted call.
@@ -242,13 +237,57 @@ class Windows:
         taken = () if forwarded else hold.returns
         lost = None if forwarded or hold.step is None else hold.step.undone()
         if hold.decided:
-            self._history.apply(taken, hold.now_ms)
+            self._apply(taken, hold.now_ms)
             if lost is not None:
                 self._history.walk(lost)
             del self._holds[decision_id]
         else:
             hold.adds, hold.returns, hold.permitted, hold.step = hold.adds + taken, (), False, lost or hold.step
-        return _changes(taken, lost)
+        back = [] if forwarded or hold.asked is None else hold.asked.changes(decision_id, permitted=False)
+        return _changes(taken, lost) + back
+
+    # --- what is told from gateway to gateway
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is anything to tell or to hear."""
+        return bool(self._measured.shared or self._lost)
+
+    def staleness_ms(self, now_ms: int) -> int:
+        """Return how long ago other gateways were heard of, milliseconds; the greatest number if never in this run."""
+        return MAX_SAFE_INTEGER if self.heard_ms is None else max(0, now_ms - self.heard_ms)
+
+    def take_changed(self, at_most: int) -> list[Share]:
+        """Return totals of which the others have not heard yet; they count as told until they are put back."""
+        taken = list(islice(self._changed.items(), at_most))
+        for key, _ in taken:
+            del self._changed[key]
+        return [Share(*key, self._history.slot_total(*key), forget_ms) for key, forget_ms in taken]
+
+    def put_back(self, shares: Iterable[Share]) -> None:
+        """Note that the others have not heard of totals after all."""
+        for share in shares:
+            self._changed.setdefault((share.digest, share.subject, share.slot), share.forget_ms)
+
+    def hear(self, shares: tuple[Share, ...], asked_ms: int) -> list[Change]:
+        """Take in what others have counted, and return what makes that durable, with what calls that are gone owe.
+
+        Args:
+            shares: Totals of all others, as far as they have changed.
+            asked_ms: When they were asked for.
+        """
+        self._history.put_elsewhere(shares, asked_ms)
+        self.heard_ms = asked_ms
+        lost, self._lost = self._lost, []
+        return [PutElsewhere(shares), *lost] if shares else lost
+
+    def _apply(self, shares: tuple[Share, ...], now_ms: int) -> None:
+        self._history.apply(shares, now_ms)
+        shared = self._measured.shared
+        if shared:
+            for share in shares:
+                if share.amount and share.digest in shared:
+                    self._changed[share.digest, share.subject, share.slot] = share.forget_ms
 
     def sweep(self, now_ms: int, sessions: Iterable[str]) -> tuple[Change, ...]:
         """Forget what no window asks for any more, and return what forgets it in the file.
@@ -262,7 +301,7 @@ class Windows:
         self._history.end_sessions(over)
         self._history.sweep(now_ms)
         self._measured.sweep(now_ms)
-        return _Forget(now_ms, over), self._measured.save()
+        return Forget(now_ms, over), self._measured.save()
 
 
 def _read_calls(sets: tuple[WindowSet, ...], request: DecisionRequest) -> tuple[Call, ...]:
@@ -271,13 +310,5 @@ def _read_calls(sets: tuple[WindowSet, ...], request: DecisionRequest) -> tuple[
 
 def _changes(shares: tuple[Share, ...], step: Step | None) -> list[Change]:
     moving = tuple(share for share in shares if share.amount)
-    changes: list[Change] = [_AddShares(moving)] if moving else []
-    return changes if step is None else [*changes, _Walk(step)]
-
-
-def _stored(state: StateDatabase) -> list[Share]:
-    rows = state.read("SELECT digest, subject, slot, total, forget_ms FROM windows")
-    try:
-        return [Share(digest, subject, slot, int(total), forget_ms) for digest, subject, slot, total, forget_ms in rows]
-    except ValueError as error:
-        raise StorageError("the state file holds a total of a window that is no number") from error
+    changes: list[Change] = [AddShares(moving)] if moving else []
+    return changes if step is None else [*changes, Walk(step)]

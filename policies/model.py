@@ -160,6 +160,7 @@ class SessionState(_Struct, frozen=True):
         windows: Value of each behaviour window, by name; not there in version 1.
         measured_by: Digest of the declaration that each window was measured by (`policies.windows`); a window without
             one was stated, as in a policy test. Not there in version 1, nor where all are stated.
+        unavailable: Strict windows that count as reached, because nobody could say what they have; not there if none.
     """
 
     session: _Text
@@ -168,6 +169,9 @@ class SessionState(_Struct, frozen=True):
     started_ms: _Count = 0
     windows: Annotated[dict[_WindowName, WindowValue], msgspec.Meta(max_length=MAX_WINDOWS)] | UnsetType = UNSET
     measured_by: Annotated[dict[_WindowName, _WindowDigest], msgspec.Meta(max_length=MAX_WINDOWS)] | UnsetType = UNSET
+    unavailable: Annotated[tuple[_WindowName, ...], msgspec.Meta(min_length=1, max_length=MAX_WINDOWS)] | UnsetType = (
+        UNSET
+    )
 
 
 class DecisionRequest(_Struct, frozen=True):
@@ -204,6 +208,8 @@ class DecisionRequest(_Struct, frozen=True):
             raise ValueError("a request has behaviour windows in version 2, and in no other")
         if self.state.measured_by is not UNSET and not self.state.measured_by.keys() <= (windows or {}).keys():
             raise ValueError("a request names the declaration of a behaviour window that it does not hold")
+        if self.state.unavailable is not UNSET and not set(self.state.unavailable) <= (windows or {}).keys():
+            raise ValueError("a request says of a behaviour window that it does not hold that it is unavailable")
 
     def parsed_arguments(self) -> JSONValue:
         """Return the arguments with their numbers exact.
@@ -283,7 +289,7 @@ def with_windows(
         measured_by: Digest of each window's declaration; None for windows that are stated.
     """
     digests: dict[str, str] | UnsetType = UNSET if measured_by is None else dict(measured_by)
-    state = msgspec.structs.replace(request.state, windows=dict(windows), measured_by=digests)
+    state = msgspec.structs.replace(request.state, windows=dict(windows), measured_by=digests, unavailable=UNSET)
     return msgspec.structs.replace(request, version=WINDOWS_VERSION, state=state)
 
 

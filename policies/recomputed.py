@@ -7,9 +7,10 @@ question that is answered. `Rebuilt` restates each request before it is evaluate
 * ``state.calls`` counts calls whatever became of them, and stays as recorded.
 * ``state.denied`` changes by the session's earlier calls that are now denied and were let through, or the other way
   round. A held call counts as denied, as the enforcement point counts it.
-* Windows are added up by `policies.window_history`, one history for each enforcer, because each counts for itself. They
-  are declared by the bundle. Calls under way at the same time, which an enforcement point counts besides, are no fact
-  of any record, and are not in them.
+* Windows are added up by `policies.window_history`, one history for each enforcer, because each counts for itself, and
+  one of all for those that are across the fleet. They are declared by the bundle. Calls under way at the same time,
+  which an enforcement point counts besides, are no fact of any record, and are not in them; nor is how late gateways
+  heard of each other. A window's staleness stays as it was recorded.
 
 INVARIANT 8: nothing is guessed. A call that a policy was asked about, and of which nobody can say what the bundle
 decides, leaves the rebuilt state of its session unknown, and, where windows need them, of its agent and its user. So is
@@ -80,6 +81,7 @@ class Rebuilt:
         self._windows = windows
         self._read_from_ms = read_from_ms
         self._histories: dict[str, History] = {}
+        self._fleet = History(windows) if any(item.across for item in windows.windows.values()) else None
         self._denied: dict[str, int] = {}
         self._ended: set[str] = set()
         self._doubted: set[Hashable] = set()
@@ -92,13 +94,14 @@ class Rebuilt:
         """Return what a decision's state depends on: two that share any of it are evaluated one after the other."""
         body = located.original.body
         keys: list[Hashable] = [("session", body.session)]
+        where = located.enforcer_id if self._fleet is None else None
         if self._by_agent:
-            keys.append(("agent", located.enforcer_id, body.agent))
+            keys.append(("agent", where, body.agent))
         if self._by_user:
-            keys.append(("user", located.enforcer_id, body.user))
+            keys.append(("user", where, body.user))
             if (request := _request_of(located.original)) is not None:
                 # One user has two pseudonyms where their key was exchanged meanwhile.
-                keys.append(("name", located.enforcer_id, request.principal.user))
+                keys.append(("name", where, request.principal.user))
         return frozenset(keys)
 
     def restated(self, located: Located) -> tuple[RecordedDecision, Doubt | None]:
@@ -113,7 +116,7 @@ class Rebuilt:
         )
         request = msgspec.structs.replace(request, state=state)
         if self._windows.windows:
-            request = self._history(located.enforcer_id).restated(request)
+            request = self._with_windows(located.enforcer_id, request)
         return replace(original, request=encode_request(request)), self._doubt(located, request)
 
     def _doubt(self, located: Located, request: DecisionRequest) -> Doubt | None:
@@ -156,6 +159,8 @@ class Rebuilt:
         request = _request_of(located.original)
         if self._windows.windows and request is not None:
             self._history(located.enforcer_id).add(request, permitted=now == "allow")
+            if self._fleet is not None:
+                self._fleet.add(request, permitted=now == "allow")
 
     def end_session(self, session: str) -> None:
         """Take in that a session has ended."""
@@ -170,6 +175,14 @@ class Rebuilt:
         """Keep a session's name in requests beside its pseudonym, by which its end is recorded."""
         if self._windows.windows:
             self._names[located.original.body.session] = (located.enforcer_id, request.state.session)
+
+    def _with_windows(self, enforcer_id: str, request: DecisionRequest) -> DecisionRequest:
+        own = self._history(enforcer_id)
+        facts = own.facts(own.read_call(request))
+        if self._fleet is not None:
+            shared = self._fleet.facts(self._fleet.read_call(request))
+            facts |= {name: shared[name] for name, window in self._windows.windows.items() if window.across}
+        return self._windows.stated(request, facts)
 
     def _history(self, enforcer_id: str) -> History:
         return self._histories.setdefault(enforcer_id, History(self._windows))

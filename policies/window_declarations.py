@@ -47,11 +47,13 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         over: Since when; None for a rolling window.
         over_seconds: Length of a rolling window.
         profile: What a call must lie outside of to be counted.
+        across: ``fleet``: calls of all gateways count together; None: each gateway counts for itself.
+        strict: What a call adds is given out in one place, and counts as reached while that is away.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}\Z")]
-    measure: Literal["sum", "count", "seen", "distinct", "off_profile"]
-    per: Literal["agent", "user", "session", "agent+tool", "agent+user"]
+    measure: Literal["sum", "count", "seen", "distinct", "off_profile", "staleness"]
+    per: Literal["agent", "user", "session", "agent+tool", "agent+user"] | None = None
     parameter: str | None = None
     server: Name | None = None
     tools: _Choices = ()
@@ -61,11 +63,13 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     over: Literal["session", "day"] | None = None
     over_seconds: Annotated[int, msgspec.Meta(ge=1, le=MAX_SECONDS)] | None = None
     profile: Profile | None = None
+    across: Literal["fleet"] | None = None
+    strict: bool = False
 
     @property
     def includes_present(self) -> bool:
         """Whether the call that is being decided is part of the value, if it belongs to the window."""
-        return self.measure != "seen" and self.of != "denied"
+        return self.measure not in {"seen", "staleness"} and self.of != "denied"
 
     def counts(self, *, permitted: bool) -> bool:
         """Tell whether a call that came out so is counted, if it belongs to the window."""
@@ -75,7 +79,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Tell whether a call belongs to the window, however it comes out."""
         resource = request.resource
         return (
-            request.action in self.methods
+            self.measure != "staleness"
+            and request.action in self.methods
             and self.server in {None, resource.server}
             and (not self.tools or resource.name in self.tools)
             and (not self.tags or not set(self.tags).isdisjoint(resource.tags))
@@ -111,7 +116,12 @@ def checked_window(window: Window, parameters: ParameterSet) -> Window:
         _check_sum(window, parameters)
     elif window.parameter is not None:
         raise PolicySyntaxError(f"the window {window.name} is no sum, so it has no parameter")
+    if window.measure == "staleness":
+        return _checked_staleness(window)
+    if window.per is None:
+        raise PolicySyntaxError(f"the window {window.name} does not say whose calls: per")
     _check_profile(window)
+    _check_fleet(window)
     if window.over is not None and window.over_seconds is not None:
         raise PolicySyntaxError(f"the window {window.name} has both over and over_seconds")
     if window.over == "session" and window.per != "session":
@@ -121,6 +131,25 @@ def checked_window(window: Window, parameters: ParameterSet) -> Window:
             raise PolicySyntaxError(f"the window {window.name} does not say since when: over or over_seconds")
         return msgspec.structs.replace(window, over="session")
     return window
+
+
+def _checked_staleness(window: Window) -> Window:
+    if window != Window(name=window.name, measure="staleness"):
+        raise PolicySyntaxError(f"the window {window.name} measures staleness, and says nothing else")
+    return window
+
+
+def _check_fleet(window: Window) -> None:
+    if window.across is None:
+        if window.strict:
+            raise PolicySyntaxError(f"the window {window.name} is strict, so it is across the fleet")
+        return
+    if window.per == "session":
+        raise PolicySyntaxError(f"the window {window.name} is per session, and a session is of one gateway")
+    if window.strict and (window.measure not in {"sum", "count", "seen"} or window.of != "permitted"):
+        raise PolicySyntaxError(
+            f"the window {window.name} is strict, so it is a sum, count or sight of permitted calls"
+        )
 
 
 def _check_profile(window: Window) -> None:

@@ -21,11 +21,13 @@ further ones are counted together, and count for all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 from typing import Final
+
+from msgspec import UNSET
 
 from ledger.canonical import sha256
 from policies.job_profiles import Step, Trail, tool_of
@@ -91,7 +93,9 @@ class History:
         self._windows = windows
         self._key = lru_cache(_KEYS_AT_HAND)(key)  # asked for several times in each call
         self._tallies: dict[str, Tally] = {}
+        self._elsewhere: dict[str, Tally] = {}
         self._trail = Trail()
+        self._age_ms = 0
         self._added = 0
 
     @property
@@ -112,6 +116,9 @@ class History:
         values: dict[str, WindowValue] = {}
         for name, window in call.windows.windows.items():
             digest, subject = call.windows.digests[name], self._key(window.subject(call.request))
+            if window.measure == "staleness":
+                values[name] = self._staleness(name, call)
+                continue
             if window.measure == "distinct":
                 values[name] = call.windows.written(name, self._distinct(name, call, under_way))
                 continue
@@ -146,21 +153,56 @@ class History:
         """Return how many distinct things the calls of a window named."""
         window, digest = call.windows.windows[name], call.windows.digests[name]
         subject, first = self._key(window.subject(call.request)), _first_slot(window, call.request.time)
-        tally = self._tallies.get(digest) or Tally()
+        tally, elsewhere = self._tallies.get(digest) or Tally(), self._elsewhere.get(digest) or Tally()
         named, beyond = tally.named(subject, first)
+        named_elsewhere, beyond_elsewhere = elsewhere.named(subject, first)
+        named |= named_elsewhere
         if window.includes_present:
             named |= {key for at, key in under_way if at == digest and owner_of(key) == subject}
             if name in call.amounts:
                 named.add(self._counted_under(window, call.request))
-        others = max(0, tally.total(OTHERS, first)) + under_way.get((digest, OTHERS), 0)
-        return len(named) + beyond + others
+        others = max(0, tally.total(OTHERS, first)) + max(0, elsewhere.total(OTHERS, first))
+        return len(named) + beyond + beyond_elsewhere + others + under_way.get((digest, OTHERS), 0)
+
+    def _staleness(self, name: str, call: Call) -> WindowValue:
+        """Return how old is what is known of other gateways; of a call that is replayed, how old it was."""
+        held = call.request.state.windows
+        return self._age_ms if held is UNSET or name not in held else held[name]
 
     def _total(self, digest: str, subject: str, first: int) -> int:
-        tally = self._tallies.get(digest)
-        if tally is None:
-            return 0
+        found = [kept[digest] for kept in (self._tallies, self._elsewhere) if digest in kept]
         # What is not told apart counts for everybody, but it lowers nobody's sum.
-        return tally.total(subject, first) + max(0, tally.total(OTHERS, first))
+        return sum(tally.total(subject, first) + max(0, tally.total(OTHERS, first)) for tally in found)
+
+    # --- what other gateways have counted
+
+    def slot_total(self, digest: str, subject: str, slot: int) -> int:
+        """Return what was counted here of a window in one slot."""
+        tally = self._tallies.get(digest)
+        return 0 if tally is None else tally.slot_total(subject, slot)
+
+    def counted(self, digests: Container[str]) -> list[Share]:
+        """Return all that was counted here of some windows."""
+        return [
+            share for digest in self._tallies if digest in digests for share in self._tallies[digest].shares(digest)
+        ]
+
+    def put_elsewhere(self, shares: Iterable[Share], now_ms: int) -> None:
+        """Note what others have counted, in place of what was known of the same slots.
+
+        Args:
+            shares: Their totals.
+            now_ms: The time, POSIX milliseconds.
+        """
+        for share in shares:
+            tally = self._elsewhere.setdefault(share.digest, Tally())
+            more = share.amount - tally.slot_total(share.subject, share.slot)
+            if more:
+                tally.add(replace(share, amount=more), now_ms)
+
+    def put_age(self, age_ms: int) -> None:
+        """Note how long ago others said what they have counted."""
+        self._age_ms = age_ms
 
     # --- what they count
 
@@ -179,6 +221,14 @@ class History:
     def walk(self, step: Step) -> None:
         """Add a step."""
         self._trail.take(step)
+
+    def place_of(self, call: Call, name: str, amount: int) -> tuple[Share, int]:
+        """Return where an amount that a call adds to a window counts, and the first slot that counts for the call."""
+        window, request = call.windows.windows[name], call.request
+        slot = _slot(window, request.time, amount)
+        subject = self._key(window.subject(request))
+        share = Share(call.windows.digests[name], subject, slot, amount, _forget_ms(window, slot))
+        return share, _first_slot(window, request.time)
 
     def claims(self, call: Call) -> tuple[Share, ...]:
         """Return what a call may yet add while it is being decided: `facts` of other calls take it as ``pending``.
@@ -241,7 +291,7 @@ class History:
         Args:
             now_ms: The time, POSIX milliseconds.
         """
-        for tally in self._tallies.values():
+        for tally in (*self._tallies.values(), *self._elsewhere.values()):
             tally.sweep(now_ms)
 
     def end_session(self, session: str) -> None:

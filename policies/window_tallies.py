@@ -6,6 +6,7 @@ slots that count is kept along, so that to ask for it costs what has ceased to c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -145,6 +146,17 @@ class Tally:
         """Return the sum of a subject's slots, from the first that counts."""
         slots = self._subjects.get(subject)
         return 0 if slots is None else slots.sum_from(first)
+
+    def slot_total(self, subject: str, slot: int) -> int:
+        """Return what a subject has in one slot."""
+        slots = self._subjects.get(subject)
+        return 0 if slots is None else slots.totals.get(slot, (0, None))[0]
+
+    def shares(self, digest: str) -> Iterator[Share]:
+        """Return all that there is, as shares of a window."""
+        for subject, slots in self._subjects.items():
+            for slot, (total, forget_ms) in slots.totals.items():
+                yield Share(digest, subject, slot, total, forget_ms)
 
     def named(self, subject: str, first: int) -> tuple[set[str], int]:
         """Return the keys of what a subject's calls named, and how many calls named something beyond.

@@ -18,6 +18,10 @@ and records in the request (version 2). A bundle declares them in a file that it
   of one user: a cap holds for them as well.
 * ``over``: since when: the ``session`` began (the default of a window per session), the ``day`` in the gateway's zone,
   or ``over_seconds``, so many seconds before now.
+* ``across``: ``fleet`` if calls of all gateways count together; left out, each gateway counts for itself. With
+  ``strict``, what a call adds is given out by the service, one decision after the other; while that is away, the window
+  counts as *reached*: its value is the greatest there is, or yes. Without it, gateways tell each other what they have
+  counted, and the measure ``staleness`` says how many milliseconds ago they did last.
 * ``methods`` (``tools/call`` unless stated), ``server``, ``tools`` (names of tools, prompts, or URIs) and ``tags`` (one
   of them is enough) say which calls belong to it; what is left out leaves nobody out.
 * ``of``: ``permitted`` (the default), ``denied`` or ``all`` calls. A call is permitted if the enforcement point let it
@@ -38,7 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -59,6 +63,7 @@ from policies.parameters import (
 from policies.window_declarations import Window, checked_window, window_digest
 
 __all__ = [
+    "MAX_LONG",
     "Call",
     "WindowError",
     "WindowKind",
@@ -66,6 +71,9 @@ __all__ = [
     "parse_windows",
     "read_windows",
 ]
+
+MAX_LONG: Final = 2**63 - 1
+"""Greatest value of a window: a long, or of a decimal times 10,000."""
 
 WindowKind: TypeAlias = Literal["long", "decimal", "bool"]
 
@@ -146,6 +154,10 @@ class WindowSet:
         if window.measure == "seen":
             return "bool"
         return "decimal" if self._parameters.types.get(window.parameter or "") == "decimal" else "long"
+
+    def reached(self, name: str) -> WindowValue:
+        """Return the value of a strict window of which nobody can say what it has: no cap is above it."""
+        return self.written(name, MAX_LONG)
 
     def parameters_of(self, name: str) -> tuple[Parameter, ...]:
         """Return the declarations of the parameter that a window sums; none if it sums nothing."""

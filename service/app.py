@@ -24,6 +24,7 @@ from service.api import (
     enrolments,
     erasures,
     fleet,
+    fleet_windows,
     health,
     holds,
     impacts,
@@ -187,7 +188,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
                 modes,
                 pruning,
             ),
-            *(logs, access, enrolments, fleet, keys, health, authzen, opa),
+            *(fleet_windows, logs, access, enrolments, fleet, keys, health, authzen, opa),
         )
     ]
     for router in routers:

@@ -10,6 +10,9 @@ __all__ = [
     "api_tokens",
     "enforcer_contacts",
     "enrolment_tokens",
+    "fleet_heads",
+    "fleet_reservations",
+    "fleet_totals",
     "impact_jobs",
     "metadata",
     "pack_jobs",
@@ -110,3 +113,39 @@ impact_jobs = Table(
     Index(None, "log_id", "created_ms"),
 )
 """The access record of the request stands beside it, so that whoever ends the job records it in the same name."""
+
+fleet_heads = Table("fleet_heads", metadata, _log_id(), Column("version", BigInt, nullable=False))
+"""How often the windows of a fleet have changed; whoever changes them locks this row first."""
+
+fleet_totals = Table(
+    "fleet_totals",
+    metadata,
+    _log_id(),
+    Column("digest", String(32), primary_key=True),
+    Column("subject", String(128), primary_key=True),
+    Column("slot", BigInt, primary_key=True, autoincrement=False),
+    Column("origin", String(192), primary_key=True),
+    Column("total", String(64), nullable=False),
+    Column("forget_ms", BigInt, nullable=False),
+    Column("version", BigInt, nullable=False),
+    Index(None, "log_id", "version"),
+    Index(None, "log_id", "forget_ms"),
+)
+"""What each gateway has counted of a window, by subject (a pseudonym) and slot; totals as text, for they are long."""
+
+fleet_reservations = Table(
+    "fleet_reservations",
+    metadata,
+    _log_id(),
+    Column("enforcer_id", String(128), primary_key=True),
+    Column("decision_id", String(36), primary_key=True),
+    Column("digest", String(32), primary_key=True),
+    Column("subject", String(128), nullable=False),
+    Column("slot", BigInt, nullable=False),
+    Column("amount", String(64), nullable=False),
+    Column("forget_ms", BigInt, nullable=False),
+    Column("released", BigInt, nullable=False),
+    Column("created_ms", BigInt, nullable=False),
+    Index(None, "log_id", "created_ms"),
+)
+"""What strict caps have given out, by decision, so that asking twice takes once."""

@@ -46,6 +46,7 @@ from service.current_keys import CurrentKeys
 from service.deciding import ActiveBundles, DecisionPoint
 from service.fairness import Bytes, Places
 from service.fleet_reader import FleetReader
+from service.fleet_windows import FleetWindows
 from service.health import Metrics
 from service.impact_files import ImpactFiles
 from service.impact_orders import ImpactStore
@@ -356,6 +357,7 @@ def _assemble(
             ),
         ),
         modes=Modes(log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, clock=clock),
+        fleet_windows=FleetWindows(database, log_id, clock),
         lifecycle=lifecycle,
         minimum_index=minimum_index,
         pruner=pruner,

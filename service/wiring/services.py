@@ -50,6 +50,7 @@ from service.current_keys import CurrentKeys
 from service.deciding import DecisionPoint
 from service.fairness import THREADS, Bytes, LargeTurns, Places
 from service.fleet_reader import FleetReader
+from service.fleet_windows import FleetWindows
 from service.health import Metrics, ReadinessProbe
 from service.impacts import ImpactJobs
 from service.ingest import Admission, LogIdentity
@@ -173,6 +174,7 @@ class Services:
     packs: PackJobs
     impacts: ImpactJobs
     modes: Modes
+    fleet_windows: FleetWindows
     lifecycle: Lifecycle
     minimum_index: MinimumIndex
     pruner: Pruner

@@ -153,6 +153,7 @@ def question_about(aim: Aim) -> dict[str, Any]:
     }
 
 
+WINDOW = {"digest": "0" * 32, "subject": "0" * 32, "slot": 2, "first": 1, "amount": "1", "forget_ms": 3}
 OWN = Case(aimed=False)
 AIMED = Case()
 SEARCHES = lambda aim: [  # noqa: E731  # reads as the table below
@@ -207,6 +208,17 @@ CASES: dict[str, Case] = {
     "GET /v1/impacts/{job_id}.ndjson": AIMED,
     "GET /v1/impacts/{job_id}.html": AIMED,
     "DELETE /v1/impacts/{job_id}": AIMED,
+    # What is another's by name: its decision, its windows' subjects. Both count in one's own log alone.
+    "POST /v1/windows/reservations": Case(
+        aimed=False, sends=lambda aim: [{"json": {"decision_id": aim.decision_id, "parts": [WINDOW]}}]
+    ),
+    "POST /v1/windows/exchange": Case(
+        aimed=False,
+        sends=lambda aim: [
+            {"json": {"origin": "0" * 32, "since": 0}},
+            {"json": {"origin": "0" * 32, "since": 0, "release": [aim.decision_id]}},
+        ],
+    ),
     "POST /v1/bundles": Case(aimed=False, sends=one(content=ready_bundle().archive())),
     "GET /v1/bundles": OWN,
     "GET /v1/bundles/active": OWN,

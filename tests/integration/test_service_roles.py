@@ -22,6 +22,7 @@ from service.api import (
     enrolments,
     erasures,
     fleet,
+    fleet_windows,
     health,
     holds,
     impacts,
@@ -49,6 +50,8 @@ QUESTION = {
     "action": {"name": "tools/list"},
     "resource": {"type": "server", "id": "shop", "properties": {"tags": []}},
 }
+
+PART = {"digest": "0" * 32, "subject": "0" * 32, "slot": 2, "first": 1, "amount": "1", "forget_ms": 3}
 
 ROUTES = """
 method route                                     nobody enforcer client auditor responder approver admin
@@ -96,6 +99,8 @@ GET    /v1/evidence-packs                        401    403      403    200     
 GET    /v1/evidence-packs/{job_id}               401    403      403    404     403       403      404
 GET    /v1/evidence-packs/{job_id}.pdf           401    403      403    404     403       403      404
 GET    /v1/evidence-packs/{job_id}.zip           401    403      403    404     403       403      404
+POST   /v1/windows/reservations                  401    200      403    403     403       403      403
+POST   /v1/windows/exchange                      401    200      403    403     403       403      403
 POST   /v1/erasures                              401    403      403    403     403       403      404
 POST   /v1/holds                                 401    403      403    403     403       403      201
 GET    /v1/holds                                 401    403      403    403     403       403      200
@@ -186,6 +191,8 @@ class Furnished:
             "/v1/evidence-packs": {"json": {"from_ms": NOW_MS, "to_ms": NOW_MS + 1, "frameworks": ["soc2"]}},
             "/v1/enforcers": {"json": {"enforcer_id": "another", "public_key": encode_base64(b"k" * 32)}},
             "/v1/enrolment-tokens": {"json": {"enforcer_id": "gateway-7"}},
+            "/v1/windows/reservations": {"json": {"decision_id": self.decision_id, "parts": [PART]}},
+            "/v1/windows/exchange": {"json": {"origin": "0" * 32, "since": 0}},
             "/v1/erasures": {"json": {"user": "nobody", "basis": "an inquiry by the board"}},
             "/v1/holds": {"json": {"session": "0" * 32, "reason": "an inquiry by the board"}},
             "/v1/modes": {"json": {"server": "finance", "reason": "month-end is denied"}},
@@ -258,7 +265,7 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 def test_the_table_has_every_route_of_the_api():
     modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
-    modules += (bundle_canary, enrolments, fleet, impacts, modes, opa, opa_bundles, replays, sessions)
+    modules += (bundle_canary, enrolments, fleet, fleet_windows, impacts, modes, opa, opa_bundles, replays, sessions)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}

@@ -8,6 +8,7 @@ import pytest
 
 from enforcement.config import BundleSettings, GatewayConfig, Limits, RecordingSettings, SessionSettings
 from enforcement.config_files import parse_config, parse_servers
+from enforcement.config_windows import WindowSettings
 from enforcement.refusals import ErrorCode, RefusalReason
 from tests.support.repository import ROOT
 
@@ -33,6 +34,7 @@ def test_the_list_of_servers_of_the_page_is_accepted() -> None:
         ("recording", RecordingSettings()),
         ("bundles", BundleSettings()),
         ("sessions", SessionSettings()),
+        ("windows", WindowSettings()),
     ],
 )
 def test_the_figures_of_the_page_are_the_defaults_and_all_of_them(name: str, defaults: object) -> None:

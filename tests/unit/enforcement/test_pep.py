@@ -17,6 +17,7 @@ import structlog
 from enforcement.admission import Admission
 from enforcement.config import GatewayConfig
 from enforcement.facts import Pseudonyms
+from enforcement.fleet_store import FleetStore
 from enforcement.metrics import Metrics
 from enforcement.pep import EnforcementPoint, enforcement_of
 from enforcement.policy_source import PolicySource, StaleBundle
@@ -26,6 +27,7 @@ from enforcement.releases import release_batch
 from enforcement.server_list import Servers
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
+from enforcement.strict_windows import StrictWindows
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
 from enforcement.vitals import Vitals
 from enforcement.windows import Windows
@@ -64,6 +66,8 @@ class World:
 
     def __init__(self, directory: Path, answer: Callable[..., dict[str, Any]] | None = None, **members: Any) -> None:
         bundle = members.pop("bundle", BUNDLE)
+        store: FleetStore | None = members.pop("store", None)
+        strict_seconds = members.pop("strict_seconds", 30)
         config: GatewayConfig = config_of(directory, "http://127.0.0.1:1", "http://127.0.0.1:1/mcp", **members)
         self.ledger = MemoryLedger()
         self.state, self.spool = open_spool(directory, max_bytes=config.recording.spool_bytes)
@@ -72,10 +76,11 @@ class World:
         self.sessions = Sessions(self.reader, pseudonyms, idle_ms=60_000)
         self.recorder = Recorder(self.spool, self.ledger, config.recording, version="1", vitals=Vitals)
         self.evaluator = ScriptedEvaluator() if answer is None else ScriptedEvaluator(answer)
-        self.windows = Windows(self.reader, pseudonyms)
+        self.metrics = Metrics()
+        strict = StrictWindows(store, self.metrics, seconds=strict_seconds)
+        self.windows = Windows(self.reader, pseudonyms, strict)
         self.clock = SimulatedClock(NOON_MS)
         self.admission = Admission(config, Servers(config.servers), self.sessions, self.clock)
-        self.metrics = Metrics()
         self.policies = FixedPolicies(bundle)
         self.told: list[tuple[str, PolicyDecision]] = []
         self.fault: Exception | None = None

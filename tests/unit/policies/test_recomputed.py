@@ -21,7 +21,8 @@ from policies.impact import Impact, ImpactLine, Located
 from policies.impact_walk import Ended, ImpactWalk, Step
 from policies.model import DecisionRequest, decode_request, encode_request
 from policies.recomputed import Rebuilt, reach_ms
-from policies.replay_results import RecordedDecision
+from policies.replay import replay
+from policies.replay_results import RecordedDecision, ReplayResult
 from policies.window_history import History
 from policies.windows import read_windows
 from tests.support.history import recorded_decisions
@@ -108,6 +109,10 @@ def walked(
     return impact, asyncio.run(ImpactWalk(impact, evaluator, find, candidate=candidate).take(steps))
 
 
+def replay_of(evaluator: Evaluator, original: RecordedDecision, bundle: Bundle) -> ReplayResult:
+    return asyncio.run(replay(original, bundle, evaluator))
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_every_answer_is_the_one_of_a_world_in_which_the_bundle_decided_all_along(evaluator, seed):
     calls = calls_of_a_day(seed, 60)
@@ -147,6 +152,33 @@ def test_distinct_tools_and_calls_outside_a_profile_are_rebuilt_as_they_would_ha
     told = {line.leaf: line.now.rules for line in lines if line.now is not None}
     for located, decision in zip(steps, expected, strict=True):
         assert told.get(located.leaf, located.original.body.rules) == decision.rules
+
+
+def test_windows_across_the_fleet_are_rebuilt_over_all_gateways_and_others_over_each(evaluator):
+    windows = [
+        {**WINDOWS[0], "across": "fleet", "strict": True},
+        {**WINDOWS[1], "measure": "count"},
+        {**WINDOWS[2], "per": "agent+user", "over_seconds": 600, "across": "fleet"},
+    ]
+    now = windowed(NOW_POLICY, windows)
+    calls = [
+        make_request(agent="A", user="u", session="s", name="sell", now_ms=START + at, arguments='{"amount": 400}')
+        for at in range(5)
+    ]
+    steps = recorded_decisions(evaluator, windowed(PLAIN, windows), lived(evaluator, windowed(PLAIN, windows), calls))
+    apart = [replace(located, enforcer_id=f"gateway-{place % 2}") for place, located in enumerate(steps)]
+    rebuilt = Rebuilt(read_windows(now), START)
+    said = []
+    for located in apart:
+        original, doubt = rebuilt.restated(located)
+        assert doubt is None
+        state = decode_request(original.request or b"").state
+        said.append((state.windows["sold"], state.windows["burst"]))
+        result = replay_of(evaluator, original, now)
+        rebuilt.settle(located, result)
+    # Three of 400 each are within 1,500, whichever gateway they went through; each counts its own bursts.
+    assert said == [(400, 1), (800, 1), (1200, 2), (1600, 2), (1600, 3)]
+    assert len({frozenset(rebuilt.depends_on(located)) for located in apart}) == 1
 
 
 def test_each_request_is_restated_as_that_world_would_have_recorded_it(evaluator):

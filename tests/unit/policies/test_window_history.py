@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -419,3 +420,42 @@ def test_session_of_another_way_is_not_mixed_in():
     way(known, "lookup", session="s")
     assert way(known, "refund", session="t") == [1]
     assert way(known, "refund", session="s", first=1) == [1]
+
+
+# --- across the fleet ------------------------------------------------------------------------------------------------
+
+
+def test_what_others_have_counted_counts_beside_ones_own():
+    shared = {"across": "fleet"}
+    known = history({**COUNT, **shared}, {**TOOLS, **shared}, {**SEEN, **shared, "per": "user", "over": "day"})
+    other = History(known.windows)
+    other.add(at(T, name="export", tags=("pii",)), permitted=True)
+    known.add(at(T, name="sell"), permitted=True)
+    assert facts(known, at(T, name="sell")) == [2, 1, False]
+    told = other.counted(set(known.windows.digests.values()))
+    known.put_elsewhere(told, T)
+    known.put_elsewhere(told, T)  # said again, it is the same
+    assert facts(known, at(T, name="sell")) == [3, 2, True]
+    assert facts(known, at(T, name="export")) == [3, 2, True]
+    known.sweep(T + 10 * 86_400_000)
+    assert facts(known, at(T + 10 * 86_400_000, name="sell")) == [1, 1, False]
+
+
+def test_total_of_others_takes_the_place_of_the_one_before():
+    known = history({**SUM, "across": "fleet"})
+    call = known.read_call(at(T, arguments='{"amount": 7}'))
+    (share,) = known.shares(call, permitted=True)
+    for total, said in ((7, 8), (3, 4), (0, 1)):
+        known.put_elsewhere([replace(share, amount=total)], T)
+        assert facts(known, at(T, arguments='{"amount": 1}')) == [said]
+
+
+def test_staleness_is_what_it_was_when_a_request_is_measured_again():
+    known = history({"measure": "staleness"})
+    known.put_age(1500)
+    request = known.restated(at(T))
+    assert request.state.windows == {"w0": 1500}
+    known.put_age(9)
+    assert known.restated(request).state.windows == {"w0": 1500}
+    assert known.restated(at(T)).state.windows == {"w0": 9}
+    assert not known.shares(known.read_call(at(T)), permitted=True)

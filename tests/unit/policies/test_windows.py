@@ -14,7 +14,7 @@ from policies.bundles import bundle_from_files
 from policies.model import MAX_WINDOWS, decode_request, encode_request, with_windows
 from policies.parameters import FixedDecimal, ParameterSet, parse_parameters
 from policies.window_declarations import MAX_CHOICES, MAX_SECONDS
-from policies.windows import WindowError, WindowSet, parse_windows, read_windows
+from policies.windows import MAX_LONG, WindowError, WindowSet, parse_windows, read_windows
 from tests.support.policies import cedar_files, make_request
 
 PARAMETERS = [
@@ -25,6 +25,7 @@ PARAMETERS = [
 SPENT = {"name": "spent", "measure": "sum", "parameter": "amount", "per": "user", "over": "day"}
 PAID = {"name": "paid", "measure": "sum", "parameter": "price", "per": "agent", "over_seconds": 60}
 CALLS = {"name": "calls", "measure": "count", "per": "agent", "over_seconds": 60}
+FLEET = {"across": "fleet", "strict": True}
 PROFILE = {"tools": ["shop/sell"], "roles": ["clerk"]}
 OFF = {"name": "off", "measure": "off_profile", "profile": PROFILE, "per": "session"}
 TAINT = {"name": "taint", "measure": "seen", "tags": ["pii", "secret"], "per": "session"}
@@ -75,6 +76,13 @@ def test_window_per_session_is_over_the_session_unless_it_says_otherwise():
         ([{**CALLS, "over_seconds": None, "over": "session"}], "over the session, so it is per session"),
         ([{**CALLS, "over_seconds": None}], "the window calls does not say since when"),
         ([CALLS, TAINT, CALLS], "the window calls is declared twice"),
+        ([{**CALLS, "strict": True}], "the window calls is strict, so it is across the fleet"),
+        ([{**TAINT, "across": "fleet"}], "per session, and a session is of one gateway"),
+        ([{**CALLS, **FLEET, "of": "all"}], "is strict, so it is a sum, count or sight of permitted calls"),
+        ([{**CALLS, **FLEET, "measure": "distinct"}], "is strict, so it is a sum, count or sight of permitted calls"),
+        ([{**CALLS, "across": "gateway"}], "not window declarations"),
+        ([{**CALLS, "per": None}], "the window calls does not say whose calls: per"),
+        ([{"name": "age", "measure": "staleness", "per": "agent"}], "measures staleness, and says nothing else"),
         ([{**CALLS, "measure": "off_profile"}], "a profile if, and only if, it measures off_profile"),
         ([{**CALLS, "profile": PROFILE}], "a profile if, and only if, it measures off_profile"),
         ([{**OFF, "tools": ["sell"]}], "of what its profile says, and of no other choice"),
@@ -338,3 +346,37 @@ def test_request_whose_windows_are_not_as_they_should_be_is_refused(data):
 def test_request_cannot_be_made_with_windows_and_the_version_of_none():
     with pytest.raises(ValueError, match="version 2"):
         msgspec.structs.replace(FULL, version=1)
+
+
+# --- across the fleet ------------------------------------------------------------------------------------------------
+
+
+def test_window_across_the_fleet_is_another_one_than_that_of_a_gateway():
+    own, shared, strict = (declared({**CALLS, **more}).digests["calls"] for more in ({}, {"across": "fleet"}, FLEET))
+    assert len({own, shared, strict}) == 3
+
+
+def test_strict_window_that_is_reached_has_the_greatest_value_of_its_type():
+    windows = declared({**SPENT, **FLEET}, {**PAID, **FLEET}, {**TAINT, **FLEET, "per": "user", "over": "day"})
+    values = {name: windows.reached(name) for name in windows.windows}
+    assert values == {"spent": str(MAX_LONG), "paid": "922337203685477.5807", "taint": True}
+    assert windows.values(windows.stated(make_request(), values)) == {
+        "spent": MAX_LONG,
+        "paid": FixedDecimal(MAX_LONG),
+        "taint": True,
+    }
+
+
+def test_request_names_the_windows_that_were_not_available():
+    windows = declared({**CALLS, **FLEET})
+    request = windows.stated(make_request(), {"calls": windows.reached("calls")})
+    state = msgspec.structs.replace(request.state, unavailable=("calls",))
+    request = msgspec.structs.replace(request, state=state)
+    assert decode_request(encode_request(request)) == request
+    assert b'"unavailable":["calls"]' in encode_request(request)
+    assert b"unavailable" not in encode_request(windows.stated(request, {"calls": 1}))  # measured anew
+    with pytest.raises(ValueError, match="does not hold that it is unavailable"):
+        msgspec.structs.replace(request, state=msgspec.structs.replace(state, unavailable=("others",)))
+    for wrong in (b"[]", b'"calls"', b'["no window"]'):
+        with pytest.raises(MalformedError):
+            decode_request(encode_request(request).replace(b'["calls"]', wrong))
