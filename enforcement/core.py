@@ -28,7 +28,7 @@ from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.config_files import read_secret, read_trust
 from enforcement.conversations import Conversations
 from enforcement.facts import Pseudonyms
-from enforcement.fleet_store import ServiceFleetStore
+from enforcement.fleet_store import FleetStore, ServiceFleetStore
 from enforcement.ledger_client import ServiceClient
 from enforcement.listings import Listings
 from enforcement.metrics import Metrics
@@ -269,8 +269,7 @@ class Core:
         stack.push_async_callback(self.certificates.stop)
         sessions = Sessions(reader, self._pseudonyms, idle_ms=self._idle_ms)
         store = ServiceFleetStore(ledger) if isinstance(ledger, ServiceClient) else None
-        strict = StrictWindows(store, self.metrics, seconds=config.windows.strict_seconds)
-        windows = Windows(reader, self._pseudonyms, strict)
+        windows = self._windows(reader, store)
         trusted = () if config.bundles.trusted_keys is None else read_trusted_keys(config.bundles.trusted_keys)
         canary = Canary(self.metrics)
         policies = PolicySource(
@@ -333,12 +332,6 @@ class Core:
         stack.push_async_callback(policies.stop)
         stack.push_async_callback(ends.stop)
         stack.push_async_callback(sweeps.stop)
-        exchange = None
-        if store is not None:
-            exchange = WindowExchange(
-                windows, store, reader, recorder, self.clock, interval_seconds=config.windows.exchange_seconds
-            )
-            stack.push_async_callback(exchange.stop)
         stack.push_async_callback(canary.stop)
         stack.push_async_callback(reload.stop)
         await policies.start()
@@ -348,8 +341,7 @@ class Core:
             receipts.start()
         ends.start()
         sweeps.start()
-        if exchange is not None:
-            exchange.start()
+        exchange = self._exchange(windows, store, reader, recorder)
         if isinstance(bundles, CanarySource) and isinstance(self._evaluator, CanaryEvaluator):
             canary.start(bundles, self._evaluator, recorder, trusted)
         stack.push_async_callback(passage.stop)
@@ -383,6 +375,22 @@ class Core:
             in_thread=recorder.in_thread,
             interval_seconds=service.proof_seconds,
         )
+
+    def _windows(self, reader: StateDatabase, store: FleetStore | None) -> Windows:
+        strict = StrictWindows(store, self.metrics, seconds=self.config.windows.strict_seconds)
+        return Windows(reader, self._pseudonyms, strict)
+
+    def _exchange(
+        self, windows: Windows, store: FleetStore | None, reader: StateDatabase, recorder: Recorder
+    ) -> WindowExchange | None:
+        """Begin to tell other gateways what is counted, if there is a service to tell."""
+        if store is None:
+            return None
+        seconds = self.config.windows.exchange_seconds
+        exchange = WindowExchange(windows, store, reader, recorder, self.clock, interval_seconds=seconds)
+        self._stack.push_async_callback(exchange.stop)
+        exchange.start()
+        return exchange
 
     def _usable(self, servers: Sequence[ServerSettings]) -> None:
         """Refuse a list of servers that names a secret or a certificate that cannot be used."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -16,6 +17,10 @@ from service.cli.options import DECISION_ID, SESSION_ID, milliseconds, utc
 from service.cli.output import ExitCode, counted, echo_json, json_option, say, table, with_exit_codes
 
 __all__ = ["EFFECTS", "bundle_argument", "find", "open_payload", "replay", "session"]
+
+_A_PAGE: Final = 50
+_ALL: Final = 10_000
+"""Decisions that `find` reads at most."""
 
 EFFECTS = ("permit", "deny", "indeterminate", "not_applicable")
 
@@ -58,7 +63,17 @@ def _row(item: Mapping[str, Any]) -> tuple[object, ...]:
 @click.option("--mode", type=click.Choice(["enforce", "observe"]), help="Whether it was enforced, or only observed.")
 @click.option("--trace", help="The trace id that the caller sent.")
 @click.option("--seen", metavar="DIGEST", help="SHA-256 of arguments sent or of a result received.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@click.option(
+    "--seen-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The same, of what a file holds; the file goes nowhere.",
+)
+@click.option("--sessions", is_flag=True, help="List the sessions of what is found, each once.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    help="At most so many decisions; 50, or 10000 with --sessions, if left out.",
+)
 @service_options
 @json_option
 @with_exit_codes
@@ -67,13 +82,18 @@ def find(  # one parameter for each filter
     url: str,
     token: str | None,
     as_json: bool,
-    limit: int,
+    limit: int | None,
     time_from: int | None,
     time_to: int | None,
     seen: str | None,
+    seen_file: Path | None,
+    sessions: bool,
     **filters: str | None,
 ) -> None:
     """Find decisions, newest first; what is asked for must all be so. Then see `session`, `replay` and `open`."""
+    if seen is not None and seen_file is not None:
+        raise click.UsageError("--seen and --seen-file say the same in two ways: give one of them")
+    limit = limit or (_ALL if sessions else _A_PAGE)
     client = ServiceClient(url, token)
     items: list[dict[str, Any]] = []
     left_out: list[str] = []
@@ -83,7 +103,7 @@ def find(  # one parameter for each filter
             "/v1/decisions",
             time_from_ms=time_from,
             time_to_ms=time_to,
-            digest=seen,
+            digest=seen if seen_file is None else _digest_of(seen_file),
             cursor=cursor,
             limit=min(500, limit - len(items)),
             **filters,
@@ -92,13 +112,47 @@ def find(  # one parameter for each filter
         cursor, left_out = page["next_cursor"], page["left_out"]
         if cursor is None:
             break
-    if as_json:
+    if sessions:
+        _tell_sessions(items, left_out, as_json=as_json)
+    elif as_json:
         echo_json({"items": items, "left_out": left_out})
-        return
+    else:
+        _tell_decisions(items)
+    if cursor is not None and not as_json:
+        say(f"older decisions may match: at most {limit} were asked for (--limit)")
+
+
+def _digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"the file {path.name} cannot be read: {error.strerror}") from error
+
+
+def _tell_decisions(items: Sequence[Mapping[str, Any]]) -> None:
     header = ("leaf", "time (UTC)", "agent", "called", "enforcement", "why", "decision id", "session", "")
     table(header, map(_row, items))
-    if cursor is not None:
-        say(f"older decisions may match: at most {limit} were asked for (--limit)")
+
+
+def _tell_sessions(items: Sequence[Mapping[str, Any]], left_out: Sequence[str], *, as_json: bool) -> None:
+    """List the sessions of decisions, newest first: each with its agent, its decisions among these, and their times."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in items:
+        record = item["record"]
+        body, time_ms = record["body"], record["time_ms"]
+        known = found.setdefault(
+            body["session"],
+            {"session": body["session"], "agent": body["agent"], "decisions": 0, "last_ms": time_ms},
+        )
+        known["decisions"] += 1
+        known["first_ms"] = time_ms
+    if as_json:
+        echo_json({"sessions": list(found.values()), "left_out": left_out})
+        return
+    rows = ((s["session"], s["agent"], s["decisions"], utc(s["first_ms"]), utc(s["last_ms"])) for s in found.values())
+    table(("session", "agent", "decisions", "first (UTC)", "last (UTC)"), rows)
 
 
 def _outcome(body: Mapping[str, Any]) -> str:

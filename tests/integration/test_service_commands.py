@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.commitments import fingerprint
 from service.auth import Role
 from service.cli.main import main
 from tests.support.commands import Finished
@@ -74,6 +76,39 @@ def test_what_is_found_leads_to_its_session_and_its_decision(scene, command):
     assert (decision_id, session, mark) == (scene.decision_id, SESSION, "SIMULATED")
     assert command("session", session, role=Role.RESPONDER).status == 0
     assert "1 call\n" in command("session", session).output
+
+
+def test_sessions_that_sent_or_received_what_a_file_holds_are_listed_once_each(scene, command, tmp_path):
+    key, content = scene.service.services.keys.pseudonym.seed, b"quarterly figures"
+    print_of = fingerprint(key, hashlib.sha256(content).digest())
+    sender, receiver = "a" * 32, "b" * 32
+    received = [scene.enforcer.decide(session=receiver, agent="reader") for _ in range(2)]
+    for decision_id in received:
+        scene.enforcer.complete(decision_id, session=receiver, result_fingerprint=print_of)
+    scene.enforcer.decide(session=sender, agent="writer", arguments_fingerprint=print_of)
+    scene.enforcer.decide(session="c" * 32, agent="bystander")
+    file = tmp_path / "figures.txt"
+    file.write_bytes(content)
+    found = json.loads(command("find", "--seen-file", str(file), "--sessions", "--json", role=Role.RESPONDER).output)
+    assert [(item["session"], item["agent"], item["decisions"]) for item in found["sessions"]] == [
+        (sender, "writer", 1),
+        (receiver, "reader", 2),
+    ]
+    by_digest = command("find", "--seen", hashlib.sha256(content).hexdigest(), "--sessions", role=Role.RESPONDER)
+    assert [line.split()[:3] for line in by_digest.output.splitlines()[1:]] == [
+        [sender, "writer", "1"],
+        [receiver, "reader", "2"],
+    ]
+    file.write_bytes(content + b".")
+    assert json.loads(command("find", "--seen-file", str(file), "--sessions", "--json").output)["sessions"] == []
+
+
+def test_what_was_seen_is_said_in_one_way(scene, command, tmp_path):
+    (tmp_path / "f").write_bytes(b"")
+    done = command("find", "--seen", "0" * 64, "--seen-file", "f")
+    assert done.status != 0
+    assert "give one of them" in done.errors
+    assert command("find", "--seen-file", "missing").status != 0
 
 
 @pytest.mark.parametrize(
