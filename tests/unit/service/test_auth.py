@@ -38,6 +38,8 @@ activate bundles                       no       no     no      no        yes    
 make evidence packs                    no       no     yes     no        no       yes
 introduce enforcers and issue tokens   no       no     no      no        no       yes
 erase, expire and hold payloads        no       no     no      no        no       yes
+propose what is only observed          no       no     no      yes       no       yes
+review what is only observed           no       no     no      no        yes      yes
 """
 
 
