@@ -190,6 +190,7 @@ def _call(body: Decision) -> Iterator[Field]:
     yield from _text("Protocol version", body.protocol_version)
     yield from _text("Transport", body.transport)
     yield from _text("Sent by the", body.direction)
+    yield from _text("Part of the call that began with", body.continues, code=True)
     yield from _text("Trace id", body.trace_id, code=True)
 
 
@@ -278,6 +279,7 @@ def outcome_view(index: int, record: Record, body: Outcome) -> OutcomeView:
         *_text("Key agreement with the server", body.tls_group),
         *_text("JSON-RPC error", body.error_code),
         *_flag("The tool reported an error", body.tool_error),
+        *(_text("Entries not shown", number(body.hidden)) if body.hidden else ()),
         *(_text("Messages that passed", number(body.messages)) if body.messages else ()),
         *_vaulted("Answer as received", body.result),
         *_pseudonym("Answer, keyed fingerprint", body.result_fingerprint),

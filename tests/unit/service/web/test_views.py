@@ -22,7 +22,8 @@ FULL = {
     "obligations": ("obligation-x",), "evaluation_us": 1234567, "facts": FACTS, "session": "1" * 32, "user": "2" * 32,
     "address": "3" * 32, "arguments_fingerprint": "4" * 32, "tags": ("tag-x",), "trace_id": "5" * 32,
     "drift": ("drift-x",),
-    "interface": "interface-x",
+    "interface": "interface-x", "transport": "transport-x", "direction": "server",
+    "continues": "0199aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee",
 }  # fmt: skip
 
 
@@ -38,6 +39,7 @@ def outcome(record: Record) -> tuple[Record, Outcome]:
         decision_id=record.record_id, status="failed", session="1" * 32, reason="outcome-reason", latency_us=7654321,
         http_status=502, error_code=-32603, tool_error=True, user="2" * 32,
         result=Commitment(digest="9" * 64, size_bytes=2048), result_fingerprint="8" * 32, tls_group="group-y",
+        hidden=31, messages=62,
     )  # fmt: skip
     return Enforcer("gateway-x", seq=80, running_count=66).record(body), body
 
