@@ -77,6 +77,19 @@ _JUDGED: Final[Mapping[Era, Collection[str]]] = {
     "stateless": ("arguments", "_meta", "inputResponses", "requestState"),
     "stateful": ("arguments", "_meta", "task"),
 }
+# Requests that say in `params` alone what they are about: policies see them as a whole, as those of servers.
+_JUDGED_BY_PARAMS: Final = frozenset(
+    {
+        "completion/complete",
+        "logging/setLevel",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "subscriptions/listen",
+        "tasks/cancel",
+        "tasks/get",
+        "tasks/result",
+    }
+)
 _RESERVED: Final = "transport/"
 _CANCELLED: Final = "notifications/cancelled"
 _PARAMS: Final = frozenset({"name", "uri", "arguments", "_meta", "inputResponses", "requestState"})
@@ -356,7 +369,7 @@ class _Reader:
 
     def _arguments(self, params: Mapping[str, JSONValue]) -> str | None:
         # INVARIANT: the text that policies judge is the text that the server receives: a slice, not a re-encoding.
-        whole = self.direction == "server"
+        whole = self.direction == "server" or self.method in _JUDGED_BY_PARAMS
         if not (params if whole else "arguments" in params):
             return None
         if not whole and not isinstance(params["arguments"], dict):

@@ -70,8 +70,9 @@ class Message:
         request_id: The JSON-RPC id; None for a notification.
         method: The MCP method; empty for a response, which names none.
         name: Tool or prompt name, or resource URI, for the methods that carry one.
-        arguments: JSON text of ``params.arguments`` exactly as received; None if there is none. Of a server's request
-            it is the text of ``params`` as a whole: there is nothing else by which to judge it.
+        arguments: JSON text of ``params.arguments`` exactly as received; None if there is none. Of a server's request,
+            and of completions, subscriptions, tasks and the like, it is the text of ``params`` as a whole: there is
+            nothing else by which to judge them.
         protocol_version: The revision that header and body agree on; of ``initialize``, the one that is offered.
         trace_id: W3C trace id, 32 hexadecimal digits, if the client sent a valid one.
         continues: It asks for a further page of a list (``params.cursor``).

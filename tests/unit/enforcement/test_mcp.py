@@ -387,3 +387,27 @@ def test_a_further_page_of_a_list_is_told_from_the_first(params: dict[str, str],
     message = parse_message(json.dumps(body).encode(), headers_of("tools/list", None))
     assert isinstance(message, Message)
     assert message.continues is continues
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("completion/complete", '"ref":{"type":"ref/prompt","name":"letter"},"argument":{"name":"to","value":"1.50"}'),
+        ("subscriptions/listen", '"notifications":{"resourceSubscriptions":["file:///private"]}'),
+        ("tasks/get", '"taskId":"7"'),
+    ],
+)
+def test_of_what_names_no_tool_policies_see_the_params_as_they_stand(method: str, params: str) -> None:
+    body = body_of(method, None).replace(b'"params": {', b'"params": {%s, ' % params.encode())
+    message = parse_message(body, headers_of(method, None))
+    assert isinstance(message, Message)
+    assert message.name is None
+    assert message.arguments is not None
+    assert message.arguments.startswith("{" + params)
+    assert message.arguments.encode() in body
+
+
+def test_of_a_list_policies_see_no_params() -> None:
+    message = parse_message(body_of("tools/list", None), headers_of("tools/list", None))
+    assert isinstance(message, Message)
+    assert message.arguments is None
