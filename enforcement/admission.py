@@ -8,7 +8,7 @@ nothing about servers, sessions or the way messages are read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -30,7 +30,7 @@ from enforcement.mcp import (
 from enforcement.mcp_headers import single_header
 from enforcement.offload import off_loop
 from enforcement.resources import challenge
-from enforcement.revisions import ASSUMED_REVISION, BATCHING, Direction
+from enforcement.revisions import ASSUMED_REVISION, BATCHING
 from enforcement.rounds import Rounds
 from enforcement.server_list import Servers
 from enforcement.server_messages import read_server_message
@@ -99,27 +99,30 @@ class Admission:
         limits = self._config.limits
         return limits.body_bytes if known else min(limits.body_bytes, limits.unauthenticated_body_bytes)
 
-    async def read(
-        self, body: bytes, server: str, *, direction: Direction = "client", negotiated: str | None = None
-    ) -> Message | Refusal:
-        """Read a message of a transport without headers; `Inbound.parsed` hands it on.
+    async def read(self, body: bytes, server: str, *, negotiated: str | None = None) -> Message | Refusal:
+        """Read a client's message of a transport without headers; `Inbound.parsed` hands it on.
 
         Args:
             body: Its bytes.
-            server: Of which server, or to which.
-            direction: Who sent it.
+            server: The server that it is for.
             negotiated: The revision that was agreed on; None before that.
         """
-        known = self._servers.get(server)
+        revisions = self._revisions(server)
         return await off_loop(
-            len(body),
-            read_json_message,
-            body,
-            limits=self._limits,
-            direction=direction,
-            revisions=(None if known is None else known.revisions) or self._config.protocol.revisions,
-            negotiated=negotiated,
+            len(body), read_json_message, body, limits=self._limits, revisions=revisions, negotiated=negotiated
         )
+
+    async def read_from_server(self, body: bytes, server: str, *, negotiated: str | None) -> Message | Refusal:
+        """Read a server's request or notification, likewise."""
+        revisions = self._revisions(server)
+        agreed = negotiated or ASSUMED_REVISION
+        return await off_loop(
+            len(body), read_server_message, body, limits=self._limits, revisions=revisions, negotiated=agreed
+        )
+
+    def _revisions(self, server: str) -> Sequence[str]:
+        known = self._servers.get(server)
+        return (None if known is None else known.revisions) or self._config.protocol.revisions
 
     def learn_tools(self, listing: Permitted, digests: Mapping[str, str]) -> None:
         """Remember the digests of a server's tools as it has just listed them; a first page replaces what was known.

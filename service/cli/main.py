@@ -28,6 +28,7 @@ from service.cli.servers import servers
 from service.cli.tls import tls
 from service.cli.verify import verify
 from service.cli.witness import witness
+from service.cli.wrap import wrap
 from service.version import VERSION
 
 __all__ = ["cli", "main"]
@@ -69,6 +70,7 @@ for command in (
     policy,
     engines,
     gateway,
+    wrap,
     servers,
     modes,
     enroll,

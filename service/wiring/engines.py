@@ -8,7 +8,8 @@ from typing import Final
 
 from enforcement.config import GatewayConfig
 from enforcement.config_files import read_secret
-from enforcement.gateway import Gateway, build_gateway
+from enforcement.core import Core, CoreKeys
+from enforcement.gateway import Gateway
 from ledger.clock import Clock, SystemClock
 from ledger.errors import (
     ConfigError,
@@ -29,6 +30,7 @@ __all__ = [
     "explainer_of",
     "formatter_of",
     "linter_of",
+    "make_core",
     "make_evaluator",
     "make_gateway",
     "make_gateway_evaluator",
@@ -143,15 +145,20 @@ def make_gateway_evaluator(config: GatewayConfig) -> Evaluator:
     return make_evaluator(workers=engines.workers, batch_workers=1, limits=limits, opa=opa)
 
 
-def make_gateway(
-    config: GatewayConfig, secret: str | None, *, evaluator: Evaluator, clock: Clock | None = None
-) -> Gateway:
-    """Return a gateway with the keys that its configuration names; it has not been started.
+def make_core(
+    config: GatewayConfig,
+    secret: str | None,
+    *,
+    evaluator: Evaluator | None = None,
+    clock: Clock | None = None,
+) -> Core:
+    """Return an enforcement point with the keys that its configuration names; it has not been started.
 
     Args:
         config: Its settings.
         secret: Passphrase of its key files.
-        evaluator: Asks policies; its caller's to close.
+        evaluator: Asks policies; its caller's to close. If None, one is made, and closed when the enforcement point
+            has stopped.
         clock: The system's clock if None.
 
     Raises:
@@ -165,22 +172,46 @@ def make_gateway(
             raise ConfigError(f"keys.{name} names a key for {keys[name].purpose}")
     if keys["signing"].name != config.enforcer_id:
         raise ConfigError(f"keys.signing names the key of {keys['signing'].name}, not of {config.enforcer_id}")
-    gateway = build_gateway(
+    asked = make_gateway_evaluator(config) if evaluator is None else evaluator
+    core = Core(
         config,
-        evaluator=evaluator,
+        evaluator=asked,
         clock=clock or SystemClock(),
-        signing_key=keys["signing"].signing_key(),
-        pseudonym_key=keys["pseudonym"].seed,
-        spool_key=keys["spool"].seed,
+        keys=CoreKeys(
+            signing=keys["signing"].signing_key(), pseudonym=keys["pseudonym"].seed, spool=keys["spool"].seed
+        ),
         simulated=any(key.simulated for key in keys.values()),
+        on_stopped=asked.close if evaluator is None else _nothing,
     )
-    _watch(gateway, evaluator)
-    return gateway
+    _watch(core, asked)
+    return core
 
 
-def _watch(gateway: Gateway, evaluator: Evaluator) -> None:
+def make_gateway(
+    config: GatewayConfig, secret: str | None, *, evaluator: Evaluator, clock: Clock | None = None
+) -> Gateway:
+    """Return a gateway that has not been started; see `make_core`.
+
+    Args:
+        config: Its settings.
+        secret: Passphrase of its key files.
+        evaluator: Asks policies; its caller's to close.
+        clock: The system's clock if None.
+
+    Raises:
+        ConfigError: A key cannot be used, or is for another purpose; or a server has no address.
+        MalformedError: A file is not a key file.
+    """
+    return Gateway(make_core(config, secret, evaluator=evaluator, clock=clock))
+
+
+def _nothing() -> None:
+    pass
+
+
+def _watch(core: Core, evaluator: Evaluator) -> None:
     """Show how the engines' processes are among the gateway's metrics."""
-    watch = gateway.metrics.watch
+    watch = core.metrics.watch
     watch("policy_workers", "Processes of policy engines", lambda: evaluator.status.workers.running)
     watch("policy_workers_started", "Processes of policy engines so far", lambda: evaluator.status.workers.started)
     watch(

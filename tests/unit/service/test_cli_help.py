@@ -12,7 +12,7 @@ from service.cli.main import cli
 from service.settings import Settings
 from tests.support.repository import ROOT
 
-NO_JSON = {("serve",), ("gateway",), ("witness", "serve")}
+NO_JSON = {("serve",), ("gateway",), ("wrap",), ("witness", "serve")}
 """They run until they are stopped, and log JSON."""
 
 NO_SETTINGS = {
