@@ -81,12 +81,12 @@ def test_what_is_found_leads_to_its_session_and_its_decision(scene, command):
 def test_sessions_that_sent_or_received_what_a_file_holds_are_listed_once_each(scene, command, tmp_path):
     key, content = scene.service.services.keys.pseudonym.seed, b"quarterly figures"
     print_of = fingerprint(key, hashlib.sha256(content).digest())
-    sender, receiver = "a" * 32, "b" * 32
+    sender, receiver = "d" * 32, "e" * 32
     received = [scene.enforcer.decide(session=receiver, agent="reader") for _ in range(2)]
     for decision_id in received:
         scene.enforcer.complete(decision_id, session=receiver, result_fingerprint=print_of)
     scene.enforcer.decide(session=sender, agent="writer", arguments_fingerprint=print_of)
-    scene.enforcer.decide(session="c" * 32, agent="bystander")
+    scene.enforcer.decide(session="f" * 32, agent="bystander")
     file = tmp_path / "figures.txt"
     file.write_bytes(content)
     found = json.loads(command("find", "--seen-file", str(file), "--sessions", "--json", role=Role.RESPONDER).output)
