@@ -30,6 +30,7 @@ from enforcement.mcp import (
 from enforcement.mcp_headers import single_header
 from enforcement.offload import off_loop
 from enforcement.resources import challenge
+from enforcement.restrictions import Restrictions
 from enforcement.revisions import ASSUMED_REVISION, BATCHING
 from enforcement.rounds import Rounds
 from enforcement.server_list import Servers
@@ -62,6 +63,7 @@ class Admission:
         clock: Clock,
         *,
         rounds: Rounds | None = None,
+        restrictions: Restrictions | None = None,
     ) -> None:
         """Take the configuration.
 
@@ -71,11 +73,13 @@ class Admission:
             sessions: Knows sessions and blocks.
             clock: Tells the time of each call.
             rounds: Knows further rounds of calls; without it none goes on.
+            restrictions: Knows what is contained; None if nobody says so.
         """
         self._rounds = rounds
         self._config = config
         self._sessions = sessions
         self._clock = clock
+        self._restrictions = restrictions
         self._networks = Networks(config.networks)
         self._servers = servers
         self._digests: dict[str, dict[str, str]] = {}
@@ -280,7 +284,36 @@ class Admission:
             return refusing("DENY", "insufficient_scope")
         if case.inbound.unknown_session:
             return refusing("DENY", "unknown_session")
-        return refusing("DENY", "session_ended") if blocked else None
+        return refusing("DENY", "session_ended") if blocked else self._object_to_what_stands(case)
+
+    def _object_to_what_stands(self, case: Case) -> Ruling | None:
+        reason = self.restricted(case)
+        return None if reason is None else refusing("DENY", reason)
+
+    @property
+    def restrictions_stale(self) -> bool:
+        """Whether nobody can say what else is stopped by now."""
+        return self._restrictions is not None and self._restrictions.stale
+
+    def restricted(self, case: Case) -> str | None:
+        """Return why a call must not go on, whatever a policy says: the reason of its record; and note what stands.
+
+        Raises:
+            StorageError: A kill stands against it, and whether that was released here could not be read.
+        """
+        if self._restrictions is None or case.identity is None:
+            return None
+        message = case.message
+        found = self._restrictions.standing_against(
+            case.identity,
+            session=case.session_name,
+            server=None if case.server is None else case.server.name,
+            tool=message.name if message is not None and message.method == _TOOL_METHOD else None,
+        )
+        if found is None:
+            return None
+        case.restriction = found
+        return "contained" if found.kind == "containment" else "session_ended"
 
 
 def _object_to_message(case: Case) -> Ruling | None:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, mo
 
 from enforcement.config_identity import IdentitySettings
 from enforcement.config_protocol import ProtocolSettings, Revisions
+from enforcement.config_restrictions import RestrictionSettings
 from enforcement.config_stdio import StdioSettings
 from enforcement.config_tls import ClientTLSSettings, ListenerTLSSettings, refuse_tls_without_https
 from enforcement.config_types import (
@@ -351,6 +352,7 @@ class GatewayConfig(Settings):
         engines: Where policies are evaluated.
         windows: Behaviour windows across gateways.
         opa: The operator's OPA server, if there is one.
+        restrictions: How what is contained reaches the gateway.
         protocol: Which revisions of the protocol pass.
         tls: TLS where clients arrive; without it they arrive in the clear.
         stdio: How ``tallystick wrap`` runs a server; it refuses to without.
@@ -378,6 +380,7 @@ class GatewayConfig(Settings):
     engines: EngineSettings = EngineSettings()
     windows: WindowSettings = WindowSettings()
     opa: OPASettings | None = None
+    restrictions: RestrictionSettings = RestrictionSettings()
     protocol: ProtocolSettings = ProtocolSettings()
     tls: ListenerTLSSettings | None = None
     stdio: StdioSettings | None = None

@@ -36,10 +36,11 @@ from enforcement.modes import ModeChange
 from enforcement.passage import Passage
 from enforcement.pep import EnforcementPoint, PolicyEvaluator
 from enforcement.policy_source import PolicySource
-from enforcement.ports import BundleSource, CanarySource, LedgerClient
+from enforcement.ports import BundleSource, CanarySource, LedgerClient, RestrictionChannel
 from enforcement.receipts import LogSource, Receipts
 from enforcement.recorder import Recorder
-from enforcement.releases import release_batch
+from enforcement.releases import blocks_of_others, kills_of, lift_blocks, release_batch
+from enforcement.restrictions import Restrictions, kept_restrictions
 from enforcement.review import AnswerReview
 from enforcement.rounds import RoundReview, Rounds
 from enforcement.server_list import HeldModes, Servers
@@ -101,6 +102,7 @@ class Running:
         reload: Keeps it so.
         receipts: Proves what the ledger has acknowledged, if a trust policy says by which keys.
         exchange: Tells other gateways what was counted; None if there is no service to tell.
+        restrictions: What is stopped.
     """
 
     passage: Passage
@@ -114,6 +116,7 @@ class Running:
     reload: ServerReload
     receipts: Receipts | None
     exchange: WindowExchange | None
+    restrictions: Restrictions
 
 
 class Core:
@@ -173,6 +176,10 @@ class Core:
         self.metrics.watch("spool_bytes", "Bytes that wait for the ledger", lambda: self._depth().size_bytes)
         self.metrics.watch("set_aside_records", "Records that the ledger refused", lambda: self._depth().set_aside)
         self.metrics.watch("windows_staleness_seconds", "Since other gateways were heard of; NaN: never", self._stale)
+        self.metrics.watch("restrictions", "What is stopped here", lambda: self._restrictions()[0])
+        self.metrics.watch(
+            "restrictions_stale", "1 if nobody says what else is stopped by now", lambda: self._restrictions()[1]
+        )
         self.metrics.watch("ledger_reachable", "1 if the ledger took records last time", self._reachable)
         self.metrics.watch("unproven_records", "Records acknowledged and not proven", self._unproven)
         self.metrics.watch("ledger_disputed", "1 if the ledger's proofs contradict its word", self._disputed)
@@ -306,7 +313,8 @@ class Core:
             check=self._usable,
         )
         rounds = Rounds(self._keys.pseudonym, reader, self.clock)
-        admission = Admission(config, servers, sessions, self.clock, rounds=rounds)
+        restrictions = self._restrictions_of(bundles, sessions, recorder)
+        admission = Admission(config, servers, sessions, self.clock, rounds=rounds, restrictions=restrictions)
         pep = EnforcementPoint(
             admission,
             evaluator=self._evaluator,
@@ -339,8 +347,7 @@ class Core:
         await reload.start()
         if receipts is not None:
             receipts.start()
-        ends.start()
-        sweeps.start()
+        await self._begin(restrictions, ends, sweeps)
         exchange = self._exchange(windows, store, reader, recorder)
         if isinstance(bundles, CanarySource) and isinstance(self._evaluator, CanaryEvaluator):
             canary.start(bundles, self._evaluator, recorder, trusted)
@@ -357,6 +364,25 @@ class Core:
             conversations=Conversations(config.protocol, self.clock, idle_ms=self._idle_ms),
             receipts=receipts,
             exchange=exchange,
+            restrictions=restrictions,
+        )
+
+    async def _begin(self, restrictions: Restrictions, ends: SessionEnds, sweeps: WindowSweeps) -> None:
+        """Begin what is repeated beside the messages, and hear what is contained before the first of them."""
+        self._stack.push_async_callback(restrictions.stop)
+        await restrictions.start()
+        ends.start()
+        sweeps.start()
+
+    def _restrictions_of(self, source: object, sessions: Sessions, recorder: Recorder) -> Restrictions:
+        return Restrictions(
+            source if isinstance(source, RestrictionChannel) else None,
+            self.config.state_directory,
+            self.config.restrictions,
+            self.clock,
+            self._pseudonyms,
+            released_here=sessions.is_released,
+            on_lifted=lambda lifted: lift_blocks(sessions, recorder, lifted),
         )
 
     def _receipts(
@@ -475,7 +501,7 @@ class Core:
             pass
 
     def blocks(self) -> list[Block]:
-        """Return the principals whose session was ended and who were not released since.
+        """Return the principals whose session was ended, here or at another gateway, and who were not released since.
 
         Works on a gateway that was not started as well, beside another process that runs on the same directory.
 
@@ -484,7 +510,7 @@ class Core:
             StorageError: The state file failed.
         """
         with self._state() as (sessions, _):
-            return sessions.blocks()
+            return [*sessions.blocks(), *blocks_of_others(sessions, kept_restrictions(self.config.state_directory))]
 
     async def release(self, agent: str, user: str | None, *, actor: str, actor_role: str, purpose: str) -> None:
         """Let a principal call again whose session was ended; it becomes a record.
@@ -505,6 +531,7 @@ class Core:
             LedgerError: It could not be recorded; the block stands.
         """
         with self._state() as (sessions, spool):
+            kills = kills_of(kept_restrictions(self.config.state_directory), self._pseudonyms, agent, user)
             batch = release_batch(
                 sessions,
                 self._pseudonyms,
@@ -514,6 +541,8 @@ class Core:
                 actor=actor,
                 actor_role=actor_role,
                 purpose=purpose,
+                now_ms=self.clock.now_ms(),
+                elsewhere=[kill for kill in kills if not sessions.is_released(kill)],
             )
             if self._running is not None:
                 await self._running.recorder.record(batch, strict=False)
@@ -550,6 +579,7 @@ class Core:
             "spool_records": depth.records,
             "spool_bytes": depth.size_bytes,
             "set_aside_records": depth.set_aside,
+            **running.restrictions.readiness(),
         }
         certificates = self.certificates.readiness()
         return ready, {**facts, "certificates": certificates} if certificates else facts
@@ -574,6 +604,12 @@ class Core:
     def _stale(self) -> float:
         heard_ms = None if self._running is None or self._running.exchange is None else self._running.exchange.heard_ms
         return float("nan") if heard_ms is None else max(0, self.clock.now_ms() - heard_ms) / _MS_PER_SECOND
+
+    def _restrictions(self) -> tuple[float, float]:
+        if self._running is None:
+            return 0.0, 0.0
+        restrictions = self._running.restrictions
+        return float(len(restrictions.current.restrictions)), float(restrictions.stale)
 
     def _reachable(self) -> float:
         return float(self._running is not None and self._running.recorder.reachable)

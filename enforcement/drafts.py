@@ -23,6 +23,7 @@ from enforcement.verdicts import Completion, Inbound, Permitted
 from ledger import bodies
 from ledger.commitments import SALT_BYTES
 from ledger.ports import Draft, Opening, commit
+from ledger.restrictions import Restriction
 from policies.bundles import Bundle
 from policies.evaluate import Evaluation
 from policies.model import DecisionRequest, Environment, encode_request, public_facts
@@ -53,6 +54,7 @@ class Case:
         evaluation: What it answered.
         tool_digest: Digest of the tool's definition as last listed.
         block: What ends the session, for a kill.
+        restriction: What stands against it, whatever a policy says.
         recorded: Its decision is durable.
         continues: Record id of the first decision of the call that it is a part of.
         round: For a further round of a call, what it was known by.
@@ -73,6 +75,7 @@ class Case:
     evaluation: Evaluation | None = None
     tool_digest: str | None = None
     block: Change | None = None
+    restriction: Restriction | None = None
     recorded: bool = False
     continues: str | None = None
     round: OpenedRound | None = None
@@ -155,6 +158,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         transport=_transport(case),
         continues=case.continues,
         direction=_direction(case),
+        restriction=None if case.restriction is None else case.restriction.restriction_id,
     )
     return Draft(body=body, openings=tuple(openings))
 

@@ -1,4 +1,4 @@
-"""The service over HTTP: posting records, fetching the bundle in force.
+"""The service over HTTP: posting records, fetching the bundle in force and what is stopped.
 
 ``POST /v1/decisions`` takes NDJSON, one submission a line, and answers 201 when all of them are durable::
 
@@ -11,6 +11,9 @@ bundle that is evaluated beside it, if there is one; ``GET /v1/bundles/canary`` 
 
 Every answer to an enforcer says the service's time, ``Tallystick-Time: 1763546400000``, POSIX milliseconds; what the
 gateway's clock is ahead of it, is measured by the way (`enforcement.clock_offset`).
+
+``GET /v1/restrictions?after=VERSION&digest=DIGEST&wait=20`` answers with the set of restrictions in force, or with 304
+if it is the one named, which the service holds back for as long as there is no other. Asking is the acknowledgement.
 
 No redirect is followed, no cookie kept, no proxy taken from the environment: the enforcer's token goes to the
 configured service and nowhere else.
@@ -34,10 +37,13 @@ from enforcement.modes import ApprovedMode
 from enforcement.ports import (
     ActiveBundle,
     BundleAnswer,
+    NewRestrictions,
     NoBundle,
     Posted,
     PostResult,
     Refused,
+    RestrictionAnswer,
+    SameRestrictions,
     Unavailable,
     UnchangedBundle,
 )
@@ -47,6 +53,7 @@ from ledger.canonical import parse_json
 from ledger.clock import Clock
 from ledger.errors import MalformedError, UpstreamError
 from ledger.notes import encode_base64
+from ledger.restrictions import MAX_DOCUMENT_BYTES
 from policies.signatures import MAX_SIGNATURE_BYTES
 
 __all__ = ["ServiceClient", "encode_submission"]
@@ -79,7 +86,7 @@ def encode_submission(record: QueuedRecord) -> bytes:
 
 
 class ServiceClient:
-    """Both ports of the service; an asynchronous context, inside of which its connections live.
+    """All ports of the service; an asynchronous context, inside of which its connections live.
 
     Attributes:
         offset: Of the gateway's clock against the service's.
@@ -169,6 +176,22 @@ class ServiceClient:
         except UpstreamError as error:
             return Unavailable(str(error))
         return answer if status == HTTPStatus.OK else Unavailable(f"http_{status}", _retry_after(headers))
+
+    async def restrictions(self, version: int, digest: str, *, wait_seconds: float = 0.0) -> RestrictionAnswer:
+        """Ask for the set of restrictions in force; see `enforcement.ports.RestrictionChannel`."""
+        path = f"/v1/restrictions?after={version}&digest={digest}&wait={int(wait_seconds)}"
+        try:
+            status, headers, answer = await self._send(
+                "GET", path, {}, None, MAX_DOCUMENT_BYTES, more_seconds=wait_seconds
+            )
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        held = headers.get("Preference-Applied") == "wait"
+        if status == HTTPStatus.OK:
+            return NewRestrictions(answer, held)
+        if status == HTTPStatus.NOT_MODIFIED:
+            return SameRestrictions(held)
+        return Unavailable(f"http_{status}", _retry_after(headers))
 
     async def signature(self, revision: str) -> bytes | Unavailable:
         """Ask for a bundle's signature; see `enforcement.ports.BundleSource`."""

@@ -21,9 +21,12 @@ INVARIANT: what a permitted call adds to behaviour windows is durable before the
 
 INVARIANT 7: deny by default, fail closed. Whatever is raised on the way to a decision is INDETERMINATE, and denied.
 
+INVARIANT: what is contained goes no further, in either mode: that is looked up before a policy is asked, and again as
+the last thing before a call goes on, so that a call under way in judgement is stopped as well.
+
 Observing relaxes what *policies* say, and nothing else: a message that cannot be read, a caller who is not known, a
-blocked principal, and a call that cannot be recorded are refused in either mode. ``mode`` in the record says whether
-this decision was enforced.
+blocked principal, what is contained, and a call that cannot be recorded are refused in either mode. ``mode`` in the
+record says whether this decision was enforced.
 """
 
 from __future__ import annotations
@@ -240,10 +243,8 @@ class EnforcementPoint:
     async def _permit(self, case: Case, ruling: Ruling, *, strict: bool) -> Verdict:
         """Make the permit durable, then let the call go; if it cannot be made so, do not."""
         assert case.identity is not None
-        if self._sessions.blocked(case.identity):  # by another call, while this one was evaluated
-            return await self._deny(case, _instead(ruling, "session_ended"))
-        hindered = self._hindered(strict=strict)
-        if hindered is not None:
+        # Since this one was evaluated, another call may have killed, and a responder may have contained.
+        if hindered := self._standing_against(case) or self._hindered(strict=strict):
             return await self._deny(case, _instead(ruling, hindered))
         try:
             await self._store(case, ruling, strict=strict)
@@ -251,17 +252,24 @@ class EnforcementPoint:
             return await self._deny(case, _instead(ruling, "spool_full"))
         except UpstreamError:
             return await self._withhold(case, ruling, "ledger_unavailable")
-        if self._sessions.blocked(case.identity):  # while the ledger was asked
-            return await self._withhold(case, ruling, "session_ended")
+        if standing := self._standing_against(case):  # while the ledger was asked
+            return await self._withhold(case, ruling, standing)
         return self._permitted(case, strict=strict)
 
     def _hindered(self, *, strict: bool) -> str | None:
-        """Say why no call may go on now, as far as the recorder knows before it is asked."""
+        """Say why no call may go on now, as far as that is known before anything is recorded."""
         if strict and not self._recorder.reachable:
             return "ledger_unavailable"
         if strict and self._disputed():
             return "ledger_disputed"
+        if strict and self._admission.restrictions_stale:
+            return "restrictions_stale"
         return "spool_overdue" if self._recorder.overdue else None
+
+    def _standing_against(self, case: Case) -> str | None:
+        """Return why a call must not go on, whatever a policy said of it: a kill by another call, or a restriction."""
+        assert case.identity is not None
+        return "session_ended" if self._sessions.blocked(case.identity) else self._admission.restricted(case)
 
     async def _withhold(self, case: Case, ruling: Ruling, reason: str) -> Denied:
         """Close a call whose permit is recorded but that must not go upstream."""
@@ -334,6 +342,8 @@ class EnforcementPoint:
             challenge=self._admission.challenge(case.inbound, ruling.reason),
             needs=() if case.evaluation is None else case.evaluation.decision.needs,
             tell="full" if case.evaluation is None or case.server is None else case.server.tell,
+            restriction=None if case.restriction is None else case.restriction.restriction_id,
+            until_ms=None if case.restriction is None else case.restriction.until_ms,
         )
         return Denied(denial_reply(case.message, denial))
 

@@ -1,4 +1,4 @@
-"""What an enforcement point needs from the service: a place for its records, and the bundle in force.
+"""What an enforcement point needs from the service: a place for its records, the bundle in force, what is stopped.
 
 `enforcement.ledger_client` has both over HTTP; tests have them in memory. What can happen is a value, not an exception,
 because every one of these cases is part of normal operation and each caller must handle each of them.
@@ -18,10 +18,14 @@ __all__ = [
     "BundleSource",
     "CanarySource",
     "LedgerClient",
+    "NewRestrictions",
     "NoBundle",
     "PostResult",
     "Posted",
     "Refused",
+    "RestrictionAnswer",
+    "RestrictionChannel",
+    "SameRestrictions",
     "Unavailable",
     "UnchangedBundle",
 ]
@@ -140,4 +144,46 @@ class CanarySource(Protocol):
 
     async def signature(self, revision: str) -> bytes | Unavailable:
         """See `BundleSource.signature`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewRestrictions:
+    """Another set of restrictions is in force: its document, not yet read.
+
+    Attributes:
+        document: Its bytes; see `ledger.restrictions`.
+        may_ask_again: The service holds such questions, so that the next may follow at once.
+    """
+
+    document: bytes
+    may_ask_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SameRestrictions:
+    """The set that the caller has is still in force.
+
+    Attributes:
+        may_ask_again: The service held the question, so that the next may follow at once.
+    """
+
+    may_ask_again: bool = False
+
+
+RestrictionAnswer: TypeAlias = NewRestrictions | SameRestrictions | Unavailable
+
+
+@runtime_checkable
+class RestrictionChannel(Protocol):
+    """Hands out the set of restrictions in force."""
+
+    async def restrictions(self, version: int, digest: str, *, wait_seconds: float = 0.0) -> RestrictionAnswer:
+        """Ask for the set in force, and say which one is in force here. Nothing is raised but cancellation.
+
+        Args:
+            version: Version of the set at hand.
+            digest: Its digest.
+            wait_seconds: How long the service may wait for another one before it answers.
+        """
         ...

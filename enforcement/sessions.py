@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
@@ -57,7 +57,7 @@ class Block:
     """A principal that may not call until it is released.
 
     Attributes:
-        principal: Keyed name of agent and user.
+        principal: Keyed name of agent and user; empty for a block that another gateway decided.
         agent: The agent.
         user: The user's pseudonym, or None.
         decision_id: The decision that ended the session.
@@ -111,6 +111,15 @@ class _RemoveBlock:
     def apply(self, connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM blocks WHERE principal = ?", (self.principal,))
         connection.execute("DELETE FROM sessions WHERE principal = ?", (self.principal,))
+
+
+@dataclass(frozen=True, slots=True)
+class _ReleaseKill:
+    decision_id: str
+    now_ms: int
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT OR IGNORE INTO released_kills VALUES (?, ?)", (self.decision_id, self.now_ms))
 
 
 class Sessions:
@@ -298,6 +307,26 @@ class Sessions:
         if not found:
             raise NotFoundError(f"the agent {agent} is not blocked for this user")
         return found[0], _RemoveBlock(principal)
+
+    def release_kill(self, decision_id: str, now_ms: int) -> Change:
+        """Return what notes that a kill was released here: it holds here no more, whatever the service still says."""
+        return _ReleaseKill(decision_id, now_ms)
+
+    def is_released(self, decision_id: str) -> bool:
+        """Tell whether a kill was released here, perhaps by another process.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        return bool(self._state.read("SELECT 1 FROM released_kills WHERE decision_id = ?", (decision_id,)))
+
+    def lift(self, decision_ids: Collection[str]) -> list[Change]:
+        """Return what ends the blocks of kills that were released elsewhere, once applied.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        return [_RemoveBlock(block.principal) for block in self.blocks() if block.decision_id in decision_ids]
 
     def blocks(self) -> list[Block]:
         """Return the durable blocks, oldest first.

@@ -1,11 +1,11 @@
 """The gateway's state: one SQLite file that survives a crash, and the lock that keeps a second gateway away from it.
 
 What the tables mean is said where they are used: the queue of records in `enforcement.spool`, sessions and blocks in
-`enforcement.sessions`, what windows have counted, and what sessions called last, in `enforcement.windows`, which
-windows these are in `enforcement.measured_windows`, what gateways tell each other in `enforcement.window_exchange`,
-modes in `enforcement.server_list`. They share a file so that one
-transaction can make a decision, its number, the state of its session, a block and what the call adds to windows durable
-together. What the ledger has acknowledged and not proven yet is in `unproven` (`enforcement.receipts`).
+`enforcement.sessions`, and which kills were released here as well; what windows have counted, and what sessions called
+last, in `enforcement.windows`, which windows these are in `enforcement.measured_windows`, what gateways tell each other
+in `enforcement.window_exchange`, modes in `enforcement.server_list`. They share a file so that one transaction can make
+a decision, its number, the state of its session, a block and what the call adds to windows durable together. What the
+ledger has acknowledged and not proven yet is in `unproven` (`enforcement.receipts`).
 
 WAL with ``synchronous=FULL``: a transaction is synced when it has been committed. The file can be read by its owner
 alone; its directory likewise.
@@ -30,7 +30,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 8
+_SCHEMA_VERSION: Final = 9
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -94,6 +94,11 @@ CREATE TABLE IF NOT EXISTS fleet_outbox (
 """
 """Since version 8."""
 
+_RELEASES: Final = """
+CREATE TABLE IF NOT EXISTS released_kills (decision_id TEXT PRIMARY KEY, released_ms INTEGER NOT NULL) STRICT;
+"""
+"""Since version 9."""
+
 _FROM_1: Final = """
 ALTER TABLE sessions ADD COLUMN agent TEXT;
 ALTER TABLE sessions ADD COLUMN user TEXT;
@@ -149,8 +154,8 @@ class StateDatabase:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA secure_delete=ON")  # a released payload's bytes are overwritten
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN + _FLEET
-        steps = {0: _SCHEMA + later, 1: _FROM_1 + later, 2: later, 3: later, 4: later, 5: later, 6: later, 7: later}
+        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN + _FLEET + _RELEASES
+        steps = {0: _SCHEMA + later, 1: _FROM_1 + later, **dict.fromkeys(range(2, _SCHEMA_VERSION), later)}
         if version in steps:
             connection.executescript(f"BEGIN IMMEDIATE;{steps[version]}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
         elif version != _SCHEMA_VERSION:

@@ -63,6 +63,7 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
     "origin_not_allowed": (403, ErrorCode.DENIED, "Calls from this origin are not accepted", ()),
     "unknown_server": (404, ErrorCode.DENIED, "There is no server of this name", ()),
     "overloaded": _UNAVAILABLE,
+    "restrictions_stale": _UNAVAILABLE,
     "ledger_unavailable": _UNAVAILABLE,
     "ledger_disputed": _UNAVAILABLE,
     "spool_full": _UNAVAILABLE,
@@ -221,6 +222,8 @@ class Denial:
         challenge: What would be needed instead of the credential that was presented, as ``WWW-Authenticate`` says it.
         needs: What the policy says would be needed.
         tell: How much of that the caller learns.
+        restriction: Id of what stands against it, whatever a policy says.
+        until_ms: When that ends by itself, POSIX milliseconds.
     """
 
     reason: str
@@ -232,6 +235,8 @@ class Denial:
     challenge: str | None = None
     needs: tuple[str, ...] = ()
     tell: Tell = "full"
+    restriction: str | None = None
+    until_ms: int | None = None
 
 
 def denial_reply(message: Message | None, denial: Denial) -> Reply:
@@ -270,7 +275,8 @@ def _told(denial: Denial) -> dict[str, object]:
         rule = {} if denial.rule is None else {"rule": denial.rule}
         lists = {"drift": list(denial.drift), "needs": list(denial.needs)}
         data |= rule | {name: names for name, names in lists.items() if names}
-    return data
+    stands = {"restriction": denial.restriction, "until_ms": denial.until_ms}
+    return data | {name: value for name, value in stands.items() if value is not None}
 
 
 def _wording(denial: Denial, request_id: RequestId | None) -> tuple[int, int, str, tuple[tuple[str, str], ...]]:
@@ -284,4 +290,6 @@ def _wording(denial: Denial, request_id: RequestId | None) -> tuple[int, int, st
         return status, ErrorCode.APPROVAL_REQUIRED, "A person must approve this call", ()
     if denial.enforcement == "kill" or denial.reason == "session_ended":
         return status, ErrorCode.DENIED, "The session has been ended; an operator must release it", ()
+    if denial.reason == "contained":
+        return status, ErrorCode.DENIED, "Stopped by a responder", ()
     return status, ErrorCode.DENIED, "Denied by policy", ()

@@ -23,6 +23,7 @@ __all__ = [
     "BundleEvent",
     "BundleReference",
     "Commitment",
+    "Containment",
     "Count",
     "Decision",
     "Dropped",
@@ -206,6 +207,8 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
         continues: The first decision of the call that this message is a part of: a further round of it, or a question
             that the server put in answer to it. Absent for what begins a call.
         direction: ``server`` if the MCP server sent the message, to this agent; absent if the agent did.
+        restriction: What stood against the call before any policy: the id of a `Containment`, or the record id of the
+            decision that ended a session.
     """
 
     agent: Name
@@ -237,6 +240,7 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
     transport: Name | None = None
     continues: Uuid | None = None
     direction: Annotated[Literal["server"] | None, msgspec.Meta(extra=PUBLIC)] = None
+    restriction: Uuid | None = None
 
 
 class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
@@ -805,6 +809,43 @@ class ShadowCount(Struct, frozen=True, tag_field="type", tag="shadow_count"):
     unrecorded: Count = 0
 
 
+class Containment(Struct, frozen=True, tag_field="type", tag="containment"):
+    """A step in the life of a containment: what it names is stopped at every enforcement point. It permits nothing.
+
+    A block that a kill left behind is released by the same steps; its id is the record id of the decision.
+
+    Attributes:
+        action: ordered by one person; release_requested by one person; released by another; expired (by itself);
+            reviewed.
+        containment_id: One id for the steps of one containment.
+        actor: Who did it; for an expiry, the service.
+        actor_role: Under which role.
+        scope: Of an order: what is stopped.
+        agent: Of an order: this agent.
+        server: Of an order: this server, or the server of the tool.
+        tool: Of an order: this tool.
+        session: Of an order: this session.
+        until_ms: Of an order: when it ends by itself, POSIX milliseconds.
+        verdict: Of a review: whether it was right to order it.
+        comment: Free text: why it was ordered, asked to be released, or what a review found.
+    """
+
+    action: Annotated[
+        Literal["ordered", "release_requested", "released", "expired", "reviewed"], msgspec.Meta(extra=PUBLIC)
+    ]
+    containment_id: Uuid
+    actor: Pseudonym
+    actor_role: Name
+    scope: Annotated[Literal["all", "agent", "session", "server", "tool"] | None, msgspec.Meta(extra=PUBLIC)] = None
+    agent: Name | None = None
+    server: Name | None = None
+    tool: Name | None = None
+    session: Pseudonym | None = None
+    until_ms: Count | None = None
+    verdict: Annotated[Literal["justified", "unfounded"] | None, msgspec.Meta(extra=PUBLIC)] = None
+    comment: Commitment | None = None
+
+
 Body: TypeAlias = (
     Decision
     | Outcome
@@ -825,4 +866,5 @@ Body: TypeAlias = (
     | Shadow
     | ShadowCount
     | ModeEvent
+    | Containment
 )

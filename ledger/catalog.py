@@ -117,8 +117,19 @@ class Catalog(Protocol):
         """Return the leaf indexes of a decision's outcomes; there should be at most one."""
         ...
 
-    def of_type(self, log_id: str, record_type: str, *, above: int = -1) -> list[int]:
-        """Return the leaf indexes of all records of a type behind the leaf ``above``, in order."""
+    def of_type(self, log_id: str, record_type: str, *, above: int = -1, not_by: str | None = None) -> list[int]:
+        """Return the leaf indexes of all records of a type behind the leaf ``above``, in order.
+
+        Args:
+            log_id: Which log.
+            record_type: Which type.
+            above: Behind which leaf.
+            not_by: Leaves out what this enforcer wrote.
+        """
+        ...
+
+    def kills(self, log_id: str, *, above: int = -1) -> list[int]:
+        """Return the leaf indexes of enforced kills behind the leaf ``above``, in order."""
         ...
 
     def last_of_type(self, log_id: str, record_type: str) -> list[int]:

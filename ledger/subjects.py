@@ -24,6 +24,7 @@ from ledger.bodies import (
     AccessEvent,
     Approval,
     BundleEvent,
+    Containment,
     Decision,
     ErasureEvent,
     HoldEvent,
@@ -117,6 +118,8 @@ def _named(record: Record) -> tuple[str | None, ...]:
         return (body.user, body.session)
     if isinstance(body, HoldEvent):
         return (body.subject, body.session, body.actor)
+    if isinstance(body, Containment):
+        return (body.session, body.actor)
     # What says that a subject was erased, and why, must outlive the subject's keys: it is its author's alone.
     if isinstance(body, BundleEvent | AccessEvent | Tombstone | ErasureEvent | RetentionEvent | Approval | ModeEvent):
         return (body.actor,)

@@ -60,21 +60,54 @@ class Permission(StrEnum):
     MAKE_PACKS = "make evidence packs"
     ADMINISTER = "introduce enforcers and issue tokens"
     ERASE = "erase, expire and hold payloads"
+    CONTAIN = "contain agents, sessions, tools and servers"
+    END_CONTAINMENTS = "release and review containments"
+    FOLLOW_RESTRICTIONS = "follow the restrictions in force"
 
 
 _READERS: Final = {Permission.READ_LOG, Permission.READ_DECISIONS, Permission.READ_BUNDLES}
 
 _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
-    Role.ENFORCER: frozenset({Permission.WRITE_RECORDS, Permission.READ_ACTIVE_BUNDLE, Permission.READ_LOG}),
+    Role.ENFORCER: frozenset(
+        {
+            Permission.WRITE_RECORDS,
+            Permission.READ_ACTIVE_BUNDLE,
+            Permission.READ_LOG,
+            Permission.FOLLOW_RESTRICTIONS,
+        }
+    ),
     Role.CLIENT: frozenset(
         {Permission.DECIDE, Permission.WRITE_OPA_LOGS, Permission.READ_ACTIVE_BUNDLE, Permission.READ_LOG}
     ),
     Role.AUDITOR: frozenset({*_READERS, Permission.READ_ENTRIES, Permission.MAKE_PACKS}),
-    Role.RESPONDER: frozenset({*_READERS, Permission.OPEN_PAYLOADS, Permission.REPLAY, Permission.PROPOSE_MODES}),
-    Role.APPROVER: frozenset(
-        {*_READERS, Permission.REVIEW_BUNDLES, Permission.ACTIVATE_BUNDLES, Permission.REVIEW_MODES}
+    Role.RESPONDER: frozenset(
+        {
+            *_READERS,
+            Permission.OPEN_PAYLOADS,
+            Permission.REPLAY,
+            Permission.PROPOSE_MODES,
+            Permission.CONTAIN,
+            Permission.END_CONTAINMENTS,
+        }
     ),
-    Role.ADMIN: frozenset(set(Permission) - {Permission.WRITE_RECORDS, Permission.DECIDE, Permission.WRITE_OPA_LOGS}),
+    Role.APPROVER: frozenset(
+        {
+            *_READERS,
+            Permission.REVIEW_BUNDLES,
+            Permission.ACTIVATE_BUNDLES,
+            Permission.REVIEW_MODES,
+            Permission.END_CONTAINMENTS,
+        }
+    ),
+    Role.ADMIN: frozenset(
+        set(Permission)
+        - {
+            Permission.WRITE_RECORDS,
+            Permission.DECIDE,
+            Permission.WRITE_OPA_LOGS,
+            Permission.FOLLOW_RESTRICTIONS,
+        }
+    ),
 }
 """Nobody but an enforcer writes decisions, or a client has them made or hands them in; and neither reads any."""
 

@@ -1,7 +1,7 @@
-"""Requests that wait for news of bundles: held until the log has a further step, a time is over, or the service ends.
+"""Requests that wait for news of bundles, or of restrictions: held until the log has more, or for a time.
 
 Whichever process of the service writes a step, all hear of it: while anybody waits, and only then, the log is asked a
-few times in a second, once for all who wait. No thread is held by a wait.
+few times in a second, once for all who wait. No thread is held by a wait. The end of the service lets everybody go.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ _IDLE_SECONDS: Final = 3600.0
 
 
 class BundleWatch:
-    """Who waits for steps on the bundles of one log. Methods belong to one event loop."""
+    """Who waits for steps on the bundles of one log, or on its restrictions. Methods belong to one event loop."""
 
-    def __init__(self, newest: Callable[[], Awaitable[int]]) -> None:
+    def __init__(self, newest: Callable[[], Awaitable[int]], *, name: str = "bundle news") -> None:
         """Prepare.
 
         Args:
-            newest: Returns the leaf index of the log's last bundle record, -1 if it has none.
+            newest: Returns the leaf index of the log's last record of what is waited for, -1 if it has none.
+            name: Of the work, for people.
         """
         self._newest = newest
         self._latest = -1
         self._waiters = 0
         self._ending = False
         self._news = asyncio.Event()
-        self.work = Repeating("bundle news", self._look, first_seconds=_IDLE_SECONDS, retry_seconds=1.0)
+        self.work = Repeating(name, self._look, first_seconds=_IDLE_SECONDS, retry_seconds=1.0)
 
     def start(self) -> None:
         """Begin to look."""

@@ -233,6 +233,8 @@ class Hosting:
         for place in self._places.values():
             if place.services is not None:
                 place.services.bundle_watch.release()
+                place.services.containments.watch.release()
+                place.services.containments.watch.release()
 
     async def stop(self) -> None:
         """Close every log in order, and let go of what they share."""

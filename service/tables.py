@@ -16,6 +16,7 @@ __all__ = [
     "impact_jobs",
     "metadata",
     "pack_jobs",
+    "restriction_acknowledgements",
     "web_sessions",
 ]
 
@@ -149,3 +150,12 @@ fleet_reservations = Table(
     Index(None, "log_id", "created_ms"),
 )
 """What strict caps have given out, by decision, so that asking twice takes once."""
+restriction_acknowledgements = Table(
+    "restriction_acknowledgements",
+    metadata,
+    _log_id(),
+    Column("enforcer_id", String(128), primary_key=True),
+    Column("version", BigInt, nullable=False),
+    Column("seen_ms", BigInt, nullable=False),
+)
+"""Which set of restrictions each gateway said last that it has in force; see `service.reach`."""

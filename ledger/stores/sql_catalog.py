@@ -91,12 +91,26 @@ class SQLCatalog:
         )
         return sorted(self._indexes("read outcomes", query))
 
-    def of_type(self, log_id: str, record_type: str, *, above: int = -1) -> list[int]:
-        """See `Catalog.of_type`."""
+    def kills(self, log_id: str, *, above: int = -1) -> list[int]:
+        """See `Catalog.kills`."""
         columns = tables.records.c
+        query = select(columns.leaf_index).where(
+            columns.log_no == log_number(log_id),
+            *_coded(columns.enforcement, "kill"),
+            *_coded(columns.mode, "enforce"),
+            columns.leaf_index > above,
+        )
+        return self._indexes("read kills", query.order_by(columns.leaf_index))
+
+    def of_type(self, log_id: str, record_type: str, *, above: int = -1, not_by: str | None = None) -> list[int]:
+        """See `Catalog.of_type`."""
+        columns, streams = tables.records.c, tables.streams.c
         query = select(columns.leaf_index).where(
             columns.log_no == log_number(log_id), is_type(log_id, record_type), columns.leaf_index > above
         )
+        if not_by is not None:
+            own = select(streams.stream_no).where(streams.log_no == log_number(log_id), streams.enforcer_id == not_by)
+            query = query.where(columns.stream_no.not_in(own))
         return self._indexes("read records of a type", query.order_by(columns.leaf_index))
 
     def last_of_type(self, log_id: str, record_type: str) -> list[int]:

@@ -13,7 +13,7 @@ from policies.bundle_lives import derive_state
 from service.bundle_watch import MAX_WAIT_SECONDS
 from service.wiring import Services
 
-__all__ = ["ActiveRevision", "active_revision", "etag", "names_revision"]
+__all__ = ["ActiveRevision", "active_revision", "etag", "gone", "names_revision"]
 
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*([0-9]{1,4})\s*(?=$|[,;])", re.IGNORECASE)
 """RFC 7240 section 4.3. OPA writes ``modes=snapshot,delta;wait=10``."""
@@ -68,7 +68,7 @@ async def active_revision(services: Services, request: Request) -> ActiveRevisio
     held, before = True, canary
     # A step that changes nothing that is evaluated, such as a publication, is no news for enforcers.
     while held and names_revision(request, revision) and canary == before and (left := until - loop.time()) > 0:
-        held = await services.bundle_watch.changed(seen, left, lambda: _gone(request))
+        held = await services.bundle_watch.changed(seen, left, lambda: gone(request))
         seen, revision, canary = await _now(services)
     return ActiveRevision(revision, held=held, canary=canary)
 
@@ -79,6 +79,7 @@ async def _now(services: Services) -> tuple[int, str | None, str | None]:
     return (events[-1].leaf_index if events else -1), state.active, state.canary
 
 
-async def _gone(request: Request) -> None:
+async def gone(request: Request) -> None:
+    """Return once whoever asked is not there any more; the body was read, so that nothing else can come."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

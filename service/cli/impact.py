@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,25 +12,16 @@ import click
 
 from ledger.errors import ConfigError, UpstreamError
 from service.cli.client import ServiceClient, service_options
-from service.cli.options import JOB_ID, SESSION_ID, milliseconds, utc
+from service.cli.options import JOB_ID, SESSION_ID, duration, milliseconds, utc
 from service.cli.output import ExitCode, counted, json_option, save_new, say, table, with_exit_codes
 from service.cli.records import EFFECTS, bundle_argument
 
 __all__ = ["impact"]
 
 _POLL_SECONDS: Final = 0.5
-_UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNKNOWN: Final = "unknown"
 _SHOWN_IDS: Final = 2
 _GROUPS: Final = (("rules", "rule or reason"), ("agents", "agent"), ("tools", "tool"), ("servers", "server"))
-
-
-def _duration(_context: click.Context, parameter: click.Parameter, value: str) -> int:
-    """Read a duration such as ``90m`` as milliseconds."""
-    if (spelt := _DURATION.fullmatch(value)) is None:
-        raise click.BadParameter("a number and s, m, h or d, such as 24h", param=parameter)
-    return int(spelt[1]) * _UNITS[spelt[2]]
 
 
 @click.command(short_help="Say what a bundle would have decided over a whole period.")
@@ -56,7 +46,7 @@ def _duration(_context: click.Context, parameter: click.Parameter, value: str) -
 )
 @click.option(
     "--warm-up",
-    callback=_duration,
+    callback=duration,
     default="0s",
     show_default=True,
     metavar="TIME",

@@ -7,6 +7,7 @@ import click
 from service.cli.anchor import anchor
 from service.cli.audit import audit
 from service.cli.backup import backup, restore
+from service.cli.containing import contain
 from service.cli.demo import demo
 from service.cli.engines import engines
 from service.cli.enroll import enroll
@@ -75,6 +76,7 @@ for command in (
     modes,
     enroll,
     fleet,
+    contain,
     opa,
     tls,
     witness,

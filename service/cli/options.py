@@ -16,6 +16,7 @@ from ledger.trust import KeyValidity, TrustPolicy
 
 __all__ = [
     "BUNDLE_DIRECTORY",
+    "CONTAINMENT_ID",
     "DECISION_ID",
     "HOLD_ID",
     "JOB_ID",
@@ -23,6 +24,7 @@ __all__ = [
     "SESSION_ID",
     "Spelt",
     "compromised_option",
+    "duration",
     "log_id_option",
     "milliseconds",
     "utc",
@@ -117,6 +119,7 @@ DECISION_ID: Final = Spelt("decision id", _UUID, "`find` shows it, 01234567-89ab
 HOLD_ID: Final = Spelt("hold id", _UUID, "`hold list` shows it, 01234567-89ab-7cde-8f01-23456789abcd")
 JOB_ID: Final = Spelt("job id", _UUID, "`evidence list` shows it, 01234567-89ab-7cde-8f01-23456789abcd")
 SESSION_ID: Final = Spelt("session id", "[0-9a-f]{32}", "`find` shows it, 32 hexadecimal digits in lower case")
+CONTAINMENT_ID: Final = Spelt("containment id", _UUID, "`contain list` shows it, 01234567-89ab-7cde-8f01-23456789abcd")
 REVISION: Final = Spelt("revision", "[0-9a-f]{64}", "64 hexadecimal digits in lower case")
 
 
@@ -129,3 +132,16 @@ def milliseconds(_context: click.Context, parameter: click.Parameter, value: str
     except ValueError:
         raise click.BadParameter("an ISO 8601 time, such as 2026-11-18T10:00Z", param=parameter) from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+_UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION: Final = re.compile(r"([0-9]{1,6})([smhd])")
+
+
+def duration(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Read a duration such as ``90m`` as milliseconds."""
+    if value is None:
+        return None
+    if (spelt := _DURATION.fullmatch(value)) is None:
+        raise click.BadParameter("a number and s, m, h or d, such as 24h", param=parameter)
+    return int(spelt[1]) * _UNITS[spelt[2]]

@@ -205,6 +205,7 @@ def _judgement(body: Decision) -> Iterator[Field]:
     yield from _text("First condition against it", body.failed_condition)
     yield from _list("Obligations", body.obligations)
     yield from _list("Outside the tool's description", body.drift)
+    yield from _text("Stopped before any policy by", body.restriction, code=True)
     yield from _text("Evaluation", f"{number(body.evaluation_us)} µs")
 
 

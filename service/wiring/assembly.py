@@ -42,6 +42,7 @@ from service.auth import TokenStore
 from service.bundle_watch import BundleWatch
 from service.bundles import LogBundleHistory, OPAArchives, service_actor
 from service.contacts import Contacts
+from service.containments import Containments
 from service.current_keys import CurrentKeys
 from service.deciding import ActiveBundles, DecisionPoint
 from service.fairness import Bytes, Places
@@ -58,6 +59,7 @@ from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_re
 from service.modes import Modes
 from service.opa_intake import OPAIntake
 from service.packs import PACK_LEASE_SECONDS, PackJobs, PackStore
+from service.reach import Acknowledgements
 from service.recorder import ServiceRecorder
 from service.rollback_replays import RollbackReplays
 from service.settings import Settings, passphrase
@@ -325,6 +327,20 @@ def _assemble(
             history=history,
             contacts=contacts,
             clock=clock,
+        ),
+        containments=Containments(
+            log_id,
+            service_id=settings.service_id,
+            size=lambda: store.sequenced_size(log_id),
+            catalog=catalog,
+            reader=reader,
+            check=check,
+            keyring=keyring,
+            refresh_keys=key_records.refresh,
+            sink=recorder,
+            said=Acknowledgements(database, log_id),
+            clock=clock,
+            actor=lambda: pseudonym(current.keys.pseudonym.seed, "actor", settings.service_id),
         ),
         opa_archives=OPAArchives(),
         decision_point=DecisionPoint(

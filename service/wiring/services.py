@@ -46,6 +46,7 @@ from service.auth import TokenStore
 from service.bundle_watch import BundleWatch
 from service.bundles import OPAArchives
 from service.contacts import Contacts
+from service.containments import Containments
 from service.current_keys import CurrentKeys
 from service.deciding import DecisionPoint
 from service.fairness import THREADS, Bytes, LargeTurns, Places
@@ -168,6 +169,7 @@ class Services:
     bundle_watch: BundleWatch
     contacts: Contacts
     fleet: FleetReader
+    containments: Containments
     opa_archives: OPAArchives
     decision_point: DecisionPoint
     opa_intake: OPAIntake
@@ -240,6 +242,7 @@ class Services:
         await self.packs.start(self)
         self.bundle_watch.start()
         self.contacts.work.start()
+        self.containments.start()
         await self.impacts.start(self)
         await self._beat("start")
         self._heartbeats.append(self._beating())
@@ -272,6 +275,7 @@ class Services:
         await self.bundle_watch.stop()
         with contextlib.suppress(LedgerError):
             await self.contacts.stop()
+        await self.containments.stop()
         await self.packs.stop()
         await self.impacts.stop()
         await self.lifecycle.stop()
@@ -319,11 +323,5 @@ class Services:
         """The work that is repeated beside answering requests."""
         dating = () if self.timestamping is None else (self.timestamping.work,)
         mine = (*self._heartbeats, self.collecting.work, *dating, *self.lifecycle.works)
-        return (
-            *mine,
-            self.packs.work,
-            self.impacts.work,
-            self.auditing.work,
-            self.bundle_watch.work,
-            self.contacts.work,
-        )
+        news = (self.bundle_watch.work, self.containments.watch.work, self.containments.work, self.contacts.work)
+        return (*mine, self.packs.work, self.impacts.work, self.auditing.work, *news)

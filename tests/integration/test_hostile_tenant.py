@@ -66,6 +66,7 @@ class Aim:
     key_id: str
     hold_id: str
     change_id: str
+    order_id: str
     batch: bytes
     record_id: str
     extra: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +86,7 @@ class Aim:
             "key_id": self.key_id,
             "hold_id": self.hold_id,
             "change_id": self.change_id,
+            "order_id": self.order_id,
             **self.extra,
         }
         return re.sub(r"\{(\w+)(:path)?\}", lambda found: values[found[1]], pattern)
@@ -92,7 +94,7 @@ class Aim:
     def masked(self, text: str) -> str:
         """Return a text without these names, so that two answers can be compared."""
         names = (self.decision_id, self.session, self.user, self.revision, self.job_id, self.token_sha256)
-        names += (self.key_id, self.hold_id, self.change_id)
+        names += (self.key_id, self.hold_id, self.change_id, self.order_id)
         for name in sorted((*names, self.enforcer_id, self.code, self.record_id, self.log_id), key=len, reverse=True):
             text = text.replace(name, "<name>")
         return text
@@ -115,6 +117,7 @@ def unaimed() -> Aim:
         key_id="f" * 16,
         hold_id=new_record_id(1_763_546_400_000, b"h" * 10),
         change_id=new_record_id(1_763_546_400_000, b"m" * 10),
+        order_id=new_record_id(1_763_546_400_000, b"o" * 10),
         batch=EnforcerClient.spell([(record, ())]),
         record_id=record.record_id,
     )
@@ -265,6 +268,12 @@ CASES: dict[str, Case] = {
     "GET /v1/modes": OWN,
     "GET /v1/modes/approved": OWN,
     "POST /v1/modes/{change_id}/review": Case(sends=one(json={"verdict": "rejected"})),
+    "POST /v1/containments": Case(aimed=False, sends=one(json={"agent": "mallory", "seconds": 60, "reason": PURPOSE})),
+    "GET /v1/containments": OWN,
+    "GET /v1/containments/{order_id}": AIMED,
+    "POST /v1/containments/{order_id}/release": Case(sends=one(json={"reason": PURPOSE})),
+    "POST /v1/containments/{order_id}/review": Case(sends=one(json={"verdict": "justified", "comment": PURPOSE})),
+    "GET /v1/restrictions": OWN,
     "GET /.well-known/authzen-configuration": OWN,
     "POST /access/v1/evaluation": Case(
         aimed=False,
@@ -350,6 +359,8 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
         ).json()
         hold = admin.post("/v1/holds", json={"session": session, "reason": PURPOSE}).json()
         proposed = admin.post("/v1/modes", json={"server": f"{log_id}-server", "reason": PURPOSE}).json()
+        stopped = {"agent": f"{log_id}-stopped", "seconds": 3600, "reason": PURPOSE}
+        order = admin.post("/v1/containments", json=stopped).json()
         for _ in range(600):
             if admin.get(f"/v1/evidence-packs/{ordered['job_id']}").json()["state"] == "done":
                 break
@@ -373,6 +384,7 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
         key_id=tenant.services.keys.pack[0].key_id,
         hold_id=hold["hold_id"],
         change_id=proposed["change_id"],
+        order_id=order["id"],
         batch=enforcer.spell([(record, ())]),
         record_id=record.record_id,
     )

@@ -18,6 +18,7 @@ from service.api import (
     bundle_canary,
     bundle_steps,
     bundles,
+    containments,
     decisions,
     enrolments,
     erasures,
@@ -109,6 +110,12 @@ POST   /v1/modes                                 401    403      403    403     
 GET    /v1/modes                                 401    403      403    200     200       200      200
 GET    /v1/modes/approved                        401    200      403    403     403       403      403
 POST   /v1/modes/{change_id}/review              401    403      403    403     403       404      404
+POST   /v1/containments                          401    403      403    403     201       403      201
+GET    /v1/containments                          401    403      403    200     200       200      200
+GET    /v1/containments/{order_id}               401    403      403    404     404       404      404
+POST   /v1/containments/{order_id}/release       401    403      403    403     404       404      404
+POST   /v1/containments/{order_id}/review        401    403      403    403     404       404      404
+GET    /v1/restrictions                          401    200      403    403     403       403      403
 POST   /v1/expiries                              401    403      403    403     403       403      200
 POST   /v1/minimum-index                         401    403      403    403     403       403      409
 POST   /v1/enforcers                             401    403      403    403     403       403      201
@@ -169,6 +176,7 @@ class Furnished:
             "key_id": "nobodys",
             "hold_id": self.decision_id,
             "change_id": self.decision_id,
+            "order_id": self.decision_id,
         }
         path = route
         for name, value in values.items():
@@ -197,6 +205,9 @@ class Furnished:
             "/v1/holds": {"json": {"session": "0" * 32, "reason": "an inquiry by the board"}},
             "/v1/modes": {"json": {"server": "finance", "reason": "month-end is denied"}},
             "/v1/modes/{change_id}/review": {"json": {"verdict": "approved"}},
+            "/v1/containments": {"json": {"agent": "stopped", "seconds": 60, "reason": "an inquiry by the board"}},
+            "/v1/containments/{order_id}/release": {"json": {"reason": "an inquiry by the board"}},
+            "/v1/containments/{order_id}/review": {"json": {"verdict": "justified", "comment": "as it should be"}},
             "/v1/expiries": {"json": {"dry_run": True}},
             "/v1/minimum-index": {"json": {"below": 256}},
             "/v1/tokens": {"json": {"role": "auditor", "name": "jane"}},
@@ -265,7 +276,19 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 
 def test_the_table_has_every_route_of_the_api():
     modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
-    modules += (bundle_canary, enrolments, fleet, fleet_windows, impacts, modes, opa, opa_bundles, replays, sessions)
+    modules += (
+        bundle_canary,
+        containments,
+        enrolments,
+        fleet,
+        fleet_windows,
+        impacts,
+        modes,
+        opa,
+        opa_bundles,
+        replays,
+        sessions,
+    )
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}
     said = {(method, route) for method, route, *_ in ROWS} - {("GET", "/logs/{log_id}/tile/entries/000.p/{width}")}

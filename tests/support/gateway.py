@@ -32,6 +32,7 @@ from ledger.commitments import open_commitment
 from ledger.completeness import EnforcerStream, assess
 from ledger.notes import decode_base64
 from ledger.records import Record, commitments, decode_entry, verify_record_signature
+from ledger.restrictions import RestrictionSet
 from policies.bundles import Bundle, bundle_from_files
 from policies.evaluate import Evaluation
 from policies.model import Decision, DecisionRequest, Effect
@@ -86,6 +87,8 @@ class FakeLedger:
     lines: dict[str, bytes] = field(default_factory=dict)
     fault: Callable[[list[Record]], web.Response | None] = lambda _: None
     before: Callable[[], Any] | None = None
+    restricted: RestrictionSet = field(default_factory=RestrictionSet)
+    acknowledged: list[int] = field(default_factory=list)
     url: str = ""
     _runner: web.AppRunner | None = None
     _port: int = 0
@@ -94,6 +97,7 @@ class FakeLedger:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_post("/v1/decisions", self._post)
         app.router.add_get("/v1/bundles/active", self._bundle)
+        app.router.add_get("/v1/restrictions", self._restrictions)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
@@ -161,6 +165,13 @@ class FakeLedger:
         if request.headers.get("If-None-Match") == etag:
             return web.Response(status=304, headers={"ETag": etag})
         return web.Response(body=self.bundle.archive(), headers={"ETag": etag})
+
+    async def _restrictions(self, request: web.Request) -> web.Response:
+        """Answer at once with what `restricted` is; nothing is held, so that it is asked as often as is configured."""
+        self.acknowledged.append(int(request.query["after"]))
+        if request.query["digest"] == self.restricted.digest:
+            return web.Response(status=304)
+        return web.Response(body=self.restricted.document)
 
     def decisions(self, method: str | None = "tools/call") -> list[DecisionRecord]:
         bodies = [record.body for record in self.records if isinstance(record.body, DecisionRecord)]
@@ -298,6 +309,7 @@ def config_of(directory: Path, service: str, upstream: str, **members: Any) -> G
         "servers": [server],
         "recording": {"strict_seconds": 2, "retry_min_seconds": 0.01, "retry_max_seconds": 0.05},
         "bundles": {"poll_seconds": 3600},
+        "restrictions": {"poll_seconds": 3600, "max_stale_seconds": 86_400},
     }
     for name, value in members.items():
         known = settings.get(name)

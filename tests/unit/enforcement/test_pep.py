@@ -591,6 +591,7 @@ async def release(world: World) -> None:
         actor="olga",
         actor_role="operator",
         purpose="looked into",
+        now_ms=NOON_MS,
     )
     await world.recorder.record(done, strict=False)
 

@@ -165,6 +165,7 @@ def release(world: World, spool: Spool, **members: str | None) -> Batch:
         actor="carol",
         actor_role="responder",
         purpose="reviewed with the team",
+        now_ms=NOON_MS,
     )
 
 

@@ -69,6 +69,7 @@ FULL = {
     "continues": "0199f0c5-0000-7000-8000-000000000001",
     "transport": "stdio",
     "direction": "server",
+    "restriction": "019a9c14-6d80-7abc-8def-0123456789ab",
 }
 
 

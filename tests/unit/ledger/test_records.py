@@ -58,6 +58,8 @@ _WORDS = (
     "absent",
     "released",
     "policy",
+    "all",
+    "justified",
 )
 
 
@@ -212,6 +214,8 @@ class TestEveryField:
             "body.hold.session",
             "body.retention.actor",
             "body.mode.actor",
+            "body.containment.actor",
+            "body.containment.session",
             "body.opa_decision.client",
             "body.opa_decision.fingerprint",
             "body.opa_decision.user",
@@ -231,6 +235,7 @@ class TestEveryField:
             "body.erasure.basis",
             "body.hold.reason",
             "body.mode.reason",
+            "body.containment.comment",
             "body.opa_decision.event",
             "body.opa_decision.input",
             "body.opa_decision.result",

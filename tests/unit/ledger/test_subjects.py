@@ -36,6 +36,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "shadow": (),
     "shadow_count": (),
     "mode": ("actor",),
+    "containment": ("session", "actor"),
 }
 """Fields that name a subject whose keys seal a record's payloads, in order."""
 

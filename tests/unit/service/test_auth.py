@@ -35,11 +35,14 @@ read bundles                           no       no     yes     yes       yes    
 publish bundles                        no       no     no      no        no       yes
 review bundles                         no       no     no      no        yes      yes
 activate bundles                       no       no     no      no        yes      yes
+propose what is only observed          no       no     no      yes       no       yes
+review what is only observed           no       no     no      no        yes      yes
 make evidence packs                    no       no     yes     no        no       yes
 introduce enforcers and issue tokens   no       no     no      no        no       yes
 erase, expire and hold payloads        no       no     no      no        no       yes
-propose what is only observed          no       no     no      yes       no       yes
-review what is only observed           no       no     no      no        yes      yes
+contain agents, sessions, tools and servers no  no     no      yes       no       yes
+release and review containments        no       no     no      yes       yes      yes
+follow the restrictions in force       yes      no     no      no        no       no
 """
 
 

@@ -24,6 +24,7 @@ FULL = {
     "drift": ("drift-x",),
     "interface": "interface-x", "transport": "transport-x", "direction": "server",
     "continues": "0199aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee",
+    "restriction": "019a9c14-6d80-7abc-8def-0123456789ab",
 }  # fmt: skip
 
 
