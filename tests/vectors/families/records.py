@@ -81,6 +81,7 @@ def _changes(value: JSONObject) -> Iterator[tuple[str, str, JSONObject]]:
     yield "running-count-changed", "The running count is another.", {"running_count": value["running_count"] + 1}
     yield "time-changed", "The time is another.", {"time_ms": value["time_ms"] + 1}
     yield "tenant-changed", "The tenant is another.", {"tenant": "acme2"}
+    yield "environment-changed", "The environment is another.", {"environment": f"{value['environment']}-2"}
     yield "enforcer-changed", "The enforcer is another.", {"enforcer_id": "gateway-2"}
     yield "epoch-changed", "The epoch is another.", {"epoch": "5f0d" * 8}
     yield "pseudonym-key-changed", "The pseudonym key is another.", {"pseudonym_key_id": "f" * 16}
@@ -101,6 +102,8 @@ _OTHER_WORDS = {
     "retired": "created",
     "periodic": "stop",
     "other": "absent",
+    "proposed": "approved",
+    "in_force": "reviewed",
 }
 
 
