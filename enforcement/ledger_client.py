@@ -21,6 +21,7 @@ configured service and nowhere else.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -257,7 +258,8 @@ class ServiceClient:
                 method,
                 self._url + path,
                 ssl=True if self._tls is None else self._tls.current,
-                data=body,
+                # Of a body that is a stream, a large one too is written piece by piece.
+                data=None if body is None else io.BytesIO(body),
                 headers=headers,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=self._seconds + more_seconds),

@@ -12,6 +12,7 @@ Source: RFC 9110 section 7.6 (intermediaries); Model Context Protocol, revision 
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -247,7 +248,7 @@ class Upstream:
             raise UpstreamError("upstream_unreachable")
         headers = forwarded_headers(lines, await self._authorization(server))
         headers.update(added)
-        data = body if verb == "POST" else None
+        data = io.BytesIO(body) if verb == "POST" else None  # a large one is written piece by piece
         try:
             async with self._session.request(
                 verb, server.url, data=data, headers=headers, allow_redirects=False, ssl=self._context(server)
