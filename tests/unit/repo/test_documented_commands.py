@@ -46,6 +46,8 @@ def fault(arguments: list[str]) -> str | None:
     """Return what is wrong with a command: a name or an option that there is not."""
     command: click.Command = cli
     for argument in arguments:
+        if argument == "--":  # what follows is another program's
+            return None
         name = argument.strip("[]")
         if name.startswith("--") and isinstance(default := getattr(command, "default", None), str):
             command = command.commands[default]  # type: ignore[attr-defined]  # a group that has a default has commands
