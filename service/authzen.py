@@ -400,6 +400,8 @@ def answer(decision_id: str, leaf_index: int, body: Decision, detail: str) -> di
         context["failed_condition"] = body.failed_condition
     if body.bundle is not None:
         context["bundle_revision"] = body.bundle.revision
+    if body.restriction is not None:
+        context["restriction"] = body.restriction
     if detail:
         context["detail"] = detail
     if body.reason == "malformed":

@@ -2,7 +2,8 @@
 
 The active bundle decides, and the decision is a record like any other before it is told: with the request that was
 evaluated, so that it is searched, replayed and proved as a gateway's is. It says ``interface`` and mode ``observe``,
-because nobody here sees whether it was obeyed: it counts for no control as enforced.
+because nobody here sees whether it was obeyed: it counts for no control as enforced. What is contained is denied,
+whatever the bundle says (`service.stopping`).
 
 INVARIANT 7: whatever goes wrong between question and decision is a denial, and recorded as one. Where it cannot be
 recorded there is no answer at all, which the caller must take for a denial.
@@ -15,7 +16,7 @@ import hashlib
 import secrets
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -37,6 +38,7 @@ from policies.model import DecisionRequest, encode_request, public_facts
 from policies.registry import Registry
 from service.authzen import Question, Semantic, answered
 from service.grouping import GroupedSink
+from service.stopping import Standing, Stops
 
 __all__ = ["ActiveBundles", "DecisionPoint", "Recorded", "repeatable_id"]
 
@@ -124,6 +126,8 @@ class _Verdict:
     reason: str
     evaluation: Evaluation | None = None
     detail: str = ""
+    asked: bool = True
+    restriction: str | None = None
 
 
 def _refused(reason: str, detail: str = "") -> _Verdict:
@@ -135,6 +139,13 @@ def _judged(evaluation: Evaluation) -> _Verdict:
     return _Verdict(evaluation.decision.effect.value, enforcement, reason, evaluation, evaluation.decision.detail)
 
 
+def _stopped(verdict: _Verdict | None, standing: Standing) -> _Verdict:
+    """Return a verdict as what stands against the question makes it; None of a policy that was not asked."""
+    effect: bodies.Effect = "INDETERMINATE" if standing.restriction is None else "DENY"
+    before = _Verdict(effect, "deny", "", asked=False) if verdict is None else verdict
+    return replace(before, enforcement="deny", reason=standing.reason, detail="", restriction=standing.restriction)
+
+
 class DecisionPoint:
     """Decides and records. One event loop owns it."""
 
@@ -143,6 +154,7 @@ class DecisionPoint:
         log_id: str,
         *,
         bundles: ActiveBundles,
+        stops: Stops,
         evaluator: Evaluator,
         sink: RecordSink,
         catalog: Catalog,
@@ -156,6 +168,7 @@ class DecisionPoint:
         Args:
             log_id: Which log.
             bundles: Says which bundle decides.
+            stops: Says what is denied whatever it decides.
             evaluator: Asks it.
             sink: Records.
             catalog: Finds a decision that is asked for again.
@@ -166,6 +179,7 @@ class DecisionPoint:
         """
         self._log_id = log_id
         self._bundles = bundles
+        self._stops = stops
         self._evaluator = evaluator
         self._sink = sink
         self._grouped = GroupedSink(sink)
@@ -219,13 +233,10 @@ class DecisionPoint:
     async def _decide(
         self, questions: Sequence[Question], semantic: Semantic, ids: Sequence[str] | None
     ) -> list[Recorded]:
-        bundle, verdicts = await self._judge([question.request for question in questions])
-        verdicts = [
-            verdict if question.request is not None else _refused(question.reason, question.detail)
-            for question, verdict in zip(questions, verdicts, strict=True)
-        ]
+        pseudonyms = Pseudonyms(self._pseudonym_key())
+        bundle, verdicts = await self._judge_what_is_free(questions, pseudonyms)
         count = answered([verdict.enforcement == "allow" for verdict in verdicts], semantic)
-        now_ms, pseudonyms = self._clock.now_ms(), Pseudonyms(self._pseudonym_key())
+        now_ms = self._clock.now_ms()
         names = ids or [new_record_id(now_ms, secrets.token_bytes(10)) for _ in questions]
         drafts = [
             _draft(name, question, verdict, bundle, pseudonyms)
@@ -237,6 +248,27 @@ class DecisionPoint:
             Recorded(acknowledged.record_id, acknowledged.index, _decision(draft), verdict.detail)
             for draft, acknowledged, verdict in zip(drafts, done, verdicts, strict=False)
         ]
+
+    async def _judge_what_is_free(
+        self, questions: Sequence[Question], pseudonyms: Pseudonyms
+    ) -> tuple[Bundle | None, list[_Verdict]]:
+        """Return the bundle that was asked, and a verdict for each question; what is contained is not asked about."""
+        before = await self._stops.against(questions, pseudonyms)
+        asked = [question.request if stop is None else None for question, stop in zip(questions, before, strict=True)]
+        bundle, judged = await self._judge(asked)
+        # INVARIANT: what was contained while the policy was asked is not permitted.
+        after = before if not any(asked) else await self._stops.against(questions, pseudonyms)
+        verdicts = []
+        for question, verdict, first, then in zip(questions, judged, before, after, strict=True):
+            if question.request is None:
+                verdicts.append(_refused(question.reason, question.detail))
+            elif first is not None:
+                verdicts.append(_stopped(None, first))
+            elif then is not None and verdict.enforcement not in ("deny", "kill"):
+                verdicts.append(_stopped(verdict, then))
+            else:
+                verdicts.append(verdict)
+        return bundle, verdicts
 
     async def _judge(self, requests: Sequence[DecisionRequest | None]) -> tuple[Bundle | None, list[_Verdict]]:
         """Return the bundle that was asked, and a verdict for each request."""
@@ -330,7 +362,7 @@ def _draft(
         message=message,
         method=question.method,
         tool=question.tool,
-        bundle=None if bundle is None or request is None else _reference(bundle, verdict),
+        bundle=None if bundle is None or request is None or not verdict.asked else _reference(bundle, verdict),
         rules=() if decision is None else decision.rules,
         failed_condition=None if decision is None else decision.failed_condition,
         obligations=() if decision is None else decision.obligations,
@@ -343,6 +375,7 @@ def _draft(
         trace_id=question.trace_id,
         drift=() if decision is None else decision.drift,
         interface=_INTERFACE,
+        restriction=verdict.restriction,
     )
     return Draft(body=body, openings=tuple(openings), record_id=decision_id)
 

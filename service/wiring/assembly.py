@@ -63,6 +63,7 @@ from service.reach import Acknowledgements
 from service.recorder import ServiceRecorder
 from service.rollback_replays import RollbackReplays
 from service.settings import Settings, passphrase
+from service.stopping import Stops
 from service.web.sessions import LoginLinks
 from service.wiring.outsiders import make_timestamping, make_witnessing, read_witness_policy
 from service.wiring.places import make_anchor, make_tiles, probed, puts_at_once
@@ -286,6 +287,20 @@ def _assemble(
         trusted=() if settings.bundle_trust is None else read_trusted_keys(settings.bundle_trust),
         solo=settings.bundle_review == "solo",
     )
+    containments = Containments(
+        log_id,
+        service_id=settings.service_id,
+        size=lambda: store.sequenced_size(log_id),
+        catalog=catalog,
+        reader=reader,
+        check=check,
+        keyring=keyring,
+        refresh_keys=key_records.refresh,
+        sink=recorder,
+        said=Acknowledgements(database, log_id),
+        clock=clock,
+        actor=lambda: pseudonym(current.keys.pseudonym.seed, "actor", settings.service_id),
+    )
     return Services(
         settings=settings,
         identity=identity,
@@ -328,24 +343,12 @@ def _assemble(
             contacts=contacts,
             clock=clock,
         ),
-        containments=Containments(
-            log_id,
-            service_id=settings.service_id,
-            size=lambda: store.sequenced_size(log_id),
-            catalog=catalog,
-            reader=reader,
-            check=check,
-            keyring=keyring,
-            refresh_keys=key_records.refresh,
-            sink=recorder,
-            said=Acknowledgements(database, log_id),
-            clock=clock,
-            actor=lambda: pseudonym(current.keys.pseudonym.seed, "actor", settings.service_id),
-        ),
+        containments=containments,
         opa_archives=OPAArchives(),
         decision_point=DecisionPoint(
             log_id,
             bundles=ActiveBundles(log_id, registry, catalog),
+            stops=Stops(lambda: containments.look().current),
             evaluator=evaluator,
             sink=recorder,
             catalog=catalog,

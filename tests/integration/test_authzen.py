@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from ledger.bodies import Decision
+from ledger.bodies import Containment, Decision
+from ledger.commitments import pseudonym
 from ledger.completeness import Verdict, assess
 from ledger.errors import StorageError
-from ledger.records import Record
+from ledger.records import Record, new_record_id
 from policies.model import decode_request
 from service.auth import Role
 from tests.support.ledger import LOG_ID
@@ -327,3 +328,174 @@ def test_an_activation_that_was_acknowledged_holds_for_the_next_question(tmp_pat
         records = [service.services.reader.record(index) for index in range(service.services.sequenced_size())]
         own = [record for record in records if record.enforcer_id == service.services.settings.service_id]
         assert own[-1].running_count == 5
+
+
+# --- what is contained
+
+
+def contain(service: RunningService, **wanted: object) -> dict[str, Any]:
+    with service.client(Role.RESPONDER) as responder:
+        answer = responder.post("/v1/containments", json={"seconds": 600, "reason": "ticket 18", **wanted})
+    assert answer.status_code == 201, answer.text
+    return dict(answer.json())
+
+
+def release(service: RunningService, order_id: str) -> None:
+    for who in ("rita", "ben"):
+        with service.client(token=service.token(Role.RESPONDER, who)) as client:
+            path = f"/v1/containments/{order_id}/release"
+            client.post(path, json={"reason": "looked into it"}).raise_for_status()
+
+
+def by(agent: str, *, user: str | None = "alice", **changes: Any) -> dict[str, Any]:
+    properties = {"roles": ["reader"], **({} if user is None else {"user": user})}
+    return asked(subject={"type": "agent", "id": agent, "properties": properties}, **changes)
+
+
+def of(kind: str, name: str, server: str) -> dict[str, Any]:
+    return {"type": kind, "id": name, "properties": {"server": server, "tags": []}}
+
+
+def told(answer: Mapping[str, Any]) -> tuple[object, ...]:
+    context = answer["context"]
+    return answer["decision"], context["enforcement"], context["reason"], context.get("restriction")
+
+
+def test_what_is_contained_is_denied_whatever_the_policy_says_and_recorded_so(service, client):
+    order = contain(service, agent="stopped-bot")
+    answer = ask(client, by("stopped-bot"))
+    assert told(answer) == (False, "deny", "contained", order["id"])
+    assert "bundle_revision" not in answer["context"]
+    assert "ticket" not in json.dumps(answer)
+    body = body_of(service, answer)
+    assert (body.decision, body.enforcement, body.mode, body.reason) == ("DENY", "deny", "observe", "contained")
+    assert (body.restriction, body.bundle, body.rules) == (order["id"], None, ())
+    assert body.request is not None
+    assert ask(client, by("other-bot"))["decision"] is True
+    release(service, order["id"])
+    assert ask(client, by("stopped-bot"))["decision"] is True
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stopped", "free"),
+    [
+        (
+            {"server": "depot", "tool": "move"},
+            by("bot", resource=of("tool", "move", "depot")),
+            by("bot", resource=of("tool", "count", "depot")),
+        ),
+        (
+            {"server": "kiosk"},
+            by("bot", resource=of("tool", "move", "kiosk")),
+            by("bot", resource=of("tool", "kiosk", "depot")),
+        ),
+        ({"all": True}, by("bot"), None),
+    ],
+)
+def test_a_tool_a_server_and_everything_are_stopped_and_nothing_else(service, client, wanted, stopped, free):
+    order = contain(service, **wanted)
+    assert told(ask(client, stopped)) == (False, "deny", "contained", order["id"])
+    assert free is None or ask(client, free)["decision"] is True
+    release(service, order["id"])
+    assert ask(client, stopped)["decision"] is True
+
+
+def test_a_prompt_is_not_stopped_with_the_tool_of_its_name(service, client):
+    order = contain(service, server="depot", tool="sort")
+    resource = of("prompt", "sort", "depot")
+    prompt = ask(client, by("bot", action={"name": "prompts/get"}, resource=resource, context={}))
+    assert "restriction" not in prompt["context"]
+    assert prompt["context"]["reason"] != "contained"
+    release(service, order["id"])
+
+
+def test_a_session_is_stopped_and_questions_without_one_are_not(service, client):
+    context = {"session": "s-18", "calls": 1, "denied": 0, "started_ms": 0}
+    first = ask(client, by("bot", context=context))
+    assert first["decision"] is True
+    order = contain(service, session=body_of(service, first).session)
+    assert told(ask(client, by("bot", context=context))) == (False, "deny", "contained", order["id"])
+    assert ask(client, by("bot", context={**context, "session": "s-19"}))["decision"] is True
+    assert ask(client, by("bot"))["decision"] is True
+    release(service, order["id"])
+
+
+def test_of_boxed_questions_those_are_denied_that_are_contained(service, client):
+    order = contain(service, agent="boxed-bot")
+    box = {"evaluations": [by("bot"), by("boxed-bot"), by("boxed-bot", context={"time": "never"}), by("bot")]}
+    answers = ask(client, box, EVALUATIONS)["evaluations"]
+    assert [answer["decision"] for answer in answers] == [True, False, False, True]
+    assert [answer["context"].get("restriction") for answer in answers] == [None, order["id"], None, None]
+    assert answers[2]["context"]["reason"] == "malformed"
+
+
+def test_a_principal_that_a_gateway_killed_is_denied_until_it_is_released(service, client):
+    key = service.services.keys.pseudonym.seed
+    enforcer = service.enforcer("gateway-18", seed=118)
+    alice = pseudonym(key, "user", "alice")
+    killed = enforcer.decide(
+        agent="killed-bot", user=alice, decision="DENY", enforcement="kill", rules=("r",), failed_condition="r"
+    )
+    assert told(ask(client, by("killed-bot"))) == (False, "deny", "session_ended", killed)
+    assert ask(client, by("killed-bot", user="bert"))["decision"] is True
+    assert ask(client, by("killed-bot", user=None))["decision"] is True
+    release(service, killed)
+    assert ask(client, by("killed-bot"))["decision"] is True
+
+
+def test_the_policy_is_not_asked_about_what_is_contained(service, client, monkeypatch):
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("panic")
+
+    order = contain(service, agent="unasked-bot")
+    monkeypatch.setattr(service.services.bundles, "active_bundle", fail)
+    monkeypatch.setattr(service.services.evaluator, "evaluate_many", lambda _, asked: _nothing(asked))
+    assert told(ask(client, by("unasked-bot"))) == (False, "deny", "contained", order["id"])
+
+
+async def _nothing(asked: Any) -> list[Any]:
+    assert not asked
+    return []
+
+
+def test_what_is_contained_while_the_policy_is_asked_is_not_permitted(service, client, monkeypatch):
+    evaluate, orders = service.services.evaluator.evaluate_many, []
+
+    async def contain_first(*arguments: Any) -> Any:
+        now_ms = service.services.clock.now_ms()
+        event = Containment(
+            action="ordered",
+            containment_id=new_record_id(now_ms, b"0123456789"),
+            actor="a" * 32,
+            actor_role="responder",
+            scope="agent",
+            agent="quick-bot",
+            until_ms=now_ms + 600_000,
+        )
+        orders.append(await service.services.containments.order(event, "ticket 18"))
+        return await evaluate(*arguments)
+
+    monkeypatch.setattr(service.services.evaluator, "evaluate_many", contain_first)
+    answer = ask(client, by("quick-bot"))
+    assert told(answer) == (False, "deny", "contained", orders[0].order_id)
+    body = body_of(service, answer)
+    assert (body.decision, body.rules) == ("PERMIT", ("readers-may-call",))
+    assert body.bundle is not None
+
+
+def test_where_nobody_can_say_what_is_contained_everything_is_denied(service, client, monkeypatch):
+    def fail() -> None:
+        raise StorageError("the disk is gone")
+
+    monkeypatch.setattr(service.services.containments, "look", fail)
+    answer = ask(client, asked())
+    assert told(answer) == (False, "deny", "restrictions_unavailable", None)
+    assert body_of(service, answer).decision == "INDETERMINATE"
+
+
+def test_an_answer_that_is_given_again_is_that_of_then(service, client):
+    key = {"Idempotency_Key": "before-it-was-contained"}
+    before = ask(client, by("again-bot"), **key)
+    contain(service, agent="again-bot")
+    assert ask(client, by("again-bot"), **key) == before
+    assert ask(client, by("again-bot"))["context"]["reason"] == "contained"
