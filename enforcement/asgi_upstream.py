@@ -64,11 +64,11 @@ class ASGIUpstream:
         self._app = app
         self._limits = limits
         self._path = path
-        self._authorizations: Mapping[str, str] = {}
+        self._authorizations: Mapping[tuple[str, str | None], str] = {}
         self._state = state
         self._leaving: set[asyncio.Task[None]] = set()
 
-    def authorize(self, authorizations: Mapping[str, str]) -> None:
+    def authorize(self, authorizations: Mapping[tuple[str, str | None], str]) -> None:
         """Take what is presented from now on: server name → ``Authorization`` value."""
         self._authorizations = dict(authorizations)
 
@@ -100,7 +100,7 @@ class ASGIUpstream:
             UpstreamError: ``upstream_timeout`` or ``upstream_disconnected``, on the way there or while the answer is
                 read.
         """
-        headers = forwarded_headers(lines, self._authorizations.get(server.name))
+        headers = forwarded_headers(lines, self._authorizations.get((server.name, server.url)))
         headers.update(added)
         call = _Call(body, idle_seconds=self._limits.upstream_idle_seconds)
         running = asyncio.create_task(self._run(self._scope(verb, lines, headers, len(body)), call))

@@ -161,13 +161,13 @@ def read_secret(uri: str) -> str:
     return secret.strip()
 
 
-def authorizations(servers: Sequence[ServerSettings]) -> dict[str, str]:
-    """Return what the gateway itself presents to servers, by their names.
+def authorizations(servers: Sequence[ServerSettings]) -> dict[tuple[str, str | None], str]:
+    """Return what the gateway itself presents to servers, by their names and addresses.
 
     Raises:
         ConfigError: A secret is not there.
     """
-    return {server.name: read_secret(server.authorization) for server in servers if server.authorization}
+    return {(one.name, one.url): read_secret(one.authorization) for one in servers if one.authorization}
 
 
 def read_trust(path: Path) -> TrustPolicy:

@@ -164,7 +164,7 @@ class Upstream:
     def __init__(
         self,
         limits: Limits,
-        authorizations: Mapping[str, str],
+        authorizations: Mapping[tuple[str, str | None], str],
         tls: Callable[[ServerSettings], ClientContext] | None = None,
         *,
         tokens: UpstreamTokens | None = None,
@@ -174,7 +174,7 @@ class Upstream:
 
         Args:
             limits: Time-outs and the number of connections.
-            authorizations: Server name → ``Authorization`` value that the gateway presents to it.
+            authorizations: Server's name and address → ``Authorization`` value that the gateway presents to it.
             tls: Returns what TLS shows and asks for on the way to a server; None for the standard library's defaults.
             tokens: The gateway's own access tokens, for servers that want one instead.
             streams: Connections beside those of calls.
@@ -187,11 +187,11 @@ class Upstream:
         self.authorize(authorizations)
         self._session: aiohttp.ClientSession | None = None
 
-    def authorize(self, authorizations: Mapping[str, str]) -> None:
+    def authorize(self, authorizations: Mapping[tuple[str, str | None], str]) -> None:
         """Present other values to servers from the next call on.
 
         Args:
-            authorizations: Server name → ``Authorization`` value.
+            authorizations: Server's name and address → ``Authorization`` value.
         """
         self._authorizations = dict(authorizations)
 
@@ -254,7 +254,7 @@ class Upstream:
                 verb, server.url, data=data, headers=headers, allow_redirects=False, ssl=self._context(server)
             ) as response:
                 if response.status == _UNAUTHORIZED and self._tokens is not None:
-                    self._tokens.refused(server.name)
+                    self._tokens.refused(server)
                 yield response
         except TimeoutError as error:
             raise UpstreamError("upstream_timeout") from error
@@ -273,8 +273,15 @@ class Upstream:
         return self._tls(server)
 
     async def _authorization(self, server: ServerSettings) -> str | None:
+        # INVARIANT: a call that began under another list goes where that one said; what is meant for the place that
+        # the name stands for by now is not shown there.
+        if server.authorization is not None:
+            presented = self._authorizations.get((server.name, server.url))
+            if presented is None:
+                raise UpstreamError("upstream_credentials")
+            return presented
         if server.oauth is None:
-            return self._authorizations.get(server.name)
+            return None
         if self._tokens is None:
             raise UpstreamError("upstream_credentials")
-        return await self._tokens.authorization(server.name)
+        return await self._tokens.authorization(server)

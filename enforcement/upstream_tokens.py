@@ -117,22 +117,23 @@ class UpstreamTokens:
             grants[server.name] = known if known is not None and same else _Grant(server.oauth, server.url, self._clock)
         self._grants = grants
 
-    async def authorization(self, server: str) -> str | None:
-        """Return the ``Authorization`` value for a server; None if it wants no token.
+    async def authorization(self, server: ServerSettings) -> str:
+        """Return the ``Authorization`` value for a server that wants a token.
 
         Raises:
-            UpstreamError: ``upstream_credentials``: there is no token to be had.
+            UpstreamError: ``upstream_credentials``: there is no token to be had, or none for this server any more: a
+                token for the one that has its name by now is not shown to it.
         """
-        grant = self._grants.get(server)
-        if grant is None:
-            return None
+        grant = self._grants.get(server.name)
+        if grant is None or grant.url != server.url:
+            raise UpstreamError("upstream_credentials")
         assert self._session is not None  # used inside its context
         return f"Bearer {await grant.token(self._session)}"
 
-    def refused(self, server: str) -> None:
+    def refused(self, server: ServerSettings) -> None:
         """Throw a server's token away: the server does not take it."""
-        grant = self._grants.get(server)
-        if grant is not None:
+        grant = self._grants.get(server.name)
+        if grant is not None and grant.url == server.url:
             grant.forget()
 
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from enforcement.config import Limits, ServerSettings
+from enforcement.config_files import authorizations
 from enforcement.upstream import Upstream
 from enforcement.upstream_tokens import UpstreamTokens, check_credentials
 from ledger.clock import SimulatedClock
@@ -227,6 +228,27 @@ def test_another_list_of_servers_keeps_the_tokens_of_those_that_stay_the_same(tm
         assert await scene.call() == first
         scene.tokens.take_up([scene.settings(scopes=["more"])])
         assert await scene.call() != first
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("own", ["oauth", "authorization"])
+def test_what_is_meant_for_a_new_address_is_not_shown_to_calls_on_their_way_to_the_old_one(
+    tmp_path: Path, own: str
+) -> None:
+    async def scenario(scene: Scene) -> None:
+        new = scene.server.model_copy(update={"url": "http://127.0.0.1:9/elsewhere"})
+        if own == "authorization":
+            scene.server = scene.server.model_copy(update={"oauth": None, "authorization": scene.server.oauth.secret})
+            new = scene.server.model_copy(update={"url": new.url})
+            scene.upstream.authorize(authorizations([scene.server]))
+            async with scene.upstream.send(scene.server, headers_of(), b"{}"):
+                assert ("authorization", "s3cr:t/") in scene.seen.pop()
+        scene.tokens.take_up([new])
+        scene.upstream.authorize(authorizations([new]))
+        with pytest.raises(UpstreamError, match="upstream_credentials"):
+            await scene.call()
+        assert scene.seen == []
 
     play(tmp_path, scenario)
 
