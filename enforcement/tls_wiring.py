@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import TypeAlias
 
 from OpenSSL import SSL
@@ -107,10 +108,17 @@ class ServerContexts:
         way = (server.tls, server.pin)
         known = self._made.get(way)
         if known is None:
-            known = _rotating(f"server/{server.name}", "server", server.tls, self._metrics, self._clock, server.pin)
+            name = self._free_name(f"server/{server.name}")
+            known = _rotating(name, "server", server.tls, self._metrics, self._clock, server.pin)
             self._made[way] = known
             self._watch.add(known)
         return known
+
+    def _free_name(self, name: str) -> str:
+        """Return a name that no other way has: one that a server has left may be another's still."""
+        taken = {known.name for known in self._made.values()}
+        names = (name if number == 1 else f"{name}/{number}" for number in count(1))
+        return next(one for one in names if one not in taken)
 
 
 def _rotating(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from enforcement.config import Limits, ServerSettings
 from enforcement.config_files import authorizations
+from enforcement.issuer_keys import trusting
 from enforcement.upstream import Upstream
 from enforcement.upstream_tokens import UpstreamTokens, check_credentials
 from ledger.clock import SimulatedClock
@@ -266,6 +268,21 @@ def test_a_secret_that_cannot_be_used_is_a_fault_of_the_list(
     async def scenario(scene: Scene) -> None:
         with pytest.raises(ConfigError, match=message):
             check_credentials([scene.settings(**oauth)])
+
+    play(tmp_path, scenario)
+
+
+def test_a_long_list_reads_the_certificates_of_the_system_once_and_not_on_the_event_loop_for_each_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(scene: Scene) -> None:
+        trusting(None)
+        read: list[object] = []
+        monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: read.append(None))
+        listed = [scene.server.model_copy(update={"name": f"server-{number}"}) for number in range(40)]
+        check_credentials(listed)
+        scene.tokens.take_up(listed)
+        assert not read
 
     play(tmp_path, scenario)
 
