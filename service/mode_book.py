@@ -178,7 +178,8 @@ class ModeBook:
             index,
             record.time_ms,
             event.previous,
-            approved=not loosens or life.approved_by is not None,
+            # What was approved was this change for this enforcer, once, and for a while.
+            approved=not loosens or life.may_be_taken_up(record.enforcer_id, record.time_ms),
         )
         self._lives[life.change_id] = replace(life, taken_up=(*life.taken_up, done))
 

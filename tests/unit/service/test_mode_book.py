@@ -112,6 +112,23 @@ def test_a_change_for_one_enforcer_is_for_no_other() -> None:
     assert (life.may_be_taken_up(GATEWAY, LATER), life.may_be_taken_up("gateway-2", LATER)) == (True, False)
 
 
+@pytest.mark.parametrize(
+    "records",
+    [
+        [record("proposed", actor=ALICE, expires_ms=LAPSES, enforcer=GATEWAY), APPROVED],
+        [PROPOSED, APPROVED, record("in_force", by="gateway-2", previous="enforce")],
+        [PROPOSED, APPROVED, record("rejected", actor=ALICE)],
+        [record("proposed", actor=ALICE, expires_ms=LATER), APPROVED],
+    ],
+    ids=["for another gateway", "a second time", "after it was rejected", "after it had lapsed"],
+)
+def test_what_an_approval_does_not_cover_is_taken_up_without_one(records: list[Record]) -> None:
+    taken_up = record("in_force", by="gateway-2", previous="enforce", time_ms=LATER)
+    life = book(*records, taken_up).get(CHANGE)
+    assert not life.taken_up[-1].approved
+    assert life.state(LATER) is ModeState.UNAPPROVED
+
+
 def test_the_next_step_is_approval_by_somebody_else() -> None:
     assert book(PROPOSED).next_step(CHANGE, "approved", BOB, KEY, LATER) == "approved"
     assert book(PROPOSED).next_step(CHANGE, "rejected", ALICE, KEY, LATER) == "rejected"
