@@ -209,6 +209,8 @@ class Admission:
         message, server = case.message, case.server
         if message is None or message.round is None or server is None:
             return None
+        if message.round.state is None and self._config.protocol.unasked_answers == "pass":
+            return None  # a first round of its own
         if self._rounds is not None:
             case.round = self._rounds.open(case.inbound.body, message, identity, server.name)
         if case.round is None:

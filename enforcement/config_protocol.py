@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
@@ -32,6 +32,9 @@ class ProtocolSettings(Settings):
         sessions_per_principal: Most of them that one principal may have.
         streams: Most streams that clients hold open with GET at once; they are counted apart from calls.
         server_requests: Most requests of a server that wait for the client's answer, in one session.
+        unasked_answers: What becomes of a call with ``inputResponses`` and no ``requestState``: a server that asks
+            through a gateway always gives a state, so that nobody asked. ``refuse`` it, or ``pass`` it as it is;
+            policies do not get to see what stands in its answers.
     """
 
     revisions: Revisions = tuple(DEFAULT_REVISIONS)
@@ -39,3 +42,4 @@ class ProtocolSettings(Settings):
     sessions_per_principal: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     streams: Annotated[int, Field(ge=1, le=100_000)] = 1_000
     server_requests: Annotated[int, Field(ge=1, le=10_000)] = 64
+    unasked_answers: Literal["refuse", "pass"] = "refuse"

@@ -204,6 +204,7 @@ class _Reader:
         self.name: str | None = None
         self.trace_id: str | None = None
         self.requested = "unknown"
+        self.says_revision = False
 
     def read(self, lines: RawHeaders | None) -> Message:
         limits = self.limits
@@ -247,7 +248,7 @@ class _Reader:
             code=refused.code,
             status=refused.status,
             text=refused.text,
-            data={"supported": sorted(self.revisions), "requested": self.requested} if unsupported else None,
+            data={"supported": self._supported(), "requested": self.requested} if unsupported else None,
             request_id=self.request_id,
             method=self.method,
             name=self.name,
@@ -255,6 +256,14 @@ class _Reader:
             trace_id=self.trace_id,
             direction=self.direction,
         )
+
+    def _supported(self) -> list[str]:
+        """Return the revisions to go on with; one that says its revision in ``_meta`` cannot go on with a stateful one.
+
+        Source: revision 2026-07-28: a server names there what its ``server/discover`` names.
+        """
+        stateless = STATELESS & set(self.revisions) if self.says_revision else None
+        return sorted(stateless or self.revisions)
 
     def _read_envelope(self) -> dict[str, JSONValue]:
         if len(self.body) > self.limits.body_bytes:
@@ -315,6 +324,7 @@ class _Reader:
     ) -> str:
         header = None if self.headers is None else self.headers.protocol_version
         body = meta.get(_VERSION_KEY)
+        self.says_revision = body is not None
         offered = params.get("protocolVersion") if header is None else header  # `initialize` carries it in the body
         if isinstance(offered, str) and _REVISION.fullmatch(offered):
             self.requested = offered

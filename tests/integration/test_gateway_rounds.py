@@ -192,6 +192,37 @@ def test_a_state_comes_back_once_for_the_same_call_of_the_same_principal(tmp_pat
     asyncio.run(scenario())
 
 
+def test_answers_that_nobody_asked_for_pass_as_they_are_only_where_the_operator_says_so(tmp_path: Path) -> None:
+    meta = {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}}
+    unasked = {
+        "arguments": {},
+        "inputResponses": {"sure": {"action": "accept", "content": {"yes": True}}},
+        "_meta": meta,
+    }
+
+    async def scenario() -> None:
+        async with surroundings(tmp_path) as world:
+
+            @world.tools.server.tool()
+            async def ask(ctx: Context) -> str | InputRequiredResult:
+                given = ctx.input_responses or {}
+                return "answered" if "sure" in given else InputRequiredResult(input_requests=question("sure"))
+
+            async with world.running():
+                refused = await post(world, unasked, name="ask")
+            async with world.running(protocol={"unasked_answers": "pass"}):
+                passed = await post(world, unasked, name="ask")
+                made_up = await post(world, {**unasked, "requestState": "made up"}, name="ask")
+            assert refused["error"]["data"]["reason"] == made_up["error"]["data"]["reason"] == "unknown_round"
+            assert passed["result"]["content"][0]["text"] == "answered"
+            found = decisions(world)
+            assert [body.decision for _, body in found] == ["DENY", "PERMIT", "DENY"]
+            assert [body.continues for _, body in found] == [None, None, None]
+            assert list(outcomes(world)) == [found[1][0]]
+
+    asyncio.run(scenario())
+
+
 def test_a_call_counts_in_its_last_round_and_not_in_each(tmp_path: Path) -> None:
     windows = {"windows": [{"name": "calls", "measure": "count", "per": "session"}]}
     manifest = {

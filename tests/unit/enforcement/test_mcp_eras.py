@@ -88,6 +88,18 @@ def test_initialize_cannot_agree_on_a_revision_that_does_not_pass(offered: objec
     assert refusal.data["supported"] == [STATEFUL, VERSION]
 
 
+def test_a_message_of_the_stateless_kind_is_told_what_it_can_go_on_with() -> None:
+    params = {"_meta": {"io.modelcontextprotocol/protocolVersion": "v999.0.0"}}
+    data = body("server/discover", params=params)
+    refusal = refused(data, plain("v999.0.0", method="server/discover"))
+    assert (refusal.reason, refusal.data) == (
+        RefusalReason.UNSUPPORTED_PROTOCOL,
+        {"supported": [VERSION], "requested": "v999.0.0"},
+    )
+    only = refused(data, plain("v999.0.0", method="server/discover"), revisions=[STATEFUL])
+    assert only.data == {"supported": [STATEFUL], "requested": "v999.0.0"}
+
+
 def test_a_revision_that_does_not_pass_is_refused_whatever_the_message() -> None:
     for data in (CALL, body("ping"), body("notifications/initialized", None), body(None, 1, result={})):
         assert refused(data, plain("2025-06-18")).reason is RefusalReason.UNSUPPORTED_PROTOCOL
