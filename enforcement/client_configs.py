@@ -29,9 +29,12 @@ MAX_CONFIG_BYTES: Final = 4 << 20
 
 ConfigFormat = Literal["json", "toml", "yaml"]
 
-# A string, a comment, or a comma with nothing but space and comments before the closing bracket.
+# A string, a comment, or a comma with nothing but space and comments before the closing bracket. What was matched is
+# not tried in another way, and what nothing ends goes to the end: a file is read in one pass, whatever stands in it.
 _JSONC: Final = re.compile(
-    r"""(?P<string>"(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/|(?P<comma>,)(?=(?:\s|//[^\n]*|/\*.*?\*/)*[}\]])""", re.DOTALL
+    r"""(?P<string>"(?:[^"\\]|\\.)*+"?)|//[^\n]*+|/\*.*?(?:\*/|\Z)"""
+    r"""|(?P<comma>,)(?=(?>\s|//[^\n]*+|/\*.*?(?:\*/|\Z))*+[}\]])""",
+    re.DOTALL,
 )
 _PLACES: Final = (
     ("mcpServers",),  # most desktop apps and command lines
@@ -73,7 +76,7 @@ class ClientServer:
 
 
 def read_client_config(text: str, form: ConfigFormat = "json") -> tuple[ClientServer, ...]:
-    """Return the servers of a client's configuration, in its order.
+    """Return the servers of a client's configuration, in its order; of one name there may be several that differ.
 
     Args:
         text: The file.
@@ -85,15 +88,15 @@ def read_client_config(text: str, form: ConfigFormat = "json") -> tuple[ClientSe
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError(f"the file has more than {MAX_CONFIG_BYTES} characters")
     value = _parse(text, form)
-    found: dict[str, ClientServer] = {}
+    found: dict[ClientServer, None] = {}
     seen = False
     for entries in _lists(value):
         seen = True
         for name, entry in entries.items():
-            found.setdefault(str(name), _server(str(name), entry))
+            found.setdefault(_server(str(name), entry))
     if not seen:
         raise ConfigError("there is no list of MCP servers in it")
-    return tuple(found.values())
+    return tuple(found)
 
 
 def _parse(text: str, form: ConfigFormat) -> Mapping[Any, Any]:

@@ -45,9 +45,9 @@ def listener_settings(settings: Settings) -> ListenerTLSSettings | None:
     Raises:
         ConfigError: They contradict each other, or something is missing.
     """
-    others = (settings.tls_key, settings.tls_client_ca, settings.tls_client_certificates, settings.tls_client_names)
     if settings.tls_certificate is None:
-        if any(others):
+        others = {name for name in type(settings).model_fields if name.startswith("tls_")}
+        if any(getattr(settings, name) != type(settings).model_fields[name].default for name in others):
             raise ConfigError("TALLYSTICK_TLS_CERTIFICATE: the other settings of TLS mean nothing without it")
         return None
     if not settings.tls_key:

@@ -27,7 +27,7 @@ from ledger.keys import LocalKey, decode_key, generate_key, load_key, save_key
 from ledger.notes import decode_base64, encode_base64
 from policies.signatures import parse_trusted_keys
 from service.auth import new_token, token_digest
-from service.cli.client import ServiceClient
+from service.cli.client import ServiceClient, service_section
 from service.enrolling import EnrolmentClaim, claim_bytes, log_of_enrolment_token, open_sealed, trust_digest
 from service.version import VERSION
 
@@ -242,7 +242,7 @@ def _configuration(
         "environment": names["environment"],
         "zone": wish.zone,
         "state_directory": str(directory / "state"),
-        "service": {"url": wish.url, "token": f"file:{directory / _TOKEN}"},
+        "service": service_section(wish.url, f"file:{directory / _TOKEN}"),
         "keys": {name: f"file:{directory / name}.json" for name in ("signing", "pseudonym", "spool")},
     }
     if signed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -121,18 +122,14 @@ def _servers_of(file: Path) -> Sequence[ClientServer]:
 def _entries(
     found: Iterable[tuple[Path, ClientServer]], *, owner: str | None, enforce: bool
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    entries: dict[str, dict[str, Any]] = {}
-    notes: list[str] = []
-    for file, one in found:
-        if one.fault is not None:
-            notes.append(f"{file.name}: {one.name}: {one.fault}; left out")
-            continue
-        entry: dict[str, Any] = {} if one.url is None else {"url": one.url}
+    entries: list[dict[str, Any]] = []
+    firsts, notes = _firsts(found)
+    for name, one in firsts.items():
+        entry: dict[str, Any] = {"name": name} if one.url is None else {"name": name, "url": one.url}
         if owner is not None:
             entry["owner"] = owner
         if not enforce:
             entry["mode"] = "observe"
-        name = _name(one.name)
         secret = re.sub(r"[^A-Z0-9]", "_", name.upper()) + "_AUTHORIZATION"
         if any(header.lower() == "authorization" for header in one.headers):
             entry["authorization"] = f"env:{secret}"
@@ -146,11 +143,21 @@ def _entries(
             notes.append(
                 f"{name}: a client starts it: tallystick wrap --config gateway.yaml --server {name} -- COMMAND"
             )
-        if name in entries and entries[name] != entry:
+        entries.append(entry)
+    return entries, notes
+
+
+def _firsts(found: Iterable[tuple[Path, ClientServer]]) -> tuple[dict[str, ClientServer], list[str]]:
+    """Return the first server of each name, and what is to be said of those that are left out."""
+    firsts: dict[str, ClientServer] = {}
+    notes: list[str] = []
+    for file, one in found:
+        name = _name(one.name)
+        if one.fault is not None:
+            notes.append(f"{file.name}: {one.name}: {one.fault}; left out")
+        elif replace(firsts.setdefault(name, one), name=one.name) != one:
             notes.append(f"{file.name}: {name} stands elsewhere too, and differs; the first counts")
-            continue
-        entries[name] = entry
-    return [{"name": name, **entry} for name, entry in entries.items()], notes
+    return firsts, notes
 
 
 def _name(name: str) -> str:

@@ -60,6 +60,19 @@ def test_comments_and_trailing_commas_are_read_as_editors_read_them() -> None:
     assert (found.url, found.headers) == ("https://mcp.example.com//path", ("X",))
 
 
+def test_comments_one_after_the_other_are_read_in_one_pass() -> None:
+    """Each way to divide them among a pattern's parts was tried once: 2 to the power of their number."""
+    text = '{"mcpServers": {"a": {"url": "https://mcp.example.com/mcp",' + "/**/" * 10_000 + '"headers": {}}}}'
+    assert one(text).url == REMOTE["url"]
+
+
+def test_servers_of_one_name_that_differ_are_all_there() -> None:
+    projects = {"/a": REMOTE, "/b": STARTED, "/c": REMOTE}
+    text = json.dumps({"projects": {path: {"mcpServers": {"x": entry}} for path, entry in projects.items()}})
+    first, second = read_client_config(text)
+    assert (first.name, second.name, bool(first.url), bool(second.command)) == ("x", "x", True, True)
+
+
 def test_nothing_secret_is_taken_along() -> None:
     entry = {
         "url": "https://user:pass@mcp.example.com:8443/mcp?key=s3cret#x",

@@ -52,6 +52,16 @@ def test_a_list_is_made_from_a_client_and_a_gateway_takes_it(tmp_path: Path) -> 
         assert said in done.output
 
 
+def test_of_servers_that_would_have_one_name_each_that_is_left_out_is_said(tmp_path: Path) -> None:
+    started = {
+        name: {"command": command} for name, command in (("my files", "a"), ("my/files", "b"), ("my-files", "a"))
+    }
+    done = json.loads(run("import", client_file(tmp_path, {"mcpServers": started}), "--json").stdout)
+    assert [one["name"] for one in done["servers"]] == ["my-files"]
+    assert sum("differs; the first counts" in note for note in done["notes"]) == 1
+    assert sum("tallystick wrap" in note for note in done["notes"]) == 1
+
+
 def test_enforcing_from_the_start_is_asked_for(tmp_path: Path) -> None:
     done = run("import", client_file(tmp_path), "--enforce", "--json")
     assert all("mode" not in one for one in json.loads(done.stdout)["servers"])

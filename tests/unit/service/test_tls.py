@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from enforcement.config_files import parse_config
 from enforcement.tls_files import read_material
 from ledger.clock import SystemClock
 from ledger.errors import ConfigError
 from service.cli.client import ServiceClient, service_section
+from service.cli.joining import Wish, _configuration
 from service.cli.main import cli
 from service.settings import load_settings
 from service.tls import certificate_checks, listener_settings
@@ -41,6 +43,8 @@ def test_client_certificates_are_demanded_where_somebody_is_named_who_issues_the
         ({"tls_key": "file:service.key"}, "TALLYSTICK_TLS_CERTIFICATE"),
         ({"tls_client_ca": "ca.crt"}, "TALLYSTICK_TLS_CERTIFICATE"),
         ({"tls_client_certificates": "require"}, "TALLYSTICK_TLS_CERTIFICATE"),
+        ({"tls_groups": "strict"}, "TALLYSTICK_TLS_CERTIFICATE"),
+        ({"tls_minimum": "1.2"}, "TALLYSTICK_TLS_CERTIFICATE"),
         ({"tls_certificate": "service.crt"}, "TALLYSTICK_TLS_KEY"),
         ({**CERTIFICATE, "tls_client_certificates": "require"}, "client_ca"),
         ({**CERTIFICATE, "tls_client_certificates": "none", "tls_client_ca": "ca.crt"}, "TALLYSTICK_TLS_CLIENT"),
@@ -78,6 +82,17 @@ def test_a_gateway_is_prepared_to_believe_whom_its_preparer_believes(monkeypatch
     monkeypatch.setenv("TALLYSTICK_CA", "ca.crt")
     assert service_section("https://ledger.test", "file:t")["tls"] == {"ca": "/ca.crt"}
     assert "tls" not in service_section("http://ledger.test", "file:t")
+
+
+def test_a_gateway_that_enrols_itself_believes_whom_it_was_enrolled_by(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TALLYSTICK_CA", "/ca.crt")
+    wish = Wish(enforcer_id="gateway-1", url="https://ledger.test", servers={}, agent=None, roles=(), zone="UTC")
+    names = {"log_id": "acme", "tenant": "acme", "environment": "test"}
+    config = parse_config(_configuration(wish, tmp_path, None, names, signed=False))
+    assert config.service.tls is not None
+    assert config.service.tls.ca == Path("/ca.crt")
 
 
 def call(*arguments: str) -> Result:
