@@ -27,7 +27,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -114,6 +114,25 @@ class _Call:
             return False
         self.answer.set_result(how)
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialogue:
+    """What the server has asked; see `enforcement.verdicts.Dialogue`. Calls and events are known elsewhere."""
+
+    asked: dict[RequestId, Permitted]
+
+    def awaits(self, request_id: RequestId) -> bool:
+        return request_id in self.asked
+
+    def take(self, request_id: RequestId) -> Permitted:
+        return self.asked.pop(request_id)
+
+    def in_flight(self, request_id: RequestId) -> bool:
+        return False
+
+    def has_sent(self, event_id: str) -> bool:
+        return False
 
 
 class StdioWrapper:
@@ -266,8 +285,8 @@ class StdioWrapper:
         if isinstance(parsed, Message):
             parsed = self._objection(parsed) or parsed
         if isinstance(parsed, Message) and parsed.kind is Kind.RESPONSE and line.whole:
-            assert parsed.request_id is not None  # it is one of those that are asked
-            return self._pass_answer(line, self._asked.pop(parsed.request_id), before, turn)
+            answering = self._inbound(line, parsed, "client", overloaded=False)
+            return self._pass_answer(replace(answering, dialogue=_Dialogue(self._asked)), line, before, turn)
         call = None
         if isinstance(parsed, Message) and parsed.request_id is not None and line.whole:
             call = self._calls[parsed.request_id] = _Call(asyncio.get_running_loop().create_future())
@@ -373,8 +392,11 @@ class StdioWrapper:
             reply = failed_reply(permitted, ended.reason) if recorded else withheld_reply(permitted)
             self._to_client.put(one_line(reply.body))
 
-    async def _pass_answer(self, line: Line, asked: Permitted, before: asyncio.Event, turn: asyncio.Event) -> None:
+    async def _pass_answer(self, inbound: Inbound, line: Line, before: asyncio.Event, turn: asyncio.Event) -> None:
         """Record a client's answer as the outcome of what the server asked, and hand it on."""
+        asked = await self._passage.judge(inbound)
+        if isinstance(asked, Denied):
+            return  # an answer has no answer
         settled = await settle(self._passage, asked, line.data, latency_us=0)
         recorded = await released(self._passage, asked, settled.completion)
         await before.wait()
@@ -422,11 +444,18 @@ class StdioWrapper:
             await before.wait()
             if passes and self._to_client.put(one_line(line.data)):
                 self._passed_on[said.method] += 1
+            if passes and said.cancels in self._asked:
+                withdrawn = self._asked.pop(said.cancels)
+                await released(self._passage, withdrawn, Completion(status="cancelled", reason="server_cancelled"))
             return
         assert said.request_id is not None
         verdict = await self._passage.judge(await self._inbound_of_server(line, said.request_id))
         await before.wait()
-        if isinstance(verdict, Denied):
+        if said.request_id in self._asked:
+            # Not answered: the server would take that for the answer to the one that waits.
+            if isinstance(verdict, Permitted):
+                await released(self._passage, verdict, Completion(status="not_forwarded", reason="malformed"))
+        elif isinstance(verdict, Denied):
             text = "The request was refused on its way to the client"
             self._to_child.put(one_line(refusal_to_server(said.request_id, ErrorCode.DENIED, text)))
         elif self._ended is None:

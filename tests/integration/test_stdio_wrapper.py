@@ -12,7 +12,7 @@ import pytest
 
 from enforcement.refusals import ErrorCode
 from enforcement.stdio import StdioWrapper
-from policies.model import DecisionRequest, Effect
+from policies.model import DecisionRequest, Effect, Obligation
 from tests.support.gateway import WAIT_SECONDS, Surroundings, surroundings
 from tests.support.mcp_messages import META, body_of
 from tests.support.transports import Ends, wrapped
@@ -377,3 +377,57 @@ def test_in_the_stateless_revision_a_server_asks_nothing(tmp_path: Path) -> None
         assert (await peers.got())["error"]["code"] == ErrorCode.DENIED
 
     play(scenario, tmp_path)
+
+
+def test_what_a_killed_client_answers_does_not_reach_the_server(tmp_path: Path) -> None:
+    def kills(request: DecisionRequest) -> dict[str, Any]:
+        if request.action != "tools/call":
+            return {"effect": Effect.PERMIT}
+        return {"effect": Effect.DENY, "failed_condition": "no-calls", "obligations": (Obligation.END_SESSION,)}
+
+    async def scenario(peers: Peers) -> None:
+        await begin(peers)
+        peers.answer(asks())
+        assert (await peers.heard())["method"] == "sampling/createMessage"
+        peers.say(call(5).replace(b"2026-07-28", b"2025-11-25"))
+        assert (await peers.heard())["id"] == 5
+        peers.say(json.dumps(result(1, role="user")).encode())
+        peers.client[1].write_eof()
+        assert await peers.server[0].read() == b""
+        peers.server[1].close()
+        (decision_id,) = await peers.decided(1, "sampling/createMessage")
+        assert (await peers.outcome(decision_id)).status == "cancelled"
+        assert peers.world.ledger.decisions(None)[-1].reason == "session_ended"
+
+    play(scenario, tmp_path, answer=kills, **STATEFUL)
+
+
+def test_of_two_requests_of_the_server_under_one_id_the_client_gets_one(tmp_path: Path) -> None:
+    async def scenario(peers: Peers) -> None:
+        await begin(peers)
+        peers.answer(asks(), asks(), notification("notifications/message", data="next"))
+        assert [(await peers.heard())["method"] for _ in range(2)] == [
+            "sampling/createMessage",
+            "notifications/message",
+        ]
+        peers.say(json.dumps(result(1, role="user")).encode())
+        assert await peers.got() == result(1, role="user")  # and nothing before it
+        outcomes = [await peers.outcome(one) for one in await peers.decided(2, "sampling/createMessage")]
+        assert sorted(one.status for one in outcomes) == ["completed", "not_forwarded"]
+
+    play(scenario, tmp_path, **STATEFUL)
+
+
+def test_a_request_that_the_server_withdraws_is_over(tmp_path: Path) -> None:
+    async def scenario(peers: Peers) -> None:
+        await begin(peers)
+        peers.answer(asks(), notification("notifications/cancelled", requestId=1))
+        assert [(await peers.heard())["method"] for _ in range(2)] == [
+            "sampling/createMessage",
+            "notifications/cancelled",
+        ]
+        (decision_id,) = await peers.decided(1, "sampling/createMessage")
+        outcome = await peers.outcome(decision_id)
+        assert (outcome.status, outcome.reason) == ("cancelled", "server_cancelled")
+
+    play(scenario, tmp_path, **STATEFUL)
