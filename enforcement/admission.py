@@ -90,6 +90,10 @@ class Admission:
         # An event of a stream is bounded as an answer is; what of it would be judged, as a message is.
         self._server_limits = replace(self._limits, body_bytes=min(limits.body_bytes, limits.answer_bytes))
 
+    def knows(self, server: str) -> bool:
+        """Whether there is such a server now."""
+        return self._servers.get(server) is not None
+
     def takes_batches(self, inbound: Inbound) -> bool:
         """Whether a message is of a revision in which several may come in one body."""
         server = self._servers.get(inbound.server)

@@ -79,6 +79,10 @@ class Conversations:
         known.used_ms = self._clock.now_ms()
         return known
 
+    def passing(self, owner: Owner, server: str) -> Conversation:
+        """Return what stands for a session for one message; it is not kept."""
+        return self._nameless.get((owner, server)) or self._new(None, owner, server, upstream=None)
+
     def begin(self, owner: Owner, server: str, upstream: str) -> Conversation:
         """Begin a session that a server has begun, under a name of our own.
 

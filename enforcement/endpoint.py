@@ -183,7 +183,9 @@ class Endpoint:
         owner = (identity.agent, identity.user)
         name = single_header(inbound.headers, SESSION_HEADER)
         if name is None:
-            conversation = self._way.conversations.nameless(owner, inbound.server)
+            # A name that is no server's is refused, and must not be remembered: there is no end of such names.
+            of = self._way.conversations
+            conversation = (of.nameless if self._admission.knows(inbound.server) else of.passing)(owner, inbound.server)
         else:
             found = self._way.conversations.find(name, owner, inbound.server)
             if found is None:

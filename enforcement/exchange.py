@@ -118,6 +118,7 @@ class Exchange:
         self._started = perf_counter()
         self._streaming = False
         self._reported = False
+        self._settled: _Held | None = None
         self._settling = asyncio.Lock()  # while an outcome is being recorded, whichever stream brought the answer
         self._gone = False  # the client is, and the call goes on
         self._withdrawn = False
@@ -139,8 +140,10 @@ class Exchange:
 
     async def run(self) -> None:
         """Forward the call, record its outcome, release the answer."""
-        self._link.begin(self)
+        before = self._link.begin(self)
         try:
+            if before is not None:
+                await before.abandon("no_answer")
             await self._run()
         finally:
             await self._link.finish(self, parked=self._parked)
@@ -164,8 +167,10 @@ class Exchange:
     async def _settle(self, held: _Held) -> _Held:
         """Make the outcome durable; return what may be released."""
         async with self._settling:
-            if self._reported:  # another stream brought the answer
-                return held
+            if self._reported:  # another stream brought an answer, or the call was over: that holds
+                text = "The call was over before it was answered"
+                over = replace(held, reply=self._error(ErrorCode.RESULT_WITHHELD, text, "no_answer"))
+                return self._settled or over
             if self._withdrawn and held.completion.status == "failed":
                 held = replace(held, completion=replace(held.completion, status="cancelled", reason="client_cancelled"))
             try:
@@ -177,6 +182,7 @@ class Exchange:
                 held = replace(held, reply=reply)
             if self._link.conversation is not None and self._resumable and held.received is not None:
                 self._link.conversation.answered(held.received, held.reply.body)
+            self._settled = held
         if self._link.initializes and held.completion.status != "completed":
             await self._link.undo()
         return held
@@ -325,7 +331,7 @@ class Exchange:
                 held = await self._look_into(event)
                 if held is not None:
                     return held
-        if self._resumable and not self._withdrawn and self._link.may_park:
+        if self._resumable and not self._withdrawn and self._link.may_park(self):
             self._parked = True
             raise _ParkedError
         raise _FailedError("no_answer")

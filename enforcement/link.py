@@ -61,10 +61,14 @@ class Link:
         """Whether the call goes on when its client goes away: then the client may come back for the answer."""
         return self.conversation is not None and self._permitted.message.kind is Kind.REQUEST and not self._begins
 
-    @property
-    def may_park(self) -> bool:
-        """Whether the answer may come on another stream of the session."""
-        return self.survives and self.conversation is not None and not self.conversation.ended
+    def may_park(self, call: OpenCall) -> bool:
+        """Whether the answer may come on another stream of the session, and the call be found when it does."""
+        conversation, request_id = self.conversation, self._permitted.message.request_id
+        if conversation is None or conversation.ended or request_id is None or not self.survives:
+            return False
+        if conversation.calls.get(request_id) is not call:
+            return False  # the client has used its id again meanwhile
+        return len(conversation.calls) <= self._way.limits.concurrent_calls
 
     @property
     def initializes(self) -> bool:
@@ -76,13 +80,15 @@ class Link:
         """Headers that go to the server."""
         return session_headers(self.conversation)
 
-    def begin(self, call: OpenCall) -> None:
-        """Note that the call is under way."""
-        request_id = self._permitted.message.request_id
+    def begin(self, call: OpenCall) -> OpenCall | None:
+        """Note that the call is under way; return the one whose id it takes, which nobody finds any more."""
+        request_id, before = self._permitted.message.request_id, None
         if self.conversation is not None:
             self.conversation.streams += 1
             if request_id is not None:
+                before = self.conversation.calls.get(request_id)
                 self.conversation.calls[request_id] = call
+        return before
 
     async def finish(self, call: OpenCall, *, parked: bool) -> None:
         """Note that nothing comes on the call's own stream any more.

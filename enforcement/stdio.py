@@ -128,10 +128,10 @@ class _Dialogue:
     def take(self, request_id: RequestId) -> Permitted:
         return self.asked.pop(request_id)
 
-    def in_flight(self, request_id: RequestId) -> bool:
+    def in_flight(self, _: RequestId) -> bool:
         return False
 
-    def has_sent(self, event_id: str) -> bool:
+    def has_sent(self, _: str) -> bool:
         return False
 
 

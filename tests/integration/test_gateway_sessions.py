@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from aiohttp import web
 
+from enforcement.gateway import Gateway
 from ledger.bodies import Decision, Outcome
 from policies.model import DecisionRequest, Effect
 from tests.support.gateway import Surroundings, surroundings
@@ -119,6 +120,7 @@ class Scene:
     server: RawServer
     peer: Peer
     stranger: Peer
+    gateway: Gateway
 
     async def refused(self, answer: httpx2.Response, status: int, reason: str) -> Decision:
         """Check that the client is told, and that it is recorded; return the record."""
@@ -149,8 +151,8 @@ async def scene(directory: Path, **options: Any) -> AsyncIterator[Scene]:
         strict = {"recording": "strict"}  # so that the ledger has what a client has the answer to
         async with surroundings(directory, server=strict, **options) as world:
             world.upstream = f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
-            async with world.running(), world.http() as one, world.http("Support-Bot") as other:
-                yield Scene(world, server, Peer(one, world.mcp_url), Peer(other, world.mcp_url))
+            async with world.running() as gateway, world.http() as one, world.http("Support-Bot") as other:
+                yield Scene(world, server, Peer(one, world.mcp_url), Peer(other, world.mcp_url), gateway)
     finally:
         await runner.cleanup()
 
@@ -570,3 +572,46 @@ def test_a_server_without_sessions_needs_none(tmp_path: Path) -> None:
         assert "mcp-session-id" not in stage.server.heard[-1][1]
 
     play(tmp_path, scenario)
+
+
+def test_servers_that_are_not_there_leave_nothing_behind(tmp_path: Path) -> None:
+    async def scenario(stage: Scene) -> None:
+        stage.server.session = None
+        await stage.peer.begin()
+        running = stage.gateway.core.require()
+        before = len(list(running.conversations))
+        for number in range(3):
+            url = stage.world.mcp_url.replace("finance", f"nowhere-{number}")
+            answer = await stage.peer.http.post(url, content=PING, headers=stage.peer.headers())
+            await stage.refused(answer, 404, "unknown_server")
+        assert len(list(running.conversations)) == before
+
+    play(tmp_path, scenario)
+
+
+def test_a_call_that_waits_for_another_stream_is_over_when_its_id_is_used_again(tmp_path: Path) -> None:
+    async def scenario(stage: Scene) -> None:
+        stage.server.script = [event("", "e1")]  # and no answer: it comes on another stream
+        await stage.peer.begin()
+        await reading(stage, [])
+        await reading(stage, [])
+        first, second = stage.world.ledger.decision_ids()
+        await stage.world.settle(lambda: bool(stage.world.ledger.outcomes(first)))
+        (outcome,) = stage.world.ledger.outcomes(first)
+        assert (outcome.status, outcome.reason) == ("cancelled", "no_answer")
+        await stage.peer.http.delete(stage.world.mcp_url, headers=stage.peer.headers())
+        assert [one.status for one in stage.world.ledger.outcomes(second)] == ["cancelled"]
+
+    play(tmp_path, scenario)
+
+
+def test_no_more_calls_wait_for_another_stream_than_may_be_under_way(tmp_path: Path) -> None:
+    async def scenario(stage: Scene) -> None:
+        stage.server.script = [event("", "e1")]
+        await stage.peer.begin()
+        for number in range(3):
+            await stage.peer.post(CALL.replace(b'"id": 7', b'"id": %d' % (70 + number)))
+        closed = [len(stage.world.ledger.outcomes(one)) for one in stage.world.ledger.decision_ids()]
+        assert closed == [0, 0, 1]
+
+    play(tmp_path, scenario, limits={"concurrent_calls": 2})
