@@ -324,6 +324,28 @@ def test_records_are_found_by_type_in_order(log):
     assert [log.catalog.of_type(LOG_ID, "key", above=leaf) for leaf in (-1, 0, 1)] == [[0, 1], [1], []]
 
 
+def test_records_of_a_type_are_found_without_those_of_one_enforcer(log):
+    decisions = [index for index, _ in log.decisions()]
+    assert log.catalog.of_type(LOG_ID, "decision", not_by="gateway-1") == []
+    for nobodys in (log.ledger.service.enforcer_id, "nobody", "GATEWAY-1"):
+        assert log.catalog.of_type(LOG_ID, "decision", not_by=nobodys) == decisions
+    middle = decisions[10]
+    assert log.catalog.of_type(LOG_ID, "decision", above=middle, not_by="nobody") == decisions[11:]
+    assert log.catalog.of_type(LOG_ID, "key", not_by=log.ledger.service.enforcer_id) == []
+
+
+def test_enforced_kills_are_found_in_order_and_no_observed_ones(log):
+    def kills(*modes):
+        return [at for at, one in log.decisions() if one.body.enforcement == "kill" and one.body.mode in modes]
+
+    enforced = kills("enforce")
+    assert set(kills("enforce", "observe")) > set(enforced) > {enforced[1]}
+    assert log.catalog.kills(LOG_ID) == enforced
+    assert log.catalog.kills(LOG_ID, above=enforced[0]) == enforced[1:]
+    assert log.catalog.kills(LOG_ID, above=enforced[-1]) == log.catalog.kills("nobody's") == []
+    assert log.catalog.kills(OTHER_LOG) != enforced
+
+
 def test_the_last_record_of_a_type_is_known_for_each_stream(empty):
     service, first = empty.ledger.service, Enforcer("gateway-1", epoch="1" * 32)
     again, other = Enforcer("gateway-1", epoch="2" * 32), Enforcer("gateway-2", epoch="3" * 32)

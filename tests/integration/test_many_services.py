@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from ledger.auditor import Auditor
-from ledger.bodies import Heartbeat, KeyEvent
+from ledger.bodies import Containment, Heartbeat, KeyEvent
 from ledger.clock import SimulatedClock
 from ledger.commitments import pseudonym
 from ledger.errors import ErasedError
@@ -317,6 +317,81 @@ def test_a_hold_that_one_signed_with_a_new_key_counts_at_the_other(pair) -> None
     hold_id = ask(first, "/v1/holds", {"user": "alice", "reason": MATTER}, status=201)["hold_id"]
     parts = second.services
     assert [hold.hold_id for hold in parts.lifecycle.keeper.holds().in_force] == [hold_id]
+
+
+# --- containments
+
+
+LOOKED = {"reason": "looked into it"}
+AGENT = {"agent": "finance-bot", "seconds": 600, "reason": MATTER}
+
+
+def in_force(service: RunningService) -> list[str]:
+    with service.client() as auditor:
+        items = auditor.get("/v1/containments").raise_for_status().json()["items"]
+    return [item["id"] for item in items]
+
+
+def test_what_one_contained_or_took_as_a_kill_is_in_force_at_the_other_and_either_releases_it(pair) -> None:
+    first, second = pair
+    gateway = second.enforcer()
+    with second.client(token=gateway.token) as follower, ThreadPoolExecutor(1) as pool:
+        path = "/v1/restrictions?after={}&digest={}&wait=30"
+        empty = follower.get("/v1/restrictions").raise_for_status()
+        digest = empty.headers["etag"].strip('"')
+        waiting = pool.submit(follower.get, path.format(-1, digest))
+        order = ask(first, "/v1/containments", AGENT, status=201)
+        news = waiting.result()
+        assert (news.status_code, news.json()["version"]) == (200, order["leaf_index"])
+        assert [one["id"] for one in news.json()["restrictions"]] == in_force(second) == [order["id"]]
+        # The next question, here, is what the first service knows the gateway to have in force.
+        told = follower.get(path.format(order["leaf_index"], news.headers["etag"].strip('"')).replace("30", "0"))
+        assert told.status_code == 304
+    with first.client() as auditor:
+        found = auditor.get(f"/v1/containments/{order['id']}").json()
+    assert (found["reached"], found["gateways"][0]["version"]) == (True, order["leaf_index"])
+    path = f"/v1/containments/{order['id']}/release"
+    assert ask(second, path, LOOKED, by="anna")["action"] == "release_requested"
+    assert ask(first, path, LOOKED, by="anna", status=409)["status"] == 409
+    assert ask(first, path, LOOKED, by="ben")["action"] == "released"
+    assert in_force(first) == in_force(second) == []
+    killed = gateway.decide(decision="DENY", enforcement="kill")
+    assert in_force(first) == [killed]
+    require_clean_audit(second)
+
+
+def test_of_two_that_end_what_is_past_its_time_one_records_it(tmp_path: Path, url: str) -> None:
+    clock = SimulatedClock(NOW_MS)
+    with ExitStack() as stack:
+        first = stack.enter_context(start_service(tmp_path, migrate=True, database_url=url, clock=clock))
+        second = stack.enter_context(start_service(tmp_path, database_url=url, clock=clock))
+        order = ask(first, "/v1/containments", AGENT, status=201)
+        longer = ask(second, "/v1/containments", {**AGENT, "seconds": 601}, status=201)
+        clock.advance(600_000 - 1)
+        assert end_what_is_past(first) == end_what_is_past(second) == 0
+        assert in_force(first) == in_force(second) == [order["id"], longer["id"]]
+        clock.advance(1)
+        with ThreadPoolExecutor(2) as pool:
+            ended = sum(pool.map(end_what_is_past, (first, second)))
+        assert ended <= 1  # or the work that is repeated was first
+        assert in_force(first) == in_force(second) == [longer["id"]]
+        steps = [record.body.action for record in records(first) if isinstance(record.body, Containment)]
+        assert steps == ["ordered", "ordered", "expired"]
+        with first.client() as auditor:
+            items = auditor.get("/v1/containments?state=all").json()["items"]
+            found = auditor.get(f"/v1/containments/{order['id']}").json()
+        assert [item["state"] for item in items] == ["expired", "in_force"]
+        assert (found["ended_ms"], found["review_overdue"]) == (clock.now_ms(), False)
+        # What has ended is nobody's to release, and still somebody's to review.
+        assert ask(second, f"/v1/containments/{order['id']}/release", LOOKED, status=409)["status"] == 409
+        clock.advance(24 * 3_600_000)
+        with second.client() as auditor:
+            late = auditor.get("/v1/containments?state=to_review").json()["items"]
+        assert [(item["id"], item["review_overdue"]) for item in late] == [(order["id"], True), (longer["id"], True)]
+
+
+def end_what_is_past(service: RunningService) -> int:
+    return service.run(service.services.containments.expire)
 
 
 def rotate(service: RunningService) -> None:

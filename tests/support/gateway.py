@@ -87,7 +87,7 @@ class FakeLedger:
     lines: dict[str, bytes] = field(default_factory=dict)
     fault: Callable[[list[Record]], web.Response | None] = lambda _: None
     before: Callable[[], Any] | None = None
-    restricted: RestrictionSet = field(default_factory=RestrictionSet)
+    restricted: RestrictionSet | None = field(default_factory=RestrictionSet)
     acknowledged: list[int] = field(default_factory=list)
     url: str = ""
     _runner: web.AppRunner | None = None
@@ -168,6 +168,8 @@ class FakeLedger:
 
     async def _restrictions(self, request: web.Request) -> web.Response:
         """Answer at once with what `restricted` is; nothing is held, so that it is asked as often as is configured."""
+        if self.restricted is None:
+            return web.json_response({"title": "unavailable"}, status=503)
         self.acknowledged.append(int(request.query["after"]))
         if request.query["digest"] == self.restricted.digest:
             return web.Response(status=304)
