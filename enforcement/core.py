@@ -328,7 +328,12 @@ class Core:
             on_settled=canary.offer,
             disputed=lambda: receipts is not None and receipts.disputed is not None,
         )
-        listings = Listings(self._evaluator, policies, evaluation_seconds=config.limits.evaluation_seconds)
+        listings = Listings(
+            self._evaluator,
+            policies,
+            evaluation_seconds=config.limits.evaluation_seconds,
+            stopped=restrictions.stops_tool,
+        )
         asking = RoundReview(rounds, pep.handle, pep.complete)
         passage = Passage(pep, AnswerReview(listings, asking, admission.learn_tools, self.metrics))
         # In reverse order when it stops: no more calls, then no more polling, then the last record.

@@ -7,6 +7,8 @@ Each entry is put to the bundle in force as a call of its own, by the same calle
 arguments that nobody knows; all entries of an answer as one batch. What the policy refuses with whatever arguments is
 left out. An entry without a name that could be called is left out as well.
 
+A tool that is contained is in no list, whatever the policy says and whether it is enforced or observed.
+
 A server or tool that is only observed is shown: there the policy's refusals are not enforced, and how many entries
 would be hidden is recorded.
 
@@ -24,7 +26,7 @@ import structlog
 
 from enforcement.config import ServerSettings
 from enforcement.facts import tags_of
-from enforcement.list_answers import LISTS, Entry, ListAnswer, ListKind, read_list, without
+from enforcement.list_answers import LISTS, ListAnswer, ListKind, read_list, without
 from enforcement.offload import off_loop
 from enforcement.policy_source import PolicySource
 from enforcement.verdicts import Permitted
@@ -37,6 +39,7 @@ from policies.model import DecisionRequest
 __all__ = ["ListedAnswer", "ListingFailedError", "Listings"]
 
 _LOG: Final = structlog.get_logger(__name__)
+_TOOL_METHOD: Final = "tools/call"
 
 
 class ListingFailedError(PolicyError):
@@ -69,7 +72,7 @@ class Listings:
         policies: PolicySource,
         *,
         evaluation_seconds: float,
-        visible: Callable[[ServerSettings, str, str], bool] = lambda *_: True,
+        stopped: Callable[[str, str], bool] = lambda *_: False,
     ) -> None:
         """Take the parts.
 
@@ -77,13 +80,12 @@ class Listings:
             evaluator: Asks a policy.
             policies: Says which policy decides.
             evaluation_seconds: It must have answered for all entries of a list by then.
-            visible: Whether there is anything but the policy that hides an entry: told server, method of its call and
-                name.
+            stopped: Whether a tool is contained: told server and name.
         """
         self._evaluator = evaluator
         self._policies = policies
         self._evaluation_seconds = evaluation_seconds
-        self._visible = visible
+        self._stopped = stopped
 
     async def listed(self, permitted: Permitted, body: bytes) -> ListedAnswer | None:
         """Return what the caller gets of an answer; None if it holds no list.
@@ -103,31 +105,38 @@ class Listings:
         except MalformedError as error:
             raise ListingFailedError("malformed_answer") from error
         enforced = [_is_enforced(permitted.server, kind, entry.name) for entry in answer.entries]
-        server_enforced = permitted.server.mode == "enforce"
+        some_enforced = permitted.server.mode == "enforce" or any(enforced)
+        stopped = self._contained(permitted.server, answer)
         try:
-            hidden = await self._hidden(permitted.server, permitted.request, answer)
+            hidden = stopped | await self._hidden(permitted.server, permitted.request, answer, stopped)
         except ListingFailedError:
-            if server_enforced or any(enforced):
+            if some_enforced:
                 raise
-            return ListedAnswer(body, 0)  # what is observed goes on, whatever the policy does
-        left_out = {place for place in hidden if enforced[place]}
-        if not (server_enforced or any(enforced)):
+            hidden = stopped  # what is observed goes on, whatever the policy does
+        left_out = stopped | {place for place in hidden if enforced[place]}
+        if not (some_enforced or stopped):
             return ListedAnswer(body, len(hidden))
         return ListedAnswer(await off_loop(len(body), without, answer, left_out), len(hidden))
 
-    async def _hidden(self, server: ServerSettings, listing: DecisionRequest, answer: ListAnswer) -> set[int]:
-        """Return the places of the entries that the policy hides."""
+    def _contained(self, server: ServerSettings, answer: ListAnswer) -> set[int]:
+        """Return the places of the entries that are contained."""
+        if answer.kind.method != _TOOL_METHOD:
+            return set()
+        named = [(place, entry.name) for place, entry in enumerate(answer.entries) if entry.name is not None]
+        return {place for place, name in named if self._stopped(server.name, name)}
+
+    async def _hidden(
+        self, server: ServerSettings, listing: DecisionRequest, answer: ListAnswer, stopped: set[int]
+    ) -> set[int]:
+        """Return the places of the entries that the policy hides, or does not see because they are stopped."""
         kind = answer.kind
-        named = [place for place, entry in enumerate(answer.entries) if self._may_be_named(server, kind, entry)]
+        named = [place for place, entry in enumerate(answer.entries) if entry.name is not None and place not in stopped]
         requests = [_question(server, kind, listing, answer.entries[place].name or "") for place in named]
         seen = [classify(evaluation.decision) for evaluation in await self._evaluate(requests)]
         if Visibility.FAILED in seen:
             raise ListingFailedError("listing_failed")
         shown = {place for place, found in zip(named, seen, strict=True) if found is Visibility.SHOWN}
         return set(range(len(answer.entries))) - shown
-
-    def _may_be_named(self, server: ServerSettings, kind: ListKind, entry: Entry) -> bool:
-        return entry.name is not None and self._visible(server, kind.method, entry.name)
 
     async def _evaluate(self, requests: Sequence[DecisionRequest]) -> Sequence[Evaluation]:
         bundle = self._policies.current()
@@ -151,6 +160,6 @@ def _question(server: ServerSettings, kind: ListKind, listing: DecisionRequest, 
 
 def _is_enforced(server: ServerSettings, kind: ListKind, name: str | None) -> bool:
     mode = server.mode
-    if kind.method == "tools/call":
+    if kind.method == _TOOL_METHOD:
         mode = next((tool.mode for tool in server.tools if tool.name == name and tool.mode is not None), mode)
     return mode == "enforce"

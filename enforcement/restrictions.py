@@ -151,6 +151,10 @@ class Restrictions:
         )
         return next((found for found in covering if self._counts(found)), None)
 
+    def stops_tool(self, server: str, tool: str) -> bool:
+        """Whether this one tool of a server is stopped, whoever calls."""
+        return any(self._counts(found) for found in self._current.of_tool(server, tool))
+
     def _counts(self, restriction: Restriction) -> bool:
         if restriction.kind == "kill":
             return not self._released_here(restriction.restriction_id)

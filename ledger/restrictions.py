@@ -199,6 +199,10 @@ class RestrictionSet:
             tools = self._tools.get((server, tool), ()) if tool is not None else ()
             yield from chain(self._servers.get(server, ()), tools)
 
+    def of_tool(self, server: str, tool: str) -> Sequence[Restriction]:
+        """Return what stops this one tool of a server, whoever calls."""
+        return self._tools.get((server, tool), ())
+
 
 def _is_user(restriction: Restriction, user: Callable[[], str | None], key_id: str) -> bool:
     """Whether a principal's restriction is, or may be, about this user."""

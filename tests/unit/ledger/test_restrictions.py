@@ -90,6 +90,13 @@ def test_what_another_pseudonym_key_named_stops_the_agent_for_nobody_can_tell_wh
     assert covers(restriction(**members, key_id=OTHER_KEY), **changes) is covered
 
 
+def test_what_stops_one_tool_is_found_and_nothing_wider():
+    one, wide = restriction("tool", server="bank", tool="pay"), restriction("server", 2, server="bank")
+    found = RestrictionSet([one, wide, restriction("all", 3)])
+    assert list(found.of_tool("bank", "pay")) == [one]
+    assert list(found.of_tool("bank", "list")) == list(found.of_tool("shop", "pay")) == []
+
+
 def test_an_empty_set_is_false_and_asks_for_no_pseudonym():
     empty = RestrictionSet()
     assert (bool(empty), empty.version) == (False, NO_VERSION)
