@@ -569,7 +569,8 @@ class Core:
         if running is None:
             return False, {"ready": False}
         depth, current = running.recorder.depth, running.policies.current()
-        room = depth.size_bytes < self.config.recording.spool_bytes * 7 // 8
+        unproven_bytes = 0 if running.receipts is None else running.receipts.unproven_bytes
+        room = depth.size_bytes + unproven_bytes < self.config.recording.spool_bytes * 7 // 8
         ready = isinstance(current, Bundle) and room
         facts: dict[str, object] = {
             "ready": ready,
@@ -583,6 +584,7 @@ class Core:
             "ledger_reachable": running.recorder.reachable,
             "spool_records": depth.records,
             "spool_bytes": depth.size_bytes,
+            "unproven_bytes": unproven_bytes,
             "set_aside_records": depth.set_aside,
             **running.restrictions.readiness(),
         }

@@ -88,6 +88,7 @@ class Receipts:
         disputed: Why the ledger's proofs contradict what it said before, or None. While it stands, its word counts for
             nothing.
         waiting: How many records waited to be proven when it was last looked, up to a thousand.
+        unproven_bytes: How much room all of them took then.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Receipts:
         self._prover: Prover | None = None
         self.disputed: str | None = None
         self.waiting = 0
+        self.unproven_bytes = 0
         self._work = Repeating(
             "receipts",
             self._turn,
@@ -144,6 +146,7 @@ class Receipts:
         """
         kept = await self._in_thread(self._spool.kept, at_most=_AT_ONCE)
         self.waiting = len(kept)
+        self.unproven_bytes = await self._in_thread(self._spool.unproven_bytes)
         if not kept:
             return 0
         known = await self._in_thread(self._spool.proven_head)
@@ -155,6 +158,7 @@ class Receipts:
             raise
         await self._in_thread(self._spool.let_go, proven, head)
         self.waiting -= len(proven)
+        self.unproven_bytes = await self._in_thread(self._spool.unproven_bytes)
         if wrong:
             self._dispute("record_not_included")
             raise VerificationError(f"the log does not include {wrong} records that it acknowledged")

@@ -311,6 +311,15 @@ class Spool:
         query = "SELECT leaf_index, record_id, entry FROM unproven ORDER BY leaf_index LIMIT ?"
         return [Kept(*row) for row in self._state.read(query, (at_most,))]
 
+    def unproven_bytes(self) -> int:
+        """Return how many bytes of records that the ledger has acknowledged and not proven count against the bound.
+
+        Raises:
+            StorageError: The file failed.
+        """
+        found = self._state.read("SELECT value FROM meta WHERE name = 'unproven'")
+        return int(found[0][0]) if found else 0
+
     def proven_head(self) -> TreeHead | None:
         """Return the last head of the log under which records were proven.
 

@@ -83,12 +83,17 @@ def test_the_gateway_lets_go_of_what_the_log_has_proven_and_believes_no_ledger_t
                     assert "result" in await call(http, url)
                     await settle(lambda: receipts._spool.proven_head() is not None)
                     await settle(lambda: not receipts._spool.kept(at_most=10))
+                    await receipts.stop()  # or the next proof would settle the dispute
                     receipts.disputed = "record_not_included"
                     refused = await call(http, url)
                     assert refused["error"]["code"] == ErrorCode.UNAVAILABLE  # type: ignore[index]
                     assert refused["error"]["data"]["reason"] == "ledger_disputed"  # type: ignore[index]
                     ready = (await http.get(f"{url}/readyz")).json()
                     assert ready["ledger_disputed"] is True
+                    assert ready["ready"] is True
+                    receipts.unproven_bytes = gateway.core.config.recording.spool_bytes
+                    full = await http.get(f"{url}/readyz")
+                    assert (full.status_code, full.json()["unproven_bytes"]) == (503, receipts.unproven_bytes)
             finally:
                 await gateway.stop()
         assert tools.calls == ["refund_customer"]

@@ -273,11 +273,12 @@ def test_a_log_that_is_away_lets_nothing_go(scene: Scene) -> None:
 
 def test_what_is_not_proven_takes_up_room_in_the_spool(scene: Scene, tmp_path: Path) -> None:
     scene.acknowledge(2)
-    taken = scene.spool._state.read("SELECT value FROM meta WHERE name = 'unproven'")[0][0]
-    assert taken > 500
+    receipts = scene.receipts()
+    fails(receipts, VerificationError)  # nothing has been published
+    assert receipts.unproven_bytes == scene.spool.unproven_bytes() > 500
     scene.ledger.publish()
-    look(scene.receipts())
-    assert scene.spool._state.read("SELECT value FROM meta WHERE name = 'unproven'")[0][0] == 0
+    look(receipts)
+    assert receipts.unproven_bytes == scene.spool.unproven_bytes() == 0
 
 
 def test_without_a_trust_policy_an_acknowledgement_is_enough(scene: Scene) -> None:
