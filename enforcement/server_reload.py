@@ -96,6 +96,7 @@ class ServerReload:
         self._taken = False
         self._asked: tuple[ApprovedMode, ...] = ()
         self._until_asking = 0.0
+        self._looking = asyncio.Lock()
         self.file: FileState = "none" if path is None else "sound"
         self.waiting: tuple[ModeChange, ...] = ()
         self._work = Repeating(
@@ -129,9 +130,10 @@ class ServerReload:
         Raises:
             LedgerError: The list cannot be taken up now; the one before goes on.
         """
-        changed = self._path is not None and await self._reread(self._path)
-        if changed or not self._taken or self.waiting:
-            await self._take_up()
+        async with self._looking:  # or each of two would record what it changes
+            changed = self._path is not None and await self._reread(self._path)
+            if changed or not self._taken or self.waiting:
+                await self._take_up()
 
     async def _turn(self) -> float:
         self._until_asking -= self._interval

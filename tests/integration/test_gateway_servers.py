@@ -178,6 +178,18 @@ def test_a_new_server_may_be_observed_at_once_and_that_is_a_record(tmp_path: Pat
     asyncio.run(play())
 
 
+def test_a_list_that_is_looked_at_twice_at_once_is_taken_up_once(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with world(tmp_path) as here:
+            here.write({})
+            async with here.running() as gateway:
+                here.write({}, {"name": "elsewhere", "mode": "observe"})
+                await asyncio.gather(here.look(gateway), here.look(gateway))
+            assert await here.modes() == [("elsewhere", None, "observe", None)]
+
+    asyncio.run(play())
+
+
 def test_what_was_enforced_stays_so_until_somebody_has_approved_the_change(tmp_path: Path) -> None:
     async def play() -> None:
         async with world(tmp_path) as here:
