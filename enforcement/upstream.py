@@ -210,6 +210,8 @@ class Upstream:
             skip_auto_headers=("User-Agent", "Accept"),
             response_class=_Response,
         )
+        # aiohttp sends GET and DELETE once more if a pooled connection ends under them; its own test client does this.
+        self._session._retry_connection = False  # noqa: SLF001  # there is no public setting
         return self
 
     async def __aexit__(
