@@ -104,6 +104,7 @@ _OTHER_WORDS = {
     "other": "absent",
     "proposed": "approved",
     "in_force": "reviewed",
+    "reviewed": "expired",
 }
 
 
