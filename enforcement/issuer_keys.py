@@ -154,7 +154,8 @@ class IssuerKeys:
                 self._keys = parse_key_set(data, self.settings.algorithms)
                 self._data = data
                 self.generation += 1
-                _LOG.info("issuer_keys_changed", issuer=self.settings.issuer, keys=len(self._keys.keys))
+                say = _LOG.info if self._keys.keys else _LOG.warning
+                say("issuer_keys_changed", issuer=self.settings.issuer, keys=len(self._keys.keys))
             self._confirmed_ms = self._clock.now_ms()
         finally:
             self._asking = None

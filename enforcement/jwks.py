@@ -75,14 +75,14 @@ class KeySet:
 
 
 def parse_key_set(data: bytes, algorithms: Collection[str]) -> KeySet:
-    """Read a key set.
+    """Read a key set. A sound one may have no key that can be used: then its issuer has withdrawn all others.
 
     Args:
         data: JSON, at most `MAX_KEY_SET_BYTES`.
         algorithms: Signatures that are accepted at all.
 
     Raises:
-        MalformedError: Not a key set, or none of its keys can be used.
+        MalformedError: Not a key set.
     """
     if len(data) > MAX_KEY_SET_BYTES:
         raise MalformedError(f"a key set has more than {MAX_KEY_SET_BYTES} bytes")
@@ -90,11 +90,11 @@ def parse_key_set(data: bytes, algorithms: Collection[str]) -> KeySet:
     listed = value.get("keys") if isinstance(value, dict) else None
     if not isinstance(listed, list) or len(listed) > _MAX_KEYS:
         raise MalformedError("not a key set, or one with too many keys")
-    read = (_read(key, algorithms) for key in listed if isinstance(key, dict))
-    keys = tuple(key for key in read if key is not None)
-    if not keys:
-        raise MalformedError("a key set has no key that can be used")
-    return KeySet(keys)
+    described = [key for key in listed if isinstance(key, dict)]
+    if listed and not described:
+        raise MalformedError("a key set lists no keys")
+    read = (_read(key, algorithms) for key in described)
+    return KeySet(tuple(key for key in read if key is not None))
 
 
 def _read(jwk: dict[str, JSONValue], accepted: Collection[str]) -> VerificationKey | None:

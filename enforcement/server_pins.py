@@ -12,6 +12,7 @@ import hashlib
 import ssl
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enforcement.config_upstream import PinSettings
@@ -40,7 +41,7 @@ def check_certificate(der: bytes | None, pin: PinSettings) -> None:
         certificate = x509.load_der_x509_certificate(der)
         key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         names = names_of(certificate)
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         raise ServerIdentityError("the server's certificate cannot be read") from error
     if pin.spki_sha256 and hashlib.sha256(key).hexdigest() not in pin.spki_sha256:
         raise ServerIdentityError("the server's key is not one that is pinned")

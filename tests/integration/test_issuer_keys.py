@@ -84,8 +84,19 @@ def test_a_key_that_was_withdrawn_verifies_nothing_once_the_new_set_is_here() ->
     play(scenario)
 
 
+def test_an_issuer_that_withdraws_all_of_its_keys_is_believed_as_well() -> None:
+    async def scenario(scene: Scene) -> None:
+        assert await scene.knows("ec")
+        scene.server.keys = b'{"keys":[]}'
+        scene.clock.advance(30_000)
+        assert not await scene.knows("ec-2")
+        assert not await scene.knows("ec")
+
+    play(scenario)
+
+
 @pytest.mark.parametrize(
-    "keys", [b"", b"not json", b'{"keys":[]}', json.dumps({"keys": [jwk_of("rsa")]}).encode()[:-3]]
+    "keys", [b"", b"not json", b'{"keys":{}}', json.dumps({"keys": [jwk_of("rsa")]}).encode()[:-3]]
 )
 def test_a_set_that_cannot_be_read_leaves_the_keys_that_were_known(keys: bytes) -> None:
     async def scenario(scene: Scene) -> None:

@@ -92,3 +92,12 @@ def test_a_certificate_that_cannot_be_read_meets_no_pin(der: bytes | None) -> No
 def test_what_a_server_cannot_be_pinned_by_or_shown_is_refused(members: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ServerSettings.model_validate({"name": "finance", **members})
+
+
+def test_a_certificate_that_says_its_names_twice_is_nobodys(certificate: x509.Certificate) -> None:
+    der = certificate.public_bytes(Encoding.DER)
+    key_identifier, names = b"\x06\x03\x55\x1d\x0e", b"\x06\x03\x55\x1d\x11"  # the numbers of two extensions
+    assert der.count(key_identifier) == 1
+    pin = PinSettings.model_validate({"sans": [URI]})
+    with pytest.raises(ServerIdentityError, match="cannot be read"):
+        check_certificate(der.replace(key_identifier, names), pin)
