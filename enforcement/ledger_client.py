@@ -67,6 +67,8 @@ _ETAG: Final = re.compile(r'"(?P<revision>[0-9a-f]{64})"')
 # service is not as it should be: records are kept and posted again.
 _NEVER: Final = frozenset({400, 413, 422})
 _TIME: Final = re.compile(r"[0-9]{1,15}")
+# C2SP tlog-tiles: what an index is kept in, in the spool as well; one beyond it could not be kept.
+_MAX_LEAVES: Final = 1 << 63
 
 
 class _Approved(msgspec.Struct, frozen=True):
@@ -290,7 +292,7 @@ def _read_acknowledgements(answer: bytes, records: Sequence[QueuedRecord]) -> Po
         index = result.get("leaf_index") if isinstance(result, dict) else None
         if not isinstance(result, dict) or result.get("record_id") != record.record_id:
             return unreadable
-        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < _MAX_LEAVES:
             return unreadable
         indexes.append(index)
     return Posted(tuple(indexes))

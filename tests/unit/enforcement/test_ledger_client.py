@@ -59,6 +59,7 @@ def test_an_acknowledgement_names_each_record_with_its_index() -> None:
         answer({"record_id": "id-2", "leaf_index": 1}),
         answer({"record_id": "id-1"}),
         answer({"record_id": "id-1", "leaf_index": -1}),
+        answer({"record_id": "id-1", "leaf_index": 1 << 63}),
         answer({"record_id": "id-1", "leaf_index": True}),
         answer({"record_id": "id-1", "leaf_index": "1"}),
         answer("id-1"),
