@@ -41,6 +41,7 @@ from enforcement.transport_requests import LISTEN, read_transport_request
 from enforcement.verdicts import Inbound, Permitted
 from ledger import bodies
 from ledger.clock import Clock
+from ledger.restrictions import Restriction
 
 __all__ = ["Admission", "refusing"]
 
@@ -314,12 +315,37 @@ class Admission:
             case.identity,
             session=case.session_name,
             server=None if case.server is None else case.server.name,
-            tool=message.name if message is not None and message.method == _TOOL_METHOD else None,
+            tool=_tool_of(message),
         )
         if found is None:
             return None
         case.restriction = found
-        return "contained" if found.kind == "containment" else "session_ended"
+        return _reason_of(found)
+
+    def stopped(self, identity: Identity, permitted: Permitted) -> str | None:
+        """Return why a call that was permitted must not go on after all.
+
+        Raises:
+            StorageError: As `restricted`.
+        """
+        if self._restrictions is None:
+            return None
+        found = self._restrictions.standing_against(
+            identity,
+            session=permitted.session,
+            named=False,
+            server=permitted.server.name,
+            tool=_tool_of(permitted.message),
+        )
+        return None if found is None else _reason_of(found)
+
+
+def _tool_of(message: Message | None) -> str | None:
+    return message.name if message is not None and message.method == _TOOL_METHOD else None
+
+
+def _reason_of(restriction: Restriction) -> str:
+    return "contained" if restriction.kind == "containment" else "session_ended"
 
 
 def _object_to_message(case: Case) -> Ruling | None:

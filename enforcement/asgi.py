@@ -12,6 +12,7 @@ read the keys (docs/transports.md).
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Literal
@@ -57,7 +58,8 @@ class TallystickMiddleware:
             path: Where the application's MCP endpoint is.
             health_paths: Paths of the application that pass unjudged to anybody, such as ``/healthz``; GET and HEAD.
             other_paths: What becomes of all others: ``refuse`` answers 404, ``pass`` hands them to the application
-                unjudged and unrecorded, WebSockets included.
+                unjudged and unrecorded, WebSockets included, but for those that could be taken for the endpoint's: in
+                other letters, with other slashes, or beneath it.
 
         Raises:
             ConfigError: There is no such server, or it cannot be told which one is meant.
@@ -97,7 +99,7 @@ class TallystickMiddleware:
             await self._judging(scope, receive, send)
         elif scope["type"] == "http" and scope["path"].startswith(WELL_KNOWN) and scope["method"] == "GET":
             await self._resource_metadata(scope, receive, send)
-        elif self._pass_others or self._is_health(scope):
+        elif self._is_health(scope) or (self._pass_others and not self._may_be_endpoint(scope["path"])):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await _not_found()(scope, receive, send)
@@ -106,6 +108,11 @@ class TallystickMiddleware:
 
     def _is_health(self, scope: Scope) -> bool:
         return scope["type"] == "http" and scope["path"] in self._health_paths and scope["method"] in ("GET", "HEAD")
+
+    def _may_be_endpoint(self, path: str) -> bool:
+        """Whether an application could take a path for its MCP endpoint, or for something beneath it."""
+        parts, own = (posixpath.normpath(text).casefold().strip("/").split("/") for text in (path, self._path))
+        return parts == own if own == [""] else parts[: len(own)] == own
 
     async def _judge(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._endpoint is None:

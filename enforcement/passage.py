@@ -68,6 +68,17 @@ class Passage:
             return STOPPING
         return verdict
 
+    def standing_against(self, permitted: Permitted) -> str | None:
+        """Return why a permitted message that had to wait since must not go on after all; None if it may.
+
+        A transport that keeps messages in order asks this as the last thing before such a message goes on.
+        """
+        try:
+            return self._pep.standing_against(permitted)
+        except LedgerError as error:  # INVARIANT 7: who cannot be said to be free to call does not call
+            _LOG.error("standing_unknown", decision_id=permitted.decision_id, error=type(error).__name__)
+            return "internal_error"
+
     async def review(self, permitted: Permitted, answer: Answer, body: bytes) -> Reviewed:
         """Return what the client gets of an answer; nothing else of it is released.
 

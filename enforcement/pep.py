@@ -271,6 +271,19 @@ class EnforcementPoint:
         assert case.identity is not None
         return "session_ended" if self._sessions.blocked(case.identity) else self._admission.restricted(case)
 
+    def standing_against(self, permitted: Permitted) -> str | None:
+        """Return why a permitted call that had to wait must not go on after all, as `handle` would say now.
+
+        Raises:
+            StorageError: Whether the caller was released could not be read.
+        """
+        identity = None if permitted.inbound is None else permitted.inbound.identity
+        if identity is None:
+            return None
+        if self._sessions.blocked(identity):
+            return "session_ended"
+        return self._admission.stopped(identity, permitted)
+
     async def _withhold(self, case: Case, ruling: Ruling, reason: str) -> Denied:
         """Close a call whose permit is recorded but that must not go upstream."""
         await self.complete(self._permitted(case, strict=False), Completion(status="not_forwarded", reason=reason))

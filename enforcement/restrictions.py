@@ -125,15 +125,16 @@ class Restrictions:
         }
 
     def standing_against(
-        self, identity: Identity, *, session: str, server: str | None, tool: str | None
+        self, identity: Identity, *, session: str, server: str | None, tool: str | None, named: bool = True
     ) -> Restriction | None:
         """Return what stops a call, if anything does.
 
         Args:
             identity: Who calls.
-            session: The session's name.
+            session: The session's name, or its pseudonym.
             server: The server, if it is known.
             tool: The tool, for a call of one.
+            named: ``session`` is a name.
 
         Raises:
             StorageError: A kill stands against it, and whether that was released here could not be read.
@@ -146,7 +147,7 @@ class Restrictions:
             server=server,
             tool=tool,
             user=lambda: names.user(identity.user),
-            session=lambda: names.session(session),
+            session=lambda: names.session(session) if named else session,
             key_id=self._key_id,
         )
         return next((found for found in covering if self._counts(found)), None)
@@ -156,7 +157,8 @@ class Restrictions:
         return any(self._counts(found) for found in self._current.of_tool(server, tool))
 
     def _counts(self, restriction: Restriction) -> bool:
-        if restriction.kind == "kill":
+        # Only a principal can be released here; where many became one restriction, it is about others as well.
+        if restriction.kind == "kill" and restriction.scope == "principal":
             return not self._released_here(restriction.restriction_id)
         until_ms = restriction.until_ms
         return until_ms is None or until_ms > self._clock.now_ms() or not self.stale

@@ -312,11 +312,12 @@ class StdioWrapper:
         verdict = None
         try:
             verdict = await self._passage.judge(inbound)
+            waited = not before.is_set()
             await before.wait()
             if isinstance(verdict, Denied):
                 self._deny(inbound.parsed, verdict, line)
                 return
-            await self._forward(verdict, line, call, turn)
+            await self._forward(verdict, line, call, turn, waited=waited)
         finally:
             if call is not None:
                 assert isinstance(inbound.parsed, Message)
@@ -337,12 +338,17 @@ class StdioWrapper:
             body = error_reply(request_id, status=503, code=ErrorCode.UNAVAILABLE, text=text).body
         self._to_client.put(one_line(body))
 
-    async def _forward(self, permitted: Permitted, line: Line, call: _Call | None, turn: asyncio.Event) -> None:
+    async def _forward(
+        self, permitted: Permitted, line: Line, call: _Call | None, turn: asyncio.Event, *, waited: bool
+    ) -> None:
         message = permitted.message
         if self._revision is None and message.era == "stateless":
             self._revision = message.protocol_version
         if self._ended is not None:
             await self._close(permitted, call, _Ended("not_forwarded", self._ended.reason))
+            return
+        if waited and (standing := self._passage.standing_against(permitted)) is not None:
+            await self._close(permitted, call, _Ended("not_forwarded", standing))
             return
         sent = self._to_child.put(one_line(line.data))
         turn.set()

@@ -99,6 +99,28 @@ def test_only_the_endpoint_is_served_unless_the_operator_says_otherwise(tmp_path
     play(scenario, tmp_path)
 
 
+@pytest.mark.parametrize("path", ["/mcp/", "//mcp", "/mcp/messages", "/MCP", "/./mcp", "/a/../mcp", "/%6dcp/"])
+def test_no_other_way_to_write_the_endpoints_path_is_a_way_round_it(path: str, tmp_path: Path) -> None:
+    reached: list[str] = []
+
+    async def anything(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            reached.append(scope["path"])
+            await PlainTextResponse("here")(scope, receive, send)
+
+    async def scenario(world: Surroundings) -> None:
+        async with serve_asgi(world, anything, other_paths="pass", health_paths=["/mcp/healthz"]) as url:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            assert (await reader.readline()).split()[1] == b"404"
+            writer.close()
+            async with world.http() as http:
+                assert (await http.get(f"{url}/mcp/healthz")).text == "here"
+        assert reached == ["/mcp/healthz"]
+
+    play(scenario, tmp_path)
+
+
 def test_a_stranger_and_a_broken_message_never_reach_the_application(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         app = App()

@@ -431,3 +431,34 @@ def test_a_request_that_the_server_withdraws_is_over(tmp_path: Path) -> None:
         assert (outcome.status, outcome.reason) == ("cancelled", "server_cancelled")
 
     play(scenario, tmp_path, **STATEFUL)
+
+
+def test_a_call_that_waits_for_its_turn_does_not_outlive_a_kill_before_it(tmp_path: Path) -> None:
+    def kills(request: DecisionRequest) -> dict[str, Any]:
+        if request.resource.name != "transfer_funds":
+            return {"effect": Effect.PERMIT}
+        return {"effect": Effect.DENY, "failed_condition": "no-calls", "obligations": (Obligation.END_SESSION,)}
+
+    async def scenario(peers: Peers) -> None:
+        evaluator, go_on = peers.world.evaluator, asyncio.Event()
+        evaluate = evaluator.evaluate_many
+
+        async def slowly(bundle: Any, requests: Any) -> Any:
+            if requests[0].resource.name == "transfer_funds":
+                await go_on.wait()
+            return await evaluate(bundle, requests)
+
+        evaluator.evaluate_many = slowly  # type: ignore[method-assign]
+        peers.say(body_of(name="transfer_funds", arguments={}, request_id=1), call(2))
+        (waits,) = await peers.decided(1)
+        peers.answer(notification("notifications/message", data="so that the ledger has acknowledged what it had"))
+        assert (await peers.heard())["method"] == "notifications/message"
+        go_on.set()
+        assert [(await peers.heard())["id"] for _ in range(2)] == [1, 2]
+        outcome = await peers.outcome(waits)
+        assert (outcome.status, outcome.reason) == ("not_forwarded", "session_ended")
+        peers.client[1].write_eof()
+        assert await peers.server[0].read() == b""
+        peers.server[1].close()
+
+    play(scenario, tmp_path, answer=kills, limits={"evaluation_seconds": 20})

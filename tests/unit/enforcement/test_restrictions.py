@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from enforcement.config_restrictions import RestrictionSettings
@@ -283,3 +284,12 @@ def test_it_is_asked_again_and_again_also_after_a_fault(tmp_path: Path) -> None:
 def test_a_set_that_each_held_question_would_make_stale_is_no_configuration() -> None:
     with pytest.raises(ValidationError, match="max_stale_seconds"):
         RestrictionSettings(wait_seconds=20, max_stale_seconds=20)
+
+
+def test_where_many_kills_became_one_restriction_the_release_of_one_does_not_lift_the_others(tmp_path: Path) -> None:
+    whole = replace(block(), scope="agent", user=None, key_id=None)
+    everything = replace(whole, scope="all", agent=None)
+    for merged in (whole, everything):
+        scene = Scene(tmp_path, set_of(merged), released_here=lambda known: known == KILL)
+        scene.refresh()
+        assert scene.stands() == KILL
