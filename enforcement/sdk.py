@@ -177,7 +177,11 @@ class SDKMiddleware:
             await released(running.passage, permitted, _ended(started, "completed"))
             return result
         answer = _answer_bytes(permitted, result)
-        settled = await settle(running.passage, permitted, answer, latency_us=_since(started))
+        try:
+            settled = await settle(running.passage, permitted, answer, latency_us=_since(started))
+        except asyncio.CancelledError:
+            await released(running.passage, permitted, _ended(started, "cancelled", "client_disconnected"))
+            raise
         if not await released(running.passage, permitted, settled.completion):
             raise self._error(withheld_reply(permitted).body)
         if settled.replaced:
