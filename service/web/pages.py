@@ -22,6 +22,7 @@ from service.api.decisions import find_decision, get_proof
 from service.api.sessions import served_session, stream_gaps
 from service.auth import Caller, Permission, require, roles_holding
 from service.problems import ForbiddenError
+from service.web.contained import ContainedPanel, contained_panel
 from service.web.counts import Counts
 from service.web.filters import ENFORCEMENT_CHOICES, PAGE_ROWS, Filters, filters_of
 from service.web.fleet import FleetPanel, fleet_panel
@@ -102,6 +103,7 @@ class _Home:
     integrity: Integrity
     counts: Counts
     fleet: FleetPanel
+    contained: ContainedPanel
     listing: Listing
 
 
@@ -110,6 +112,7 @@ def _look_at_home(dashboard: Dashboard, filters: Filters, before: int | None) ->
         integrity=look(dashboard.services),
         counts=dashboard.counts.now(),
         fleet=fleet_panel(dashboard.services.fleet.look()),
+        contained=contained_panel(dashboard.services.containments.look(), dashboard.services.clock.now_ms()),
         listing=_list(dashboard, filters, before),
     )
 
@@ -136,6 +139,7 @@ async def show_home(
         integrity=home.integrity,
         counts=home.counts,
         fleet=home.fleet,
+        contained=home.contained,
         listing=home.listing,
         filters=filters,
         enforcement_choices=ENFORCEMENT_CHOICES,
@@ -172,6 +176,7 @@ async def refresh(
             listing=home.listing,
             counts=home.counts,
             fleet=home.fleet,
+            contained=home.contained,
             filters=filters,
             newest=True,
         )

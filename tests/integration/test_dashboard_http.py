@@ -400,6 +400,20 @@ def test_what_was_only_observed_is_marked_not_enforced(service, reader):
     assert "policy said DENY" in page
 
 
+def test_the_home_and_its_refreshes_show_what_is_stopped_and_say_nothing_where_nothing_is(service, reader):
+    assert "in force" not in reader.get("/").text
+    with service.client(Role.RESPONDER) as responder:
+        wanted = {"agent": "finance-bot", "seconds": 600, "reason": "ticket 18: odd"}
+        order = responder.post("/v1/containments", json=wanted).raise_for_status().json()
+    home = reader.get("/").text
+    live = home.partition('data-live="')[2].partition('"')[0].replace("&amp;", "&")
+    for text in (home, reader.get(live).text):
+        assert "1 containment in force." in text
+        assert '<a class="name" href="/?agent=finance-bot">finance-bot</a>' in text
+        assert f"<dd>{order['leaf_index']}</dd>" in text
+        assert "ticket 18" not in text
+
+
 def test_each_filter_restricts_the_list(service, reader):
     gateway = service.enforcer()
     gateway.decide_many(

@@ -109,6 +109,7 @@
     if (response.status === 200) {
       const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
       replacePart(fresh, "integrity");
+      replacePart(fresh, "contained");
       replacePart(fresh, "counts");
       replacePart(fresh, "fleet");
       replacePart(fresh, "notes");
