@@ -23,7 +23,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @click.command(
     short_help="Run an MCP server over stdio behind an enforcement point.",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
 )
 @click.option("--config", type=_FILE, required=True, help="The enforcement point's configuration, gateway.yaml.")
 @click.option("--server", metavar="NAME", help="Which of its servers this is; its only one if not given.")
