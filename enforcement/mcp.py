@@ -325,7 +325,8 @@ class _Reader:
         header = None if self.headers is None else self.headers.protocol_version
         body = meta.get(_VERSION_KEY)
         self.says_revision = body is not None
-        offered = params.get("protocolVersion") if header is None else header  # `initialize` carries it in the body
+        said = body if header is None else header
+        offered = params.get("protocolVersion") if said is None else said  # `initialize` carries it in its params
         if isinstance(offered, str) and _REVISION.fullmatch(offered):
             self.requested = offered
         if body is not None and body != header and self.headers is not None:

@@ -350,7 +350,7 @@ class StdioWrapper:
         if waited and (standing := self._passage.standing_against(permitted)) is not None:
             await self._close(permitted, call, _Ended("not_forwarded", standing))
             return
-        sent = self._to_child.put(one_line(line.data))
+        sent = self._to_child.put(one_line(permitted.rewritten or line.data))
         turn.set()
         if not sent:
             await self._close(permitted, call, _Ended("not_forwarded", "upstream_disconnected"))

@@ -462,3 +462,27 @@ def test_a_call_that_waits_for_its_turn_does_not_outlive_a_kill_before_it(tmp_pa
         peers.server[1].close()
 
     play(scenario, tmp_path, answer=kills, limits={"evaluation_seconds": 20})
+
+
+def test_a_server_gets_its_own_state_back_and_answers_to_what_it_asked_alone(tmp_path: Path) -> None:
+    def with_params(request_id: int, **members: Any) -> bytes:
+        message = json.loads(call(request_id, amount=1))
+        return json.dumps({**message, "params": {**message["params"], **members}}).encode()
+
+    async def scenario(peers: Peers) -> None:
+        peers.say(call(1, amount=1))
+        await peers.got()
+        asked = {"sure": {"method": "elicitation/create", "params": {"message": "Sure?", "requestedSchema": {}}}}
+        peers.answer(result(1, resultType="input_required", inputRequests=asked, requestState="the server's"))
+        state = (await peers.heard())["result"]["requestState"]
+        assert state != "the server's"
+        given = {"action": "accept", "content": {}}
+        peers.say(with_params(2, requestState="the server's", inputResponses={"sure": given}))
+        assert (await peers.heard())["error"]["data"]["reason"] == "unknown_round"
+        peers.say(with_params(3, requestState=state, inputResponses={"sure": given, "unasked": given}))
+        params = (await peers.got())["params"]
+        assert (params["requestState"], params["inputResponses"]) == ("the server's", {"sure": given})
+        peers.answer(result(3, resultType="complete", content=[]))
+        assert (await peers.heard())["id"] == 3
+
+    play(scenario, tmp_path)

@@ -96,6 +96,7 @@ def test_a_message_of_the_stateless_kind_is_told_what_it_can_go_on_with() -> Non
         RefusalReason.UNSUPPORTED_PROTOCOL,
         {"supported": [VERSION], "requested": "v999.0.0"},
     )
+    assert refused(data, None).data == refusal.data  # over standard input and output there is no header
     only = refused(data, plain("v999.0.0", method="server/discover"), revisions=[STATEFUL])
     assert only.data == {"supported": [STATEFUL], "requested": "v999.0.0"}
 
