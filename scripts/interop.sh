@@ -1,6 +1,7 @@
 #!/bin/sh
 # Write a log with Tallystick and verify it with public Go tools (tests/interop), and have the transparency-dev witness
-# cosign one; have a stock OPA decide by a bundle of ours and report to us. Go itself must be on the machine.
+# cosign one; have a stock OPA decide by a bundle of ours and report to us. Go itself must be on the machine. Where npm is,
+# run the official MCP conformance suite through each transport of the enforcement point.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -35,3 +36,13 @@ cp -R tests/interop/witness "$folder/witness"
 .venv/bin/python -m tests.interop.opa tests/interop/bin/opa "$folder/opa"
 .venv/bin/python -m tests.interop.rego_functions tests/interop/bin/opa
 PATH="$PWD/tests/interop/bin:$PATH" .venv/bin/python -m pytest -q -n 0 -p no:cacheprovider tests/integration/test_opa_server.py -k stock
+
+# The suite needs a newer Node than many machines have: npm brings one along, and nothing that npm brings runs on its own.
+if ! command -v npm >/dev/null 2>&1; then
+    echo "left out: the MCP conformance suite, for there is no 'npm' on this machine"
+    exit 0
+fi
+mkdir "$folder/npm"
+cp tests/interop/mcp_conformance/package.json tests/interop/mcp_conformance/package-lock.json "$folder/npm"
+(cd "$folder/npm" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+.venv/bin/python -m tests.interop.mcp_conformance "$folder/npm/node_modules/.bin/node" "$folder/npm/node_modules" "$folder/mcp"
