@@ -24,7 +24,7 @@ from ledger.errors import ConflictError, NotFoundError
 from ledger.records import Record
 from ledger.restrictions import MAX_LIFTED, NO_VERSION, Restriction, RestrictionSet, bounded
 
-__all__ = ["MAX_CONTAINMENT_MS", "REVIEW_MS", "ContainmentBook", "Order", "Step"]
+__all__ = ["MAX_CONTAINMENT_MS", "RELEASE_BLOCK", "REVIEW_MS", "ContainmentBook", "Order", "Step"]
 
 REVIEW_MS: Final = 24 * 3_600_000
 """So long after its order a containment must have been reviewed."""

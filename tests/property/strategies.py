@@ -167,11 +167,14 @@ records: SearchStrategy[Record] = structs(Record)
 
 
 def _versioned(members: dict[str, Any]) -> dict[str, Any]:
-    """Return a request's members with the version that they make, and digests only of windows that are there."""
+    """Return a request's members with the version that they make, and what is said of windows only of those there."""
     state = dict(members["state"])
-    digests = state.pop("measured_by", {})
+    digests, unavailable = state.pop("measured_by", {}), state.pop("unavailable", None)
     if "windows" in state and digests:
         state["measured_by"] = {name: digests[name] for name in digests.keys() & state["windows"].keys()}
+    # Which windows are drawn is chance: of those that are there, as many are unavailable as names were drawn.
+    if unavailable and state.get("windows"):
+        state["unavailable"] = list(state["windows"])[: len(unavailable)]
     return {**members, "state": state, "version": 2 if "windows" in state else 1}
 
 
