@@ -65,9 +65,9 @@ def under(bundle: Bundle, tmp_path: Path) -> tuple[list[str], list[Decision]]:
         evaluator.close()
 
 
-def test_a_client_with_its_defaults_connects_lists_tools_and_is_denied_what_no_rule_permits(tmp_path: Path):
+def test_a_client_with_its_defaults_connects_and_is_neither_shown_nor_let_call_what_no_rule_permits(tmp_path: Path):
     tools, decisions = under(documented_bundle(), tmp_path)
-    assert "refund_customer" in tools
+    assert tools == []  # the rules speak of another tool than those of this server
     assert [decision.method for decision in decisions] == ["server/discover", "tools/list", "tools/call"]
 
 
@@ -75,7 +75,7 @@ def test_rego_decides_before_such_a_client_and_is_recorded_with_what_stood_again
     tools, decisions = under(
         bundle_from_files({path: text.encode() for path, text in files_of("rego.md").items()}), tmp_path
     )
-    assert "refund_customer" in tools
+    assert tools == []  # the rules speak of another tool than those of this server
     assert [decision.rules for decision in decisions] == [("discovery",), ("discovery",), ()]
     policy = b'package p\n\nallow if {\n\tinput.principal.authn != "none"\n\tinput.action != "tools/call"\n}\n'
     manifest = b'{"format":"tallystick.bundle/1","name":"p","engine":"rego","policies":["policy.rego"]}'
