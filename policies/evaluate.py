@@ -105,7 +105,11 @@ _Key = tuple[str, str, str]
 
 
 class Evaluator:
-    """Evaluates requests under bundles; one for the whole process, safe for any task and thread."""
+    """Evaluates requests under bundles; one for the whole process, safe for any task and thread.
+
+    Attributes:
+        threads: Single requests that are evaluated at once for one log.
+    """
 
     def __init__(
         self,
@@ -134,7 +138,7 @@ class Evaluator:
         self._engines = dict(engines)
         self._clock_ns = clock_ns
         self._max_loaded = max_loaded
-        self._threads = threads
+        self.threads = threads
         self._batch_threads = batch_threads
         self._cellar = cellar
         self._workers = workers
@@ -208,7 +212,7 @@ class Evaluator:
                 loaded = self._load(bundle, None)
                 engine = self._engine(bundle.manifest.engine, None)
                 if isinstance(engine, WorkerEngine):
-                    engine.prepare(loaded, self._threads)
+                    engine.prepare(loaded, self.threads)
 
         await asyncio.wrap_future(self._batches.submit(self._turn, ready))
 
@@ -233,6 +237,26 @@ class Evaluator:
         For what nobody waits for: it takes no turn of those who do.
         """
         return await self._evaluate_in(self._batches, bundle, requests, None)
+
+    async def evaluate_directly(self, bundle: Bundle, request: DecisionRequest) -> Evaluation | None:
+        """Return an evaluation by an engine's process, without a thread in between; None if that is impossible.
+
+        It is not where the engine has no process or none is idle, where the bundle was not read before, and where the
+        request is a long one: then `evaluate_many` is the way. Takes no turn: the caller bounds how many are under way.
+        """
+        name = bundle.manifest.engine
+        engine = self._engines.get(name)
+        if not isinstance(engine, WorkerEngine):
+            return None
+        loaded = self._known((name, engine.version, bundle.revision))
+        if not isinstance(loaded, LoadedBundle):
+            return None
+        started = self._clock_ns()
+        try:
+            decision = await engine.evaluate_directly(loaded, request)
+        except Exception as error:  # noqa: BLE001  # INVARIANT 7: whatever went wrong, there is no answer
+            decision = indeterminate(bundle, engine.version, *self._reason(error))
+        return None if decision is None else Evaluation(decision, (self._clock_ns() - started) // 1000)
 
     async def _evaluate_in(
         self, lane: Lane, bundle: Bundle, requests: Sequence[DecisionRequest], engine_version: str | None

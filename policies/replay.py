@@ -121,6 +121,9 @@ def _request_of(original: RecordedDecision) -> DecisionRequest | _Standing:
     if body.bundle is None:
         told = f"no policy was asked: the enforcement point refused the message itself ({body.reason})"
         return _Standing(ReplayClass.MISSING_FACT, told)
+    if body.capture is not None:
+        told = f"withheld before it was recorded: the call's arguments (capture: {body.capture})"
+        return _Standing(ReplayClass.MASKED, told)
     if body.request is None:
         return _Standing(ReplayClass.MISSING_FACT, f"no request could be built from the message ({body.reason})")
     if original.request is None or original.withheld:

@@ -200,6 +200,11 @@ class History:
             if more:
                 tally.add(replace(share, amount=more), now_ms)
 
+    def slot_elsewhere(self, share: Share) -> int:
+        """Return what is known of others' count in the slot of a share."""
+        tally = self._elsewhere.get(share.digest)
+        return 0 if tally is None else tally.slot_total(share.subject, share.slot)
+
     def put_age(self, age_ms: int) -> None:
         """Note how long ago others said what they have counted."""
         self._age_ms = age_ms

@@ -9,6 +9,7 @@ INVARIANT 10: a child gets no variable of the environment but the zone UTC, and 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -129,6 +130,35 @@ class WorkerProcess:
             EngineStoppedError: There is none.
         """
         return self._exchange(frame, seconds)
+
+    async def ask_directly(self, frame: bytes, seconds: float) -> Answer:
+        """Do what `ask` does from an event loop, which goes on meanwhile.
+
+        The process is not killed here when something goes wrong: whoever holds it lets go of it, in a thread.
+
+        Raises:
+            EngineStoppedError: There is no answer.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._direct_exchange(frame)
+        except TimeoutError as error:
+            raise EngineStoppedError(Limit.TIME) from error
+        except OSError as error:
+            raise EngineStoppedError(self._cause()) from error
+        except MalformedError as error:
+            raise EngineStoppedError(Limit.CRASH) from error
+
+    async def _direct_exchange(self, frame: bytes) -> Answer:
+        loop = asyncio.get_running_loop()
+        self._channel.settimeout(0)
+        await loop.sock_sendall(self._channel, frame)
+        while (content := self._buffer.take()) is None:
+            data = await loop.sock_recv(self._channel, _READ_BYTES)
+            if not data:
+                raise ConnectionResetError
+            self._buffer.feed(data)
+        return decode_answer(content)
 
     def _exchange(self, frame: bytes, seconds: float) -> Answer:
         try:

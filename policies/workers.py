@@ -13,18 +13,19 @@ each time, and who asks meanwhile is told so at once (`Limit.UNAVAILABLE`).
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from ledger.errors import MalformedError, PolicyError, PolicySyntaxError, TallystickError
 from policies.bundles import Bundle
 from policies.engine import EngineFailedError, EngineStoppedError, Limit, LoadedBundle
-from policies.frames import Decided, Evaluate, Failed, Load, Loaded, Refused, UnknownBundle, encode_frame
+from policies.frames import Answer, Decided, Evaluate, Failed, Load, Loaded, Refused, UnknownBundle, encode_frame
 from policies.model import Decision, DecisionRequest
 from policies.worker_process import EngineProgram, WorkerLimits, WorkerProcess
 
@@ -34,6 +35,8 @@ _IDLE_SECONDS: Final = 300.0
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 _MOST_DOUBLINGS: Final = 10
+_MOST_DIRECT_CHARS: Final = 16 << 10
+"""Arguments that a socket takes at once, with what else a question holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +120,33 @@ class WorkerPool:
         except BaseException as error:
             self._drop(worker, error)
             raise
-        self._give_back(worker)
+        for stale in self._give_back(worker):
+            stale.release()
+
+    @asynccontextmanager
+    async def lease_idle(self, program: EngineProgram) -> AsyncIterator[WorkerProcess | None]:
+        """Hold a process that is idle for the block, as `lease` does; None if there is none. Waits for nothing."""
+        worker = self._idle_of(program)
+        if worker is not None and not worker.is_fresh():
+            await self._drop_apart(worker, EngineStoppedError(Limit.CRASH))
+            worker = None
+        if worker is None:
+            yield None
+            return
+        try:
+            yield worker
+        except asyncio.CancelledError:  # nobody waits any longer for what it says, and it may never say anything
+            await self._drop_apart(worker, EngineStoppedError(Limit.TIME))
+            raise
+        except BaseException as error:
+            await self._drop_apart(worker, error)
+            raise
+        for stale in self._give_back(worker):
+            await asyncio.shield(asyncio.to_thread(stale.release))
+
+    async def _drop_apart(self, worker: WorkerProcess, error: BaseException) -> None:
+        """Drop a process without the event loop waiting for its end, and whatever becomes of the caller."""
+        await asyncio.shield(asyncio.to_thread(self._drop, worker, error))
 
     def _take(self, program: EngineProgram) -> WorkerProcess:
         while (worker := self._idle_of(program)) is not None:
@@ -166,7 +195,8 @@ class WorkerPool:
             pause = min(_FIRST_PAUSE_SECONDS * 2 ** min(failed, _MOST_DOUBLINGS), _LONGEST_PAUSE_SECONDS)
             self._not_before[program] = self._clock() + pause
 
-    def _give_back(self, worker: WorkerProcess) -> None:
+    def _give_back(self, worker: WorkerProcess) -> list[WorkerProcess]:
+        """Take a process back, and return those that are to be let go of."""
         with self._lock:
             self._leased.discard(worker)
             self._failed_starts.pop(worker.program, None)
@@ -177,8 +207,7 @@ class WorkerPool:
                 stale.append(worker)
             else:
                 self._idle.append(worker)
-        for other in stale:
-            other.release()
+        return stale
 
     def _drop(self, worker: WorkerProcess, error: BaseException) -> None:
         worker.release()
@@ -287,17 +316,60 @@ class WorkerEngine:
         """
         if not isinstance(loaded.handle, _Handle):
             raise PolicyError("the bundle was loaded by another engine")
-        frame = encode_frame(Evaluate(revision=loaded.revision, requests=tuple(requests)))
+        frame = _question(loaded, tuple(requests))
         seconds = self._pool.limits.batch_seconds(len(requests))
         with self._pool.lease(self._program) as worker:
             answer = worker.ask(frame, seconds)
             if isinstance(answer, UnknownBundle):
                 self._load_into(worker, loaded.handle)
                 answer = worker.ask(frame, seconds)
-            if isinstance(answer, Failed) and answer.ends:
-                raise _failure(answer)
-            if not isinstance(answer, Decided | Failed):
-                raise EngineStoppedError(Limit.CRASH)
-        if isinstance(answer, Failed):
-            raise _failure(answer)
-        return list(answer.decisions)
+            answered = _answered(answer)
+        return list(_decisions(answered))
+
+    async def evaluate_directly(self, loaded: LoadedBundle, request: DecisionRequest) -> Decision | None:
+        """Return the decision of a process that is idle and has read the bundle, from the event loop itself.
+
+        None if there is no such process, or the request is too long to be written at once.
+
+        Raises:
+            Errors as `evaluate` does.
+        """
+        if not isinstance(loaded.handle, _Handle):
+            raise PolicyError("the bundle was loaded by another engine")
+        if len(request.arguments) > _MOST_DIRECT_CHARS:
+            return None
+        frame = _question(loaded, (request,))
+        async with self._pool.lease_idle(self._program) as worker:
+            if worker is None:
+                return None
+            answer = await worker.ask_directly(frame, self._pool.limits.evaluation_seconds)
+            if isinstance(answer, UnknownBundle):
+                return None
+            answered = _answered(answer)
+        decisions = _decisions(answered)
+        if len(decisions) != 1:
+            raise PolicyError("the engine returned another number of decisions")
+        return decisions[0]
+
+
+def _question(loaded: LoadedBundle, requests: tuple[DecisionRequest, ...]) -> bytes:
+    return encode_frame(Evaluate(revision=loaded.revision, requests=requests))
+
+
+def _answered(answer: Answer) -> Decided | Failed:
+    """Return an answer after which the process may be asked more.
+
+    Raises:
+        TallystickError: It may not.
+    """
+    if isinstance(answer, Failed) and answer.ends:
+        raise _failure(answer)
+    if not isinstance(answer, Decided | Failed):
+        raise EngineStoppedError(Limit.CRASH)
+    return answer
+
+
+def _decisions(answer: Decided | Failed) -> tuple[Decision, ...]:
+    if isinstance(answer, Failed):
+        raise _failure(answer)
+    return answer.decisions

@@ -23,6 +23,8 @@ sound_settings if {
 
 permits contains "discovery" if facts.discovery
 
+permits contains "protocol" if facts.protocol
+
 permits contains "amount-clerk" if {
 	payment
 	"payment-clerk" in facts.roles

@@ -19,6 +19,8 @@ sound_settings if {
 
 permits contains "discovery" if facts.discovery
 
+permits contains "protocol" if facts.protocol
+
 permits contains "approval-financial" if {
 	facts.call
 	"financial" in facts.tags

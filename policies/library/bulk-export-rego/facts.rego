@@ -57,3 +57,21 @@ discovery if {
 	not named
 	proved
 }
+
+# The protocol's own conversation: a session with its stream, and what its server reports.
+protocol if {
+	input.action in {
+		"initialize",
+		"notifications/initialized",
+		"transport/listen",
+		"transport/terminate",
+		"logging/setLevel",
+		"notifications/roots/list_changed",
+		"notifications/message",
+		"notifications/tools/list_changed",
+		"notifications/prompts/list_changed",
+		"notifications/resources/list_changed",
+	}
+	not named
+	proved
+}

@@ -20,6 +20,8 @@ sound_settings if {
 
 permits contains "discovery" if facts.discovery
 
+permits contains "protocol" if facts.protocol
+
 permits contains "export-large" if {
 	guarded
 	exporter

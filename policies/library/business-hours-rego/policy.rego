@@ -22,6 +22,8 @@ sound_settings if {
 
 permits contains "discovery" if facts.discovery
 
+permits contains "protocol" if facts.protocol
+
 permits contains "hours-staff" if {
 	guarded
 	"staff" in facts.roles

@@ -24,6 +24,8 @@ sound_settings if {
 
 permits contains "discovery" if facts.discovery
 
+permits contains "protocol" if facts.protocol
+
 permits contains "context-exporters" if {
 	guarded
 	exporter

@@ -22,6 +22,8 @@ sound_settings if {
 
 permits contains "discovery" if facts.discovery
 
+permits contains "protocol" if facts.protocol
+
 permits contains "cap-payers" if {
 	guarded
 	"payer" in facts.roles

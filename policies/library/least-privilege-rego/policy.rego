@@ -15,6 +15,8 @@ sound_settings if facts.sound_data
 
 permits contains "discovery" if facts.discovery
 
+permits contains "protocol" if facts.protocol
+
 permits contains "privilege-granted" if {
 	facts.call
 	some role in facts.tool.granted_to

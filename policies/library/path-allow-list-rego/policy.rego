@@ -18,6 +18,8 @@ sound_settings if {
 
 permits contains "discovery" if facts.discovery
 
+permits contains "protocol" if facts.protocol
+
 permits contains "path-read" if {
 	reading
 	"file-reader" in facts.roles
