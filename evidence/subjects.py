@@ -142,9 +142,12 @@ def _kind(path: str, declared: str) -> PathKind:
     return PathKind.LIST if path.endswith("[]") else PathKind.SCALAR
 
 
+_FIELD_CLASSES: Final = field_classes()
+
+
 def _record_vocabulary(subject: str) -> Vocabulary:
     words: dict[str, PathKind] = {}
-    for path, declared in field_classes().items():
+    for path, declared in _FIELD_CLASSES.items():
         own = path.removeprefix("body.")
         if own == path:
             words[f"envelope.{path}"] = _kind(path, declared)

@@ -22,6 +22,7 @@ __all__ = [
     "Body",
     "BundleEvent",
     "BundleReference",
+    "Capture",
     "Commitment",
     "Containment",
     "Count",
@@ -97,6 +98,7 @@ Pseudonym: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z", e
 Effect: TypeAlias = Annotated[Literal["PERMIT", "DENY", "INDETERMINATE", "NOT_APPLICABLE"], msgspec.Meta(extra=PUBLIC)]
 Enforcement: TypeAlias = Annotated[Literal["allow", "deny", "ask", "kill"], msgspec.Meta(extra=PUBLIC)]
 Mode: TypeAlias = Annotated[Literal["enforce", "observe"], msgspec.Meta(extra=PUBLIC)]
+Capture: TypeAlias = Annotated[Literal["redacted", "digest"], msgspec.Meta(extra=PUBLIC)]
 OutcomeStatus: TypeAlias = Annotated[
     Literal["completed", "failed", "cancelled", "not_forwarded", "unknown"], msgspec.Meta(extra=PUBLIC)
 ]
@@ -209,6 +211,11 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
         direction: ``server`` if the MCP server sent the message, to this agent; absent if the agent did.
         restriction: What stood against the call before any policy: the id of a `Containment`, or the record id of the
             decision that ended a session.
+        capture: What went into the vault of the message and of what was asked: ``redacted`` or ``digest``; absent if
+            all of it did (`enforcement.capture`).
+        capture_reason: Why it is less than was configured: ``oversize`` or ``unreadable``.
+        masked_request: The `DecisionRequest` with what was withheld masked, in place of ``request``: it can be read,
+            and not replayed.
     """
 
     agent: Name
@@ -241,6 +248,9 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
     continues: Uuid | None = None
     direction: Annotated[Literal["server"] | None, msgspec.Meta(extra=PUBLIC)] = None
     restriction: Uuid | None = None
+    capture: Capture | None = None
+    capture_reason: Name | None = None
+    masked_request: Commitment | None = None
 
 
 class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
@@ -261,6 +271,12 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
         hidden: Entries of a list that the client was not shown; of an observed server, that it would not have been.
         tls_group: Key agreement of the connection to the server, such as ``X25519MLKEM768``; absent without TLS.
         messages: For notifications of a server, how many of one kind passed in one stream under the one decision.
+        capture: What of the answer went into the vault: ``redacted`` or ``digest``; absent if all of it did.
+        capture_reason: Why it is less than was configured: ``oversize`` or ``unreadable``.
+        contents: Keyed fingerprints of what the answer holds: each text, document and value apart, each once, sorted
+            (`ledger.contents`).
+        contents_left_out: How many of these have no fingerprint here: there were too many, or they cannot be read in
+            one way. What cannot be read at all counts as one.
     """
 
     decision_id: Uuid
@@ -277,6 +293,10 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
     hidden: Count = 0
     tls_group: Name | None = None
     messages: Count = 0
+    capture: Capture | None = None
+    capture_reason: Name | None = None
+    contents: Annotated[tuple[Pseudonym, ...], msgspec.Meta(max_length=64)] = ()
+    contents_left_out: Count = 0
 
 
 class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):
@@ -389,6 +409,7 @@ class Heartbeat(Struct, frozen=True, tag_field="type", tag="heartbeat"):
         bundle_age_ms: How long ago the service confirmed the bundle.
         signed_bundles: The enforcer takes up no bundle but a signed one.
         config_fingerprint: Keyed fingerprint of what gateways of one fleet have in common of their configuration.
+        restrictions_version: Version of the set of restrictions in force at the enforcer; None before the first.
     """
 
     kind: Annotated[Literal["start", "periodic", "stop"], msgspec.Meta(extra=PUBLIC)]
@@ -407,6 +428,7 @@ class Heartbeat(Struct, frozen=True, tag_field="type", tag="heartbeat"):
     bundle_age_ms: Count | None = None
     signed_bundles: Flag = False
     config_fingerprint: Hex16 | None = None
+    restrictions_version: Count | None = None
 
 
 class Dropped(Struct, frozen=True, tag_field="type", tag="dropped"):

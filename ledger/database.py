@@ -203,23 +203,24 @@ def _binary_types(table: Table) -> list[str]:
 def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
     """Insert rows that have a value for every column, in the order of the table's columns.
 
-    PostgreSQL gets one binary COPY, SQLite one ``executemany``, in the transaction of the connection. Values go to the
-    driver as they are: None, text, bytes and integers. SQLAlchemy would look at each value of each row, and take longer
-    for it than the database for storing it.
+    PostgreSQL gets one binary COPY, SQLite one ``executemany``, in the transaction of the connection. Both go to the
+    driver as they are, values too: None, text, bytes and integers. SQLAlchemy would look at each value of each row, and
+    take longer for it than the database for storing it.
 
     Raises:
         IntegrityError: A row is there already; as with every other error, nothing of the transaction may be relied on.
     """
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_insertion(table), list(rows))
-        return
     driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
     try:
+        if isinstance(driver, sqlite3.Connection):
+            driver.executemany(_insertion(table), rows)
+            return
+        assert isinstance(driver, psycopg.Connection)
         with driver.cursor() as cursor, cursor.copy(_copying(table)) as copy:
             copy.set_types(_binary_types(table))
             for row in rows:
                 copy.write_row(row)
-    except psycopg.Error as error:
+    except (sqlite3.Error, psycopg.Error) as error:
         # As SQLAlchemy would have raised it: callers tell an integrity error from others by its class.
-        raise DBAPIError.instance(None, None, error, psycopg.Error, dialect=connection.dialect) from error
+        kind = sqlite3.Error if isinstance(error, sqlite3.Error) else psycopg.Error
+        raise DBAPIError.instance(None, None, error, kind, dialect=connection.dialect) from error

@@ -3,8 +3,9 @@
 Pure, so that the auditor derives the same rows again and compares, and a rebuild gives them back. The tables are a
 convenience: whatever a query finds is read from the log before it is shown or becomes evidence (invariant 3).
 
-There is one wide row for each record, which has None for what its type does not say, and one row for each rule of a
-decision. How a database stores the rows, smaller than they are written here, is the store's part (`stores.sql_rows`).
+There is one wide row for each record, which has None for what its type does not say, one row for each rule of a
+decision, and one for each content of an outcome. How a database stores the rows, smaller than they are written here, is
+the store's part (`stores.sql_rows`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["PROJECTED_TABLES", "Row", "project"]
 
 Row = Mapping[str, object]
 
-PROJECTED_TABLES: Final = ("records", "decision_rules")
+PROJECTED_TABLES: Final = ("records", "decision_rules", "contents")
 """Names of the projected tables, in the order in which rows are written."""
 
 _UNSAID: Final = dict.fromkeys(
@@ -102,7 +103,11 @@ def project(record: Record, index: int, leaf: LeafHash) -> dict[str, list[Row]]:
         **_said(body),
     }
     rules = sorted(set(body.rules)) if isinstance(body, Decision) else ()
+    contents = sorted(set(body.contents)) if isinstance(body, Outcome) else ()
     return {
         "records": [row],
         "decision_rules": [{"log_id": record.log_id, "leaf_index": index, "rule": rule} for rule in rules],
+        "contents": [
+            {"log_id": record.log_id, "leaf_index": index, "fingerprint": fingerprint} for fingerprint in contents
+        ],
     }

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Engine,
+    Integer,
     ScalarSelect,
     String,
     Table,
@@ -43,7 +45,7 @@ from ledger.stores import tables
 from ledger.stores.sql_conditions import is_type
 from ledger.stores.sql_dictionary import Dictionary, chunks, log_number
 from ledger.stores.sql_locks import lock_log
-from ledger.stores.sql_rows import Numbers, id_bytes, id_text, names_of, record_cells, stream_of
+from ledger.stores.sql_rows import Numbers, content_cells, id_bytes, id_text, names_of, record_cells, stream_of
 
 __all__ = ["SQLLogStore"]
 
@@ -59,6 +61,7 @@ class _Prepared:
     record: _Cells
     pending: _Cells
     rules: tuple[_Cells, ...]
+    contents: tuple[_Cells, ...]
     payloads: tuple[_Cells, ...]
 
 
@@ -70,19 +73,30 @@ def _prepare(entry: PendingEntry, rows: Mapping[str, Sequence[Row]], numbers: Nu
         record_cells(row, numbers, received_ms),
         (log_no, entry.entry),
         tuple((log_no, names[rule["rule"]]) for rule in rows["decision_rules"]),
+        tuple(content_cells(content, log_no) for content in rows["contents"]),
         tuple((log_no, payload.field, payload.subject, payload.ciphertext) for payload in entry.payloads),
     )
 
 
-def _newest(*conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
+_LOG_ID: Final = bindparam("log_id", type_=String)
+_Number: TypeAlias = BindParameter[int] | ScalarSelect[int]
+
+
+def _newest(log_no: _Number, *conditions: ColumnElement[bool]) -> ScalarSelect[Any]:
     records = tables.records.c
-    query = select(func.max(records.leaf_index)).where(records.log_no == bindparam("log_no"), *conditions)
-    return query.scalar_subquery()
+    return select(func.max(records.leaf_index)).where(records.log_no == log_no, *conditions).scalar_subquery()
+
+
+def _ends(log_no: _Number) -> tuple[ScalarSelect[Any], ScalarSelect[Any]]:
+    return _newest(log_no), _newest(log_no, is_type(_LOG_ID, "key"))
 
 
 # Made once: SQLAlchemy takes longer to put a statement together than a database to answer it.
-_ENDS: Final = select(_newest(), _newest(is_type(bindparam("log_id", type_=String), "key")))
+_ENDS: Final = select(*_ends(bindparam("log_no", type_=Integer)))
 """The newest leaf of a log, and that of its newest key record."""
+
+_NUMBER_AND_ENDS: Final = select(log_number(_LOG_ID), *_ends(log_number(_LOG_ID)))
+"""The same, and the log's number before it."""
 
 
 class _UncertainError(Exception):
@@ -95,11 +109,9 @@ class _Sequencing:
     def __init__(self, connection: Connection, log_id: str) -> None:
         """Lock the log, and read its newest leaf and its newest key record."""
         self._connection = connection
-        self._log_no = lock_log(connection, log_id)
         self._known: dict[str, tuple[int, bytes]] = {}
         self._taken: dict[tuple[_Stream, int], str] = {}
-        # A statement of its own: one that had waited for the lock would not see what was committed meanwhile.
-        last, newest_key = connection.execute(_ENDS, {"log_id": log_id, "log_no": self._log_no}).one()
+        self._log_no, last, newest_key = _lock_and_read_ends(connection, log_id)
         self._next = 0 if last is None else int(last) + 1
         self._newest_key = -1 if newest_key is None else int(newest_key)
         self._looked_up = False
@@ -182,11 +194,26 @@ class _Sequencing:
             tables.pending_entries: [(index, *one.pending) for index, one in numbered],
             tables.records: [(index, *one.record) for index, one in numbered],
             tables.decision_rules: [(index, *rule) for index, one in numbered for rule in one.rules],
+            tables.contents: [(index, *content) for index, one in numbered for content in one.contents],
             tables.vault_payloads: [(index, *payload) for index, one in numbered for payload in one.payloads],
         }
         for table, cells in rows.items():
             if cells:
                 insert_rows(self._connection, table, cells)
+
+
+def _lock_and_read_ends(connection: Connection, log_id: str) -> tuple[int, int | None, int | None]:
+    """Lock the log, and return its number, its newest leaf and that of its newest key record."""
+    if connection.dialect.name == "sqlite":
+        # A transaction that writes has had the database's one lock since it began.
+        log_no, last, newest_key = connection.execute(_NUMBER_AND_ENDS, {"log_id": log_id}).one()
+        if log_no is None:
+            raise NotFoundError(f"there is no log {log_id}")
+        return log_no, last, newest_key
+    log_no = lock_log(connection, log_id)
+    # A statement of its own: one that had waited for the lock would not see what was committed meanwhile.
+    last, newest_key = connection.execute(_ENDS, {"log_id": log_id, "log_no": log_no}).one()
+    return log_no, last, newest_key
 
 
 def _stream(record: Record) -> _Stream:

@@ -33,7 +33,7 @@ from ledger.stores import tables
 from ledger.stores.sql_cells import any_bytes, any_text
 from ledger.stores.sql_conditions import holds, is_type, name_number
 from ledger.stores.sql_dictionary import chunks, log_number
-from ledger.stores.sql_rows import CODES, NAMED_COLUMNS, id_bytes, record_row, rule_row, word_of
+from ledger.stores.sql_rows import CODES, NAMED_COLUMNS, content_row, id_bytes, record_row, rule_row, word_of
 
 __all__ = ["SQLCatalog"]
 
@@ -231,6 +231,7 @@ class SQLCatalog:
             # An audit reads every row of a log here: a mapping for each by SQLAlchemy takes twice as long.
             stored = [dict(zip(columns, row, strict=True)) for row in result.all()]
             rules = connection.execute(_range(tables.decision_rules, log_id, start, end)).all()
+            contents = connection.execute(_range(tables.contents, log_id, start, end)).all()
             numbers = {row[column] for row in stored for column in NAMED_COLUMNS} | {rule.rule for rule in rules}
             # Read each time: what was numbered once may have been changed since, which an audit must see.
             names = _names(connection, log_id, numbers)
@@ -239,9 +240,13 @@ class SQLCatalog:
             found[int(row["leaf_index"])]["records"].append(record_row(row, log_id, names, streams))
         for rule in rules:
             found[rule.leaf_index]["decision_rules"].append(rule_row(log_id, rule.leaf_index, rule.rule, names))
+        for content in contents:
+            one = content_row(log_id, content.leaf_index, content.fingerprint_key, content.fingerprint_rest)
+            found[content.leaf_index]["contents"].append(one)
         # Sorted here, as the projection sorts: the database sorts by number.
         for tables_of_leaf in found.values():
             tables_of_leaf["decision_rules"].sort(key=itemgetter("rule"))
+            tables_of_leaf["contents"].sort(key=itemgetter("fingerprint"))
         return found
 
 
@@ -336,7 +341,8 @@ def _conditions(log_id: str, wanted: DecisionQuery) -> list[ColumnElement[bool]]
         sent = select(columns.leaf_index).where(
             columns.log_no == log_number(log_id), holds("fingerprint", wanted.fingerprints)
         )
-        conditions.append(columns.leaf_index.in_(union_all(sent, _received(log_id, wanted.fingerprints))))
+        whole, inside = _received(log_id, wanted.fingerprints), _held(log_id, wanted.fingerprints)
+        conditions.append(columns.leaf_index.in_(union_all(sent, whole, inside)))
     return conditions
 
 
@@ -347,4 +353,19 @@ def _received(log_id: str, fingerprints: Sequence[str]) -> Select[int]:
         select(decided.c.leaf_index)
         .join(received, and_(received.c.log_no == decided.c.log_no, received.c.decision_id == decided.c.record_id))
         .where(decided.c.log_no == log_number(log_id), holds("fingerprint", fingerprints, received))
+    )
+
+
+def _held(log_id: str, fingerprints: Sequence[str]) -> Select[int]:
+    """Select the leaf indexes of decisions whose outcome's answer holds one of the fingerprints among others."""
+    decided, received, inside = (
+        tables.records.alias("asked"),
+        tables.records.alias("answered"),
+        tables.contents.alias("inside"),
+    )
+    return (
+        select(decided.c.leaf_index)
+        .join(received, and_(received.c.log_no == decided.c.log_no, received.c.decision_id == decided.c.record_id))
+        .join(inside, and_(inside.c.log_no == received.c.log_no, inside.c.leaf_index == received.c.leaf_index))
+        .where(decided.c.log_no == log_number(log_id), holds("fingerprint", fingerprints, inside))
     )

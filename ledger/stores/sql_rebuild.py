@@ -19,7 +19,7 @@ from ledger.projection import PROJECTED_TABLES, project
 from ledger.stores import tables
 from ledger.stores.sql_dictionary import learned_numbers
 from ledger.stores.sql_locks import lock_log
-from ledger.stores.sql_rows import names_of, record_cells, stream_of
+from ledger.stores.sql_rows import content_cells, names_of, record_cells, stream_of
 from ledger.tiles import TILE_WIDTH
 
 __all__ = ["SQLProjectionRebuild"]
@@ -129,9 +129,14 @@ def _insert(
         for leaf, rows in projected
         for rule in rows["decision_rules"]
     ]
+    contents = [
+        (leaf, *content_cells(content, numbers.log_no)) for leaf, rows in projected for content in rows["contents"]
+    ]
     insert_rows(connection, tables.records, records)
     if rules:
         insert_rows(connection, tables.decision_rules, rules)
+    if contents:
+        insert_rows(connection, tables.contents, contents)
 
 
 def _hold(connection: Connection, log_no: int, group: Sequence[tuple[int, PendingEntry]]) -> None:

@@ -1,7 +1,7 @@
 """How the rows of a projection are stored: names as numbers, words as codes, digests and ids as bytes.
 
-Pure. `record_cells` and `rule_cells` are the way in, `record_row` and `rule_row` the way back, and a test holds that
-they lead to the same rows. Which numbers names have is kept by `sql_dictionary`.
+Pure. `record_cells` and `content_cells` are the way in, `record_row`, `rule_row` and `content_row` the way back, and a
+test holds that they lead to the same rows. Which numbers names have is kept by `sql_dictionary`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ __all__ = [
     "CODES",
     "NAMED_COLUMNS",
     "Numbers",
+    "content_cells",
+    "content_row",
     "halves",
     "id_bytes",
     "id_text",
@@ -186,6 +188,16 @@ def record_row(
 def rule_row(log_id: str, leaf_index: int, rule: int, names: Mapping[int, str]) -> Row:
     """Return a row of ``decision_rules`` as `ledger.projection.project` makes it."""
     return {"log_id": log_id, "leaf_index": leaf_index, "rule": names.get(rule, f"number {rule}")}
+
+
+def content_cells(row: Row, log_no: int) -> tuple[object, ...]:
+    """Return what is stored of a row of ``contents``: every column of the table but the leaf index."""
+    return (*halves(row["fingerprint"]), log_no)
+
+
+def content_row(log_id: str, leaf_index: int, key: object, rest: object) -> Row:
+    """Return a row of ``contents`` as `ledger.projection.project` makes it."""
+    return {"log_id": log_id, "leaf_index": leaf_index, "fingerprint": _whole(key, rest)}
 
 
 def _int(value: object) -> int:

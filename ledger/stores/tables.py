@@ -42,6 +42,7 @@ __all__ = [
     "APPEND_ONLY_TABLES",
     "bundles",
     "checkpoints",
+    "contents",
     "decision_rules",
     "leases",
     "logs",
@@ -171,6 +172,19 @@ decision_rules = Table(
 )
 """One row for each rule that determined a decision."""
 
+contents = Table(
+    "contents",
+    metadata,
+    _leaf_index(),
+    Column("fingerprint_key", BigInt, nullable=False),
+    Column("fingerprint_rest", BigInt, nullable=False),
+    _log_no(),
+    PrimaryKeyConstraint("log_no", "leaf_index", "fingerprint_key", "fingerprint_rest"),
+    Index(None, "log_no", "fingerprint_key"),
+    sqlite_with_rowid=False,
+)
+"""One row for each fingerprint of what an answer holds, under its outcome."""
+
 pending_entries = Table(
     "pending_entries",
     metadata,
@@ -231,6 +245,7 @@ APPEND_ONLY_TABLES: Final = (
     "streams",
     "records",
     "decision_rules",
+    "contents",
     "checkpoints",
     "bundles",
     "cosignatures",
