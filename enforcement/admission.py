@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from enforcement.answers import MAX_TOOLS
+from enforcement.argument_tags import argument_tags, tagged_arguments
 from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.drafts import Case, Ruling
 from enforcement.facts import Networks, build_request, local_time
@@ -161,6 +162,7 @@ class Admission:
             now_ms=self._clock.now_ms(),
             inbound=inbound,
             place=place,
+            strictest=self._servers.strictest_capture,
             continues=inbound.continues,
         )
 
@@ -179,15 +181,17 @@ class Admission:
         case.identity = case.inbound.identity
         if case.identity is None:
             return refusing("DENY", "unauthenticated")
+        tags = await self._argument_tags(case)
         blocked = self._sessions.blocked(case.identity)  # before the session is touched: a release begins a new one
         if not blocked and self._answers(case):
             return None
-        self._gather(case, case.identity)
+        self._gather(case, case.identity, tags)
         return (
             self._object_to_caller(case, blocked=blocked)
             or _object_to_message(case)
             or _object_to_place(case)
             or self._object_to_round(case, case.identity)
+            or await self._object_to_claim(case)
         )
 
     def _answers(self, case: Case) -> bool:
@@ -223,6 +227,15 @@ class Admission:
         case.continues = case.round.token.root
         return None
 
+    async def _object_to_claim(self, case: Case) -> Ruling | None:
+        """Return why a further round goes no further here: another gateway has had it, or nobody can say."""
+        if case.round is None or self._rounds is None:
+            return None
+        claimed = await self._rounds.claim(case.round)
+        if claimed is None:
+            return refusing("INDETERMINATE", "rounds_unavailable")
+        return None if claimed else refusing("DENY", "unknown_round")
+
     async def _read(self, inbound: Inbound, server: ServerSettings | None) -> Message | Refusal:
         if not inbound.complete:
             return incomplete_message()
@@ -257,7 +270,13 @@ class Admission:
             negotiated=inbound.negotiated,
         )
 
-    def _gather(self, case: Case, identity: Identity) -> None:
+    async def _argument_tags(self, case: Case) -> Sequence[str]:
+        if case.message is None or case.server is None or case.message.method != _TOOL_METHOD:
+            return ()
+        tagged = tagged_arguments(case.server, case.message.name)
+        return await off_loop(len(case.inbound.body), argument_tags, tagged, case.message.arguments) if tagged else ()
+
+    def _gather(self, case: Case, identity: Identity, tags: Sequence[str]) -> None:
         state = self._sessions.touch(identity, case.now_ms)
         case.session = state.session
         if case.message is None or case.server is None:
@@ -270,6 +289,7 @@ class Admission:
             time=local_time(case.now_ms, self._config.zone),
             place=case.place,
             state=state,
+            argument_tags=tags,
         )
 
     def _tool_digest(self, server: ServerSettings, message: Message) -> str | None:

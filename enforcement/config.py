@@ -14,10 +14,12 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
+from enforcement.config_capture import MAX_ARGUMENTS, ArgumentSettings, Capture
 from enforcement.config_identity import IdentitySettings
 from enforcement.config_protocol import ProtocolSettings, Revisions
 from enforcement.config_restrictions import RestrictionSettings
 from enforcement.config_stdio import StdioSettings
+from enforcement.config_telemetry import TelemetrySettings
 from enforcement.config_tls import ClientTLSSettings, ListenerTLSSettings, refuse_tls_without_https
 from enforcement.config_types import (
     CIDR,
@@ -59,6 +61,8 @@ __all__ = [
 
 MAX_SERVERS: Final = 1000
 """Most servers of a gateway."""
+
+_MAX_TAGS: Final = 64  # of one call: what a record holds (`ledger.bodies.Names`)
 
 
 class ServiceSettings(Settings):
@@ -143,12 +147,21 @@ class ToolSettings(Settings):
         tags: Added to the server's.
         mode: Instead of the server's.
         recording: Instead of the server's.
+        capture: Instead of the server's.
+        arguments: What holds for single arguments of it.
     """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     tags: Names = ()
     mode: Mode | None = None
     recording: Recording | None = None
+    capture: Capture | None = None
+    arguments: Annotated[tuple[ArgumentSettings, ...], Field(max_length=MAX_ARGUMENTS)] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        refuse_twice([argument.pointer for argument in self.arguments], "an argument is listed twice")
+        return self
 
 
 class ServerSettings(Settings):
@@ -166,6 +179,7 @@ class ServerSettings(Settings):
         recording: ``strict``: a call is forwarded only once its decision is in the ledger. ``available``: once it is
             in the gateway's own spool. ``by_kind``: strict for what changes something, available for what reads
             (`enforcement.strictness`).
+        capture: How much of calls and answers goes into the vault (`enforcement.capture`).
         tell: What a caller learns of a policy's denial: ``full``: reason, rule, drift, and what would be needed;
             ``reason``; or ``nothing`` but that it is one, and its decision id.
         tools: Exceptions for single tools.
@@ -182,6 +196,7 @@ class ServerSettings(Settings):
     tags: Names = ()
     mode: Mode = "enforce"
     recording: Recording = "by_kind"
+    capture: Capture = "full"
     tell: Tell = "full"
     tools: tuple[ToolSettings, ...] = ()
     revisions: Revisions | None = None
@@ -190,6 +205,10 @@ class ServerSettings(Settings):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         refuse_twice([tool.name for tool in self.tools], "a tool is listed twice")
+        for tool in self.tools:
+            tags = {*self.tags, *tool.tags, *(tag for argument in tool.arguments for tag in argument.tags)}
+            if len(tags) > _MAX_TAGS:
+                raise ValueError(f"a call may have {_MAX_TAGS} tags, those of server, tool and arguments together")
         refuse_tls_without_https(self.url, self.tls)
         if self.oauth is not None and (self.authorization is not None or self.url is None):
             raise ValueError("oauth takes a url, and no authorization beside it")
@@ -252,6 +271,7 @@ class RecordingSettings(Settings):
         strict_seconds: How long a strict call waits for the ledger.
         spool_bytes: Most bytes that wait in the spool; beyond it, calls are denied.
         spool_seconds: Longest time that a record waits in it; beyond it, calls are denied.
+        gather_seconds: Records that no call waits for are gathered for so long, and posted together; 0 for not at all.
         batch_records: Most records in one request to the ledger.
         batch_bytes: Most bytes in one request to the ledger; a single record may be larger.
         retry_min_seconds: First pause after a failure; it doubles with each further one.
@@ -263,6 +283,7 @@ class RecordingSettings(Settings):
     strict_seconds: Seconds = 3
     spool_bytes: Annotated[int, Field(ge=1 << 16, le=1 << 40)] = 256 << 20
     spool_seconds: Seconds = 14_400
+    gather_seconds: Annotated[float, Field(ge=0, le=10)] = 0.05
     batch_records: Annotated[int, Field(ge=1, le=10_000)] = 100
     batch_bytes: Bytes = 1 << 20
     retry_min_seconds: Seconds = 0.1
@@ -356,6 +377,7 @@ class GatewayConfig(Settings):
         protocol: Which revisions of the protocol pass.
         tls: TLS where clients arrive; without it they arrive in the clear.
         stdio: How ``tallystick wrap`` runs a server; it refuses to without.
+        telemetry: Spans and metrics for a collector; without it there are none.
     """
 
     enforcer_id: RecordName
@@ -384,6 +406,7 @@ class GatewayConfig(Settings):
     protocol: ProtocolSettings = ProtocolSettings()
     tls: ListenerTLSSettings | None = None
     stdio: StdioSettings | None = None
+    telemetry: TelemetrySettings | None = None
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:

@@ -23,6 +23,7 @@ import structlog
 
 from enforcement.admission import Admission
 from enforcement.batches import Depth, RecordIdentity
+from enforcement.call_tracing import tracing_of
 from enforcement.canary import Canary, CanaryEvaluator
 from enforcement.config import GatewayConfig, ServerSettings
 from enforcement.config_files import read_secret, read_trust
@@ -42,6 +43,7 @@ from enforcement.recorder import Recorder
 from enforcement.releases import blocks_of_others, kills_of, lift_blocks, release_batch
 from enforcement.restrictions import Restrictions, kept_restrictions
 from enforcement.review import AnswerReview
+from enforcement.round_claims import RoundClaims
 from enforcement.rounds import RoundReview, Rounds
 from enforcement.server_list import HeldModes, Servers
 from enforcement.server_reload import ModeApprovals, NoApprovals, ServerReload
@@ -59,8 +61,11 @@ from enforcement.window_sweeps import WindowSweeps
 from enforcement.windows import Windows
 from ledger.clock import Clock, SystemClock
 from ledger.errors import ConfigError, LedgerError
+from ledger.restrictions import NO_VERSION
 from ledger.trust import TrustPolicy
 from policies.bundles import Bundle
+from policies.direct import DirectEvaluator
+from policies.evaluate import Evaluator
 from policies.trusted_keys import read_trusted_keys
 
 __all__ = ["Core", "CoreKeys", "Running"]
@@ -128,6 +133,8 @@ class Core:
         metrics: What is counted.
         certificates: Looks after the certificates that it uses, also those of transports.
         ways: What TLS is like on the ways to servers.
+        over_http: Calls go out over HTTP alone, so that servers of a file without a url are passed over. A transport
+            of that kind says so before `start`.
     """
 
     def __init__(
@@ -163,6 +170,7 @@ class Core:
         self._ledger = ledger
         self._bundles = bundles
         self._on_stopped = on_stopped
+        self.over_http = False
         self._pseudonyms = Pseudonyms(keys.pseudonym)
         self._idle_ms = int(config.sessions.idle_seconds * _MS_PER_SECOND)
         self.look_seconds: Final = min(_LOOK_SECONDS, self._idle_ms / 4000)
@@ -311,13 +319,14 @@ class Core:
             recorder=recorder,
             interval_seconds=config.servers_seconds,
             check=self._usable,
+            over_http=self.over_http,
         )
-        rounds = Rounds(self._keys.pseudonym, reader, self.clock)
+        rounds = self._rounds(reader, store)
         restrictions = self._restrictions_of(bundles, sessions, recorder)
         admission = Admission(config, servers, sessions, self.clock, rounds=rounds, restrictions=restrictions)
         pep = EnforcementPoint(
             admission,
-            evaluator=self._evaluator,
+            evaluator=DirectEvaluator(self._evaluator) if isinstance(self._evaluator, Evaluator) else self._evaluator,
             evaluation_seconds=config.limits.evaluation_seconds,
             policies=policies,
             recorder=recorder,
@@ -327,6 +336,7 @@ class Core:
             metrics=self.metrics,
             on_settled=canary.offer,
             disputed=lambda: receipts is not None and receipts.disputed is not None,
+            tracing=await stack.enter_async_context(tracing_of(config, self._pseudonyms, self.metrics)),
         )
         listings = Listings(
             self._evaluator,
@@ -411,6 +421,11 @@ class Core:
         strict = StrictWindows(store, self.metrics, seconds=self.config.windows.strict_seconds)
         return Windows(reader, self._pseudonyms, strict)
 
+    def _rounds(self, reader: StateDatabase, store: FleetStore | None) -> Rounds:
+        seconds = self.config.windows.strict_seconds
+        claims = None if store is None else RoundClaims(store, reader, seconds=seconds)
+        return Rounds(self._keys.pseudonym, reader, self.clock, claims=claims)
+
     def _exchange(
         self, windows: Windows, store: FleetStore | None, reader: StateDatabase, recorder: Recorder
     ) -> WindowExchange | None:
@@ -446,8 +461,14 @@ class Core:
     def _vitals(self, policies: PolicySource, ledger: LedgerClient) -> Vitals:
         """Return what heartbeats say of this enforcement point."""
         offset = ledger.offset.measured(self.clock.now_ms()) if isinstance(ledger, ServiceClient) else None
+        running = self._running
         return vitals_of(
-            self.config, self._keys.pseudonym, revision=policies.revision, age_ms=policies.age_ms, offset=offset
+            self.config,
+            self._keys.pseudonym,
+            revision=policies.revision,
+            age_ms=policies.age_ms,
+            offset=offset,
+            restrictions=NO_VERSION if running is None else running.restrictions.current.version,
         )
 
     def _spool(self, state: StateDatabase) -> Spool:
@@ -571,7 +592,7 @@ class Core:
         depth, current = running.recorder.depth, running.policies.current()
         unproven_bytes = 0 if running.receipts is None else running.receipts.unproven_bytes
         room = depth.size_bytes + unproven_bytes < self.config.recording.spool_bytes * 7 // 8
-        ready = isinstance(current, Bundle) and room
+        ready = isinstance(current, Bundle) and room and running.recorder.storing
         facts: dict[str, object] = {
             "ready": ready,
             "bundle": running.policies.revision,
@@ -580,8 +601,10 @@ class Core:
             "ledger_disputed": bool(self._disputed()),
             "servers": len(running.servers.all),
             "servers_file": running.reload.file,
+            **({"servers_passed_over": running.reload.passed_over} if running.reload.passed_over else {}),
             "modes_waiting": len(running.reload.waiting),
             "ledger_reachable": running.recorder.reachable,
+            "spool_usable": running.recorder.storing,
             "spool_records": depth.records,
             "spool_bytes": depth.size_bytes,
             "unproven_bytes": unproven_bytes,

@@ -3,18 +3,16 @@
 A *request* of the server's is judged like a call: one decision, and as its outcome the client's answer. If it is
 denied, the gateway answers the server in the client's place, and the client never sees it.
 
-*Notifications* are judged once for each method and stream: the first of a method is the message of the decision, and
-the outcome, when the stream is over, says how many passed under it. A server that reports progress a thousand times
-asks nothing new the second time (ADR 0034).
+*Notifications* are judged once for each method and stream (`enforcement.notices`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
 
 from enforcement.conversation import Conversation
 from enforcement.messages import Kind, Message, Refusal
+from enforcement.notices import Notices
 from enforcement.refusals import RefusalReason, RefusedError, RequestId
 from enforcement.server_messages import ServerLine
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted
@@ -22,15 +20,6 @@ from enforcement.way import Way
 from ledger.errors import MalformedError
 
 __all__ = ["Downlink"]
-
-_MAX_METHODS: Final = 32
-"""Most methods of notifications in one stream; what is of yet another one does not pass."""
-
-
-@dataclass(slots=True)
-class _Method:
-    permitted: Permitted | None
-    passed: int = 0
 
 
 class Downlink:
@@ -50,7 +39,7 @@ class Downlink:
         self._version = stream.message.protocol_version
         self._inbound = inbound
         self.conversation = conversation
-        self._methods: dict[str, _Method] = {}
+        self._notices = Notices(way.judge, way.complete, way.passage.standing_against)
 
     def speaks(self, version: str) -> None:
         """Note the revision that the stream's message has agreed on."""
@@ -68,7 +57,7 @@ class Downlink:
             MalformedError: A server may not send it here.
         """
         if line.kind is Kind.NOTIFICATION:
-            passes = await self._admits_notification(line, data)
+            passes = await self._notices.admits(line.method, lambda: self._first(data))
             if passes and line.cancels is not None:
                 await self._withdraw(line)
             return passes
@@ -78,23 +67,7 @@ class Downlink:
 
     async def close(self) -> None:
         """Record what passed; call it when the stream is over."""
-        methods, self._methods = self._methods, {}
-        for method in methods.values():
-            if method.permitted is not None:
-                completion = Completion(status="completed", messages=method.passed)
-                await self._way.complete(method.permitted, completion)
-
-    async def _admits_notification(self, line: ServerLine, data: bytes) -> bool:
-        known = self._methods.get(line.method)
-        if known is None:
-            if len(self._methods) >= _MAX_METHODS:
-                return False
-            verdict = await self._way.judge(self._as_inbound(data))
-            known = self._methods[line.method] = _Method(verdict if isinstance(verdict, Permitted) else None)
-        if known.permitted is None:
-            return False
-        known.passed += 1
-        return True
+        await self._notices.close()
 
     async def _admits_request(
         self, conversation: Conversation, line: ServerLine, data: bytes, *, deliverable: bool
@@ -132,6 +105,9 @@ class Downlink:
             return
         withdrawn = self.conversation.take(line.cancels)
         await self._way.complete(withdrawn, Completion(status="cancelled", reason="server_cancelled"))
+
+    async def _first(self, data: bytes) -> Inbound:
+        return self._as_inbound(data)
 
     def _as_inbound(self, data: bytes) -> Inbound:
         """Return a server's message as one that concerns the client whose stream it stands in."""

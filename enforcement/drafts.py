@@ -12,16 +12,19 @@ from typing import Final, Literal
 
 import msgspec
 
+from enforcement.capture import NAMED_METHODS, Captured, Capturing, captured, captured_request, capturing_of
 from enforcement.config import ServerSettings
+from enforcement.config_capture import Capture
 from enforcement.facts import UNKNOWN, Pseudonyms
 from enforcement.identity import Identity
 from enforcement.mcp import Message, Refusal
 from enforcement.rounds import OpenedRound
 from enforcement.state import Change
 from enforcement.tls_peer import TLSPeer
-from enforcement.verdicts import Completion, Inbound, Permitted
+from enforcement.verdicts import CallTrace, Completion, Inbound, Permitted
 from ledger import bodies
-from ledger.commitments import SALT_BYTES
+from ledger.commitments import SALT_BYTES, fingerprint
+from ledger.contents import NO_CONTENTS, contents_of
 from ledger.ports import Draft, Opening, commit
 from ledger.restrictions import Restriction
 from policies.bundles import Bundle
@@ -32,7 +35,6 @@ __all__ = ["Case", "Ruling", "decision_draft", "minimal_draft", "outcome_draft",
 
 _UNAUTHENTICATED: Final = "unauthenticated"
 _NO_ENGINE_VERSION: Final = "unavailable"
-_NAMED: Final = ("tools/call", "prompts/get")  # a resource's URI may name a person, so that it stays in the vault
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +61,9 @@ class Case:
         continues: Record id of the first decision of the call that it is a part of.
         round: For a further round of a call, what it was known by.
         answered: For a client's answer, the server's request that it answers: its outcome is all that is recorded.
+        ruling: What was decided of it last.
+        trace: Its spans, where calls are traced.
+        strictest: How it is captured as long as nobody knows which server it is for.
     """
 
     decision_id: str
@@ -80,6 +85,14 @@ class Case:
     continues: str | None = None
     round: OpenedRound | None = None
     answered: Permitted | None = None
+    ruling: Ruling | None = None
+    trace: CallTrace | None = None
+    strictest: Capture = "full"
+
+    @property
+    def capturing(self) -> Capturing:
+        """How much of it goes into the vault."""
+        return capturing_of(self.server, self.message, strictest_known=self.strictest)
 
     @property
     def session_name(self) -> str:
@@ -121,11 +134,14 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
     read = case.message or case.refusal
     method = None if read is None else read.method
     request = case.request
-    message, opening = _commit("message", case.inbound.body)
+    capturing = case.capturing
+    taken = captured(capturing, case.inbound.body, pseudonyms.content, readable=case.message is not None)
+    message, opening = _commit("message", taken.payload)
     openings = [opening]
-    committed = None
+    committed: dict[str, bodies.Commitment] = {}
     if request is not None:
-        committed, opening = _commit("request", encode_request(request))
+        name, payload = _asked(capturing, taken, request)
+        committed[name], opening = _commit(name, payload)
         openings.append(opening)
     arguments = None if case.message is None else case.message.arguments
     answer = None if case.evaluation is None else case.evaluation.decision
@@ -140,7 +156,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         session=pseudonyms.session(case.session_name),
         message=message,
         method=_name(method),
-        tool=_name(read.name) if read is not None and method in _NAMED else None,
+        tool=_name(read.name) if read is not None and method in NAMED_METHODS else None,
         tool_digest=case.tool_digest,
         protocol_version=None if read is None else _name(read.protocol_version),
         bundle=_bundle(case),
@@ -150,10 +166,13 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         facts=None if request is None else _facts(request, case.inbound.tls),
         user=None if case.identity is None else pseudonyms.user(case.identity.user),
         address=pseudonyms.address(case.place.address),
-        request=committed,
+        request=committed.get("request"),
+        masked_request=committed.get("masked_request"),
+        capture=taken.capture,
+        capture_reason=taken.reason,
         arguments_fingerprint=pseudonyms.content(None if arguments is None else arguments.encode()),
         tags=() if request is None else request.resource.tags,
-        trace_id=None if read is None else read.trace_id,
+        trace_id=_trace_id(case),
         drift=() if answer is None else answer.drift,
         transport=_transport(case),
         continues=case.continues,
@@ -165,7 +184,10 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
 
 def minimal_draft(case: Case, pseudonyms: Pseudonyms) -> Draft:
     """Return the decision record of a message that the gateway failed on; it holds nothing that could fail again."""
-    message, opening = _commit("message", case.inbound.body)
+    mode = case.capturing.mode
+    strict = Capturing(mode="digest" if mode != "full" else mode)
+    taken = captured(strict, case.inbound.body, pseudonyms.content, readable=False)
+    message, opening = _commit("message", taken.payload)
     body = bodies.Decision(
         agent=_agent(case),
         server=_server(case),
@@ -178,6 +200,8 @@ def minimal_draft(case: Case, pseudonyms: Pseudonyms) -> Draft:
         message=message,
         transport=_transport(case),
         direction=_direction(case),
+        capture=taken.capture,
+        capture_reason="unreadable" if mode == "redacted" else taken.reason,
     )
     return Draft(body=body, openings=(opening,))
 
@@ -186,9 +210,13 @@ def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseu
     """Return the outcome record of a permitted call."""
     result: bodies.Commitment | None = None
     openings: tuple[Opening, ...] = ()
+    taken: Captured | None = None
     if completion.answer is not None:
-        result, opening = _commit("result", completion.answer)
+        capturing = capturing_of(permitted.server, permitted.message, strictest_known="digest")
+        taken = captured(capturing, completion.answer, pseudonyms.content)
+        result, opening = _commit("result", taken.payload)
         openings = (opening,)
+    found = NO_CONTENTS if completion.result is None else contents_of(completion.result)
     body = bodies.Outcome(
         decision_id=permitted.decision_id,
         status=completion.status,
@@ -204,6 +232,10 @@ def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseu
         result_fingerprint=pseudonyms.content(completion.result),
         hidden=completion.hidden,
         messages=completion.messages,
+        capture=None if taken is None else taken.capture,
+        capture_reason=None if taken is None else taken.reason,
+        contents=tuple(sorted(fingerprint(pseudonyms.key, digest) for digest in found.digests)),
+        contents_left_out=found.left_out,
     )
     return Draft(body=body, openings=openings)
 
@@ -220,6 +252,13 @@ def outcome_of(case: Case, pseudonyms: Pseudonyms, reason: str) -> Draft:
     return Draft(body=body)
 
 
+def _asked(capturing: Capturing, taken: Captured, request: DecisionRequest) -> tuple[str, bytes]:
+    """Return what is recorded of what the policy was asked: in which field, and its payload."""
+    if taken.capture is None:
+        return "request", encode_request(request)
+    return "masked_request", captured_request(capturing, request, taken.capture)
+
+
 def _facts(request: DecisionRequest, tls: TLSPeer | None) -> bodies.Facts:
     facts = public_facts(request)
     if tls is None:
@@ -230,6 +269,14 @@ def _facts(request: DecisionRequest, tls: TLSPeer | None) -> bodies.Facts:
 def _direction(case: Case) -> Literal["server"] | None:
     read = case.message or case.refusal
     return "server" if (case.inbound if read is None else read).direction == "server" else None
+
+
+def _trace_id(case: Case) -> str | None:
+    """Return the trace that a message belongs to: its sender's, or the one that began here."""
+    if case.trace is not None and case.trace.trace_id is not None:
+        return case.trace.trace_id
+    read = case.message or case.refusal
+    return None if read is None or read.trace is None else read.trace.trace_id
 
 
 def _agent(case: Case) -> str:

@@ -3,6 +3,9 @@
 `Drainer.step` does one round and says how long to wait before the next; the loop around it, and with it all waiting, is
 in `enforcement.recorder`.
 
+A round passes to the spool's thread once: what the ledger has taken leaves the queue, and what is next is read, in one
+call. Whoever appended while nothing was posted has read it along, and hands it over (`Drainer.hand_over`).
+
 The rules:
 
 * records go in the order of the queue; a batch is atomic at the ledger;
@@ -21,7 +24,7 @@ from typing import Final, ParamSpec, Protocol, TypeVar
 
 import structlog
 
-from enforcement.batches import QueuedRecord
+from enforcement.batches import Depth, QueuedRecord
 from enforcement.config import RecordingSettings
 from enforcement.ports import LedgerClient, Posted, Refused, Unavailable
 from enforcement.spool import Spool
@@ -48,6 +51,7 @@ class Drainer:
 
     Attributes:
         reachable: Whether the ledger took records when it was last asked; true until the contrary is known.
+        standing: What waits, as `Spool.standing` says it, if the last step has asked for it.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Drainer:
         taken: Callable[[Sequence[QueuedRecord]], None],
         refused: Callable[[Sequence[QueuedRecord]], None],
         announcement: Callable[[], Awaitable[Heartbeat]],
+        looking: Callable[[], None] = lambda: None,
         keep: bool = False,
     ) -> None:
         """Take the parts.
@@ -72,9 +77,11 @@ class Drainer:
             taken: Is told which records the ledger has.
             refused: Is told which records the ledger will never have.
             announcement: Makes the first record of a new epoch.
+            looking: Is called when the queue is about to be read: what is appended from then on may have been missed.
             keep: Keep what the ledger has acknowledged until it has proven it (`enforcement.receipts`).
         """
         self.reachable = True
+        self.standing: tuple[Depth, int | None] | None = None
         self._spool = spool
         self._ledger = ledger
         self._settings = settings
@@ -82,9 +89,26 @@ class Drainer:
         self._taken = taken
         self._refused = refused
         self._announcement = announcement
+        self._looking = looking
         self._keep = keep
+        self._next: Sequence[QueuedRecord] = ()
         self._failures = 0
         self._batch_records = settings.batch_records
+
+    def read_next(self) -> list[QueuedRecord]:
+        """Return what is to be posted next; to be called in the spool's thread.
+
+        Raises:
+            StorageError: The spool failed.
+        """
+        return self._spool.pending(max_records=self._batch_records, max_bytes=self._settings.batch_bytes)
+
+    def hand_over(self, records: Sequence[QueuedRecord]) -> None:
+        """Take what is to be posted next, as `read_next` gave it while no step was under way.
+
+        Only a step takes anything out of the queue, so that what stood first when it was read stands first still.
+        """
+        self._next = records
 
     async def step(self) -> float | None:
         """Post one batch.
@@ -95,9 +119,11 @@ class Drainer:
         Raises:
             StorageError: The spool failed.
         """
-        records = await self._in_thread(
-            self._spool.pending, max_records=self._batch_records, max_bytes=self._settings.batch_bytes
-        )
+        self.standing = None
+        records, self._next = self._next, ()
+        if not records:
+            self._looking()
+            records = await self._in_thread(self.read_next)
         if not records:
             return None
         result = await self._ledger.post(records)
@@ -108,13 +134,21 @@ class Drainer:
         if isinstance(result, Posted):
             self._taken(records)
             self._batch_records = min(self._settings.batch_records, 2 * self._batch_records)
-            kept = result.leaf_indexes if self._keep else None
-            await self._in_thread(self._spool.acknowledge, records, kept)
-        elif len(records) > 1:
+            self._looking()
+            self._next, self.standing = await self._in_thread(self._turn_over, records, result.leaf_indexes)
+            return 0.0 if self._next else None
+        if len(records) > 1:
             self._batch_records = len(records) // 2
         else:
             await self._settle(records[0], result)
         return 0.0
+
+    def _turn_over(
+        self, taken: Sequence[QueuedRecord], leaf_indexes: Sequence[int]
+    ) -> tuple[Sequence[QueuedRecord], tuple[Depth, int | None]]:
+        """Let go of what the ledger has, read what is next, and how much waits; in the spool's thread."""
+        self._spool.acknowledge(taken, leaf_indexes if self._keep else None)
+        return self.read_next(), self._spool.standing()
 
     def _wait(self, result: Unavailable) -> float:
         if self.reachable:

@@ -37,6 +37,7 @@ from enforcement.refusals import ErrorCode, Reply, error_reply
 from enforcement.review import Reviewed
 from enforcement.server_messages import sketch
 from enforcement.sse import Event, EventStream, encode_cursor, encode_event
+from enforcement.trace_headers import onward_lines, trace_headers
 from enforcement.upstream import ServerAnswer, ServerSide, answered_by
 from enforcement.verdicts import Completion, Inbound, OutcomeStatus, Permitted
 from ledger.errors import LedgerError, MalformedError, OverloadedError, UpstreamError
@@ -254,9 +255,9 @@ class Exchange:
         try:
             async with self._upstream.send(
                 self._permitted.server,
-                self._inbound.headers,
+                onward_lines(self._permitted, self._inbound.headers),
                 self._permitted.rewritten or self._inbound.body,
-                added=self._link.headers,
+                added={**self._link.headers, **trace_headers(self._permitted)},
             ) as response:
                 self._http_status = response.status
                 self._tls_group = answered_by(response)

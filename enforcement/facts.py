@@ -95,17 +95,29 @@ def tags_of(server: ServerSettings, name: str | None) -> tuple[str, ...]:
     return tuple(sorted({*server.tags, *own}))
 
 
+def _together(tags: tuple[str, ...], more: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted({*tags, *more})) if more else tags
+
+
 def build_request(
-    *, identity: Identity, message: Message, server: ServerSettings, time: Time, place: Environment, state: SessionState
+    *,
+    identity: Identity,
+    message: Message,
+    server: ServerSettings,
+    time: Time,
+    place: Environment,
+    state: SessionState,
+    argument_tags: Sequence[str] = (),
 ) -> DecisionRequest:
     """Return everything that the decision may depend on, as values."""
+    tags = tags_of(server, message.name)
     return DecisionRequest(
         version=REQUEST_VERSION,
         principal=Principal(
             agent=identity.agent, user=identity.user, roles=identity.roles, authn=identity.authn, mfa=identity.mfa
         ),
         action=message.method,
-        resource=Resource(server=server.name, name=message.name, tags=tags_of(server, message.name)),
+        resource=Resource(server=server.name, name=message.name, tags=_together(tags, argument_tags)),
         time=time,
         environment=place,
         state=state,

@@ -16,7 +16,19 @@ from enforcement.ledger_client import ServiceClient
 from enforcement.ports import Unavailable
 from policies.window_tallies import Share
 
-__all__ = ["Contribution", "FleetStore", "Heard", "Part", "ServiceFleetStore", "decode_parts", "encode_parts"]
+__all__ = [
+    "CLAIMED",
+    "Contribution",
+    "FleetStore",
+    "Heard",
+    "Part",
+    "ServiceFleetStore",
+    "decode_parts",
+    "encode_parts",
+]
+
+CLAIMED: Final = "/"
+"""In place of a subject: what is taken is a claim (`enforcement.round_claims`), and no window of anybody."""
 
 _RESERVATIONS: Final = "/v1/windows/reservations"
 _EXCHANGE: Final = "/v1/windows/exchange"
@@ -58,6 +70,8 @@ class _Page(msgspec.Struct, frozen=True):
     version: _Count
     more: bool
     totals: tuple[_Total, ...]
+    told: _Count = 0
+    lost: bool = False
 
 
 class _Sums(msgspec.Struct, frozen=True):
@@ -71,6 +85,7 @@ class Contribution:
     Attributes:
         origin: Under which it counts, 32 hexadecimal digits.
         since: The version up to which it knows what others have.
+        told: The version at which it was heard last, by the last answer; 0 for never in this run.
         totals: What it has counted: totals, instead of those that it said before.
         keep: Decisions that were let through, with what they take of strict windows.
         release: Decisions that take nothing after all.
@@ -78,6 +93,7 @@ class Contribution:
 
     origin: str
     since: int
+    told: int = 0
     totals: Sequence[Share] = ()
     keep: Sequence[tuple[str, Sequence[Part]]] = ()
     release: Sequence[str] = ()
@@ -91,11 +107,15 @@ class Heard:
         version: Up to which version.
         more: There is more to hear.
         totals: What all others have counted, as far as it has changed.
+        told: The version at which something of this gateway was taken in last.
+        lost: That is less than was said before: the service's database is an earlier one.
     """
 
     version: int
     more: bool
     totals: tuple[Share, ...]
+    told: int = 0
+    lost: bool = False
 
 
 class FleetStore(Protocol):
@@ -152,6 +172,7 @@ class ServiceFleetStore:
         document = {
             "origin": said.origin,
             "since": said.since,
+            "told": said.told,
             "totals": [
                 _Total(one.digest, one.subject, one.slot, str(one.amount), one.forget_ms or 0) for one in said.totals
             ],
@@ -166,4 +187,4 @@ class ServiceFleetStore:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return _UNREADABLE
         totals = tuple(Share(one.digest, one.subject, one.slot, int(one.total), one.forget_ms) for one in page.totals)
-        return Heard(version=page.version, more=page.more, totals=totals)
+        return Heard(version=page.version, more=page.more, totals=totals, told=page.told, lost=page.lost)

@@ -6,8 +6,8 @@ The routes:
   ``DELETE`` as well;
 * ``GET /.well-known/oauth-protected-resource/servers/{name}/mcp``: how to get a token for it (`enforcement.resources`);
 * ``GET /healthz``: the process runs;
-* ``GET /readyz``: it can decide and record: a bundle in force, and room in the spool. That the ledger is away is said,
-  but does not make it unready: what then may still pass is said by each server's ``recording``;
+* ``GET /readyz``: it can decide and record: a bundle in force, and room in a spool that stores. That the ledger is away
+  is said, but does not make it unready: what then may still pass is said by each server's ``recording``;
 * ``GET /metrics``: Prometheus.
 
 What is elsewhere: the enforcement point itself (`enforcement.core`), one request (`enforcement.endpoint`).
@@ -68,6 +68,7 @@ class Gateway:
             ConfigError: A server has no address.
         """
         self.core = core
+        core.over_http = True
         self._config = core.config
         for place, server in enumerate(core.config.servers):
             if server.url is None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from time import perf_counter
 from typing import Any, Final
 
 import structlog
@@ -25,9 +24,10 @@ from enforcement.downlink import Downlink
 from enforcement.mcp_headers import single_header
 from enforcement.messages import Kind
 from enforcement.offload import off_loop
-from enforcement.refusals import ErrorCode, Reply, error_reply
 from enforcement.server_messages import ServerLine, sketch
+from enforcement.session_carrier import SessionCarrier
 from enforcement.sse import Event, EventStream, encode_cursor, encode_event
+from enforcement.trace_headers import onward_lines, trace_headers
 from enforcement.upstream import ServerAnswer
 from enforcement.verdicts import Completion, Inbound, OutcomeStatus, Permitted
 from enforcement.way import Way, session_headers
@@ -40,13 +40,14 @@ _NAME: Final = "Mcp-Session-Id"
 _EVENTS: Final = "text/event-stream"
 _OK: Final = 200
 _NOT_FOUND: Final = 404
+_CLOSED: Final = "The server opens no such stream"
 
 
 class _EndedError(Exception):
     """The stream is over before its time; the text is the outcome's reason."""
 
 
-class Listening:
+class Listening(SessionCarrier):
     """Carries one stream. Used once.
 
     Attributes:
@@ -58,28 +59,11 @@ class Listening:
     def __init__(
         self, permitted: Permitted, inbound: Inbound, client: ClientSide, *, way: Way, conversation: Conversation
     ) -> None:
-        """Take the parts.
-
-        Args:
-            permitted: The stream as it was decided.
-            inbound: The request as received.
-            client: The way back.
-            way: To records, servers and sessions.
-            conversation: The session.
-        """
-        self._permitted = permitted
-        self._inbound = inbound
-        self._client = client
-        self._way = way
-        self._conversation = conversation
+        """Take the parts; see `SessionCarrier`."""
+        super().__init__(permitted, inbound, client, way=way, conversation=conversation)
         self._downlink = Downlink(way, permitted, inbound, conversation)
-        self._started = perf_counter()
         self._http_status: int | None = None
-        self._reported = False
         self._streaming = False
-
-    def client_gone(self) -> None:
-        """Do nothing: it does not survive that."""
 
     async def run(self) -> None:
         """Carry the stream to its end, and record what became of it."""
@@ -101,46 +85,36 @@ class Listening:
         finally:
             self._conversation.streams -= 1
             await self._downlink.close()
-        await self._report(status, reason)
+        await self._report(self._completion(status, reason))
         await self._finish(reason)
 
     async def close(self, reason: str) -> None:
         """Report the stream as cancelled if `run` was cancelled before it reported anything."""
-        await self._report("cancelled", reason)
+        await self._report(self._completion("cancelled", reason))
 
-    async def _report(self, status: OutcomeStatus, reason: str | None) -> None:
-        if self._reported:
-            return
-        self._reported = True
-        completion = Completion(
-            status=status,
-            reason=reason,
-            latency_us=int((perf_counter() - self._started) * 1_000_000),
-            http_status=self._http_status,
-        )
-        await self._way.complete(self._permitted, completion)
+    def _completion(self, status: OutcomeStatus, reason: str | None) -> Completion:
+        latency_us = self._latency_us()
+        return Completion(status=status, reason=reason, latency_us=latency_us, http_status=self._http_status)
 
     async def _finish(self, reason: str | None) -> None:
         try:
             if self._streaming:
                 await self._to_client(self._client.end_stream())
             else:
-                await self._to_client(self._client.reply(self._refusal(reason or "internal_error")))
+                await self._to_client(
+                    self._client.reply(self._refused(self._http_status, reason or "internal_error", _CLOSED))
+                )
         except _EndedError:
             self._client.drop()
-
-    def _refusal(self, reason: str) -> Reply:
-        status = self._http_status if self._http_status is not None and 400 <= self._http_status < 500 else 502  # noqa: PLR2004
-        data = {"reason": reason, "decision_id": self._permitted.decision_id}
-        text = "The server opens no such stream"
-        return error_reply(None, status=status, code=ErrorCode.UPSTREAM_FAILED, text=text, data=data)
 
     async def _carry(self) -> None:
         added = session_headers(self._conversation)
         last_event = single_header(self._inbound.headers, "last-event-id")
         if last_event is not None:
             added["last-event-id"] = last_event
-        sending = self._way.upstream.send(self._permitted.server, self._inbound.headers, b"", verb="GET", added=added)
+        added |= trace_headers(self._permitted)
+        lines = onward_lines(self._permitted, self._inbound.headers)
+        sending = self._way.upstream.send(self._permitted.server, lines, b"", verb="GET", added=added)
         async with sending as response:
             self._http_status = response.status
             await self._check(response)

@@ -5,7 +5,8 @@ allowed (`policies.listing`).
 
 Each entry is put to the bundle in force as a call of its own, by the same caller at the same time and place, with
 arguments that nobody knows; all entries of an answer as one batch. What the policy refuses with whatever arguments is
-left out. An entry without a name that could be called is left out as well.
+left out. A tool whose arguments have tags is asked about once for each set of them that a call may have. An entry
+without a name that could be called is left out as well.
 
 A tool that is contained is in no list, whatever the policy says and whether it is enforced or observed.
 
@@ -18,12 +19,13 @@ INVARIANT 7: if nobody can say whether an entry may be shown (no bundle, a faili
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
+from enforcement.argument_tags import possible_tags, tagged_arguments
 from enforcement.config import ServerSettings
 from enforcement.facts import tags_of
 from enforcement.list_answers import LISTS, ListAnswer, ListKind, read_list, without
@@ -131,11 +133,16 @@ class Listings:
         """Return the places of the entries that the policy hides, or does not see because they are stopped."""
         kind = answer.kind
         named = [place for place, entry in enumerate(answer.entries) if entry.name is not None and place not in stopped]
-        requests = [_question(server, kind, listing, answer.entries[place].name or "") for place in named]
-        seen = [classify(evaluation.decision) for evaluation in await self._evaluate(requests)]
+        asked = [
+            (place, question)
+            for place in named
+            for question in _questions(server, kind, listing, answer.entries[place].name or "")
+        ]
+        seen = [classify(evaluation.decision) for evaluation in await self._evaluate([one for _, one in asked])]
         if Visibility.FAILED in seen:
             raise ListingFailedError("listing_failed")
-        shown = {place for place, found in zip(named, seen, strict=True) if found is Visibility.SHOWN}
+        shown = {place for (place, _), found in zip(asked, seen, strict=True) if found is Visibility.SHOWN}
+        shown |= set(named) - {place for place, _ in asked}
         return set(range(len(answer.entries))) - shown
 
     async def _evaluate(self, requests: Sequence[DecisionRequest]) -> Sequence[Evaluation]:
@@ -152,10 +159,17 @@ class Listings:
             raise ListingFailedError("listing_failed") from error
 
 
-def _question(server: ServerSettings, kind: ListKind, listing: DecisionRequest, name: str) -> DecisionRequest:
+def _questions(
+    server: ServerSettings, kind: ListKind, listing: DecisionRequest, name: str
+) -> Iterator[DecisionRequest]:
+    """Yield what is asked about an entry: if any answer shows it, it is shown; nothing, if it is shown unasked."""
     # Of a template no tool's own tags are known: which resource it will be is not.
     tags = tags_of(server, None if kind.template else name)
-    return listed_request(listing, action=kind.method, name=name, tags=tags, template=kind.template)
+    arguments = tagged_arguments(server, name) if kind.method == _TOOL_METHOD else ()
+    # INVARIANT (`policies.listing`): with some arguments the call may have tags that a rule permits, or others forbid.
+    for more in (possible_tags(arguments) or ()) if arguments else (frozenset[str](),):
+        together = tuple(sorted({*tags, *more})) if more else tags
+        yield listed_request(listing, action=kind.method, name=name, tags=together, template=kind.template)
 
 
 def _is_enforced(server: ServerSettings, kind: ListKind, name: str | None) -> bool:

@@ -42,10 +42,11 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from enforcement.json_slices import exceeds_nodes, object_members
-from enforcement.mcp_headers import RawHeaders, RoutingHeaders, decode_sentinel, read_headers, read_trace_id
+from enforcement.mcp_headers import RawHeaders, RoutingHeaders, decode_sentinel, read_headers
 from enforcement.messages import Kind, Message, MessageLimits, Refusal, Round
 from enforcement.refusals import ErrorCode, RefusalReason, RefusedError, RequestId
 from enforcement.revisions import ASSUMED_REVISION, DEFAULT_REVISIONS, STATEFUL, STATELESS, Direction, Era, era_of
+from enforcement.trace_context import TraceContext, read_trace_context
 from ledger.canonical import MAX_SAFE_INTEGER, JSONValue, parse_json
 from ledger.errors import MalformedError
 
@@ -93,7 +94,7 @@ _JUDGED_BY_PARAMS: Final = frozenset(
 _RESERVED: Final = "transport/"
 _CANCELLED: Final = "notifications/cancelled"
 _PARAMS: Final = frozenset({"name", "uri", "arguments", "_meta", "inputResponses", "requestState"})
-_META: Final = frozenset({_VERSION_KEY, "traceparent"})
+_META: Final = frozenset({_VERSION_KEY, "traceparent", "tracestate"})
 _REVISION: Final = re.compile(r"[0-9A-Za-z.-]{1,32}")
 _MAX_ID_CHARS: Final = 256
 
@@ -202,7 +203,7 @@ class _Reader:
         self.request_id: RequestId | None = None
         self.method: str | None = None
         self.name: str | None = None
-        self.trace_id: str | None = None
+        self.trace: TraceContext | None = None
         self.requested = "unknown"
         self.says_revision = False
 
@@ -210,7 +211,7 @@ class _Reader:
         limits = self.limits
         if lines is not None:
             self.headers = read_headers(lines, max_count=limits.header_count, max_bytes=limits.header_bytes)
-            self.trace_id = self.headers.trace_id
+            self.trace = self.headers.trace
         envelope = self._read_envelope()
         kind = self._read_kind(envelope)
         method = self._read_method(envelope, kind)
@@ -231,7 +232,7 @@ class _Reader:
             name=self.name,
             arguments=self._arguments(params),
             protocol_version=version,
-            trace_id=self.trace_id,
+            trace=self.trace,
             continues="cursor" in params,
             direction=self.direction,
             era=era,
@@ -253,7 +254,7 @@ class _Reader:
             method=self.method,
             name=self.name,
             protocol_version=version if version is not None and _REVISION.fullmatch(version) else None,
-            trace_id=self.trace_id,
+            trace=self.trace,
             direction=self.direction,
         )
 
@@ -316,7 +317,7 @@ class _Reader:
             raise _bad_params("params and params._meta must be objects")
         refuse_lookalikes(params, _PARAMS)
         refuse_lookalikes(meta, _META)
-        self.trace_id = self.trace_id or read_trace_id(meta.get("traceparent"))
+        self.trace = read_trace_context(meta.get("traceparent"), meta.get("tracestate")) or self.trace
         return params, meta
 
     def _check_version(

@@ -7,7 +7,7 @@ would route and execute different calls. A hyphen and an underscore count as the
 them apart once a header has become a variable name.
 
 Source: Model Context Protocol, revision 2026-07-28, Streamable HTTP, "Request Metadata" and "Value Encoding"; W3C Trace
-Context section 3.2.
+Context section 3.2 (`enforcement.trace_context`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from enforcement.refusals import RefusalReason, RefusedError
+from enforcement.trace_context import TraceContext, read_trace_context
 
-__all__ = ["RawHeaders", "RoutingHeaders", "decode_sentinel", "read_headers", "read_trace_id", "single_header"]
+__all__ = ["RawHeaders", "RoutingHeaders", "decode_sentinel", "read_headers", "single_header"]
 
 RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Header lines as they arrived, in order."""
@@ -40,10 +41,9 @@ _SINGLE: Final = frozenset(
     }
 )
 _PARAM_PREFIX: Final = "mcp-param-"
-_TRACEPARENT: Final = "traceparent"
+_TRACING: Final = ("traceparent", "tracestate")
 _VALUE: Final = re.compile(rb"[\x20-\x7e\t]*")
 _SENTINEL: Final = re.compile(r"=\?base64\?(?P<payload>.*)\?=", re.DOTALL)
-_TRACE: Final = re.compile(r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?P<rest>-.*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class RoutingHeaders:
         content_encoding: ``Content-Encoding``.
         authorization: ``Authorization``; never shown in a representation.
         origin: ``Origin``, sent by browsers alone.
-        trace_id: From ``traceparent``, 32 hexadecimal digits.
+        trace: From ``traceparent`` and ``tracestate``.
     """
 
     protocol_version: str | None = None
@@ -68,7 +68,7 @@ class RoutingHeaders:
     content_encoding: str | None = None
     authorization: str | None = field(default=None, repr=False)
     origin: str | None = None
-    trace_id: str | None = None
+    trace: TraceContext | None = None
 
 
 def read_headers(lines: RawHeaders, *, max_count: int, max_bytes: int) -> RoutingHeaders:
@@ -85,11 +85,11 @@ def read_headers(lines: RawHeaders, *, max_count: int, max_bytes: int) -> Routin
     if len(lines) > max_count or sum(len(name) + len(value) for name, value in lines) > max_bytes:
         raise RefusedError(RefusalReason.OVERSIZE, "The headers are too large", status=431)
     found: dict[str, str] = {}
-    traces: list[str] = []
+    traces: dict[str, list[str]] = {name: [] for name in _TRACING}
     for raw_name, raw_value in lines:
         name = raw_name.decode("latin-1").lower().replace("_", "-")
-        if name == _TRACEPARENT:
-            traces.append(raw_value.decode("latin-1"))
+        if name in traces:
+            traces[name].append(raw_value.decode("latin-1").strip(" \t"))
         if name not in _SINGLE and not name.startswith(_PARAM_PREFIX):
             continue
         if name in found:
@@ -105,17 +105,13 @@ def read_headers(lines: RawHeaders, *, max_count: int, max_bytes: int) -> Routin
         content_encoding=found.get("content-encoding"),
         authorization=found.get("authorization"),
         origin=found.get("origin"),
-        # Two traceparent lines are none: tracing is restarted, the call goes on.
-        trace_id=read_trace_id(traces[0]) if len(traces) == 1 else None,
+        trace=_trace(**traces),
     )
 
 
-def read_trace_id(value: object) -> str | None:
-    """Return the trace id of a ``traceparent`` value, or None if it is not a valid one."""
-    match = _TRACE.fullmatch(value) if isinstance(value, str) else None
-    if match is None or match["version"] == "ff" or match["trace"] == "0" * 32:
-        return None
-    return None if match["version"] == "00" and match["rest"] else match["trace"]
+def _trace(traceparent: Sequence[str], tracestate: Sequence[str]) -> TraceContext | None:
+    # Two traceparent lines are none: tracing is restarted, the call goes on. Those of tracestate are one list.
+    return read_trace_context(traceparent[0], ",".join(tracestate) or None) if len(traceparent) == 1 else None
 
 
 def decode_sentinel(value: str) -> str | None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from enforcement.json_slices import MAX_JSON_NODES
 from enforcement.refusals import RefusalReason, RequestId
 from enforcement.revisions import Direction, Era
+from enforcement.trace_context import TraceContext
 from ledger.canonical import MAX_JSON_DEPTH
 
 __all__ = ["Kind", "Message", "MessageLimits", "Refusal", "Round"]
@@ -74,7 +75,7 @@ class Message:
             and of completions, subscriptions, tasks and the like, it is the text of ``params`` as a whole: there is
             nothing else by which to judge them.
         protocol_version: The revision that header and body agree on; of ``initialize``, the one that is offered.
-        trace_id: W3C trace id, 32 hexadecimal digits, if the client sent a valid one.
+        trace: Where in a trace it was sent, if its sender says so in a valid way.
         continues: It asks for a further page of a list (``params.cursor``).
         direction: Who sent it.
         era: The era of its revision.
@@ -89,7 +90,7 @@ class Message:
     name: str | None
     arguments: str | None
     protocol_version: str
-    trace_id: str | None
+    trace: TraceContext | None = None
     continues: bool = False
     direction: Direction = "client"
     era: Era = "stateless"
@@ -112,7 +113,7 @@ class Refusal:
         method: The method, if it could be read.
         name: The name, if it could be read.
         protocol_version: The revision of the header, if it is a name.
-        trace_id: The trace id, if there is one.
+        trace: Where in a trace it was sent, if that could be read.
         direction: Who sent it.
     """
 
@@ -125,5 +126,5 @@ class Refusal:
     method: str | None = None
     name: str | None = None
     protocol_version: str | None = None
-    trace_id: str | None = None
+    trace: TraceContext | None = None
     direction: Direction = "client"

@@ -105,6 +105,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self.spans = Counter(
+            "tallystick_telemetry_spans",
+            "Spans for the collector, by what came of them",
+            ["result"],
+            registry=self.registry,
+        )
         self.decision_seconds = Histogram(
             "tallystick_decision_seconds",
             "From a message's arrival to its durable decision",

@@ -44,20 +44,32 @@ from enforcement.batches import Batch, Item, Room, opens_call
 from enforcement.drafts import Case, Ruling, decision_draft, minimal_draft, outcome_draft, outcome_of
 from enforcement.facts import UNKNOWN, Pseudonyms
 from enforcement.metrics import Metrics
+from enforcement.offload import off_loop
 from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.recorder import Recorder
 from enforcement.sessions import Sessions
 from enforcement.strictness import handling_of
-from enforcement.verdicts import INPUT_REQUIRED, Completion, Denial, Denied, Inbound, Permitted, Verdict, denial_reply
+from enforcement.verdicts import (
+    INPUT_REQUIRED,
+    CallTrace,
+    Completion,
+    Denial,
+    Denied,
+    Inbound,
+    Permitted,
+    Verdict,
+    denial_reply,
+    enforcement_of,
+)
 from enforcement.windows import Windows
 from ledger import bodies
 from ledger.errors import ConflictError, LedgerError, OverloadedError, StorageError, UpstreamError
 from ledger.ports import Draft
 from policies.bundles import Bundle
 from policies.evaluate import Evaluation, Reason
-from policies.model import Decision, DecisionRequest, Effect, Obligation
+from policies.model import Decision, DecisionRequest, Effect
 
-__all__ = ["EnforcementPoint", "PolicyEvaluator", "enforcement_of"]
+__all__ = ["EnforcementPoint", "OpenTrace", "PolicyEvaluator", "Tracing"]
 
 _LOG: Final = structlog.get_logger(__name__)
 _EFFECTS: Final[Mapping[Effect, bodies.Effect]] = {
@@ -76,23 +88,24 @@ class PolicyEvaluator(Protocol):
         ...
 
 
+class OpenTrace(CallTrace, Protocol):
+    """The spans of one message that is being judged."""
+
+    def judged(self, case: Case, verdict: Verdict) -> None:
+        """Note the verdict."""
+        ...
+
+
+class Tracing(Protocol):
+    """Traces calls; `enforcement.call_spans.CallSpans` does."""
+
+    def begin(self, inbound: Inbound) -> OpenTrace:
+        """Begin to trace a message that has just arrived."""
+        ...
+
+
 class _NoAnswerError(Exception):
     """No policy answered; the text is the reason that is recorded."""
-
-
-def enforcement_of(decision: Decision) -> tuple[bodies.Enforcement, str]:
-    """Return what must be done about a policy's answer, and the reason that is recorded.
-
-    An obligation that this enforcement point cannot fulfil turns a permit into a denial.
-    """
-    obligations = set(decision.obligations)
-    if Obligation.END_SESSION in obligations:
-        return "kill", decision.reason
-    if not decision.permitted:
-        return "deny", decision.reason
-    if not obligations <= {Obligation.APPROVAL}:
-        return "deny", "unknown_obligation"
-    return ("ask" if obligations else "allow"), decision.reason
 
 
 class EnforcementPoint:
@@ -112,6 +125,7 @@ class EnforcementPoint:
         metrics: Metrics,
         on_settled: Callable[[str, DecisionRequest, Decision], None] = lambda *_: None,
         disputed: Callable[[], bool] = lambda: False,
+        tracing: Tracing | None = None,
     ) -> None:
         """Take the parts.
 
@@ -128,6 +142,7 @@ class EnforcementPoint:
             on_settled: Told what a policy has said of which request, by decision id, once that is settled and durable;
                 it must not wait, and whatever it raises changes nothing.
             disputed: Whether the ledger's proofs contradict its word.
+            tracing: Traces calls; None where nobody asked for it.
         """
         self._admission = admission
         self._evaluator = evaluator
@@ -140,6 +155,7 @@ class EnforcementPoint:
         self._metrics = metrics
         self._on_settled = on_settled
         self._disputed = disputed
+        self._tracing = tracing
 
     async def handle(self, inbound: Inbound) -> Verdict:
         """Judge one message; the decision is durable when this returns.
@@ -147,8 +163,16 @@ class EnforcementPoint:
         Nothing is raised but cancellation; that leaves at worst a permitted call without outcome, which the next start
         closes as ``unknown``.
         """
-        started = perf_counter()
         case = self._admission.open_case(inbound, self._recorder.new_record_id())
+        if self._tracing is None:
+            return await self._handle(case)
+        case.trace = trace = self._tracing.begin(inbound)
+        verdict = await self._handle(case)
+        trace.judged(case, verdict)
+        return verdict
+
+    async def _handle(self, case: Case) -> Verdict:
+        started = perf_counter()
         try:
             verdict = await self._judge(case)
         except Exception as error:  # noqa: BLE001  # INVARIANT 7: whatever went wrong, the call is denied and recorded
@@ -176,8 +200,17 @@ class EnforcementPoint:
         """
         # A call that is not done yet counts in its last round, and not in each.
         forwarded = completion.status != "not_forwarded" and completion.reason != INPUT_REQUIRED
+        size = len(completion.answer or b"")
+        failure: Exception | None = None
+        try:
+            draft = await off_loop(size, outcome_draft, permitted, completion, self._pseudonyms)
+        except Exception as error:  # noqa: BLE001  # whatever a server answered: its call has one outcome
+            _LOG.error("outcome_not_described", decision_id=permitted.decision_id, error=type(error).__name__)
+            failure = error
+            completion = replace(completion, status="failed", reason="internal_error", answer=None, result=None)
+            draft = outcome_draft(permitted, completion, self._pseudonyms)
         batch = replace(
-            self._recorder.batch(outcome_draft(permitted, completion, self._pseudonyms)),
+            self._recorder.batch(draft),
             changes=tuple(self._windows.close(permitted.decision_id, forwarded=forwarded)),
         )
         try:
@@ -185,10 +218,17 @@ class EnforcementPoint:
         except StorageError:
             self._recorder.owe(batch)  # what happened is known: it must not become "unknown" at the next start
             raise
+        finally:
+            if permitted.trace is not None:
+                permitted.trace.completed(completion)
         self._metrics.outcomes.labels(permitted.server.name, completion.status).inc()
+        if failure is not None:
+            raise StorageError("the answer could not be described, and is not released") from failure
 
     async def _judge(self, case: Case) -> Verdict:
         objection = await self._admission.admit(case)
+        if case.trace is not None and case.answered is None:
+            case.trace.read(case.message or case.refusal)
         if objection is not None:
             return await self._deny(case, objection)
         if case.answered is not None:
@@ -225,7 +265,8 @@ class EnforcementPoint:
         assert case.identity is not None
         assert case.server is not None
         assert case.message is not None
-        mode, strict = handling_of(case.server, case.message)
+        tags = () if case.request is None else case.request.resource.tags
+        mode, strict = handling_of(case.server, case.message, tags)
         if mode == "observe":
             return await self._permit(case, replace(ruling, enforcement="allow", observed=True), strict=strict)
         if ruling.enforcement == "allow":
@@ -304,6 +345,7 @@ class EnforcementPoint:
             inbound=case.inbound,
             continues=case.continues,
             rewritten=None if case.round is None else case.round.body,
+            trace=case.trace,
         )
 
     # --- denials
@@ -344,6 +386,7 @@ class EnforcementPoint:
 
     def _denied(self, case: Case, ruling: Ruling, *, recorded: bool = True) -> Denied:
         self._metrics.denials.labels(_server(case), ruling.reason).inc()
+        case.ruling = ruling
         refused = case.refusal is not None and ruling.reason == case.refusal.reason
         denial = Denial(
             reason=ruling.reason,
@@ -364,7 +407,7 @@ class EnforcementPoint:
 
     async def _store(self, case: Case, ruling: Ruling, *, strict: bool, not_forwarded: str | None = None) -> None:
         """Record the decision and, for a permit that is not let through, its outcome with it."""
-        draft = decision_draft(case, ruling, self._pseudonyms)
+        draft = await off_loop(len(case.inbound.body), decision_draft, case, ruling, self._pseudonyms)
         items = [Item(case.decision_id, draft)]
         if not_forwarded is not None and opens_call(draft.body):
             closing: Draft = outcome_of(case, self._pseudonyms, not_forwarded)
@@ -398,7 +441,7 @@ class EnforcementPoint:
             self._recorder.owe(Batch(items=(), changes=(case.block,)), lambda: self._sessions.confirm_block(identity))
 
     def _recorded(self, case: Case, ruling: Ruling) -> None:
-        case.recorded = True
+        case.recorded, case.ruling = True, ruling
         if case.identity is not None and case.session is not None:
             self._sessions.confirm_ends(case.identity)
         if case.block is not None and case.identity is not None:

@@ -122,6 +122,7 @@ class _Context(msgspec.Struct, frozen=True):
     obligations: tuple[str, ...] = ()
     failed_condition: str | None = None
     bundle_revision: str | None = None
+    restriction: str | None = None
     detail: str = ""
 
 
@@ -149,6 +150,7 @@ class Answer:
         obligations: What must be fulfilled.
         failed_condition: First rule that stood against the call.
         bundle_revision: The bundle that decided, if one did.
+        restriction: The containment or the kill that stopped the call, if one did; no policy was followed then.
         detail: Which fact was missing, if any.
     """
 
@@ -162,6 +164,7 @@ class Answer:
     obligations: tuple[str, ...] = ()
     failed_condition: str | None = None
     bundle_revision: str | None = None
+    restriction: str | None = None
     detail: str = ""
 
 

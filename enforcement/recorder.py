@@ -4,7 +4,11 @@ What is elsewhere: numbering and durability (`enforcement.spool`), posting (`enf
 (`enforcement.pep`).
 
 Records of concurrent calls share one transaction (group commit): whoever comes while a transaction is being synced is
-part of the next one.
+part of the next one. The same holds for requests to the ledger. Where none is under way, what a strict call stored is
+read for the next one in the same call of the spool's thread: each pass between threads is time that it waits.
+
+Records that nobody waits for are *gathered* for `RecordingSettings.gather_seconds`: a request costs both sides more
+than what is in it. They are durable meanwhile. Whoever demands the ledger's word ends the gathering at once.
 
 When the process starts, each call of the run before that was permitted and has no outcome gets the outcome ``unknown``:
 nobody knows whether the server did it.
@@ -82,6 +86,12 @@ class Recorder:
         self._version = version
         self._vitals = vitals
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._wake = asyncio.Event()  # something was appended since the queue was read last
+        self._idle = False  # nothing is posted before something is appended, or enough is gathered
+        self._hurry = asyncio.Event()  # gathering is over
+        self._handing = asyncio.Lock()  # held while somebody may read for the drainer: it must not read as well
+        self._stopping = False
+        self._gathered = 0  # how many records were stored since gathering began
         self._drainer = Drainer(
             spool,
             ledger,
@@ -90,24 +100,30 @@ class Recorder:
             taken=self._resolve,
             refused=self._reject,
             announcement=partial(self._beat_body, "start"),
+            looking=self._wake.clear,
             keep=keep,
         )
         self._waiting: list[tuple[Batch, asyncio.Future[list[Record]]]] = []
         self._owed: list[_Owed] = []
         self._acknowledgements: dict[str, asyncio.Future[None]] = {}
         self._flush: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._at_rest = asyncio.Event()  # the spool is empty, or the ledger is away
         self._beating: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self.depth = Depth(0, 0, 0)
         self._waiting_ms: int | None = None
+        self._storing = True
 
     @property
     def reachable(self) -> bool:
         """Whether the ledger took records when it was last asked."""
         return self._drainer.reachable
+
+    @property
+    def storing(self) -> bool:
+        """Whether the spool stored what it was given last; nothing can be permitted while it does not."""
+        return self._storing
 
     @property
     def overdue(self) -> bool:
@@ -149,6 +165,8 @@ class Recorder:
         """
         try:
             if self._draining is not None:
+                self._stopping = True
+                self._hurry.set()
                 await end(self._beating)  # nothing may follow the last heartbeat
                 await self._heartbeat("stop")
                 await self._empty()
@@ -181,8 +199,6 @@ class Recorder:
         self._acknowledgements.update(zip(ids, acknowledged, strict=False))
         try:
             records = await self._append(batch)
-            self._at_rest.clear()
-            self._wake.set()
             if acknowledged:
                 async with asyncio.timeout(self._settings.strict_seconds):
                     await asyncio.gather(*acknowledged)
@@ -216,11 +232,13 @@ class Recorder:
             batches = [*(debt.batch for debt in owed), *(batch for batch, _ in taken)]
             results: Sequence[list[Record] | Exception]
             try:
-                results = await self.in_thread(self._spool.append, batches)
+                results = await self._store(batches)
             except Exception as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it and deny
                 self._owed = [*owed, *self._owed]
                 results = [_spool_error(error) for _ in taken]
+                self._storing = False
             else:
+                self._storing = True
                 _settle(owed, results)
                 results = results[len(owed) :]
             for (_, future), result in zip(taken, results, strict=True):
@@ -230,6 +248,30 @@ class Recorder:
                     future.set_exception(result)
                 else:
                     future.set_result(result)
+
+    async def _store(self, batches: Sequence[Batch]) -> Sequence[list[Record] | LedgerError]:
+        """Store batches, and have the drainer post at once if somebody waits for that and it has nothing to do."""
+        async with self._handing:
+            if self._idle and self._acknowledgements:
+                results, following = await self.in_thread(self._append_and_read, batches)
+                self._drainer.hand_over(following)
+            else:
+                results = await self.in_thread(self._spool.append, batches)
+        self._gathered += sum(len(batch.items) for batch in batches)
+        if self._acknowledgements or self._gathered >= self._settings.batch_records:
+            self._hurry.set()
+        self._at_rest.clear()
+        self._wake.set()
+        return results
+
+    def _append_and_read(
+        self, batches: Sequence[Batch]
+    ) -> tuple[Sequence[list[Record] | LedgerError], Sequence[QueuedRecord]]:
+        results = self._spool.append(batches)
+        try:
+            return results, self._drainer.read_next()
+        except Exception:  # noqa: BLE001  # the batches are durable all the same; the drainer reads the queue itself, and says so
+            return results, ()
 
     def _resolve(self, records: Sequence[QueuedRecord]) -> None:
         for future in self._waiters(records):
@@ -245,20 +287,47 @@ class Recorder:
 
     async def _drain(self) -> None:
         while True:
-            self._wake.clear()
             try:
                 pause = await self._drainer.step()
-                self.depth, self._waiting_ms = await self.in_thread(self._spool.standing)
+                known = self._drainer.standing
+                self.depth, self._waiting_ms = await self.in_thread(self._spool.standing) if known is None else known
             except Exception as error:  # noqa: BLE001  # the loop must outlive any fault; strict calls time out meanwhile
                 _LOG.error("drainer_failed", error=type(error).__name__)
                 pause = self._settings.retry_max_seconds
-            # A record that was appended during the step has set the event anew: the spool is not empty then.
+            # A record that was appended since the queue was read has set the event: the spool is not empty then.
             if (not self._wake.is_set()) if pause is None else pause > 0:
                 self._at_rest.set()
             if pause is None:
-                await self._wake.wait()
-            else:
+                await self._idle_until(self._wake, None)
+            elif pause > 0:
                 await asyncio.sleep(pause)
+            if not self._urgent:
+                await self._gather()
+
+    @property
+    def _urgent(self) -> bool:
+        """Whether somebody waits for the ledger, or there is enough for a request, or no time to gather."""
+        enough = self.depth.records >= self._settings.batch_records
+        return enough or self._stopping or bool(self._acknowledgements) or not self._settings.gather_seconds
+
+    async def _gather(self) -> None:
+        """Let what nobody waits for be joined by what comes next."""
+        self._drainer.hand_over(())  # what was read ahead: it is read again, with what comes
+        self._hurry.clear()
+        self._gathered = 0
+        await self._idle_until(self._hurry, self._settings.gather_seconds)
+
+    async def _idle_until(self, event: asyncio.Event, seconds: float | None) -> None:
+        """Wait, while whoever stores something strict may read the queue for the drainer."""
+        self._idle = not event.is_set()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await event.wait()
+            async with self._handing:  # whoever reads for the drainer just now hands it over first
+                pass
+        finally:
+            self._idle = False
 
     async def _empty(self) -> None:
         """Wait a while for the spool to empty; what is left waits for the next start."""
@@ -285,6 +354,10 @@ class Recorder:
                 _LOG.error("heartbeat_failed", error=type(error).__name__)
 
     async def _announce(self) -> None:
+        if await self.in_thread(self._spool.altered):
+            _LOG.error("spool_altered")
+            await self.in_thread(self._spool.rotate_epoch, await self._beat_body("start"))
+            return
         new, previous = await self.in_thread(self._spool.unannounced_epoch)
         await self._heartbeat("start", previous_epoch=previous if new else None)
 

@@ -6,16 +6,14 @@ before its outcome is durable; if it cannot be made so, the server gets an error
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Final
 
 from enforcement.answers import parse_answer
-from enforcement.client_side import ClientSide
-from enforcement.conversation import Conversation
 from enforcement.offload import off_loop
 from enforcement.refusals import ErrorCode, Reply, error_reply
-from enforcement.verdicts import Completion, Inbound, Permitted
-from enforcement.way import Way, session_headers
+from enforcement.session_carrier import SessionCarrier
+from enforcement.verdicts import Completion
+from enforcement.way import session_headers
 from ledger.errors import UpstreamError
 
 __all__ = ["Relay"]
@@ -23,7 +21,7 @@ __all__ = ["Relay"]
 _NOT_FOUND: Final = 404
 
 
-class Relay:
+class Relay(SessionCarrier):
     """Carries one answer. Used once.
 
     Attributes:
@@ -32,29 +30,6 @@ class Relay:
 
     survives: Final = True
 
-    def __init__(
-        self, permitted: Permitted, inbound: Inbound, client: ClientSide, *, way: Way, conversation: Conversation
-    ) -> None:
-        """Take the parts.
-
-        Args:
-            permitted: The server's request, with the answer as its message.
-            inbound: The answer as received.
-            client: The way back.
-            way: To records, servers and sessions.
-            conversation: The session.
-        """
-        self._permitted = permitted
-        self._inbound = inbound
-        self._client = client
-        self._way = way
-        self._conversation = conversation
-        self._started = perf_counter()
-        self._reported = False
-
-    def client_gone(self) -> None:
-        """Do nothing: an answer that nobody reads harms nobody."""
-
     async def run(self) -> None:
         """Record the answer, hand it on, and tell the client."""
         request_id = self._permitted.message.request_id
@@ -62,18 +37,15 @@ class Relay:
         body = self._inbound.body
         answer = await off_loop(len(body), parse_answer, body, request_id)
         failed = answer.error_code is not None
-        self._reported = True
-        durable = await self._way.complete(
-            self._permitted,
-            Completion(
-                status="failed" if failed else "completed",
-                reason="jsonrpc_error" if failed else None,
-                latency_us=int((perf_counter() - self._started) * 1_000_000),
-                answer=body,
-                result=answer.result,
-                error_code=answer.error_code,
-            ),
+        answered = Completion(
+            status="failed" if failed else "completed",
+            reason="jsonrpc_error" if failed else None,
+            latency_us=self._latency_us(),
+            answer=body,
+            result=answer.result,
+            error_code=answer.error_code,
         )
+        durable = await self._report(answered)
         if durable:
             await self._client.reply(await self._hand_on(body))
             return
@@ -88,12 +60,6 @@ class Relay:
             text="The answer could not be recorded",
         )
         await self._client.reply(self._refusal(503, "ledger_unavailable"))
-
-    async def close(self, reason: str) -> None:
-        """Record the request as cancelled if `run` was cancelled before it recorded the answer."""
-        if not self._reported:
-            self._reported = True
-            await self._way.complete(self._permitted, Completion(status="cancelled", reason=reason))
 
     async def _hand_on(self, body: bytes) -> Reply:
         added = session_headers(self._conversation)

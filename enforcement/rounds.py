@@ -10,7 +10,8 @@ method, with ``params`` as arguments.
 INVARIANT: no round goes on that is not of a call which this tenant's gateways let through, by the same principal, to
 the same server and tool, with the same arguments; and of its answers only those to what was asked and let through.
 
-INVARIANT: a token is used once at this gateway: what used it up is durable with the decision that lets the round go on.
+INVARIANT: a token is used once: what used it up is durable with the decision that lets the round go on, and of several
+gateways under one service it is good at the one that has claimed it (`enforcement.round_claims`).
 
 INVARIANT: if one question of an answer is refused, the client gets none of it.
 """
@@ -31,6 +32,7 @@ from enforcement.mcp import NAMED_METHODS, read_json_message
 from enforcement.messages import Message
 from enforcement.offload import off_loop
 from enforcement.refusals import ErrorCode, error_reply
+from enforcement.round_claims import RoundClaims
 from enforcement.round_tokens import MAX_ROUND_MS, Token, TokenScope, make_token, open_token, round_key
 from enforcement.state import Change, StateDatabase
 from enforcement.verdicts import INPUT_REQUIRED, Completion, Denied, Inbound, Permitted, Verdict
@@ -74,19 +76,23 @@ class _UseToken:
 class Rounds:
     """Knows which rounds are part of which call. Owned by the event loop."""
 
-    def __init__(self, pseudonym_key: bytes, state: StateDatabase, clock: Clock) -> None:
+    def __init__(
+        self, pseudonym_key: bytes, state: StateDatabase, clock: Clock, *, claims: RoundClaims | None = None
+    ) -> None:
         """Take what was used up before.
 
         Args:
             pseudonym_key: The tenant's.
             state: The state file.
             clock: Says when a token has expired.
+            claims: Keeps other gateways from using the same tokens; None if there is no service that could.
 
         Raises:
             StorageError: The state file failed.
         """
         self._key = round_key(pseudonym_key)
         self._clock = clock
+        self._claims = claims
         rows = state.read("SELECT code, expires_ms FROM rounds WHERE expires_ms > ?", (clock.now_ms(),))
         self._used: dict[str, int] = dict(rows)
 
@@ -108,6 +114,14 @@ class Rounds:
             return None
         self._used[token.code] = token.expires_ms
         return OpenedRound(token, with_round(body, token.state, token.asked))
+
+    async def claim(self, opened: OpenedRound) -> bool | None:
+        """Say whether no other gateway has used a round's token, nor ever will; None if nobody can say.
+
+        Raises:
+            StorageError: The state file failed.
+        """
+        return True if self._claims is None else await self._claims.claim(opened.token)
 
     def settle(self, opened: OpenedRound, *, permitted: bool) -> list[Change]:
         """Return what becomes durable with the decision about a round; one that is refused may be tried again."""

@@ -8,8 +8,10 @@ Who calls is said by the server's author, from what the server itself has verifi
 certificate): a callable gets the SDK's context and returns a `enforcement.identity.Identity`, or None for a stranger.
 What the client says of itself (``clientInfo``) is no part of it.
 
-What this cannot do (docs/transports.md): hold a server against its own process, see bytes that the SDK has parsed
-already (a key that stands twice is gone by then), judge what the server asks of the client, or hold back progress.
+What the server asks of the client and tells it meanwhile is judged too (`enforcement.sdk_outbound`).
+
+What this cannot do (docs/transports.md): hold a server against its own process, or see bytes that the SDK has parsed
+already (a key that stands twice is gone by then).
 
 The SDK is no dependency of ours: it is imported when a `SDKMiddleware` is made.
 
@@ -21,67 +23,32 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import structlog
-from pydantic import BaseModel, ValidationError
 
-from enforcement.answering import released, settle, withheld_reply
+from enforcement.answering import released, withheld_reply
 from enforcement.core import Core, Running
 from enforcement.identity import Identity
 from enforcement.mcp import Kind
 from enforcement.refusals import ErrorCode
-from enforcement.verdicts import Completion, Denied, Inbound, OutcomeStatus, Permitted
-from ledger.canonical import canonical_bytes
-from ledger.errors import ConfigError, MalformedError
+from enforcement.sdk_answers import answer_bytes, ended, error_code, message_bytes, settled_answer
+from enforcement.sdk_outbound import Guard, RequestChannel, guarded, load_errors
+from enforcement.verdicts import Denied, Inbound, Permitted
 
 if TYPE_CHECKING:
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
-    from mcp.shared.exceptions import MCPError
 
-__all__ = ["Identify", "SDKMiddleware", "message_bytes"]
+__all__ = ["Identify", "SDKMiddleware"]
 
 Identify: TypeAlias = "Callable[[ServerRequestContext[Any, Any]], Identity | Awaitable[Identity | None] | None]"
 """Says who sends a message, from what the server has verified; None for a stranger."""
 
 _LOG: Final = structlog.get_logger(__name__)
 _INITIALIZE: Final = "initialize"
-_INVALID_PARAMS: Final = -32602
-_INTERNAL_ERROR: Final = -32603
-_US_PER_SECOND: Final = 1_000_000
-
-
-def message_bytes(method: str, params: Mapping[str, Any] | None, request_id: int | str | None) -> bytes:
-    """Return a message in canonical form.
-
-    What has no canonical form (a number that is none, half of a surrogate pair) is written so that its reader refuses
-    it.
-
-    Args:
-        method: Its method.
-        params: Its parameters, JSON values; None if it has none.
-        request_id: Its id; None for a notification.
-    """
-    message: dict[str, object] = {"jsonrpc": "2.0", "method": method}
-    if request_id is not None:
-        message["id"] = request_id
-    if params is not None:
-        message["params"] = dict(params)
-    try:
-        return canonical_bytes(message)
-    except MalformedError:
-        return json.dumps(message, default=str).encode()
-
-
-def _load_error() -> type[MCPError]:
-    try:
-        from mcp.shared.exceptions import MCPError
-    except ImportError as error:
-        raise ConfigError("the official SDK is not installed, or not a version that has middleware: mcp 2.3") from error
-    return MCPError
 
 
 class SDKMiddleware:
@@ -96,27 +63,34 @@ class SDKMiddleware:
             server: Which server of the configuration this is; its only one if None.
 
         Raises:
-            ConfigError: The SDK is not installed, or it cannot be told which server this is.
+            ConfigError: The SDK is not installed, not of a version that is known, or it cannot be told which server
+                this is.
         """
-        self._error_type = _load_error()
+        self._errors = load_errors()
         self._core = core
         self._identify = identify
         self._server = core.server_name(server)
         self._in_flight = 0
+        self._guard: Guard | None = None
 
     async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """Judge a message, hand it on if it may go on, record what became of it."""
         running = self._core.running
         if running is None:
-            raise self._error_type(ErrorCode.UNAVAILABLE, "The enforcement point does not run")
+            raise self._errors.answer(ErrorCode.UNAVAILABLE, "The enforcement point does not run")
         self._in_flight += 1
         try:
-            verdict = await running.passage.judge(await self._inbound(running, ctx))
+            inbound = await self._inbound(running, ctx)
+            verdict = await running.passage.judge(inbound)
             if isinstance(verdict, Denied):
                 if ctx.request_id is None:
                     return None  # a notification has no answer; it goes no further
                 raise self._error(verdict.reply.body)
-            return await self._forward(running, verdict, ctx, call_next)
+            channel = guarded(ctx, self._guarding(running), inbound)
+            try:
+                return await self._forward(running, verdict, ctx, call_next, channel)
+            finally:
+                await channel.close()
         finally:
             self._in_flight -= 1
 
@@ -147,12 +121,24 @@ class SDKMiddleware:
 
     def _error(self, body: bytes) -> Exception:
         if not body:  # while the enforcement point is being stopped
-            return self._error_type(ErrorCode.UNAVAILABLE, "The enforcement point is being stopped")
+            return self._errors.answer(ErrorCode.UNAVAILABLE, "The enforcement point is being stopped")
         error = json.loads(body)["error"]
-        return self._error_type(error["code"], error["message"], error.get("data"))
+        return self._errors.answer(error["code"], error["message"], error.get("data"))
+
+    def _guarding(self, running: Running) -> Guard:
+        """Return what the channels of this run share."""
+        if self._guard is None or self._guard.running is not running:
+            most = self._core.config.protocol.server_requests
+            self._guard = Guard(running=running, errors=self._errors, most_asked=most)
+        return self._guard
 
     async def _forward(
-        self, running: Running, permitted: Permitted, ctx: ServerRequestContext[Any, Any], call_next: CallNext
+        self,
+        running: Running,
+        permitted: Permitted,
+        ctx: ServerRequestContext[Any, Any],
+        call_next: CallNext,
+        channel: RequestChannel,
     ) -> HandlerResult:
         started = perf_counter()
         if permitted.rewritten is not None:
@@ -161,50 +147,28 @@ class SDKMiddleware:
             result = await call_next(ctx)
         except asyncio.CancelledError:
             # The outcome is recorded by a task of its own, although this one is not let wait for it.
-            await released(running.passage, permitted, _ended(started, "cancelled", "client_disconnected"))
+            await released(running.passage, permitted, ended(started, "cancelled", "client_disconnected"))
             raise
         except Exception as error:
-            failed = _ended(started, "failed", "jsonrpc_error", self._code(error))
+            failed = ended(started, "failed", "jsonrpc_error", error_code(error, self._errors.answer))
             if not await released(running.passage, permitted, failed):
                 raise self._error(withheld_reply(permitted).body) from error
             raise
+        await channel.close()
         return await self._release(running, permitted, result, started)
 
     async def _release(
         self, running: Running, permitted: Permitted, result: HandlerResult, started: float
     ) -> HandlerResult:
         if permitted.message.kind is not Kind.REQUEST:
-            await released(running.passage, permitted, _ended(started, "completed"))
+            await released(running.passage, permitted, ended(started, "completed"))
             return result
-        answer = _answer_bytes(permitted, result)
-        try:
-            settled = await settle(running.passage, permitted, answer, latency_us=_since(started))
-        except asyncio.CancelledError:
-            await released(running.passage, permitted, _ended(started, "cancelled", "client_disconnected"))
-            raise
-        if not await released(running.passage, permitted, settled.completion):
+        answer = answer_bytes(permitted, result)
+        settled = await settled_answer(
+            running.passage, permitted, answer, started=started, given_up="client_disconnected"
+        )
+        if settled is None:
             raise self._error(withheld_reply(permitted).body)
         if settled.replaced:
             raise self._error(settled.body)
         return result if settled.body is answer else json.loads(settled.body)["result"]
-
-    def _code(self, error: Exception) -> int:
-        if isinstance(error, self._error_type):
-            return error.code
-        return _INVALID_PARAMS if isinstance(error, ValidationError) else _INTERNAL_ERROR
-
-
-def _answer_bytes(permitted: Permitted, result: HandlerResult) -> bytes:
-    value = result
-    if isinstance(value, BaseModel):
-        value = value.model_dump(by_alias=True, mode="json", exclude_none=True)
-    answer = {"jsonrpc": "2.0", "id": permitted.message.request_id, "result": value}
-    return json.dumps(answer, separators=(",", ":"), default=str).encode()
-
-
-def _since(started: float) -> int:
-    return int((perf_counter() - started) * _US_PER_SECOND)
-
-
-def _ended(started: float, status: OutcomeStatus, reason: str | None = None, code: int | None = None) -> Completion:
-    return Completion(status=status, reason=reason, latency_us=_since(started), error_code=code)

@@ -16,7 +16,10 @@ from ledger.ports import Opening
 
 __all__ = ["PayloadBox"]
 
-_CHECK: Final = b"tallystick/spool/v1"
+_CHECKS: Final = {b"tallystick/spool/v1": 1, b"tallystick/spool/v2": 2}
+"""What is sealed as a check of the key names the version of the spool; since 2, what waits is chained."""
+
+_PRESENT: Final = b"tallystick/spool/v2"
 _SEALED: Final = msgspec.msgpack.Decoder(tuple[str, list[tuple[str, bytes, bytes]]])
 
 
@@ -28,12 +31,13 @@ class PayloadBox:
         self._box = nacl.secret.SecretBox(key)
 
     def key_check(self) -> bytes:
-        """Return bytes by which `opens` knows the key again."""
-        return bytes(self._box.encrypt(_CHECK))
+        """Return bytes by which `version` knows the key, and what is present, again."""
+        return bytes(self._box.encrypt(_PRESENT))
 
-    def opens(self, key_check: bytes) -> bool:
-        """Whether ``key_check`` was made under this key."""
-        return self._decrypt(key_check) == _CHECK
+    def version(self, key_check: bytes) -> int | None:
+        """Return which version of the spool ``key_check`` was made for, or None if not under this key."""
+        plain = self._decrypt(key_check)
+        return None if plain is None else _CHECKS.get(plain)
 
     def seal(self, record_id: str, openings: Iterable[Opening]) -> bytes:
         """Return a record's openings, encrypted."""

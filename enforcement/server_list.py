@@ -12,7 +12,9 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from enforcement.capture import strictest, strictest_of
 from enforcement.config import ServerSettings
+from enforcement.config_capture import Capture
 from enforcement.config_types import Mode
 from enforcement.modes import Key, declared_modes
 from enforcement.state import Change, StateDatabase
@@ -21,11 +23,16 @@ __all__ = ["HeldModes", "Servers"]
 
 
 class Servers:
-    """The servers by name. Owned by the event loop."""
+    """The servers by name. Owned by the event loop.
+
+    Attributes:
+        strictest_capture: How much may be captured of a message of which nobody can say which of them it is for.
+    """
 
     def __init__(self, servers: Sequence[ServerSettings] = ()) -> None:
         """Begin with a list."""
         self._by_name: Mapping[str, ServerSettings] = {}
+        self.strictest_capture: Capture = "full"
         self._watchers: list[Callable[[Sequence[ServerSettings]], None]] = []
         self.replace(servers)
 
@@ -46,6 +53,7 @@ class Servers:
     def replace(self, servers: Sequence[ServerSettings]) -> None:
         """Put another list in the place of the one before; calls that are under way keep what they began with."""
         self._by_name = {server.name: server for server in servers}
+        self.strictest_capture = strictest(strictest_of(server) for server in servers)
         for watcher in self._watchers:
             watcher(self.all)
 

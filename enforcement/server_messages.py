@@ -106,7 +106,6 @@ def read_server_message(
         name=None,
         arguments=None,
         protocol_version=negotiated,
-        trace_id=None,
         direction="server",
         era=era_of(negotiated),
     )

@@ -58,6 +58,7 @@ class ServerReload:
     Attributes:
         file: Whether servers are listed in a file, and whether what it holds now is sound.
         waiting: Changes that wait for their approval; what they are about stays enforced.
+        passed_over: Names of servers in the file that have no address, where calls go out over HTTP alone.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class ServerReload:
         recorder: Recorder,
         interval_seconds: float,
         check: Callable[[Sequence[ServerSettings]], object] = lambda _: None,
+        over_http: bool = False,
     ) -> None:
         """Take the parts; nothing is read before `start`.
 
@@ -83,6 +85,8 @@ class ServerReload:
             recorder: Records changes of modes.
             interval_seconds: The file is looked at this often.
             check: Raises `ConfigError` for a list that cannot be used here, such as one that names a missing secret.
+            over_http: Calls go out over HTTP alone: what a file lists without an address, for ``tallystick wrap``, is
+                passed over, and is no server here.
         """
         self._servers = servers
         self._path = path
@@ -91,6 +95,7 @@ class ServerReload:
         self._approvals = approvals
         self._recorder = recorder
         self._check = check
+        self._over_http = over_http
         self._interval = interval_seconds
         self._digest = b""
         self._taken = False
@@ -99,6 +104,7 @@ class ServerReload:
         self._looking = asyncio.Lock()
         self.file: FileState = "none" if path is None else "sound"
         self.waiting: tuple[ModeChange, ...] = ()
+        self.passed_over: tuple[str, ...] = ()
         self._work = Repeating(
             "list of servers",
             self._turn,
@@ -115,7 +121,8 @@ class ServerReload:
             StorageError: The state file failed.
         """
         if self._path is not None:
-            self._digest, self._wanted = await asyncio.to_thread(_read, self._path)
+            self._digest, listed = await asyncio.to_thread(_read, self._path)
+            self._wanted = self._reachable(listed)
         self._check(self._wanted)
         await self._take_up()
         self._work.start()
@@ -142,10 +149,11 @@ class ServerReload:
 
     async def _reread(self, path: Path) -> bool:
         try:
-            digest, wanted = await asyncio.to_thread(_read, path, self._digest)
+            digest, listed = await asyncio.to_thread(_read, path, self._digest)
             if digest == self._digest:
                 self.file = "sound"
                 return False
+            wanted = self._reachable(listed)
             self._check(wanted)
         except ConfigError as error:
             if self.file != "broken":
@@ -155,6 +163,21 @@ class ServerReload:
         self.file, self._digest, self._wanted, self._taken = "sound", digest, wanted, False
         self._until_asking = 0.0
         return True
+
+    def _reachable(self, listed: Sequence[ServerSettings]) -> tuple[ServerSettings, ...]:
+        """Return those of a file's servers that calls can go to from here.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        found = tuple(one for one in listed if one.url is not None or not self._over_http)
+        if not found:
+            raise ConfigError("servers: none has a url, and a gateway needs the address of at least one")
+        passed_over = tuple(one.name for one in listed if one not in found)
+        if passed_over and passed_over != self.passed_over:
+            _LOG.warning("servers_passed_over", servers=list(passed_over), reason="no url: for tallystick wrap")
+        self.passed_over = passed_over
+        return found
 
     async def _take_up(self) -> None:
         held = self._held.read()

@@ -22,6 +22,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from typing import Final
 
@@ -34,6 +35,8 @@ from ledger.errors import NotFoundError, StorageError
 from policies.model import SessionState
 
 __all__ = ["Block", "Sessions"]
+
+_KEPT_KEYS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +151,8 @@ class Sessions:
         self._pseudonyms = pseudonyms
         self._idle_ms = idle_ms
         self._new_session = new_session
+        # The same few callers are named several times in each call.
+        self._keyed = lru_cache(maxsize=_KEPT_KEYS)(self._make_key)
         rows = state.read(f"SELECT {', '.join(_COLUMNS)} FROM sessions")  # noqa: S608  # names of ours
         self._sessions = {row[0]: _Session(**dict(zip(_COLUMNS, row, strict=True))) for row in rows}
         # Sessions that are over and whose end is not recorded yet, by caller.
@@ -339,10 +344,10 @@ class Sessions:
         return [Block(**dict(zip(names, row, strict=True))) for row in rows]
 
     def _key(self, identity: Identity) -> str:
-        return self._keyed("gateway-session", [identity.credential, identity.agent, identity.user])
+        return self._keyed("gateway-session", identity.credential, identity.agent, identity.user)
 
     def _principal(self, agent: str, user: str | None) -> str:
-        return self._keyed("gateway-principal", [agent, user])
+        return self._keyed("gateway-principal", agent, user)
 
-    def _keyed(self, kind: str, parts: list[str | None]) -> str:
+    def _make_key(self, kind: str, *parts: str | None) -> str:
         return pseudonym(self._pseudonyms.key, kind, json.dumps(parts))

@@ -1,7 +1,8 @@
 """The spool: records that are numbered, signed and durable here, until the ledger has them.
 
 What is elsewhere: posting them (`enforcement.drainer`), what is recorded (`enforcement.pep`), signing
-(`enforcement.numbering`), encryption (`enforcement.sealing`), the file (`enforcement.state`).
+(`enforcement.numbering`), encryption (`enforcement.sealing`), the chain (`enforcement.chained_queue`), the file
+(`enforcement.state`).
 
 INVARIANT: sequence numbers of an epoch are given once, without gaps, in the transaction that makes the record durable;
 after a crash the next number is the one after the last that can be read. When the file is lost, a new epoch begins.
@@ -10,6 +11,10 @@ epoch, whole and in order: no record is lost by it.
 
 INVARIANT: exactly one outcome for each permitted decision. A decision that permits opens a call in the transaction that
 stores it, an outcome closes it, and an outcome that closes nothing is refused.
+
+INVARIANT: what waits is chained under the spool key. A record that was altered in the file is not posted, one that was
+taken out of it is missed, and both are declared lost; where the ends of the chain cannot be told any more, nothing is
+appended and nothing posted until a new epoch begins, with the next start.
 
 INVARIANT 6: payloads wait encrypted; an entry itself holds no personal plaintext.
 """
@@ -23,8 +28,11 @@ from typing import Any, Final
 
 import msgspec
 import nacl.signing
+import structlog
 
 from enforcement.batches import Batch, Depth, Item, Kept, OpenCall, QueuedRecord, RecordIdentity, opens_call
+from enforcement.chained_queue import ChainedQueue, before, meta_of, set_meta
+from enforcement.chaining import Mark, Row
 from enforcement.numbering import RecordMaker
 from enforcement.sealing import PayloadBox
 from enforcement.state import StateDatabase
@@ -39,7 +47,10 @@ from ledger.records import Record, decode_entry, new_record_id
 
 __all__ = ["Spool"]
 
+_LOG: Final = structlog.get_logger(__name__)
 _EPOCH_FILE: Final = "epoch"
+_UNREADABLE: Final = "unreadable"
+_MISSING: Final = "missing"
 
 
 class Spool:
@@ -74,6 +85,7 @@ class Spool:
         self._state = state
         self._maker = RecordMaker(identity, signing_key, clock)
         self._box = PayloadBox(spool_key)
+        self._queue = ChainedQueue(state, spool_key)
         self._clock = clock
         self._max_bytes = max_bytes
         self._new_epoch = new_epoch
@@ -82,20 +94,30 @@ class Spool:
     def _adopt(self) -> None:
         owner = f"{self._maker.identity.log_id}/{self._maker.identity.enforcer_id}"
         with self._state.transaction() as connection:
-            meta = _meta(connection)
+            meta = meta_of(connection)
             if not meta:
-                _set_meta(connection, owner=owner, key_check=self._box.key_check(), records=0, size=0)
+                set_meta(connection, owner=owner, key_check=self._box.key_check(), records=0, size=0)
                 self._begin_epoch(connection, self._remembered_epoch())
             elif meta["owner"] != owner:
                 raise ConfigError(f"the state directory belongs to the enforcer {meta['owner']}, not to {owner}")
-            elif not self._box.opens(meta["key_check"]):
-                raise ConfigError("the spool key does not open this spool")
+            else:
+                self._adopt_version(connection, self._box.version(meta["key_check"]))
         self._remember_epoch()
+
+    def _adopt_version(self, connection: sqlite3.Connection, version: int | None) -> None:
+        if version is None:
+            raise ConfigError("the spool key does not open this spool")
+        if version == 1:
+            self._queue.adopt(connection)
+            # From now on marks that are gone are marks that were taken away.
+            set_meta(connection, key_check=self._box.key_check())
 
     # --- epochs
 
     def _begin_epoch(self, connection: sqlite3.Connection, previous: str | None) -> None:
-        _set_meta(connection, epoch=self._new_epoch(), seq=0, running_count=0, moved=0, previous_epoch=previous or "")
+        epoch = self._new_epoch()
+        set_meta(connection, epoch=epoch, seq=0, running_count=0, moved=0, previous_epoch=previous or "")
+        self._queue.begin(connection, epoch)
 
     def _remembered_epoch(self) -> str | None:
         try:
@@ -122,12 +144,26 @@ class Spool:
         meta: dict[str, Any] = dict(self._state.read("SELECT name, value FROM meta"))
         return meta["seq"] == 0, meta["previous_epoch"] or None
 
-    def rotate_epoch(self, announcement: Heartbeat) -> None:
-        """Begin a new epoch and move to it what waits, because the ledger knows numbers of the old one from elsewhere.
+    def altered(self) -> bool:
+        """Whether the ends of the chain cannot be told any more: `rotate_epoch` is the only way on.
 
-        That happens when an older copy of the file was put back: the numbers that were given since are taken. The
-        records under them are new all the same, and so they get new numbers, in order, after the announcement. What
-        they changed in this file (blocks, sessions, open calls) stands.
+        Raises:
+            StorageError: The file failed.
+        """
+        meta: dict[str, Any] = dict(self._state.read("SELECT name, value FROM meta"))
+        try:
+            self._queue.ends(meta)
+        except StorageError:
+            return True
+        return False
+
+    def rotate_epoch(self, announcement: Heartbeat) -> None:
+        """Begin a new epoch and move to it what waits: the numbers of the old one can no longer be told from this file.
+
+        Either an older copy of the file was put back: the ledger knows numbers of the old epoch from elsewhere. Or the
+        ends of the chain were altered. The records that wait are new all the same, and so they get new numbers, in
+        order, after the announcement; one that was altered gets a number to be declared lost under. What they changed
+        in this file (blocks, sessions, open calls) stands.
 
         Durability: synced when the call returns. Atomicity: all of it or nothing.
 
@@ -138,34 +174,34 @@ class Spool:
             StorageError: The file failed.
         """
         with self._state.transaction() as connection:
-            old = _meta(connection)["epoch"]
+            old = meta_of(connection)["epoch"]
             self._begin_epoch(connection, old)
-            waiting = connection.execute("SELECT position FROM queue ORDER BY position").fetchall()
+            waiting = self._queue.waiting(connection)
             body = msgspec.structs.replace(announcement, previous_epoch=old)
             self._insert(connection, Item(self.new_record_id(), Draft(body=body)))
-            for (position,) in waiting:
+            for position in waiting:
                 self._move(connection, position)
             # Up to here each number of the epoch is given in this one transaction, in every copy of the file.
-            _set_meta(connection, moved=_meta(connection)["seq"])
+            set_meta(connection, moved=meta_of(connection)["seq"])
         self._remember_epoch()
 
     def _move(self, connection: sqlite3.Connection, position: int) -> None:
-        meta = _meta(connection)
-        seq, counted = meta["seq"] + 1, meta["running_count"]
-        select = "SELECT size, entry FROM queue WHERE position = ?"
-        size, entry = connection.execute(select, (position,)).fetchone()
+        meta, row = meta_of(connection), self._queue.at(connection, position)
+        head = self._queue.ends(meta)[1]
+        record, entry = self._renumbered(row, head)
+        mark = self._queue.move(connection, row, head, record, entry)
+        grown = len(entry) - len(row.content.entry)
+        set_meta(connection, seq=mark.seq, running_count=mark.counted, size=meta["size"] + grown)
+
+    def _renumbered(self, row: Row, head: Mark) -> tuple[Record | None, bytes]:
+        """Return a row's record and entry under the number after ``head``; what was altered is not signed anew."""
+        entry = row.content.entry
+        if not self._queue.is_intact(row):
+            return None, entry
         try:
-            record, moved = self._maker.move(entry, epoch=meta["epoch"], seq=seq, counted=counted)
-            counted = record.running_count
-        except MalformedError:  # damaged: the ledger will refuse it under this number, and then it is declared lost
-            moved = entry
-        grown = len(moved) - len(entry)
-        connection.execute(
-            "UPDATE queue SET position = (SELECT max(position) + 1 FROM queue), epoch = ?, seq = ?, size = ?, entry = ?"
-            " WHERE position = ?",
-            (meta["epoch"], seq, size + grown, moved, position),
-        )
-        _set_meta(connection, seq=seq, running_count=counted, size=meta["size"] + grown)
+            return self._maker.move(entry, epoch=head.epoch, seq=head.seq + 1, counted=head.counted)
+        except MalformedError:  # damaged before there was a chain: the ledger will refuse it under this number
+            return None, entry
 
     def moved_by_rotation(self, queued: QueuedRecord) -> bool:
         """Whether a record got its number when its epoch began.
@@ -213,7 +249,7 @@ class Spool:
         # Only decisions and their shadows are bounded: each decision has at most one outcome, which must not fail, and
         # heartbeats are slow.
         bounded = any(isinstance(record.body, Decision | Shadow | ShadowCount) for record in records)
-        meta = _meta(connection)
+        meta = meta_of(connection)
         # What the ledger has acknowledged and not proven takes room as well: it may yet be all that there is of it.
         if bounded and 8 * (meta["size"] + meta.get("unproven", 0)) > batch.room * self._max_bytes:
             raise OverloadedError("the spool is full")
@@ -222,25 +258,22 @@ class Spool:
         return records
 
     def _insert(self, connection: sqlite3.Connection, item: Item) -> Record:
-        meta = _meta(connection)
-        epoch, seq = meta["epoch"], meta["seq"] + 1
-        record, entry = self._maker.make(item, epoch=epoch, seq=seq, counted=meta["running_count"])
+        meta = meta_of(connection)
+        head = self._queue.ends(meta)[1]
+        record, entry = self._maker.make(item, epoch=head.epoch, seq=head.seq + 1, counted=head.counted)
         openings = self._box.seal(record.record_id, item.draft.openings)
-        size = len(entry) + len(openings)
         try:
-            connection.execute(
-                "INSERT INTO queue (record_id, epoch, seq, size, entry, openings) VALUES (?, ?, ?, ?, ?, ?)",
-                (record.record_id, record.epoch, record.seq, size, entry, openings),
-            )
+            chain_head = self._queue.insert(connection, head, record, entry, openings)
             _track_call(connection, record)
         except sqlite3.IntegrityError as error:
             raise ConflictError(f"the record id {record.record_id} is taken") from error
-        _set_meta(
+        set_meta(
             connection,
             seq=record.seq,
             running_count=record.running_count,
             records=meta["records"] + 1,
-            size=meta["size"] + size,
+            size=meta["size"] + len(entry) + len(openings),
+            chain_head=chain_head,
         )
         return record
 
@@ -249,36 +282,96 @@ class Spool:
     def pending(self, *, max_records: int, max_bytes: int) -> list[QueuedRecord]:
         """Return the next records in order: at least one if any waits, beyond that no more than the bounds.
 
-        A record whose payloads cannot be decrypted any more is set aside, and declared lost.
+        A record that was altered in the file is set aside, and declared lost; one that is missing is declared lost.
 
         Raises:
-            StorageError: The file failed.
+            StorageError: The file failed, or the ends of the chain were altered.
         """
-        sizes = self._state.read("SELECT position, size FROM queue ORDER BY position LIMIT ?", (max_records,))
-        last, total = 0, 0
-        for position, size in sizes:
-            total += size
-            if last and total > max_bytes:
+        while True:
+            # The marks first: what another process appends meanwhile is then behind them, never missing.
+            meta: dict[str, Any] = dict(self._state.read("SELECT name, value FROM meta"))
+            tail, head = self._queue.ends(meta)
+            rows = self._queue.front(head.epoch, max_records=max_records, max_bytes=max_bytes)
+            whole = self._whole(rows, tail)
+            if whole:
+                return whole
+            if not rows and tail == head:
+                return self._strays(head.epoch, max_records)
+            self._mend()
+
+    def _whole(self, rows: Sequence[Row], tail: Mark) -> list[QueuedRecord]:
+        """Return the records of the rows up to the first one that was altered or does not follow."""
+        whole: list[QueuedRecord] = []
+        for row in rows:
+            again = row.content.seq <= tail.seq  # put back after the ledger had it: it will say where
+            queued = self._queued(row)
+            if queued is None or not (again or row.follows(tail)):
                 break
-            last = position
-        rows = self._state.read(
-            "SELECT position, record_id, epoch, seq, entry, openings FROM queue WHERE position <= ? ORDER BY position",
-            (last,),
-        )
-        queued: list[QueuedRecord] = []
-        for position, record_id, epoch, seq, entry, box in rows:
-            openings = self._box.unseal(record_id, box)
-            record = QueuedRecord(
-                position=position, record_id=record_id, epoch=epoch, seq=seq, entry=entry, openings=openings or ()
+            tail = tail if again else row.mark()
+            whole.append(queued)
+        return whole
+
+    def _queued(self, row: Row) -> QueuedRecord | None:
+        if not self._queue.is_intact(row):
+            return None
+        content = row.content
+        openings = self._box.unseal(content.record_id, content.sealed)
+        return (
+            None
+            if openings is None
+            else QueuedRecord(
+                position=row.position,
+                record_id=content.record_id,
+                epoch=content.epoch,
+                seq=content.seq,
+                entry=content.entry,
+                openings=openings,
             )
-            if openings is None:
-                self.set_aside(record, "unreadable")
-            else:
-                queued.append(record)
-        return queued
+        )
+
+    def _strays(self, epoch: str, max_records: int) -> list[QueuedRecord]:
+        """Return records of other epochs: somebody has put them back. The ledger knows them, or will take them."""
+        found = [(row, self._queued(row)) for row in self._queue.strays(epoch, max_records=max_records)]
+        altered = [row for row, queued in found if queued is None]
+        if altered:
+            with self._state.transaction() as connection:
+                for row in altered:
+                    self._put_aside(connection, row.position, _UNREADABLE)
+        return [queued for _, queued in found if queued is not None]
+
+    def _mend(self) -> None:
+        """Take what is wrong at the front of the queue out of the way, and declare what is lost by it."""
+        with self._state.transaction() as connection:
+            tail, head = self._queue.ends(meta_of(connection))
+            row = self._queue.first(connection, head.epoch)
+            if row is None:
+                self._declare_lost(connection, tail, head)
+            elif self._queued(row) is None:
+                _LOG.error("spool_record_altered", position=row.position)
+                self._put_aside(connection, row.position, _UNREADABLE)
+            elif row.content.seq > tail.seq and not row.follows(tail):
+                self._declare_lost(connection, tail, before(row))
+
+    def _declare_lost(self, connection: sqlite3.Connection, tail: Mark, until: Mark) -> None:
+        self._queue.advance(connection, until)
+        if until.seq <= tail.seq:  # the records of two histories of this file: by their numbers nothing is missing
+            _LOG.error("spool_chain_broken", seq=tail.seq)
+            return
+        found = connection.execute(
+            "SELECT count(*) FROM set_aside WHERE epoch = ? AND seq BETWEEN ? AND ? AND reason = ?",
+            (tail.epoch, tail.seq + 1, until.seq, _UNREADABLE),
+        ).fetchone()
+        lost = Dropped(
+            first_seq=tail.seq + 1,
+            last_seq=until.seq,
+            decisions=max(0, until.counted - tail.counted),
+            reason=_UNREADABLE if found[0] else _MISSING,
+        )
+        _LOG.error("spool_records_lost", first_seq=lost.first_seq, last_seq=lost.last_seq, reason=lost.reason)
+        self._insert(connection, Item(self.new_record_id(), Draft(body=lost)))
 
     def acknowledge(self, queued: Iterable[QueuedRecord], leaf_indexes: Iterable[int] | None = None) -> None:
-        """Take records that the ledger has out of the queue.
+        """Take records that the ledger has out of the queue, in the order in which `pending` returned them.
 
         Not synced: if it is forgotten in a loss of power, they are posted again, and the ledger knows them.
 
@@ -298,9 +391,9 @@ class Spool:
                     " WHERE position = ?",
                     [(index, item.position) for item, index in zip(queued, leaf_indexes, strict=True)],
                 )
-            removed = sum(_remove(connection, item.position) for item in queued)
+            removed = self._remove(connection, [item.position for item in queued])
             if leaf_indexes is not None:
-                _set_meta(connection, unproven=_meta(connection).get("unproven", 0) + removed)
+                set_meta(connection, unproven=meta_of(connection).get("unproven", 0) + removed)
 
     def kept(self, *, at_most: int) -> list[Kept]:
         """Return records that the ledger has acknowledged and not proven, in the order of the log.
@@ -342,8 +435,9 @@ class Spool:
         with self._state.transaction(synced=False) as connection:
             delete = "DELETE FROM unproven WHERE record_id = ? RETURNING size"
             gone = sum(size for one in proven for (size,) in connection.execute(delete, (one.record_id,)).fetchall())
-            unproven = _meta(connection).get("unproven", 0) - gone
-            _set_meta(connection, unproven=unproven, proven_size=head.size, proven_root=head.root.hex())
+            left = connection.execute("SELECT 1 FROM unproven LIMIT 1").fetchone() is not None
+            unproven = max(1, meta_of(connection).get("unproven", 0) - gone) if left else 0
+            set_meta(connection, unproven=unproven, proven_size=head.size, proven_root=head.root.hex())
 
     def set_aside(self, queued: QueuedRecord, reason: str) -> None:
         """Take a record that the ledger will never have out of the way of the others; it is kept.
@@ -352,19 +446,14 @@ class Spool:
 
         Args:
             queued: The record.
-            reason: ``refused``, ``conflict`` (the ledger has another record under its id) or ``unreadable``.
+            reason: ``refused`` or ``conflict`` (the ledger has another record under its id).
 
         Raises:
             StorageError: The file failed.
         """
         body = _body(queued.entry)
         with self._state.transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO set_aside SELECT record_id, epoch, seq, ?, ?, entry, openings FROM queue"
-                " WHERE position = ?",
-                (reason, self._clock.now_ms(), queued.position),
-            )
-            _remove(connection, queued.position)
+            self._put_aside(connection, queued.position, reason)
             # A `Dropped` record that is refused itself is not declared in turn.
             if not isinstance(body, Dropped):
                 lost = Dropped(
@@ -374,6 +463,30 @@ class Spool:
                     reason=reason,
                 )
                 self._insert(connection, Item(self.new_record_id(), Draft(body=lost)))
+
+    def _put_aside(self, connection: sqlite3.Connection, position: int, reason: str) -> None:
+        connection.execute(
+            "INSERT OR REPLACE INTO set_aside SELECT record_id, epoch, seq, ?, ?, entry, openings FROM queue"
+            " WHERE position = ?",
+            (reason, self._clock.now_ms(), position),
+        )
+        # What an altered row says of its place is not believed: what follows it, or the head, tells what is missing.
+        self._remove(connection, [position], advance=reason != _UNREADABLE)
+
+    def _remove(self, connection: sqlite3.Connection, positions: Iterable[int], *, advance: bool = True) -> int:
+        """Take records out of the queue, and return their bytes."""
+        count, size, last = self._queue.remove(connection, positions)
+        meta = meta_of(connection)
+        # Rows may have come or gone by another hand: bounds and heartbeats must not go by that for good.
+        records, waiting = max(1, meta["records"] - count), max(1, meta["size"] - size)
+        if self._queue.is_empty(connection):
+            records = waiting = 0
+        set_meta(connection, records=records, size=waiting)
+        if advance and last is not None:
+            tail = self._queue.ends(meta)[0]
+            if last.epoch == tail.epoch and last.seq > tail.seq:
+                self._queue.advance(connection, last)
+        return size
 
     # --- what is known
 
@@ -431,25 +544,12 @@ def _track_call(connection: sqlite3.Connection, record: Record) -> None:
     if isinstance(body, Decision) and opens_call(body):
         row = (record.record_id, body.session, body.user)
         connection.execute("INSERT INTO open_calls VALUES (?, ?, ?)", row)
+    elif isinstance(body, Decision):
+        # A permit whose commit was reported lost may be with the ledger already, and in the queue no more.
+        opened = connection.execute("SELECT 1 FROM open_calls WHERE decision_id = ?", (record.record_id,))
+        if opened.fetchone() is not None:
+            raise ConflictError(f"the record id {record.record_id} is taken")
     if isinstance(body, Outcome):
         closed = connection.execute("DELETE FROM open_calls WHERE decision_id = ?", (body.decision_id,))
         if closed.rowcount != 1:
             raise ConflictError(f"the decision {body.decision_id} has no open call")
-
-
-def _remove(connection: sqlite3.Connection, position: int) -> int:
-    """Take a record out of the queue, and return its bytes."""
-    removed = 0
-    for (size,) in connection.execute("DELETE FROM queue WHERE position = ? RETURNING size", (position,)).fetchall():
-        meta = _meta(connection)
-        _set_meta(connection, records=meta["records"] - 1, size=meta["size"] - size)
-        removed += size
-    return removed
-
-
-def _meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    return dict(connection.execute("SELECT name, value FROM meta").fetchall())
-
-
-def _set_meta(connection: sqlite3.Connection, **values: object) -> None:
-    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())

@@ -30,7 +30,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 9
+_SCHEMA_VERSION: Final = 10
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -99,6 +99,13 @@ CREATE TABLE IF NOT EXISTS released_kills (decision_id TEXT PRIMARY KEY, release
 """
 """Since version 9."""
 
+_CHAIN: Final = """
+ALTER TABLE queue ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE queue ADD COLUMN previous BLOB NOT NULL DEFAULT x'';
+ALTER TABLE queue ADD COLUMN link BLOB NOT NULL DEFAULT x'';
+"""
+"""Since version 10. What waits in an earlier file is chained when the spool is opened: that takes its key."""
+
 _FROM_1: Final = """
 ALTER TABLE sessions ADD COLUMN agent TEXT;
 ALTER TABLE sessions ADD COLUMN user TEXT;
@@ -154,7 +161,9 @@ class StateDatabase:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA secure_delete=ON")  # a released payload's bytes are overwritten
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN + _FLEET + _RELEASES
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(queue)")]
+        chain = "" if "link" in columns else _CHAIN
+        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN + _FLEET + _RELEASES + chain
         steps = {0: _SCHEMA + later, 1: _FROM_1 + later, **dict.fromkeys(range(2, _SCHEMA_VERSION), later)}
         if version in steps:
             connection.executescript(f"BEGIN IMMEDIATE;{steps[version]}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")

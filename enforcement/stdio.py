@@ -471,7 +471,7 @@ class StdioWrapper:
             await released(self._passage, verdict, Completion(status="cancelled", reason=self._reason()))
 
     async def _noticed(self, method: str, line: Line, before: asyncio.Event) -> bool:
-        """Return whether notifications of this method pass; the first of them is judged for all."""
+        """Return whether a notification passes; the first of its method is judged for all that nothing else stops."""
         if method not in self._notices:
             await before.wait()  # of two firsts only one is
         if method not in self._notices:
@@ -479,7 +479,8 @@ class StdioWrapper:
                 return False
             verdict = await self._passage.judge(await self._inbound_of_server(line, None))
             self._notices[method] = verdict if isinstance(verdict, Permitted) else None
-        return self._notices[method] is not None
+        permitted = self._notices[method]
+        return permitted is not None and self._passage.standing_against(permitted) is None
 
     async def _inbound_of_server(self, line: Line, request_id: RequestId | None) -> Inbound:
         parsed = await self._admission.read_from_server(line.data, self._server, negotiated=self._revision)
@@ -543,7 +544,7 @@ def _refusal(message: Message, reason: RefusalReason, text: str) -> Refusal:
         method=message.method or None,
         name=message.name,
         protocol_version=message.protocol_version,
-        trace_id=message.trace_id,
+        trace=message.trace,
         direction=message.direction,
     )
 

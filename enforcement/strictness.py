@@ -14,6 +14,7 @@ not wait for the ledger (ADR 0034).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from enforcement.config import ServerSettings
@@ -56,22 +57,23 @@ _READING: Final = frozenset(
 )
 
 
-def handling_of(server: ServerSettings, message: Message) -> tuple[Mode, bool]:
+def handling_of(server: ServerSettings, message: Message, tags: Collection[str] = ()) -> tuple[Mode, bool]:
     """Return the mode of a message, and whether its recording is strict.
 
     Args:
         server: The server that it is about; a tool's own settings go before the server's.
         message: The message.
+        tags: Every tag of the call, those of its arguments included. These make recording strict, and never available.
     """
     mode, recording = server.mode, server.recording
     if message.method == _TOOL_METHOD:
         for tool in server.tools:
             if tool.name == message.name:
                 mode, recording = tool.mode or mode, tool.recording or recording
-    return mode, _strict(recording, server, message)
+    return mode, _strict(recording, server, message, tags)
 
 
-def _strict(recording: Recording, server: ServerSettings, message: Message) -> bool:
+def _strict(recording: Recording, server: ServerSettings, message: Message, told: Collection[str]) -> bool:
     if message.direction == "server" and message.kind is Kind.NOTIFICATION:
         return False
     if recording != "by_kind":
@@ -81,4 +83,4 @@ def _strict(recording: Recording, server: ServerSettings, message: Message) -> b
     if message.method != _TOOL_METHOD:
         return message.method not in _READING
     tags = set(tags_of(server, message.name))
-    return READ_TAG not in tags or not tags.isdisjoint(CHANGING_TAGS)
+    return READ_TAG not in tags or not CHANGING_TAGS.isdisjoint({*tags, *told})

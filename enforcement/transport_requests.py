@@ -69,7 +69,7 @@ def read_transport_request(
         name=None,
         arguments=None,
         protocol_version=version,
-        trace_id=headers.trace_id,
+        trace=headers.trace,
         era="stateful",
     )
 

@@ -17,10 +17,12 @@ from enforcement.mcp_headers import RawHeaders
 from enforcement.refusals import ErrorCode, Reply, RequestId, error_reply
 from enforcement.revisions import Direction
 from enforcement.tls_peer import TLSPeer
-from policies.model import DecisionRequest
+from ledger import bodies
+from policies.model import Decision, DecisionRequest, Obligation
 
 __all__ = [
     "INPUT_REQUIRED",
+    "CallTrace",
     "Completion",
     "Denial",
     "Denied",
@@ -31,6 +33,7 @@ __all__ = [
     "Transport",
     "Verdict",
     "denial_reply",
+    "enforcement_of",
 ]
 
 OutcomeStatus: TypeAlias = Literal["completed", "failed", "cancelled", "not_forwarded"]
@@ -64,6 +67,7 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
     "unknown_server": (404, ErrorCode.DENIED, "There is no server of this name", ()),
     "overloaded": _UNAVAILABLE,
     "restrictions_stale": _UNAVAILABLE,
+    "rounds_unavailable": _UNAVAILABLE,
     "ledger_unavailable": _UNAVAILABLE,
     "ledger_disputed": _UNAVAILABLE,
     "spool_full": _UNAVAILABLE,
@@ -89,6 +93,28 @@ class Dialogue(Protocol):
 
     def has_sent(self, event_id: str) -> bool:
         """Whether an event of this id was passed on to the client."""
+        ...
+
+
+class CallTrace(Protocol):
+    """The spans of one message, where calls are traced; see `enforcement.call_spans`. None of it raises or waits."""
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace, 32 hexadecimal digits; None as long as it is not known."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What tells the server that the call is a part of the trace."""
+        ...
+
+    def read(self, parsed: Message | Refusal | None) -> None:
+        """Note what the message says."""
+        ...
+
+    def completed(self, completion: Completion) -> None:
+        """Note what became of the permitted call."""
         ...
 
 
@@ -160,6 +186,7 @@ class Permitted:
         inbound: The message as the transport received it.
         continues: Record id of the first decision of its call; None if this is it.
         rewritten: What goes to the server; None if it is the body as it was received.
+        trace: Its spans, where calls are traced.
     """
 
     decision_id: str
@@ -172,6 +199,7 @@ class Permitted:
     inbound: Inbound | None = None
     continues: str | None = None
     rewritten: bytes | None = None
+    trace: CallTrace | None = None
 
 
 Verdict: TypeAlias = Denied | Permitted
@@ -293,3 +321,18 @@ def _wording(denial: Denial, request_id: RequestId | None) -> tuple[int, int, st
     if denial.reason == "contained":
         return status, ErrorCode.DENIED, "Stopped by a responder", ()
     return status, ErrorCode.DENIED, "Denied by policy", ()
+
+
+def enforcement_of(decision: Decision) -> tuple[bodies.Enforcement, str]:
+    """Return what must be done about a policy's answer, and the reason that is recorded.
+
+    An obligation that this enforcement point cannot fulfil turns a permit into a denial.
+    """
+    obligations = set(decision.obligations)
+    if Obligation.END_SESSION in obligations:
+        return "kill", decision.reason
+    if not decision.permitted:
+        return "deny", decision.reason
+    if not obligations <= {Obligation.APPROVAL}:
+        return "deny", "unknown_obligation"
+    return ("ask" if obligations else "allow"), decision.reason

@@ -15,6 +15,7 @@ from enforcement.config import BundleSettings, GatewayConfig
 from ledger.bodies import Heartbeat
 from ledger.canonical import canonical_bytes
 from ledger.commitments import fingerprint
+from ledger.restrictions import NO_VERSION
 
 __all__ = ["Vitals", "config_fingerprint", "contact_ms", "count_modes", "heartbeat", "vitals_of"]
 
@@ -36,6 +37,7 @@ class Vitals:
         enforced: Servers, and tools with a mode of their own, whose decisions are enforced.
         observed: Those whose decisions are not.
         config_fingerprint: See there.
+        restrictions_version: Version of the set of restrictions in force; None before the first.
     """
 
     bundle_revision: str | None = None
@@ -46,10 +48,17 @@ class Vitals:
     enforced: int = 0
     observed: int = 0
     config_fingerprint: str | None = None
+    restrictions_version: int | None = None
 
 
 def vitals_of(
-    config: GatewayConfig, pseudonym_key: bytes, *, revision: str | None, age_ms: int | None, offset: Offset | None
+    config: GatewayConfig,
+    pseudonym_key: bytes,
+    *,
+    revision: str | None,
+    age_ms: int | None,
+    offset: Offset | None,
+    restrictions: int = NO_VERSION,
 ) -> Vitals:
     """Return the state of a gateway.
 
@@ -59,6 +68,7 @@ def vitals_of(
         revision: The bundle at hand, or None.
         age_ms: How long ago the service confirmed it.
         offset: Of the gateway's clock, if it was measured.
+        restrictions: Version of the set of restrictions in force.
     """
     enforced, observed = count_modes(config)
     return Vitals(
@@ -70,6 +80,7 @@ def vitals_of(
         enforced=enforced,
         observed=observed,
         config_fingerprint=config_fingerprint(config, pseudonym_key),
+        restrictions_version=None if restrictions == NO_VERSION else restrictions,
     )
 
 
@@ -110,6 +121,7 @@ def heartbeat(
         bundle_age_ms=vitals.bundle_age_ms,
         signed_bundles=vitals.signed_bundles,
         config_fingerprint=vitals.config_fingerprint,
+        restrictions_version=vitals.restrictions_version,
     )
 
 

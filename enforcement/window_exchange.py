@@ -4,6 +4,11 @@ What this gateway has counted of windows across the fleet goes out as totals, an
 comes in. Everything can be said again, so that an answer that is lost loses nothing. What came in is kept in the state
 file: a restart while the service is away begins with it.
 
+Where the service's database was put back to an earlier state, it knows less of this gateway than it said before, or
+its version is below the one that was heard. Then all of it is said and heard again, from the beginning; and what is
+heard meanwhile, and for a minute after, takes nothing back of what was known, since the others have yet to say theirs
+again: what is heard is their sum, and one that was not heard yet is missing in it.
+
 How long ago the others were last heard of is the windows' *staleness*: policies may ask for it, and it is on
 ``/metrics``. It is at most the time between two turns and one request, while the service answers.
 """
@@ -34,6 +39,8 @@ _LOG: Final = structlog.get_logger(__name__)
 _AT_ONCE: Final = 500
 _KEPT_AT_ONCE: Final = 100
 _LAST_SECONDS: Final = 2.0
+_AGAIN_MS: Final = 60_000
+"""In it all gateways that run have noticed an earlier database: who says nothing for so long is called silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,9 @@ class WindowExchange:
         self._clock = clock
         self._interval = interval_seconds
         self._since = 0
+        self._told = 0
+        self._again = False
+        self._again_until_ms = 0
         self._away = False
         self._work = Repeating(
             "window exchange",
@@ -128,6 +138,7 @@ class WindowExchange:
                 Contribution(
                     origin=self._origin(),
                     since=self._since,
+                    told=self._told,
                     totals=totals,
                     keep=[(item.decision_id, item.parts) for item in waiting if item.parts is not None],
                     release=[item.decision_id for item in waiting if item.parts is None],
@@ -140,13 +151,28 @@ class WindowExchange:
             self._say_away(heard.reason)
             return False
         self._away = False
-        changes = self._windows.hear(heard.totals, asked_ms)
+        self._told = heard.told
+        earlier = heard.lost or heard.version < self._since
+        if earlier:
+            self._begin_again()
+        only_more = self._again or asked_ms < self._again_until_ms
+        changes = [] if earlier else self._windows.hear(heard.totals, asked_ms, only_more=only_more)
         if waiting:
             changes.append(_Said(waiting[-1].position))
         if changes:
             await self._recorder.record(Batch(items=(), changes=tuple(changes)), strict=False)
+        if earlier:
+            return True
         self._since = heard.version
+        if self._again and not heard.more:
+            self._again, self._again_until_ms = False, asked_ms + _AGAIN_MS
         return heard.more or _AT_ONCE in (len(totals), len(waiting))
+
+    def _begin_again(self) -> None:
+        """Say and hear all of it again: the service's database is an earlier one."""
+        _LOG.warning("windows_told_again", since=self._since)
+        self._windows.tell_again()
+        self._since, self._again = 0, True
 
     def _waiting(self) -> list[_Waiting]:
         """Return what decisions have to say, oldest first; what is let through before what is not, as it came."""

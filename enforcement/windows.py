@@ -114,10 +114,8 @@ class Windows:
         self._holds: dict[str, _Hold] = {}
         self._measured = MeasuredWindows(state)
         # What has changed here since the others were told, of windows across the fleet: all of it, after a restart.
-        self._changed = {
-            (share.digest, share.subject, share.slot): share.forget_ms
-            for share in self._history.counted(self._measured.shared)
-        }
+        self._changed: dict[tuple[str, str, int], int | None] = {}
+        self.tell_again()
         self.heard_ms: int | None = None
         self._in_force: tuple[str, WindowSet] | None = None
         self._unsaved = False
@@ -269,13 +267,21 @@ class Windows:
         for share in shares:
             self._changed.setdefault((share.digest, share.subject, share.slot), share.forget_ms)
 
-    def hear(self, shares: tuple[Share, ...], asked_ms: int) -> list[Change]:
+    def tell_again(self) -> None:
+        """Note that the others have heard of nothing: all of it counts as changed."""
+        for share in self._history.counted(self._measured.shared):
+            self._changed[share.digest, share.subject, share.slot] = share.forget_ms
+
+    def hear(self, shares: tuple[Share, ...], asked_ms: int, *, only_more: bool = False) -> list[Change]:
         """Take in what others have counted, and return what makes that durable, with what calls that are gone owe.
 
         Args:
             shares: Totals of all others, as far as they have changed.
             asked_ms: When they were asked for.
+            only_more: Of what was heard before nothing is taken back.
         """
+        if only_more:
+            shares = tuple(share for share in shares if share.amount > self._history.slot_elsewhere(share))
         self._history.put_elsewhere(shares, asked_ms)
         self.heard_ms = asked_ms
         lost, self._lost = self._lost, []
