@@ -24,6 +24,7 @@ from service.api import (
     decisions,
     enrolments,
     erasures,
+    exports,
     fleet,
     fleet_windows,
     health,
@@ -45,7 +46,7 @@ from service.health import Metrics
 from service.hosting import Hosting, alone
 from service.version import VERSION
 from service.web import routes as web
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["AnswerBrokenOffError", "create_app"]
 
@@ -190,7 +191,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
                 modes,
                 pruning,
             ),
-            *(fleet_windows, logs, access, enrolments, fleet, keys, health, authzen, opa),
+            *(fleet_windows, exports, logs, access, enrolments, fleet, keys, health, authzen, opa),
         )
     ]
     for router in routers:

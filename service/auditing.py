@@ -31,7 +31,7 @@ from ledger.trust import TrustPolicy, parse_trust_policy
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.wiring import AuditParts
+    from service.wiring.installations import AuditParts
 
 __all__ = [
     "AUDIT_LEASE",
@@ -208,7 +208,7 @@ class ProcessAuditRunner:
 
 def _audit(answer: Connection, settings: Settings, secret: str | None, task: AuditTask) -> None:
     """Audit an installation and send what it came to, or why it could not be done."""
-    from service.wiring import open_for_audit
+    from service.wiring.installations import open_for_audit
 
     os.nice(_NICENESS)
     try:

@@ -17,7 +17,7 @@ import asyncio
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,7 +37,7 @@ from ledger.records import Record, new_record_id
 from ledger.restrictions import RestrictionSet
 from ledger.tasks import Repeating
 from service.bundle_watch import BundleWatch
-from service.reach import Acknowledgements, Gateway, reach
+from service.reach import Acknowledged, Acknowledgements, Gateway, reach
 
 __all__ = ["MAX_CONTAINMENTS", "Containments", "State"]
 
@@ -208,6 +208,14 @@ class Containments:
             StorageError: The database failed.
         """
         self._said.note(enforcer_id, version, self._clock.now_ms())
+
+    def acknowledged(self) -> Mapping[str, Acknowledged]:
+        """Return what each gateway said last that it has in force, by enforcer id. Safe for any thread.
+
+        Raises:
+            StorageError: The database failed.
+        """
+        return self._said.all()
 
     async def reach(self, order: Order, *, wait_seconds: float = 0.0) -> list[Gateway]:
         """Return how far an order has come.

@@ -22,7 +22,7 @@ from typing import Final
 import structlog
 
 from enforcement.facts import Pseudonyms
-from enforcement.pep import enforcement_of
+from enforcement.verdicts import enforcement_of
 from ledger import bodies
 from ledger.catalog import Catalog
 from ledger.clock import Clock

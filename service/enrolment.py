@@ -31,7 +31,7 @@ from service.key_records import append_on_newest_keys
 from service.problems import ForbiddenError, UnauthenticatedError
 from service.version import VERSION
 from service.versions import Standing, standing
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["Enrolled", "TrustGiven", "enrol", "introduced_at", "introduction_of", "is_introduced", "trust_given"]
 

@@ -15,10 +15,12 @@ from ledger.catalog import Catalog
 from ledger.clock import Clock
 from ledger.keyring import Keyring
 from ledger.reader import EntryReader
+from ledger.restrictions import NO_VERSION
 from policies.bundle_lives import RecordedEvent, derive_state
 from service.bundles import LogBundleHistory
 from service.contacts import Contacts
-from service.fleet import ActiveBundle, Beat, Fleet, assemble, judge
+from service.containments import Containments
+from service.fleet import ActiveBundle, ActiveRestrictions, Beat, Fleet, assemble, judge
 from service.key_records import KeyringReader
 from service.version import VERSION
 
@@ -47,6 +49,7 @@ class FleetReader:
         key_records: KeyringReader,
         history: LogBundleHistory,
         contacts: Contacts,
+        containments: Containments,
         clock: Clock,
     ) -> None:
         """Read one log.
@@ -60,6 +63,7 @@ class FleetReader:
             key_records: Reads on.
             history: The steps of bundles.
             contacts: Who was heard of, and when.
+            containments: What is stopped, and which gateway has it in force.
             clock: The service's.
         """
         self._log_id = log_id
@@ -70,6 +74,7 @@ class FleetReader:
         self._key_records = key_records
         self._history = history
         self._contacts = contacts
+        self._containments = containments
         self._clock = clock
         self._lock = threading.Lock()
         # Under the lock: the last heartbeat of each enforcer, and the leaf up to which they were read.
@@ -86,6 +91,8 @@ class FleetReader:
         beats = self._read_beats()
         active = active_bundle(self._history.bundle_events(self._log_id))
         heard = self._contacts.all()
+        restrictions = self._restrictions()
+        acknowledged = self._containments.acknowledged()
         # Last: whatever is compared with it was before it.
         now_ms = self._clock.now_ms()
         members = (
@@ -96,10 +103,19 @@ class FleetReader:
                 active=active,
                 version=VERSION,
                 now_ms=now_ms,
+                restrictions=restrictions,
+                acknowledged=said.version if (said := acknowledged.get(enforcer_id)) is not None else None,
             )
             for enforcer_id, since in self._enrolled().items()
         )
-        return assemble(members, active=active, version=VERSION, now_ms=now_ms)
+        return assemble(members, active=active, version=VERSION, now_ms=now_ms, restrictions=restrictions)
+
+    def _restrictions(self) -> ActiveRestrictions:
+        current = self._containments.look().current
+        if current.version == NO_VERSION:
+            return ActiveRestrictions()
+        since_ms = self._reader.record(current.version).time_ms
+        return ActiveRestrictions(current.version, since_ms, len(current.restrictions))
 
     def _enrolled(self) -> dict[str, int]:
         """Return the enforcers that have a key which counts, with the leaf of its introduction."""

@@ -10,6 +10,10 @@ one after the other.
 INVARIANT: everything can be sent again. A gateway's totals replace those that it sent before; a decision reserves
 once, whatever comes of the answer, and what was released stays so, even if its reservation arrives later.
 
+INVARIANT: a database that was put back to an earlier state is noticed by every gateway. Versions never fall below the
+clock, so that none is given twice; and a gateway says at which version it was heard last: where the database has heard
+less of it, the answer says so, and the gateway says all of it again.
+
 A gateway counts under an *origin* of its own, the epoch of its state file: one that has lost its file begins another,
 and what it had counted before stays.
 
@@ -19,10 +23,10 @@ Subjects are pseudonyms. Nothing of this is evidence: the values that a decision
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import Connection, Engine, RowMapping, and_, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Engine, RowMapping, and_, case, delete, insert, select, tuple_, update
 
 from ledger.clock import Clock
 from ledger.database import insert_if_absent, translated, writing
@@ -36,16 +40,21 @@ MAX_PAGE: Final = 2000
 _RESERVED: Final = "reserved"
 """Origin of what strict caps have given out; those of gateways have a slash in them."""
 
+_CLAIMED: Final = "/"
+"""In place of a subject: a claim that one gateway has made, of which the others need not be told."""
+
 _ENDED: Final = ""
 """In place of a window: the decision has released whatever it reserves."""
 
 _REMEMBERED_MS: Final = 86_400_000
+_QUIET_MS: Final = 30 * _REMEMBERED_MS
 """For so long it is known what a decision has reserved, and a total is kept that no window asks for any more."""
 
 _SWEEP_MS: Final = 60_000
 _AT_ONCE: Final = 200
 
-_heads, _totals, _reservations = tables.fleet_heads, tables.fleet_totals, tables.fleet_reservations
+_heads, _origins = tables.fleet_heads, tables.fleet_origins
+_totals, _reservations = tables.fleet_totals, tables.fleet_reservations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +105,15 @@ class Page:
         version: Up to which change; to be named with the next question.
         more: There are later ones already.
         totals: Sums over all others, of what has changed.
+        told: At which version something of the asking gateway was taken in last; to be named with the next question.
+        lost: That is less than the gateway was told before.
     """
 
     version: int
     more: bool
     totals: tuple[Total, ...]
+    told: int = 0
+    lost: bool = False
 
 
 class FleetWindows:
@@ -197,6 +210,7 @@ class FleetWindows:
         keep: Sequence[tuple[str, Sequence[Part]]] = (),
         release: Sequence[str] = (),
         since: int,
+        told: int = 0,
     ) -> Page:
         """Take in what a gateway has counted, and return what the others have.
 
@@ -207,15 +221,18 @@ class FleetWindows:
             keep: Decisions that were let through, and what they take of strict caps, whether or not they had it.
             release: Decisions that take nothing after all.
             since: The version up to which it knows what others have; 0 for nothing.
+            told: The version at which, by the last answer, something of it was taken in; 0 for none.
 
         Raises:
             StorageError: The database failed.
         """
         mine = f"{enforcer_id}/{origin}"
         with translated("exchange what windows have counted"):
+            heard: int | None = None
             if totals or keep or release:
                 with writing(self._engine) as connection:
                     version = self._advance(connection)
+                    heard = self._note(connection, mine, version)
                     for total in totals:
                         self._put(connection, mine, total, version)
                     for decision_id, parts in keep:
@@ -224,11 +241,26 @@ class FleetWindows:
                         self._release(connection, enforcer_id, decision_id, version)
                     self._sweep(connection)
             with self._engine.connect() as connection:
-                return self._page(connection, mine, since)
+                page = self._page(connection, mine, since)
+                now = self._heard(connection, mine)
+        return replace(page, told=now, lost=(now if heard is None else heard) < told)
+
+    def _heard(self, connection: Connection, mine: str) -> int:
+        return connection.execute(select(_origins.c.version).filter_by(log_id=self._log_id, origin=mine)).scalar() or 0
+
+    def _note(self, connection: Connection, mine: str, version: int) -> int:
+        """Note that something of a gateway is taken in, and return the version at which it was before."""
+        before, key = self._heard(connection, mine), {"log_id": self._log_id, "origin": mine}
+        if not insert_if_absent(connection, _origins, {**key, "version": version}):
+            connection.execute(update(_origins).filter_by(**key).values(version=version))
+        return before
 
     def _advance(self, connection: Connection) -> int:
         """Lock the head, and return the version of what is changed in this transaction."""
-        further = update(_heads).filter_by(log_id=self._log_id).values(version=_heads.c.version + 1)
+        now_ms, next_one = self._clock.now_ms(), _heads.c.version + 1
+        # Never below the clock: after a restore no version is given again that stood for something else before.
+        later = case((next_one < now_ms, now_ms), else_=next_one)
+        further = update(_heads).filter_by(log_id=self._log_id).values(version=later)
         if not connection.execute(further).rowcount:
             insert_if_absent(connection, _heads, {"log_id": self._log_id, "version": 0})
             connection.execute(further)
@@ -255,7 +287,8 @@ class FleetWindows:
         changed = (
             select(*columns, _totals.c.version)
             .filter_by(log_id=self._log_id)
-            .where(_totals.c.version > since, _totals.c.version <= version, _totals.c.origin != mine)
+            .where(_totals.c.version > since, _totals.c.version <= version)
+            .where(_totals.c.origin != mine, _totals.c.subject != _CLAIMED)
             .order_by(_totals.c.version)
         )
         rows = connection.execute(changed.limit(MAX_PAGE + 1)).all()
@@ -287,6 +320,9 @@ class FleetWindows:
         connection.execute(
             delete(_reservations).where(_reservations.c.log_id == self._log_id, _reservations.c.created_ms <= before)
         )
+        # A version is a time at least; a gateway that was quiet for so long has all of it to say again, no more.
+        quiet = now_ms - _QUIET_MS
+        connection.execute(delete(_origins).where(_origins.c.log_id == self._log_id, _origins.c.version <= quiet))
 
 
 def _sum_up(found: dict[tuple[str, str, int], Total], row: RowMapping) -> None:

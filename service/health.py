@@ -18,10 +18,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ledger.errors import LedgerError
+from service.fleet_metrics import FleetMetrics
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.wiring import Services
+    from service.wiring.services import Services
 
 __all__ = ["Check", "Metrics", "ReadinessProbe", "exposition", "late_after_seconds", "readiness"]
 
@@ -161,6 +162,7 @@ class Metrics:
             registry=self.registry,
         )
         self.waiting = Gauge("tallystick_waiting_records", "Records that wait to be sequenced", registry=self.registry)
+        self.fleet = FleetMetrics(self.registry)
 
     def render(self, services: Services) -> bytes:
         """Return the exposition text, with the gauges brought up to date."""
@@ -192,6 +194,7 @@ class Metrics:
             self.background_ok.labels(work.name.replace(" ", "_")).set(work.failure is None)
         self._refresh_outsiders(services)
         self._refresh_engines(services)
+        self.fleet.refresh(services.fleet.look)
         self.waiting.set(services.sequencer.waiting_records)
         audited = services.auditing.status
         age = math.inf if audited.clean_ms is None else (services.clock.now_ms() - audited.clean_ms) / 1000

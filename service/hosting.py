@@ -1,7 +1,7 @@
 """The logs that one process serves: opened, found by their id, closed.
 
-Each log has its own `Services`, from its own settings and keys; `service.wiring.build_services` makes one and knows of
-no other. Shared are database, policy evaluator, clock and threads. A log that does not open is told loudly and tried
+Each log has its own `Services`, from its own settings and keys; `build_services` makes one and knows of no
+other. Shared are database, policy evaluator, clock and threads. A log that does not open is told loudly and tried
 again; the others go on, for one tenant's bucket or key file is no reason to refuse all tenants.
 
 Which log a request is for is decided in `service.api.common` (by token, by path) and `service.web.guard` (by cookie).
@@ -31,7 +31,8 @@ from service.health import Check, Metrics, exposition
 from service.keyset import KeySet
 from service.separation import require_own_keys
 from service.settings import Installation, Settings
-from service.wiring import Services, build_services, open_shared
+from service.wiring.assembly import build_services
+from service.wiring.services import Services, open_shared
 
 __all__ = ["Hosting", "LogState", "alone", "open_hosting"]
 

@@ -17,7 +17,7 @@ from policies.impact_report import ImpactReport
 from service.impact_orders import ImpactJob
 from service.web.assets import Assets
 from service.web.rendering import make_environment
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["LISTED", "impact_page"]
 

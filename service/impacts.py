@@ -50,7 +50,7 @@ from service.impact_history import CLOSING_LEAVES, History, Page
 from service.impact_orders import ImpactJob, ImpactOrder, ImpactStore
 
 if TYPE_CHECKING:
-    from service.wiring import Services
+    from service.wiring.services import Services
 
 __all__ = ["IMPACT_LEASE_SECONDS", "MAX_WARM_UP_MS", "ImpactJobs", "flips_of", "history_of"]
 

@@ -32,7 +32,7 @@ from service.key_records import append_on_newest_keys
 from service.keyset import introduction, trust_policy
 
 if TYPE_CHECKING:
-    from service.wiring import Services
+    from service.wiring.services import Services
 
 __all__ = ["KeyStanding", "compromise_key", "introduce_key", "published_policy", "retire_key", "standings"]
 

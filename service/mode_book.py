@@ -12,12 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 from ledger.bodies import ModeEvent
 from ledger.errors import ConflictError, NotFoundError
 from ledger.records import Record
 
-__all__ = ["ModeBook", "ModeLife", "ModeState", "TakenUp"]
+__all__ = ["ModeBook", "ModeLife", "ModeState", "Step", "TakenUp"]
+
+Step: TypeAlias = Literal["approved", "rejected", "reviewed"]
+"""What somebody can do about a change that is there."""
 
 
 class ModeState(StrEnum):
@@ -205,7 +209,7 @@ class ModeBook:
         elif event.action == "reviewed" and life.taken_up:
             self._lives[life.change_id] = replace(life, reviewed_by=event.actor)
 
-    def next_step(self, change_id: str, verdict: str, actor: str, key_id: str | None, now_ms: int) -> str:
+    def next_step(self, change_id: str, verdict: str, actor: str, key_id: str | None, now_ms: int) -> Step:
         """Return the action by which somebody gives his verdict on a change.
 
         Args:

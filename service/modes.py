@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -49,6 +51,24 @@ class Modes:
         """
         return (await asyncio.to_thread(self._read)).all
 
+    async def page(
+        self, *, before: int | None, limit: int, wanted: Callable[[ModeLife], bool] = lambda _: True
+    ) -> tuple[list[ModeLife], int | None]:
+        """Return a page of the changes, newest first, and where the next one begins, or None.
+
+        Args:
+            before: Only changes whose first leaf is below this one; None for the newest.
+            limit: How many at most.
+            wanted: Which.
+
+        Raises:
+            LedgerError: A store failed.
+        """
+        found = (life for life in await self.all() if (before is None or life.first_leaf < before) and wanted(life))
+        # One more than is shown: whether there is a next page is known, and not guessed from a full one.
+        page = list(islice(found, limit + 1))
+        return page[:limit], page[limit - 1].first_leaf if len(page) > limit else None
+
     async def approved(self, enforcer: str) -> list[ModeLife]:
         """Return what an enforcer may take up now.
 
@@ -66,11 +86,17 @@ class Modes:
                 self._last = index
             return self._book
 
-    async def propose(self, wanted: ModeEvent, reason: str) -> tuple[str, int]:
-        """Record a proposal.
+    async def propose(
+        self, server: str, tool: str | None, *, enforcer: str | None, valid_ms: int, actor: Actor, reason: str
+    ) -> tuple[str, int]:
+        """Record a proposal to observe what is enforced.
 
         Args:
-            wanted: What is to change, by whom; its id and action are set here.
+            server: Which server.
+            tool: Which of its tools; None for the server itself.
+            enforcer: The only enforcer that it is for; None for all.
+            valid_ms: It lapses after so many milliseconds.
+            actor: Who proposes it.
             reason: Why, for the vault.
 
         Returns:
@@ -79,8 +105,19 @@ class Modes:
         Raises:
             LedgerError: It could not be recorded.
         """
-        change_id = new_record_id(self._clock.now_ms(), secrets.token_bytes(_ID_BYTES))
-        return change_id, await self._record(wanted, "proposed", change_id, reason)
+        now_ms = self._clock.now_ms()
+        event = ModeEvent(
+            change_id=new_record_id(now_ms, secrets.token_bytes(_ID_BYTES)),
+            action="proposed",
+            server=server,
+            tool=tool,
+            mode="observe",
+            enforcer=enforcer,
+            expires_ms=now_ms + valid_ms,
+            actor=actor.pseudonym,
+            actor_role=actor.role,
+        )
+        return event.change_id, await self._record(event, reason)
 
     async def review(self, change_id: str, verdict: str, actor: Actor, reason: str | None) -> tuple[str, int]:
         """Record what somebody says of a change.
@@ -104,21 +141,19 @@ class Modes:
         life = book.get(change_id)
         said = ModeEvent(
             change_id=change_id,
-            action="proposed",
+            action=action,
             server=life.server,
             tool=life.tool,
             mode="observe" if life.mode == "observe" else "enforce",
             actor=actor.pseudonym,
             actor_role=actor.role,
         )
-        return action, await self._record(said, action, change_id, reason)
+        return action, await self._record(said, reason)
 
-    async def _record(self, event: ModeEvent, action: str, change_id: str, reason: str | None) -> int:
-        members: dict[str, object] = {"action": action, "change_id": change_id}
+    async def _record(self, event: ModeEvent, reason: str | None) -> int:
         openings: tuple[Opening, ...] = ()
         if reason is not None:
-            members["reason"], opening = commit("reason", secrets.token_bytes(SALT_BYTES), reason.encode())
-            openings = (opening,)
-        body = msgspec.structs.replace(event, **members)
-        (done,) = await self._sink.append([Draft(body=body, openings=openings)])
+            commitment, opening = commit("reason", secrets.token_bytes(SALT_BYTES), reason.encode())
+            event, openings = msgspec.structs.replace(event, reason=commitment), (opening,)
+        (done,) = await self._sink.append([Draft(body=event, openings=openings)])
         return done.index

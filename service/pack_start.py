@@ -12,7 +12,7 @@ from ledger.errors import EvidenceError, MalformedError, NotFoundError, Verifica
 from ledger.trust import TrustPolicy
 
 if TYPE_CHECKING:
-    from service.wiring import Services
+    from service.wiring.services import Services
 
 __all__ = ["start_checkpoint"]
 

@@ -46,7 +46,7 @@ from service.pack_start import start_checkpoint
 from service.version import VERSION
 
 if TYPE_CHECKING:
-    from service.wiring import Services
+    from service.wiring.services import Services
 
 __all__ = ["PACK_LEASE_SECONDS", "PackJob", "PackJobs", "PackOrder", "PackStore"]
 

@@ -11,6 +11,7 @@ __all__ = [
     "enforcer_contacts",
     "enrolment_tokens",
     "fleet_heads",
+    "fleet_origins",
     "fleet_reservations",
     "fleet_totals",
     "impact_jobs",
@@ -116,7 +117,16 @@ impact_jobs = Table(
 """The access record of the request stands beside it, so that whoever ends the job records it in the same name."""
 
 fleet_heads = Table("fleet_heads", metadata, _log_id(), Column("version", BigInt, nullable=False))
-"""How often the windows of a fleet have changed; whoever changes them locks this row first."""
+"""The version of a fleet's windows, by change and never below the clock; whoever changes them locks this row first."""
+
+fleet_origins = Table(
+    "fleet_origins",
+    metadata,
+    _log_id(),
+    Column("origin", String(192), primary_key=True),
+    Column("version", BigInt, nullable=False),
+)
+"""At which version something of a gateway was taken in last."""
 
 fleet_totals = Table(
     "fleet_totals",

@@ -20,7 +20,7 @@ from service.auth import Caller, Permission, Role, new_token, token_digest
 from service.enrolment import introduced_at, introduction_of, is_introduced
 from service.enrolment_tokens import EnrolmentTokens
 from service.key_records import append_on_newest_keys
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

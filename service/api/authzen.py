@@ -15,7 +15,7 @@ from service.auth import Caller, Permission
 from service.authzen import Box, Question, answer, parse_box, parse_question
 from service.deciding import Recorded
 from service.fairness import takes_records
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

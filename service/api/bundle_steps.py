@@ -18,7 +18,7 @@ from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.bundle_effect import Effect, effects
 from service.bundles import actor_of
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

@@ -11,7 +11,7 @@ from fastapi import Request
 
 from policies.bundle_lives import derive_state
 from service.bundle_watch import MAX_WAIT_SECONDS
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["ActiveRevision", "active_revision", "etag", "gone", "names_revision"]
 

@@ -23,7 +23,7 @@ from service.auth import Caller, Permission, require
 from service.fairness import Room, current_log
 from service.hosting import Hosting
 from service.problems import Problem, UnauthenticatedError
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = [
     "PROBLEMS",

@@ -30,7 +30,7 @@ from service.left_out import ALWAYS
 from service.left_out import of_a_page as left_out_of_a_page
 from service.left_out import of_the_pruned as left_out_of_the_pruned
 from service.left_out import of_the_tail as left_out_of_the_tail
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["find_decision", "get_proof", "router"]
 
@@ -162,7 +162,11 @@ class DecisionFilter(BaseModel):
     trace: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None
     digest: Annotated[
         str | None,
-        Query(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of arguments sent or of a result received"),
+        Query(
+            pattern=r"^[0-9a-f]{64}(,[0-9a-f]{64}){0,3}$",
+            description="SHA-256 of arguments sent, of a result received, or of a text, document or value in one; "
+            "of several, joined by commas, any",
+        ),
     ] = None
     cursor: Annotated[int | None, Query(ge=0, le=MAX_SAFE_INTEGER, description="next_cursor of the page before")] = None
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50
@@ -186,7 +190,9 @@ class DecisionFilter(BaseModel):
             trace_id=self.trace,
             fingerprints=None
             if self.digest is None
-            else tuple(fingerprint(key, bytes.fromhex(self.digest)) for key in pseudonym_keys),
+            else tuple(
+                fingerprint(key, bytes.fromhex(digest)) for key in pseudonym_keys for digest in self.digest.split(",")
+            ),
             before=self.cursor,
             limit=self.limit,
         )
@@ -305,9 +311,9 @@ class OpeningRequest(RequestBody):
     """Why a payload is opened."""
 
     purpose: Annotated[str, Field(min_length=8, max_length=1000, description="recorded, in the vault")]
-    fields: Annotated[tuple[Literal["message", "request", "result"], ...], Field(min_length=1, max_length=3)] = (
-        "request",
-    )
+    fields: Annotated[
+        tuple[Literal["message", "request", "masked_request", "result"], ...], Field(min_length=1, max_length=3)
+    ] = ("request",)
 
 
 @router.post(

@@ -28,7 +28,7 @@ from service.enrolment import enrol, trust_given
 from service.enrolment_tokens import EnrolmentToken, EnrolmentTokens, new_enrolment_token
 from service.problems import UnauthenticatedError
 from service.version import VERSION
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

@@ -18,7 +18,7 @@ from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.disclosures import Disclosures, disclosures_of
 from service.keyset import KeySet
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

@@ -28,6 +28,7 @@ def _member_view(member: Member) -> dict[str, object]:
         "warnings": [warning.value for warning in member.warnings],
         "heard_ms": member.heard_ms,
         "skewed_since_ms": member.skewed_since_ms,
+        "restrictions_version": member.restrictions_version,
         "heartbeat": None
         if beat is None
         else {"leaf_index": beat.leaf_index, "time_ms": beat.time_ms, "epoch": beat.epoch, **said},
@@ -60,6 +61,7 @@ def fleet_view(fleet: Fleet) -> dict[str, object]:
         "well": fleet.well,
         "version": fleet.version,
         "active": msgspec.to_builtins(fleet.active),
+        "restrictions": msgspec.to_builtins(fleet.restrictions),
         "gateways": [_member_view(member) for member in fleet.members],
     }
 

@@ -83,6 +83,7 @@ class ExchangeRequest(RequestBody):
 
     origin: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$", description="the epoch of the gateway's state file")]
     since: _Slot
+    told: Annotated[_Slot, Field(description="of the last answer; 0 for none")] = 0
     totals: Annotated[tuple[TotalBody, ...], Field(max_length=MAX_TOTALS)] = ()
     keep: Annotated[tuple[ReservationRequest, ...], Field(max_length=MAX_KEPT)] = ()
     release: Annotated[tuple[_DecisionId, ...], Field(max_length=MAX_TOTALS)] = ()
@@ -115,6 +116,7 @@ async def exchange(services: ServicesDep, caller: _Enforcer, said: ExchangeReque
         keep=[(item.decision_id, [part.part() for part in item.parts]) for item in said.keep],
         release=said.release,
         since=said.since,
+        told=said.told,
     )
     told = [
         {
@@ -126,4 +128,6 @@ async def exchange(services: ServicesDep, caller: _Enforcer, said: ExchangeReque
         }
         for total in page.totals
     ]
-    return json_response({"version": page.version, "more": page.more, "totals": told})
+    return json_response(
+        {"version": page.version, "more": page.more, "told": page.told, "lost": page.lost, "totals": told}
+    )

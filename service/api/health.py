@@ -21,7 +21,7 @@ from service.health import Check
 from service.hosting import Hosting
 from service.problems import UnauthenticatedError
 from service.tls import certificate_checks
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

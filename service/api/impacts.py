@@ -23,7 +23,7 @@ from service.impact_orders import ImpactJob, ImpactOrder
 from service.impact_page import impact_page
 from service.impacts import MAX_WARM_UP_MS
 from service.problems import Problem
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router", "send_impact"]
 

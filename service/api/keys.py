@@ -15,7 +15,7 @@ from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.key_life import compromise_key, introduce_key, published_policy, retire_key, standings
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

@@ -16,7 +16,7 @@ from service.api.description import asks
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.problems import Problem
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 from pydantic import Field
 
-from ledger.bodies import ModeEvent
+from ledger.canonical import MAX_SAFE_INTEGER
+from ledger.catalog import MAX_PAGE
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
@@ -84,33 +85,34 @@ def _view(life: ModeLife, now_ms: int) -> dict[str, object]:
 )
 async def propose_mode(services: ServicesDep, caller: _Proposer, wanted: ProposalRequest) -> Response:
     """Record a proposal; gateways take it up once somebody else has approved it and their list of servers says so."""
-    actor = actor_of(caller, services.keys)
-    event = ModeEvent(
-        change_id="00000000-0000-0000-0000-000000000000",
-        action="proposed",
-        server=wanted.server,
-        tool=wanted.tool,
-        mode="observe",
+    change_id, leaf = await services.modes.propose(
+        wanted.server,
+        wanted.tool,
         enforcer=wanted.enforcer_id,
-        expires_ms=services.clock.now_ms() + wanted.valid_seconds * _MS_PER_SECOND,
-        actor=actor.pseudonym,
-        actor_role=actor.role,
+        valid_ms=wanted.valid_seconds * _MS_PER_SECOND,
+        actor=actor_of(caller, services.keys),
+        reason=wanted.reason,
     )
-    change_id, leaf = await services.modes.propose(event, wanted.reason)
     return json_response({"change_id": change_id, "leaf_index": leaf}, 201)
 
 
-@router.get("/v1/modes", summary="Changes of modes", response_description="The changes, newest first.")
+@router.get("/v1/modes", summary="Changes of modes", response_description="A page of the changes, newest first.")
 async def list_modes(
     services: ServicesDep,
     _caller: _Reader,
     *,
     waiting: Annotated[bool, Query(description="only those that somebody must say something of")] = False,
+    cursor: Annotated[
+        int | None, Query(ge=0, le=MAX_SAFE_INTEGER, description="next_cursor of the page before")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
 ) -> Response:
     """Return proposals, and what gateways have taken up, as the log's own records say."""
     now_ms = services.clock.now_ms()
-    lives = [life for life in await services.modes.all() if not waiting or life.waits(now_ms)]
-    return json_response({"items": [_view(life, now_ms) for life in lives]})
+    lives, more = await services.modes.page(
+        before=cursor, limit=limit, wanted=lambda life: not waiting or life.waits(now_ms)
+    )
+    return json_response({"items": [_view(life, now_ms) for life in lives], "next_cursor": more})
 
 
 @router.get(

@@ -14,7 +14,7 @@ from service.auth import Caller, Permission
 from service.fairness import Room, takes_records
 from service.opa_events import Event, TooLargeError, inflate, parse_event, parse_loss, split
 from service.problems import Problem
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

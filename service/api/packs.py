@@ -18,7 +18,7 @@ from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.packs import PackJob, PackOrder
 from service.problems import Problem
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

@@ -22,7 +22,7 @@ from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.left_out import of_replays
 from service.replays import recorded_decision
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

@@ -23,7 +23,7 @@ from service.auth import Caller, Permission
 from service.left_out import ALWAYS, counted_calls
 from service.left_out import of_a_page as left_out_of_a_page
 from service.left_out import of_the_pruned as left_out_of_the_pruned
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router", "served_session", "stream_gaps"]
 

@@ -42,7 +42,7 @@ def probe(log_id: str | None, *, as_json: bool) -> None:
     With the credentials that the settings name. Exit status 1 if the bucket gave way to something, whether that was
     accepted or not.
     """
-    from service.wiring import make_anchor
+    from service.wiring.places import make_anchor
 
     settings = load_settings(log_id=log_id)
     kept = make_anchor(settings, SystemClock())
@@ -89,7 +89,7 @@ def verify_anchor(above: int, trust: Path | None, wanted: str, log_id: str | Non
 
     Exit status 1 if anything is not as it was made, 4 if the anchor cannot be read or keeps nothing.
     """
-    from service.wiring import make_anchor, make_tiles
+    from service.wiring.places import make_anchor, make_tiles
 
     if wanted != "all" and not wanted.isdecimal():
         raise click.UsageError("--tiles is a number, or all.")

@@ -90,7 +90,7 @@ _Opened: TypeAlias = tuple[Auditor, Prover, TrustPolicy]
 @contextmanager
 def _installation_auditor(wish: _Wish, progress: Callable[[int, int], None]) -> Iterator[_Opened]:
     """Yield an auditor over the installation that the settings name."""
-    from service.wiring import open_audit_sources, open_for_audit
+    from service.wiring.installations import open_audit_sources, open_for_audit
 
     settings, secret = load_settings(log_id=wish.log_id), passphrase()
     settings.require_database()
@@ -114,7 +114,7 @@ def _installation_auditor(wish: _Wish, progress: Callable[[int, int], None]) -> 
 
 @contextmanager
 def _directory_auditor(log: Path, wish: _Wish, progress: Callable[[int, int], None]) -> Iterator[_Opened]:
-    from service.wiring import directory_sources
+    from service.wiring.installations import directory_sources
 
     if wish.trust is None:
         raise ConfigError("--log needs --trust: trust never comes from the log itself")

@@ -32,7 +32,8 @@ def backup(directory: Path, log_id: str | None, *, as_json: bool) -> None:
     The copy is one state of the log, and is verified. It holds no keys and no anchor: those are backed up apart.
     """
     from service.backups import back_up
-    from service.wiring import directory_tiles, make_tiles, open_database_copy
+    from service.wiring.installations import open_database_copy
+    from service.wiring.places import directory_tiles, make_tiles
 
     settings = load_settings(log_id=log_id)
     manifest = back_up(
@@ -69,7 +70,7 @@ def restore(directory: Path, log_id: str | None, *, database_only: bool, as_json
     since the anchor knows better: keep the newer log directory, and bring the database forward.
     """
     from service.backups import restore as put_back
-    from service.wiring import directory_tiles
+    from service.wiring.places import directory_tiles
 
     settings = load_settings(log_id=log_id)
     manifest = put_back(

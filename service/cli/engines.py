@@ -34,7 +34,7 @@ def _cellar() -> Path:
 
 
 def _requirement(value: str) -> tuple[EngineKind, str]:
-    from service.wiring import ENGINE_KINDS
+    from service.wiring.engines import ENGINE_KINDS
 
     spelt = _REQUIREMENT.fullmatch(value)
     known = {kind.distribution: kind for kind in ENGINE_KINDS}
@@ -48,7 +48,7 @@ def _requirement(value: str) -> tuple[EngineKind, str]:
 @with_exit_codes
 def list_engines(*, as_json: bool) -> None:
     """List the installed engines and those of the cellar, and whether each can be used here."""
-    from service.wiring import ENGINE_KINDS
+    from service.wiring.engines import ENGINE_KINDS
 
     rows = [
         {
@@ -112,7 +112,7 @@ def keep(*, as_json: bool) -> None:
     `tallystick serve` does so at every start; run it before an upgrade where no service runs.
     """
     from policies.cellar_filling import keep_installed
-    from service.wiring import ENGINE_KINDS
+    from service.wiring.engines import ENGINE_KINDS
 
     cellar = _cellar()
     _tell([kept for kind in ENGINE_KINDS if (kept := keep_installed(cellar, kind)) is not None], as_json=as_json)

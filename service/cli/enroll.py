@@ -165,3 +165,5 @@ def gateway(
         say("It takes up bundles that nobody signed, for the service demands no signatures.")
     if not done.trust_checked:
         say("The token's file names no keys to trust: nothing but the connection says that this is your service.")
+        trust = shown_path(done.config.with_name("trust.policy"))
+        say(f"Acknowledgements are therefore believed unproven; compare {trust} with your own, and set service.trust.")

@@ -18,6 +18,7 @@ _HEADER: Final = ("gateway", "state", "bundle", "version", "observed", "waiting"
 _WORDS: Final = {
     "bundle": "another bundle is active",
     "version": "a version that this service does not work with",
+    "restrictions": "what is contained is not in force there",
     "clock": "its clock is wrong",
     "spool": "records wait long for the ledger",
     "set_aside": "the ledger refused records",
@@ -52,6 +53,8 @@ def _show(found: dict[str, Any]) -> None:
     active = found["active"]["revision"]
     troubled = sum(one["state"] != "ok" or bool(one["warnings"]) for one in gateways)
     say(f"{counted(len(gateways), 'gateways')}; active bundle {active[:_DIGITS] if active else 'none'}.")
+    if found["restrictions"]["count"]:
+        say(f"Stopped everywhere: {found['restrictions']['count']}; see tallystick contain list.")
     say("All are well." if not troubled else f"{troubled} to look at.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ async def _run(path: Path, host: str, port: int) -> None:
     from enforcement.config_files import load_config
     from service.cli.serving import STOP_SECONDS, serve_until_stopped
     from service.cli.serving import listen as listen_on
-    from service.wiring import make_gateway, make_gateway_evaluator
+    from service.wiring.gateways import make_gateway, make_gateway_evaluator
 
     settings = load_config(path)
     evaluator = make_gateway_evaluator(settings)
@@ -82,6 +83,13 @@ async def _run(path: Path, host: str, port: int) -> None:
         running = make_gateway(settings, passphrase(), evaluator=evaluator)
         listening = listen_on(host, port)
         shown = listening.getsockname()
+
+        def ready() -> None:
+            # What was loaded stays as long as the process: no collection of garbage need look at it again.
+            gc.collect()
+            gc.freeze()
+            structlog.get_logger().info("gateway_serving", host=shown[0], port=shown[1])
+
         config = running.server_config(host=host, port=port)
         config.timeout_graceful_shutdown = STOP_SECONDS
         await serve_until_stopped(
@@ -89,7 +97,7 @@ async def _run(path: Path, host: str, port: int) -> None:
             listening,
             start=running.start,
             stop=running.stop,
-            ready=lambda: structlog.get_logger().info("gateway_serving", host=shown[0], port=shown[1]),
+            ready=ready,
         )
     finally:
         await asyncio.to_thread(evaluator.close)
@@ -209,7 +217,7 @@ _CONFIG_OPTION = click.option("--config", type=_FILE, required=True, help="The g
 def _beside(config: Path) -> Iterator[Gateway]:
     """Yield a gateway that is not started, on the state directory of one that may run."""
     from enforcement.config_files import load_config
-    from service.wiring import make_gateway, make_gateway_evaluator
+    from service.wiring.gateways import make_gateway, make_gateway_evaluator
 
     settings = load_config(config)
     evaluator = make_gateway_evaluator(settings)

@@ -148,7 +148,7 @@ def join(directory: Path, wish: Wish, given: TokenFile, *, passphrase: str | Non
     checked = _check_trust(answer, given)
     _keep_answer(directory, answer, with_keys, passphrase)
     signed = answer["bundle_keys"] is not None
-    text = _configuration(wish, directory, agent_token, answer, signed=signed)
+    text = _configuration(wish, directory, agent_token, answer, signed=signed, proven=checked)
     replace_durably(directory / _CONFIG, text.encode(), mode=0o600)
     (directory / _SEALING).unlink(missing_ok=True)
     return Joined(
@@ -228,9 +228,24 @@ def _keep_answer(directory: Path, answer: Mapping[str, Any], made: _Made, passph
 
 
 def _configuration(
-    wish: Wish, directory: Path, agent_token: str | None, names: Mapping[str, Any], *, signed: bool
+    wish: Wish,
+    directory: Path,
+    agent_token: str | None,
+    names: Mapping[str, Any],
+    *,
+    signed: bool,
+    proven: bool = False,
 ) -> str:
     """Return the configuration as YAML.
+
+    Args:
+        wish: What the gateway shall be.
+        directory: Where its files are.
+        agent_token: The first agent's token, or None.
+        names: What the service said of the log.
+        signed: Bundles must carry signatures of the keys beside it.
+        proven: Acknowledgements must be proven by the trust policy beside it. Only if that policy is what the
+            administrator's file says: one that the service alone named would be trust from the thing being verified.
 
     Raises:
         ConfigError: Something that was asked for cannot stand in it.
@@ -245,6 +260,8 @@ def _configuration(
         "service": service_section(wish.url, f"file:{directory / _TOKEN}"),
         "keys": {name: f"file:{directory / name}.json" for name in ("signing", "pseudonym", "spool")},
     }
+    if proven:
+        settings["service"]["trust"] = str(directory / _TRUST)
     if signed:
         settings["bundles"] = {"trusted_keys": str(directory / _BUNDLE_KEYS)}
     if agent_token is not None:

@@ -62,7 +62,7 @@ def _make(directory: Path, purpose: str, algorithm: str, kms: str | None) -> tup
         key = generate_key(purpose, algorithm, name, created_ms=now_ms, simulated=present.simulated)
         save_key(key, path, passphrase())
         return path, key
-    from service.wiring import fetch_public_key
+    from service.wiring.signing import fetch_public_key
 
     found, public_key = fetch_public_key(kms)
     if found != algorithm:

@@ -81,7 +81,7 @@ def logs(*, as_json: bool) -> None:
 
     Exit status 1 if a checkpoint does not verify by the trust policy beside the log's keys.
     """
-    from service.wiring import summarise_logs
+    from service.wiring.installations import summarise_logs
 
     installation = load_installation()
     installation.settings.require_database()

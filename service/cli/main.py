@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Final
+
 import click
 
-from service.cli.anchor import anchor
-from service.cli.audit import audit
-from service.cli.backup import backup, restore
-from service.cli.containing import contain
-from service.cli.demo import demo
-from service.cli.engines import engines
-from service.cli.enroll import enroll
-from service.cli.erasing import erase, expire, hold, prune
-from service.cli.evidence import evidence
-from service.cli.fleet import fleet
-from service.cli.gateway import gateway
-from service.cli.impact import impact
-from service.cli.keys import keys
-from service.cli.logs import logs
-from service.cli.modes import modes
-from service.cli.opa import opa
 from service.cli.output import ExitCode
-from service.cli.policy import policy
-from service.cli.rebuild import rebuild
-from service.cli.records import find, open_payload, replay, session
-from service.cli.serve import migrate, serve
-from service.cli.servers import servers
-from service.cli.tls import tls
-from service.cli.verify import verify
-from service.cli.witness import witness
-from service.cli.wrap import wrap
 from service.version import VERSION
 
 __all__ = ["cli", "main"]
@@ -40,48 +19,67 @@ Exit status: 0 all proven or done; 1 a proof, digest or check fails; 2 malformed
 """
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+_PLACES: Final[Mapping[str, tuple[str, str]]] = {
+    "anchor": ("anchor", "anchor"),
+    "audit": ("audit", "audit"),
+    "backup": ("backup", "backup"),
+    "contain": ("containing", "contain"),
+    "demo": ("demo", "demo"),
+    "engines": ("engines", "engines"),
+    "enroll": ("enroll", "enroll"),
+    "erase": ("erasing", "erase"),
+    "evidence": ("evidence", "evidence"),
+    "expire": ("erasing", "expire"),
+    "export": ("exporting", "export"),
+    "find": ("records", "find"),
+    "fleet": ("fleet", "fleet"),
+    "gateway": ("gateway", "gateway"),
+    "hold": ("erasing", "hold"),
+    "impact": ("impact", "impact"),
+    "intermediary": ("intermediary", "intermediary"),
+    "keys": ("keys", "keys"),
+    "logs": ("logs", "logs"),
+    "migrate": ("serve", "migrate"),
+    "modes": ("modes", "modes"),
+    "opa": ("opa", "opa"),
+    "open": ("records", "open_payload"),
+    "policy": ("policy", "policy"),
+    "prune": ("erasing", "prune"),
+    "rebuild": ("rebuild", "rebuild"),
+    "replay": ("records", "replay"),
+    "restore": ("backup", "restore"),
+    "serve": ("serve", "serve"),
+    "servers": ("servers", "servers"),
+    "session": ("records", "session"),
+    "tls": ("tls", "tls"),
+    "verify": ("verify", "verify"),
+    "witness": ("witness", "witness"),
+    "wrap": ("wrap", "wrap"),
+}
+"""Of each command the file of this folder that has it, and its name there."""
+
+
+class _Commands(click.Group):
+    """A group that imports a command when it is asked for: a third of a second less for each that is not."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # Click's signature
+        """Return every command's name, sorted."""
+        return sorted(_PLACES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command; None if there is none of that name."""
+        if cmd_name not in _PLACES:
+            return None
+        module, name = _PLACES[cmd_name]
+        command = getattr(import_module(f"service.cli.{module}"), name)
+        assert isinstance(command, click.Command)  # the table names nothing else
+        return command
+
+
+@click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="tallystick")
 def cli() -> None:
     """An immutable audit ledger and compliance evidence service for AI agents that call tools over MCP."""
-
-
-for command in (
-    demo,
-    keys,
-    serve,
-    migrate,
-    logs,
-    find,
-    session,
-    replay,
-    impact,
-    open_payload,
-    erase,
-    hold,
-    expire,
-    prune,
-    verify,
-    audit,
-    anchor,
-    rebuild,
-    backup,
-    restore,
-    evidence,
-    policy,
-    engines,
-    gateway,
-    wrap,
-    servers,
-    modes,
-    enroll,
-    fleet,
-    contain,
-    opa,
-    tls,
-    witness,
-):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from service.cli.output import echo_json, json_option, say, table, with_exit_cod
 __all__ = ["modes"]
 
 _DURATION: Final = re.compile(r"(?P<number>[1-9][0-9]{0,5})(?P<unit>[smhd])")
+_A_PAGE: Final = 500
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -90,16 +91,28 @@ def review(
 
 @modes.command("list", short_help="Show changes of what is observed.")
 @click.option("--waiting", is_flag=True, help="Only those that somebody must say something of.")
+@click.option("--limit", type=click.IntRange(min=1), default=500, show_default=True, help="At most so many.")
 @service_options
 @json_option
 @with_exit_codes
-def list_modes(url: str, token: str | None, *, waiting: bool, as_json: bool) -> None:
+def list_modes(url: str, token: str | None, *, waiting: bool, limit: int, as_json: bool) -> None:
     """Show what was proposed and what gateways have taken up, newest first, as the log's own records say."""
-    found = ServiceClient(url, token).get("/v1/modes" + ("?waiting=true" if waiting else ""))
+    client = ServiceClient(url, token)
+    items: list[Mapping[str, Any]] = []
+    cursor: int | None = None
+    while len(items) < limit:
+        asked = min(_A_PAGE, limit - len(items))
+        page = client.get("/v1/modes", waiting=waiting, cursor=cursor, limit=asked)
+        items += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
     if as_json:
-        echo_json(found)
+        echo_json({"items": items, "next_cursor": cursor})
         return
-    table(("since (UTC)", "what", "mode", "state", "gateways", "change"), [_row(item) for item in found["items"]])
+    table(("since (UTC)", "what", "mode", "state", "gateways", "change"), [_row(item) for item in items])
+    if cursor is not None:
+        say(f"There are older ones: at most {limit} were asked for (--limit).")
 
 
 def _row(item: Mapping[str, Any]) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def explain(
     request.
     """
     from policies.directories import read_bundle_directory
-    from service.wiring import explainer_of
+    from service.wiring.engines import explainer_of
 
     if sum(option is not None for option in (case_name, given, decision_id)) != 1:
         raise ConfigError("name one request: --case, --given or --decision")

@@ -138,7 +138,7 @@ def _write(directory: Path, made: Generated, server: str, *, update: bool) -> No
 
 def _try(directory: Path) -> TestReport:
     from policies.testing import run_cases
-    from service.wiring import make_evaluator
+    from service.wiring.engines import make_evaluator
 
     evaluator = make_evaluator()
     try:

@@ -60,7 +60,7 @@ def sign(directory: Path, folder: Path, output: Path, *, as_json: bool) -> None:
     from policies.directories import read_bundle_directory
     from policies.signatures import sign_bundle
     from service.settings import passphrase
-    from service.wiring import bundle_signer
+    from service.wiring.signing import bundle_signer
 
     keys = [load_key(f"file:{folder / file}", passphrase()) for file in _FILES.values()]
     bundle = read_bundle_directory(directory)

@@ -63,7 +63,7 @@ def run_tests(directory: Path) -> tuple[Bundle, TestReport]:
         ConfigError: The bundle wants an OPA server, and the settings for one cannot be used.
     """
     from policies.directories import read_bundle_directory
-    from service.wiring import make_evaluator, make_opa_server
+    from service.wiring.engines import make_evaluator, make_opa_server
 
     bundle = read_bundle_directory(directory)
     opa = None

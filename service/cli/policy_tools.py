@@ -30,7 +30,7 @@ def lint(directory: Path, ignore: tuple[str, ...], *, as_json: bool) -> None:
 
     Exit status 1 if something is found, 2 if the bundle does not load.
     """
-    from service.wiring import linter_of
+    from service.wiring.engines import linter_of
 
     bundle, report = run_tests(directory)
     linter = linter_of(bundle.manifest.engine)
@@ -59,7 +59,7 @@ def fmt(directory: Path, *, check: bool, diff: bool, as_json: bool) -> None:
     The layout is part of the bundle: its revision changes with it. Exit status 4 if there is no formatter for it here.
     """
     from policies.directories import read_bundle_directory
-    from service.wiring import formatter_of
+    from service.wiring.engines import formatter_of
 
     bundle = read_bundle_directory(directory)
     engine = bundle.manifest.engine

@@ -68,7 +68,7 @@ def rebuild(log_id: str | None, *, dry_run: bool, forward: bool, as_json: bool) 
     Before anything is written every entry is hashed, and the tree must be the one of the signed checkpoint. Entry
     bundles and checkpoints are never touched. The service records the rebuild when it next starts.
     """
-    from service.wiring import open_for_rebuild
+    from service.wiring.installations import open_for_rebuild
 
     settings = load_settings(log_id=log_id)
     settings.require_database()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from ledger.contents import json_digest
 from ledger.errors import ConfigError
 from ledger.notes import decode_base64
 from service.cli.client import ServiceClient, service_options
@@ -21,6 +22,9 @@ __all__ = ["EFFECTS", "bundle_argument", "find", "open_payload", "replay", "sess
 _A_PAGE: Final = 50
 _ALL: Final = 10_000
 """Decisions that `find` reads at most."""
+
+_MAX_JSON_BYTES: Final = 16 << 20
+"""A longer file is sought as it is alone, and not as a JSON value too."""
 
 EFFECTS = ("permit", "deny", "indeterminate", "not_applicable")
 
@@ -62,7 +66,7 @@ def _row(item: Mapping[str, Any]) -> tuple[object, ...]:
 )
 @click.option("--mode", type=click.Choice(["enforce", "observe"]), help="Whether it was enforced, or only observed.")
 @click.option("--trace", help="The trace id that the caller sent.")
-@click.option("--seen", metavar="DIGEST", help="SHA-256 of arguments sent or of a result received.")
+@click.option("--seen", metavar="DIGEST", help="SHA-256 of arguments sent, or of content received.")
 @click.option(
     "--seen-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -103,7 +107,7 @@ def find(  # one parameter for each filter
             "/v1/decisions",
             time_from_ms=time_from,
             time_to_ms=time_to,
-            digest=seen if seen_file is None else _digest_of(seen_file),
+            digest=seen if seen_file is None else ",".join(_digests_of(seen_file)),
             cursor=cursor,
             limit=min(500, limit - len(items)),
             **filters,
@@ -122,13 +126,19 @@ def find(  # one parameter for each filter
         say(f"older decisions may match: at most {limit} were asked for (--limit)")
 
 
-def _digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
+def _digests_of(path: Path) -> list[str]:
+    """Return what a file may be known by, hexadecimal: its SHA-256 and, of JSON, that of its canonical form."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digests = [hashlib.file_digest(file, "sha256").digest()]
+            file.seek(0)
+            text = file.read(_MAX_JSON_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"the file {path.name} cannot be read: {error.strerror}") from error
+    as_value = json_digest(text) if len(text) <= _MAX_JSON_BYTES else None
+    if as_value is not None and as_value not in digests:
+        digests.append(as_value)
+    return [digest.hex() for digest in digests]
 
 
 def _tell_decisions(items: Sequence[Mapping[str, Any]]) -> None:
@@ -317,7 +327,7 @@ def _tell(result: Mapping[str, Any]) -> None:
     "--field",
     "fields",
     multiple=True,
-    type=click.Choice(["message", "request", "result"]),
+    type=click.Choice(["message", "request", "masked_request", "result"]),
     default=("request",),
     show_default=True,
     help="The client's message, the facts that policy saw, or the server's answer; may be repeated.",

@@ -179,7 +179,7 @@ def run_service(
 def _keep_engines(settings: Settings) -> None:
     """Put the installed engines into the cellar: after the next upgrade, their decisions still replay exactly."""
     from policies.cellar_filling import keep_installed
-    from service.wiring import ENGINE_KINDS
+    from service.wiring.engines import ENGINE_KINDS
 
     for kind in ENGINE_KINDS:
         try:

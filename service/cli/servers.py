@@ -37,12 +37,15 @@ def check(file: Path, *, as_json: bool) -> None:
     """Read the list FILE as a gateway would. Each fault is a line that names its place."""
     listed = _read(file)
     unowned = [one.name for one in listed if one.owner is None]
+    wrapped = [one.name for one in listed if one.url is None]
     if as_json:
-        echo_json({"servers": len(listed), "unowned": unowned})
+        echo_json({"servers": len(listed), "unowned": unowned, "without_url": wrapped})
         return
     say(f"{len(listed)} servers; the list is sound.")
     if unowned:
         say(f"unowned: {', '.join(unowned)}")
+    if wrapped:
+        say(f"without a url, so that a gateway passes them over (tallystick wrap): {', '.join(wrapped)}")
 
 
 @servers.command("list", short_help="Show a list.")
@@ -137,6 +140,10 @@ def _entries(
         others = [header for header in one.headers if header.lower() != "authorization"]
         if others:
             notes.append(f"{name}: the client also sends {', '.join(others)}; the gateway does not")
+        if one.disabled:
+            notes.append(
+                f"{name}: the client has it disabled; it is listed all the same, take it out if nobody needs it"
+            )
         if one.stripped:
             notes.append(f"{name}: credentials or a query in its URL are left out")
         if one.command:
@@ -155,8 +162,12 @@ def _firsts(found: Iterable[tuple[Path, ClientServer]]) -> tuple[dict[str, Clien
         name = _name(one.name)
         if one.fault is not None:
             notes.append(f"{file.name}: {one.name}: {one.fault}; left out")
-        elif replace(firsts.setdefault(name, one), name=one.name) != one:
+            continue
+        first = firsts.setdefault(name, one)
+        if replace(first, name=one.name, disabled=one.disabled) != one:
             notes.append(f"{file.name}: {name} stands elsewhere too, and differs; the first counts")
+        elif first.disabled and not one.disabled:
+            firsts[name] = replace(first, disabled=False)  # one client at least uses it
     return firsts, notes
 
 

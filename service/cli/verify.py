@@ -72,7 +72,7 @@ def _oid(_context: click.Context, _parameter: click.Parameter, value: str | None
     return value
 
 
-@click.command(short_help="Verify a pack, one record, a timestamp or an accusation, offline.")
+@click.command(short_help="Verify a pack, record, timestamp or accusation, offline.")
 @click.argument("file", type=_FILE)
 @click.option("--trust", type=_FILE, help="Trust policy, from outside the file; without it a pack is self-asserted.")
 @click.option("--known", type=_FILE, help="A checkpoint that you kept: proves that the log only grew since.")
@@ -179,7 +179,7 @@ def _judge_pack(file: Path, trust: TrustPolicy | None, given: _Options) -> Verif
     given.refuse_beside("known", "log", "accepted", "equivocation", about="a pack")
     prover = None
     if given.log is not None:
-        from service.wiring import directory_tiles
+        from service.wiring.places import directory_tiles
 
         prover = Prover(directory_tiles(given.log.resolve().parent), given.log.resolve().name)
     return verify_pack(

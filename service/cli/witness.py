@@ -42,7 +42,7 @@ def init(key: Path, name: str, algorithm: str, *, as_json: bool) -> None:
 
     TALLYSTICK_PASSPHRASE or TALLYSTICK_PASSPHRASE_FILE protects the file.
     """
-    from service.wiring import witness_vkey
+    from service.wiring.outsiders import witness_vkey
 
     made = generate_key("witness", algorithm, name, created_ms=SystemClock().now_ms())
     vkey = witness_vkey(made).encode()
@@ -74,7 +74,7 @@ def serve(key: Path, logs: Path, database: Path, place: str) -> None:
 
     from service.cli.serve import configure_logging
     from service.cli.serving import STOP_SECONDS, listen, serve_until_stopped
-    from service.wiring import make_witness
+    from service.wiring.outsiders import make_witness
     from service.witness_app import create_witness_app
 
     configure_logging()

@@ -45,7 +45,7 @@ async def _run(path: Path, name: str | None, command: tuple[str, ...]) -> int:
     from enforcement.embedded import caller
     from enforcement.std_streams import own_pipe
     from enforcement.stdio import StdioWrapper
-    from service.wiring import make_core
+    from service.wiring.gateways import make_core
 
     config = load_config(path)
     settings = config.stdio

@@ -43,7 +43,10 @@ from service.demo.scenario import AGENTS, NETWORKS, Day, Step, steps
 from service.demo.stage import API, WAIT_SECONDS, Checks, fresh, listen, say, serving, tool_servers
 from service.keyset import make_key_set
 from service.settings import load_settings
-from service.wiring import Services, build_services, make_gateway, open_for_audit
+from service.wiring.assembly import build_services
+from service.wiring.gateways import make_gateway
+from service.wiring.installations import open_for_audit
+from service.wiring.services import Services
 
 __all__ = ["run_demo"]
 

@@ -14,7 +14,7 @@ from ledger.containments import Order
 from service.containments import State
 from service.web.wording import moment, number, quantity
 
-__all__ = ["MAX_ROWS", "ContainedPanel", "ContainedRow", "contained_panel"]
+__all__ = ["MAX_ROWS", "ContainedPanel", "ContainedRow", "contained_panel", "contained_row"]
 
 MAX_ROWS: Final = 6
 
@@ -26,6 +26,7 @@ class ContainedRow:
     """One thing that is stopped, as the page shows it.
 
     Attributes:
+        order_id: Its id, which leads to its own page.
         what: What kind of thing.
         name: Which; empty for everything.
         place: Where it leads: the killing decision, the session, or the decisions about the agent or tool; or nowhere.
@@ -38,6 +39,7 @@ class ContainedRow:
         overdue: It should have been reviewed by now.
     """
 
+    order_id: str
     what: str
     name: str
     place: str
@@ -79,17 +81,19 @@ def contained_panel(state: State, now_ms: int) -> ContainedPanel:
     late = sum(order.ended is not None and order.is_overdue(now_ms) for order in state.orders)
     return ContainedPanel(
         summary=f"{' and '.join(parts)} in force." if parts else "",
-        rows=tuple(_row(order, now_ms) for order in found[:MAX_ROWS]),
+        rows=tuple(contained_row(order, now_ms) for order in found[:MAX_ROWS]),
         more=max(0, len(found) - MAX_ROWS),
         overdue=f"{quantity(late, 'containment')} ended without the review that was due." if late else "",
     )
 
 
-def _row(order: Order, now_ms: int) -> ContainedRow:
+def contained_row(order: Order, now_ms: int) -> ContainedRow:
+    """Return what is said of one containment, or of the block that a kill left."""
     restriction = order.restriction
     what, name, place = _target(order)
     until_ms = restriction.until_ms
     return ContainedRow(
+        order_id=order.order_id,
         what=what,
         name=name,
         place=place,
@@ -97,7 +101,7 @@ def _row(order: Order, now_ms: int) -> ContainedRow:
         until="it is released" if until_ms is None else f"{moment(until_ms)} UTC",
         since=f"{moment(restriction.since_ms)} UTC",
         leaf=number(order.leaf),
-        release="" if order.requested_by is None else "asked for; somebody else confirms it",
+        release="asked for; somebody else confirms it" if order.requested_by and order.ended is None else "",
         review=_review(order, now_ms),
         overdue=order.is_overdue(now_ms),
     )

@@ -29,6 +29,7 @@ _LOOK: Final = "Needs a look"
 _TROUBLES: Final = {
     Trouble.BUNDLE: "decides by another bundle than the active one",
     Trouble.VERSION: "a version that this service does not work with",
+    Trouble.RESTRICTIONS: "does not have in force what is contained",
     Trouble.CLOCK: "its clock is wrong",
     Trouble.SPOOL: "records wait long for the ledger",
     Trouble.SET_ASIDE: "the ledger refused records of it",

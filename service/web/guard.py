@@ -31,7 +31,7 @@ from service.web.records import RecordCache
 from service.web.rendering import PAGE_HEADERS, Pages
 from service.web.sessions import LoginLinks, WebSession, WebSessions
 from service.web.throttle import LoginThrottle
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = [
     "Dashboard",
@@ -50,7 +50,7 @@ __all__ = [
 
 # Pages that a visitor may be sent to after logging in: ours, spelt as we spell them, nothing else.
 _NEXT: Final = re.compile(
-    r"/(?:\?[A-Za-z0-9_.~%&=+:@/-]*|decisions/[0-9a-f-]{36}|sessions/[0-9a-f]{32}|packs|docs/api)?"
+    r"/(?:\?[A-Za-z0-9_.~%&=+:@/-]*|(?:decisions|containments)/[0-9a-f-]{36}|sessions/[0-9a-f]{32}|packs|docs/api)?"
 )
 _MAX_NEXT_CHARS: Final = 1024
 

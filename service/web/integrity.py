@@ -11,7 +11,7 @@ from ledger.ports import AnchorReceipt
 from ledger.proofs import TreeHead
 from service.health import late_after_seconds
 from service.web.wording import age, moment, number, quantity
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["Integrity", "look"]
 

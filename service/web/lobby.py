@@ -18,7 +18,7 @@ from service.web.records import RecordCache
 from service.web.rendering import Pages
 from service.web.sessions import LoginLinks, WebSessions, log_of_secret
 from service.web.throttle import LoginThrottle
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["LogLobby"]
 

@@ -20,7 +20,7 @@ from service.problems import ForbiddenError, UnauthenticatedError
 from service.web.forms import CSRF_FIELD, check_secret, read_form, require_same_origin
 from service.web.guard import Dashboard, Lobby, LobbyDep, PageRoute, redirect, safe_next, seat_of
 from service.web.sessions import may_log_in
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["router"]
 

@@ -20,7 +20,7 @@ from service.version import VERSION
 from service.web import wording
 from service.web.assets import Assets
 from service.web.sessions import WebSession
-from service.wiring import Services
+from service.wiring.services import Services
 
 __all__ = ["PAGE_HEADERS", "Pages", "Verbatim"]
 

@@ -237,8 +237,11 @@ def _people(body: Decision, key_id: str | None) -> Iterator[Field]:
 
 
 def _vault(body: Decision) -> Iterator[Field]:
-    yield from _vaulted("Message as received", body.message)
+    yield from _vaulted("Message as received" if body.capture is None else "Message as captured", body.message)
     yield from _vaulted("Request that was judged", body.request)
+    yield from _vaulted("Request that was judged, masked", body.masked_request)
+    yield from _text("Captured", body.capture, note="of message and request")
+    yield from _text("Captured less than configured", body.capture_reason)
 
 
 def _envelope(record: Record) -> Iterator[Field]:
@@ -282,8 +285,12 @@ def outcome_view(index: int, record: Record, body: Outcome) -> OutcomeView:
         *_flag("The tool reported an error", body.tool_error),
         *(_text("Entries not shown", number(body.hidden)) if body.hidden else ()),
         *(_text("Messages that passed", number(body.messages)) if body.messages else ()),
-        *_vaulted("Answer as received", body.result),
+        *_vaulted("Answer as received" if body.capture is None else "Answer as captured", body.result),
+        *_text("Captured", body.capture, note="of the answer"),
+        *_text("Captured less than configured", body.capture_reason),
         *_pseudonym("Answer, keyed fingerprint", body.result_fingerprint),
+        *(field for one in body.contents for field in _pseudonym("Content, keyed fingerprint", one)),
+        *(_text("Contents without fingerprint", number(body.contents_left_out)) if body.contents_left_out else ()),
         *_pseudonym("Session", body.session),
         *_pseudonym("User", body.user),
     )

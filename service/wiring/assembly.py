@@ -341,6 +341,7 @@ def _assemble(
             key_records=key_records,
             history=history,
             contacts=contacts,
+            containments=containments,
             clock=clock,
         ),
         containments=containments,

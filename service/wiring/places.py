@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ledger.anchoring import ProbedAnchor
 from ledger.anchors.directory import DirectoryAnchor
-from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
-from ledger.anchors.timestamp_copies import DirectoryTimestampCopies, S3TimestampCopies
 from ledger.clock import Clock
 from ledger.errors import (
     AnchorError,
@@ -16,10 +14,13 @@ from ledger.errors import (
     StorageError,
 )
 from ledger.ports import TileStore, TimestampArchive
-from ledger.s3 import S3Bucket, open_bucket
 from ledger.stores.directory import DirectoryTileStore
-from ledger.stores.s3 import S3TileStore
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
+    from ledger.s3 import S3Bucket
+    from ledger.stores.s3 import S3TileStore
 
 __all__ = ["directory_tiles", "make_anchor", "make_tiles", "make_timestamp_archive", "probed", "puts_at_once"]
 
@@ -42,6 +43,8 @@ def make_anchor(settings: Settings, clock: Clock) -> DirectoryAnchor | S3ObjectL
     kind, _, place = settings.effective_anchor.partition(":")
     if kind == "directory":
         return DirectoryAnchor(Path(place))
+    from ledger.anchors.s3_object_lock import S3ObjectLockAnchor
+
     bucket, prefix, retention_days = _anchor_bucket(settings, place)
     return S3ObjectLockAnchor(bucket, prefix, retention_days=retention_days, clock=clock)
 
@@ -50,6 +53,8 @@ def _anchor_bucket(settings: Settings, place: str) -> tuple[S3Bucket, str, int]:
     """Return the anchor's bucket, prefix and days of retention."""
     if settings.anchor_retention_days is None:
         raise ConfigError("TALLYSTICK_ANCHOR_RETENTION_DAYS: say for how long checkpoints are to be locked")
+    from ledger.s3 import open_bucket
+
     name, prefix = _in_bucket(place)
     bucket = open_bucket(
         name,
@@ -84,6 +89,9 @@ def make_tiles(settings: Settings, clock: Clock) -> DirectoryTileStore | S3TileS
         raise ConfigError(
             "TALLYSTICK_TILES_RETENTION_DAYS: say for how long full tiles are to be locked; 0 for no lock"
         )
+    from ledger.s3 import open_bucket
+    from ledger.stores.s3 import S3TileStore
+
     name, prefix = _in_bucket(place)
     bucket = open_bucket(
         name,
@@ -99,7 +107,7 @@ def make_tiles(settings: Settings, clock: Clock) -> DirectoryTileStore | S3TileS
 
 def puts_at_once(tiles: DirectoryTileStore | S3TileStore) -> int:
     """Return how many tiles of a publication are put at the same time."""
-    return _PUTS_AT_ONCE if isinstance(tiles, S3TileStore) else 1
+    return 1 if isinstance(tiles, DirectoryTileStore) else _PUTS_AT_ONCE
 
 
 def directory_tiles(root: Path) -> TileStore:
@@ -113,6 +121,8 @@ def make_timestamp_archive(settings: Settings, clock: Clock) -> TimestampArchive
     Raises:
         ConfigError: It cannot be used.
     """
+    from ledger.anchors.timestamp_copies import DirectoryTimestampCopies, S3TimestampCopies
+
     kind, _, place = settings.effective_anchor.partition(":")
     if kind == "directory":
         return DirectoryTimestampCopies(Path(place))

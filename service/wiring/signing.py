@@ -6,7 +6,6 @@ from ledger.envelopes import EnvelopeSigner
 from ledger.keys import LocalKey
 from ledger.ports import Signer
 from ledger.remote_keys import RemoteKey, SigningKey
-from ledger.signers import aws_kms
 from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 
 __all__ = ["bundle_signer", "fetch_public_key", "open_signer"]
@@ -27,7 +26,11 @@ def open_signer(key: SigningKey) -> Signer:
     Raises:
         ConfigError: The key does not sign checkpoints, or no client for its keeper can be made.
     """
-    return aws_kms.open_signer(key) if isinstance(key, RemoteKey) else LocalSigner(key)
+    if not isinstance(key, RemoteKey):
+        return LocalSigner(key)
+    from ledger.signers import aws_kms
+
+    return aws_kms.open_signer(key)
 
 
 def fetch_public_key(uri: str) -> tuple[str, bytes]:
@@ -37,4 +40,6 @@ def fetch_public_key(uri: str) -> tuple[str, bytes]:
         ConfigError: The URI cannot be used, or the key is not one that signs checkpoints.
         DependencyError: Its keeper failed or refused.
     """
+    from ledger.signers import aws_kms
+
     return aws_kms.fetch_public_key(uri)
