@@ -21,7 +21,8 @@ run: setup-demo ## start the service with development settings on 127.0.0.1
 .PHONY: test
 test: setup-test ## run every test; PYTEST='tests/unit -k tiles' runs some
 	@# One more than there are processors: half of the suite waits for processes, files and sockets of its own.
-	@$(BIN)/python -m pytest -n "$$(( $$(nproc) + 1 ))" --dist worksteal $(PYTEST)
+	@# Hundreds of them start: none is to compile its modules anew.
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n "$$(( $$(nproc) + 1 ))" --dist worksteal $(PYTEST)
 
 .PHONY: lint
 lint: setup-lint ## check layout, style, types, import direction, spelling, the repository

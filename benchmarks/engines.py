@@ -20,7 +20,7 @@ from policies.engines.rego import RegoEngine
 from policies.evaluate import Evaluator
 from policies.model import DecisionRequest
 from policies.replay import RecordedDecision, ReplayClass, replay_many
-from service.wiring import make_evaluator
+from service.wiring.engines import make_evaluator
 from tests.support.policies import cedar_bundle, make_request, rego_bundle
 
 __all__ = ["run"]

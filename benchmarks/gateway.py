@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import httpx
 
 from benchmarks.callers import Way, one_by_one, saturated
+from benchmarks.gateway_load import Streams, soak_table
 from benchmarks.gateways import RunningGateway, activate_policy, gateway
 from benchmarks.installation import Installation, serving
 from benchmarks.measure import ABSENT, BenchmarkError, Plan, Section, Table, figure, percentile, ratios, spread, timed
@@ -33,7 +35,10 @@ _METHOD = f"""`tallystick gateway` before a stub MCP server, with the demonstrat
 `tallystick serve` over SQLite: four processes beside the callers, who speak raw HTTP over connections that stay open.
 *Floors*: the same call to the same stub directly, and through an aiohttp proxy that only forwards; and 4 KiB appended
 to a file and synced, which is the least that anything durable takes, before the calls of each round. One call at a time
-in blocks of {_BLOCK}, the ways by turns; then {_CALLERS} callers at once. {{rounds}} interleaved rounds; figures are
+in blocks of {_BLOCK}, the ways by turns; then {_CALLERS} callers at once; then calls that the stub answers by a stream,
+one at a time and a hundred at once; and at the end many calls in one go, of which the first and the last are compared.
+Processor time is that of the process that is called and of its children: of a gateway, the engines'.
+{{rounds}} interleaved rounds; figures are
 min · **median** · max."""
 
 _RECORDING_NOTE = """*Available*: the decision is synced in the gateway's spool before the call goes on, the outcome
@@ -140,6 +145,7 @@ def _setting(plan: Plan) -> Iterator[_Setting]:
 def run(plan: Plan) -> Section:
     """Measure and return the section."""
     found = {name: _Found() for name in _LABELS}
+    streams = Streams()
     with _setting(plan) as setting:
         for place in setting.places:
             _one_by_one(place, _WARM_UP, found)
@@ -147,17 +153,23 @@ def run(plan: Plan) -> Section:
             _measure_latency(plan, setting, found)
             for place in setting.places:
                 _measure_rate(plan, setting, place, found[place.way.name])
+            for place in setting.places:
+                if place.way.allowed:
+                    streams.measure(plan, place.way, partial(_settle, place))
             strict = found[_STRICT]
             plan.say(
                 f"round {number + 1}: a strict call takes {strict.at(50)[-1]:.1f} ms, direct "
                 f"{found[_DIRECT].at(50)[-1]:.2f} ms; {figure(strict.rates[-1])} strict calls/s"
             )
+        for name, sent in streams.sent.items():
+            found[name].sent += sent
+        soak = _soak(plan, setting, found)
         _check(setting, found)
         memory = _memory_note(setting)
     return Section(
         title="The gateway",
         method=_METHOD.format(rounds=plan.rounds),
-        tables=[_latency_table(setting, found), _rate_table(found)],
+        tables=[_latency_table(setting, found), _rate_table(found), streams.table(_LABELS, _DIRECT), soak],
         notes=[_RECORDING_NOTE, _CHECKED_NOTE, *memory],
     )
 
@@ -204,6 +216,14 @@ def _measure_rate(plan: Plan, setting: _Setting, place: _Place, found: _Found) -
     found.cpu += called.each(done, units_per_second=1000)
     if place.gateway is not None:
         found.service_cpu += service.each(done, units_per_second=1000)
+
+
+def _soak(plan: Plan, setting: _Setting, found: dict[str, _Found]) -> Table:
+    place = next(place for place in setting.places if place.way.name == _AVAILABLE)
+    table, sent = soak_table(plan, place.way, _LABELS[_AVAILABLE], lambda: memory_of(place.process).now)
+    _settle(place)
+    found[_AVAILABLE].sent += sent
+    return table
 
 
 def _settle(place: _Place) -> None:

@@ -33,7 +33,7 @@ __all__ = [
 ROOT = Path(__file__).resolve().parent.parent
 TALLYSTICK = (sys.executable, "-c", "from service.cli import main; main()")
 """The command ``tallystick``, of this environment."""
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 _STATUS = re.compile(r"^(VmRSS|VmHWM):\s+(\d+) kB$", flags=re.MULTILINE)
 
@@ -127,7 +127,12 @@ class Memory:
 def _family(pid: int) -> list[int]:
     """Return a process and all that come from it and are there now, as Linux tells them."""
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        # A child belongs to the thread that started it, which need not be the first one.
+        children = [
+            child_pid
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+            for child_pid in (thread / "children").read_text(encoding="ascii").split()
+        ]
     except OSError:
         children = []
     return [pid, *(one for child_pid in children for one in _family(int(child_pid)))]

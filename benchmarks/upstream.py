@@ -25,8 +25,24 @@ _DECODER = msgspec.json.Decoder(_Call)
 _ANSWER = b'{"jsonrpc":"2.0","id":%b,"result":{"content":[{"type":"text","text":"refunded"}],"isError":false}}'
 
 
+_STREAMED = b'"a streamed benchmark"'
+"""What the arguments of a call hold that is to be answered by a stream."""
+_STREAM = b": working\n\nevent: message\ndata: %b\n\n"
+
+
+async def _stream(request: web.BaseRequest, answer: bytes) -> web.StreamResponse:
+    """Answer by a comment at once, which is no message and is not judged, and the result right after it."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    comment, separator, event = (_STREAM % answer).partition(b"\n\n")
+    await response.write(comment + separator)
+    await response.write(event)
+    await response.write_eof()
+    return response
+
+
 class _Stub:
-    """Answers every call with the same result."""
+    """Answers every call with the same result, as JSON or by a stream."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -34,8 +50,11 @@ class _Stub:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/count":
             return web.json_response({"count": self.count})
-        call = _DECODER.decode(await request.read())
+        body = await request.read()
+        call = _DECODER.decode(body)
         self.count += 1
+        if _STREAMED in body:
+            return await _stream(request, _ANSWER % bytes(call.id))
         return web.Response(body=_ANSWER % bytes(call.id), content_type="application/json")
 
 
@@ -49,6 +68,13 @@ class _PassThrough:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name != "Host"}
         async with self._session.post(self._url, data=await request.read(), headers=headers) as answer:
+            if answer.content_type == "text/event-stream":
+                passed = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
+                await passed.prepare(request)
+                async for chunk in answer.content.iter_any():
+                    await passed.write(chunk)
+                await passed.write_eof()
+                return passed
             body = await answer.read()
             return web.Response(status=answer.status, body=body, content_type=answer.content_type)
 

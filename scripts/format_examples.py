@@ -16,6 +16,7 @@ from typing import Final
 import nacl.signing
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
+from enforcement.chaining import GENESIS, Chain, Link
 from ledger.bodies import Heartbeat
 from ledger.checkpoints import Checkpoint, mldsa44_message
 from ledger.commitments import commitment_digest, fingerprint, pseudonym, pseudonym_key_id
@@ -143,6 +144,28 @@ def _proof_example() -> str:
     return ProofFile(index=1, path=(first, third), checkpoint=_signed()).encode().decode().rstrip("\n")
 
 
+def _spool_example() -> str:
+    record, spool_key = _record(), bytes(range(32))
+    link = Chain(spool_key).link(
+        Link(
+            previous=GENESIS,
+            epoch=record.epoch,
+            seq=record.seq,
+            counted=record.running_count,
+            record_id=record.record_id,
+            entry=encode_record(record),
+            sealed=b"sealed",
+        )
+    )
+    lines = (
+        ("spool key", spool_key.hex()),
+        ("record", "the one at the beginning of this page"),
+        ("openings", '"sealed"'),
+        ("link", link.hex()),
+    )
+    return "\n".join(f"{name:11}{value}" for name, value in lines)
+
+
 EXAMPLES: Final[Mapping[str, Callable[[], str]]] = {
     "record": _record_example,
     "signing-bytes": _signing_example,
@@ -154,6 +177,7 @@ EXAMPLES: Final[Mapping[str, Callable[[], str]]] = {
     "tile-paths": _paths_example,
     "entry-bundle": _bundle_example,
     "proof-file": _proof_example,
+    "spool-link": _spool_example,
 }
 """What makes each example, by its name in the document."""
 

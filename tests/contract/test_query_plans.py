@@ -34,8 +34,11 @@ RARE: Final = 300
 HOUR_MS: Final = 3_600_000
 
 LARGE: Final = {table.name: table for table in (tables.records, tables.decision_rules, tables.pending_entries)}
-LARGE[tables.vault_payloads.name] = tables.vault_payloads
-ALIASES: Final = {"received": "records", "decided": "records", "newest": "records"}
+LARGE |= {table.name: table for table in (tables.contents, tables.vault_payloads)}
+ALIASES: Final = {
+    **dict.fromkeys(("received", "decided", "newest", "asked", "answered"), "records"),
+    "inside": "contents",
+}
 _SQLITE: Final = re.compile(r"(?:SEARCH|SCAN) (\w+)(?: USING .*\((.*)\))?")
 
 Access = tuple[str, frozenset[str]]
@@ -124,7 +127,12 @@ def log(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             decision = gateway.record(body)
             sealed = (SealedPayload(decision.record_id, "message", pseudonym("user", number % RARE), b"x" * 100),)
             batch.append(replace(pending(decision), payloads=sealed))
-            outcome = Outcome(decision_id=decision.record_id, status="completed", session=body.session)
+            outcome = Outcome(
+                decision_id=decision.record_id,
+                status="completed",
+                session=body.session,
+                contents=tuple(sorted(pseudonym("content", 2 * number + one) for one in range(2))),
+            )
             batch.append(pending(gateway.record(outcome)))
         ledger.append(*batch)
         if request.param == "postgresql":  # does so by itself; nobody does on SQLite

@@ -26,7 +26,7 @@ from ledger.records import decode_entry
 from ledger.trust import parse_trust_policy
 from policies.directories import read_library_bundle
 from service.demo.stage import fresh
-from service.wiring import directory_tiles
+from service.wiring.places import directory_tiles
 from tests.support.commands import Finished, Started, run
 from tests.support.demonstration import FOLDER, Runs
 from tests.support.repository import ROOT

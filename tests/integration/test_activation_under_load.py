@@ -15,7 +15,7 @@ from policies.bundles import Bundle
 from policies.evaluate import Evaluation, Evaluator
 from policies.model import DecisionRequest
 from service.auth import Role
-from service.wiring import make_evaluator
+from service.wiring.engines import make_evaluator
 from tests.support.gateway import SIGNING_KEY, SPOOL_KEY, TOKENS, Tools, config_of, serve, serve_mcp
 from tests.support.ledger import LOG_ID
 from tests.support.mcp_messages import body_of, headers_of

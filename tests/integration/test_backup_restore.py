@@ -2,29 +2,57 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import Finished, Installation, Served
-from tests.support.load import Load
+from tests.support.load import SENDERS, Load, Sender
 
 QUIET = {"AUDIT_INTERVAL_SECONDS": "0"}
 
 
-@pytest.fixture
-def load(tmp_path: Path) -> Load:
-    installation = Installation(folder=tmp_path, more=QUIET)
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Load:
+    """An installation whose senders were introduced, and that does not run."""
+    installation = Installation(folder=tmp_path_factory.mktemp("first"), more=QUIET)
     installation.make_keys()
     with installation.serve() as served:
         made = Load(installation, installation.token("auditor"))
+        made.senders = [Sender(number, pause_seconds=0.05) for number in range(SENDERS)]
         admin = installation.token("admin")
         for sender in made.senders:
             sender.introduce(served.url, admin)
         stop(served)
     return made
+
+
+@pytest.fixture(scope="module")
+def first_copied(first: Load, tmp_path_factory: pytest.TempPathFactory) -> Load:
+    """Another, whose copy was made to its folder's `copy` in a load that went on afterwards."""
+    load = moved(first, tmp_path_factory.mktemp("copied"))
+    backed_up_in_load(load, load.installation.folder / "copy")
+    return load
+
+
+def moved(load: Load, folder: Path) -> Load:
+    """Copy what does not run to another folder, with all that its senders know."""
+    shutil.copytree(load.installation.folder, folder, dirs_exist_ok=True)
+    return replace(copy.deepcopy(load), installation=replace(load.installation, folder=folder))
+
+
+@pytest.fixture
+def load(first: Load, tmp_path: Path) -> Load:
+    return moved(first, tmp_path)
+
+
+@pytest.fixture
+def copied(first_copied: Load, tmp_path: Path) -> Load:
+    return moved(first_copied, tmp_path)
 
 
 def stop(served: Served) -> None:
@@ -48,60 +76,57 @@ def backed_up_in_load(load: Load, target: Path) -> None:
         stop(served)
 
 
-def test_a_copy_that_was_made_in_a_load_is_a_whole_log_by_itself(load: Load, tmp_path: Path) -> None:
-    backed_up_in_load(load, tmp_path / "copy")
+def test_a_copy_that_was_made_in_a_load_is_a_whole_log_by_itself(copied: Load, tmp_path: Path) -> None:
     elsewhere = Installation(
         folder=tmp_path, more={**QUIET, "DATA_DIR": str(tmp_path / "other"), "KEYS_DIR": str(tmp_path / "keys")}
     )
     elsewhere.do("restore", tmp_path / "copy")
     report = elsewhere.do_json("audit")
     assert report["findings"] == []
-    assert 40 <= report["size"] < load.count() + 100
+    assert 40 <= report["size"] < copied.count() + 100
     with elsewhere.serve() as served:
         stop(served)
     assert elsewhere.do_json("audit")["size"] > report["size"]
 
 
-def test_an_old_copy_publishes_nothing_beside_the_anchor_that_knows_more(load: Load, tmp_path: Path) -> None:
-    backed_up_in_load(load, tmp_path / "copy")
-    data = load.installation.folder / "data"
+def test_an_old_copy_publishes_nothing_beside_the_anchor_that_knows_more(copied: Load, tmp_path: Path) -> None:
+    data = copied.installation.folder / "data"
     for gone in (data / "logs", data / "packs"):
         shutil.rmtree(gone, ignore_errors=True)
     for file in data.glob("ledger.db*"):
         file.unlink()
-    load.installation.do("restore", tmp_path / "copy")
-    before = (data / "logs" / load.installation.log_id / "checkpoint").read_bytes()
-    with load.installation.start() as started:
+    copied.installation.do("restore", tmp_path / "copy")
+    before = (data / "logs" / copied.installation.log_id / "checkpoint").read_bytes()
+    with copied.installation.start() as started:
         assert started.wait() == 1
         assert "the log was shown with" in started.text
-    assert (data / "logs" / load.installation.log_id / "checkpoint").read_bytes() == before
-    assert load.installation.run("rebuild", "--forward").status == 1, "what was lost stands nowhere"
+    assert (data / "logs" / copied.installation.log_id / "checkpoint").read_bytes() == before
+    assert copied.installation.run("rebuild", "--forward").status == 1, "what was lost stands nowhere"
 
 
-def test_a_database_from_a_copy_is_brought_forward_to_the_log_that_was_shown(load: Load, tmp_path: Path) -> None:
-    backed_up_in_load(load, tmp_path / "copy")
-    data = load.installation.folder / "data"
+def test_a_database_from_a_copy_is_brought_forward_to_the_log_that_was_shown(copied: Load, tmp_path: Path) -> None:
+    data = copied.installation.folder / "data"
     for file in data.glob("ledger.db*"):
         file.unlink()
-    load.installation.do("restore", tmp_path / "copy", "--database-only")
-    with load.installation.start() as started:
+    copied.installation.do("restore", tmp_path / "copy", "--database-only")
+    with copied.installation.start() as started:
         assert started.wait() == 1
-    assert load.installation.run("rebuild", "--dry-run").status == 1
-    assert load.installation.run("rebuild").status != 0
-    report = load.installation.do_json("rebuild", "--forward")
+    assert copied.installation.run("rebuild", "--dry-run").status == 1
+    assert copied.installation.run("rebuild").status != 0
+    report = copied.installation.do_json("rebuild", "--forward")
     assert report["written"]
     assert report["forward_from"] is not None
     assert report["lost_payloads"] > 0
-    with load.installation.serve() as served:
+    with copied.installation.serve() as served:
         # All that was ever acknowledged is provable, and it goes on.
-        load.check(served.url)
-        append(load, served, 20)
-        load.check_history(load.check(served.url))
+        copied.check(served.url)
+        append(copied, served, 20)
+        copied.check_history(copied.check(served.url))
         stop(served)
-    found = load.installation.run("audit", "--json")
-    assert '"action":"rebuild"' in entries(load)
+    found = copied.installation.run("audit", "--json")
+    assert '"action":"rebuild"' in entries(copied)
     assert found.status == 1, "the payloads that went with the database are missed"
-    audited = load.installation.do_json("audit", "--depth", "records")
+    audited = copied.installation.do_json("audit", "--depth", "records")
     assert audited["findings"] == []
 
 

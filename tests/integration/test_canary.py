@@ -17,7 +17,7 @@ from ledger.notes import encode_base64
 from policies.evaluate import Evaluator
 from service.auth import Role
 from service.cli.main import cli
-from service.wiring import make_evaluator
+from service.wiring.engines import make_evaluator
 from tests.support.gateway import SIGNING_KEY, SPOOL_KEY, TOKENS, Tools, config_of, serve, serve_mcp
 from tests.support.ledger import LOG_ID
 from tests.support.mcp_messages import body_of, headers_of

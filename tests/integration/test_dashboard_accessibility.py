@@ -152,6 +152,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSer
         gateway.decide(rules=(), reason="malformed", request=None, tool=None, method=None)
         completed = gateway.decide(enforcement="allow", decision="PERMIT")
         gateway.complete(completed)
+        with service.client(Role.RESPONDER) as responder:
+            wanted = {"server": "finance", "tool": "refund_customer", "seconds": 14_400, "reason": "ticket 18"}
+            contained = responder.post("/v1/containments", json=wanted).raise_for_status().json()["id"]
         pages = {
             "home": "/",
             "filtered": "/?enforcement=kill",
@@ -160,6 +163,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSer
             "killed": f"/decisions/{decision}",
             "completed": f"/decisions/{completed}",
             "session": f"/sessions/{SESSION}",
+            "contained": f"/containments/{contained}",
             "packs": "/packs",
             "api": "/docs/api",
             "not found": "/decisions/x",
@@ -175,7 +179,8 @@ class BrokenAnchor:
 
 
 PAGES: Final = (
-    *("home", "filtered", "nothing found", "faulty filter", "killed", "completed", "session", "packs", "api"),
+    *("home", "filtered", "nothing found", "faulty filter", "killed", "completed", "session", "contained", "packs"),
+    "api",
     "not found",
 )
 LOOKS: Final = {

@@ -135,7 +135,14 @@ def test_a_session_id_that_somebody_planted_is_never_taken_up(service, visitor):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/packs", f"/sessions/{'5' * 32}", "/decisions/01a1fcad-9ff9-750b-91ac-898a54d423a5"]
+    "path",
+    [
+        "/",
+        "/packs",
+        f"/sessions/{'5' * 32}",
+        "/decisions/01a1fcad-9ff9-750b-91ac-898a54d423a5",
+        "/containments/01a1fcad-9ff9-750b-91ac-898a54d423a5",
+    ],
 )
 def test_a_page_without_a_login_leads_to_the_login_and_back(service, visitor, path):
     answer = visitor.get(path)
@@ -411,7 +418,29 @@ def test_the_home_and_its_refreshes_show_what_is_stopped_and_say_nothing_where_n
         assert "1 containment in force." in text
         assert '<a class="name" href="/?agent=finance-bot">finance-bot</a>' in text
         assert f"<dd>{order['leaf_index']}</dd>" in text
+        assert f'href="/containments/{order["id"]}"' in text
         assert "ticket 18" not in text
+
+
+def test_a_containment_has_a_page_that_says_at_which_gateways_it_is_in_force(service, reader):
+    service.enforcer("gateway-7", seed=71).decide()
+    with service.client(Role.RESPONDER) as responder:
+        wanted = {"server": "finance", "tool": "pay", "seconds": 600, "reason": "ticket 19: odd"}
+        order = responder.post("/v1/containments", json=wanted).raise_for_status().json()
+    text = reader.get(f"/containments/{order['id']}").text
+    for said in ("Contained: Tool", "finance/pay", "In force", "unreached: calls may still pass there", order["id"]):
+        assert said in text
+    assert ("ticket 19" in text, "contain release" in text) == (False, False)
+    (seen,) = [event for event in service.access_events("view") if event.target_kind == "containment"]
+    assert (seen.target_id, seen.items) == (order["id"], 1)
+    for name in ("ann", "eve"):
+        with service.client(token=service.token(Role.ADMIN, name)) as admin:
+            admin.post(f"/v1/containments/{order['id']}/release", json={"reason": "ticket 19"}).raise_for_status()
+    ended = reader.get(f"/containments/{order['id']}").text
+    assert "Released early" in ended
+    assert "At the gateways" not in ended
+    for unknown in ("01a1fcad-9ff9-750b-91ac-898a54d423a5", "x", "%3Cb%3E"):
+        assert reader.get(f"/containments/{unknown}").status_code in (404, 422)
 
 
 def test_each_filter_restricts_the_list(service, reader):

@@ -16,7 +16,7 @@ import nacl.signing
 import pytest
 from click.testing import CliRunner, Result
 
-from enforcement.config_files import load_config
+from enforcement.config_files import load_config, read_trust
 from ledger.bodies import Heartbeat, KeyEvent
 from ledger.clock import SimulatedClock
 from ledger.errors import MalformedError
@@ -379,6 +379,25 @@ def test_an_enrolment_that_was_interrupted_goes_on_with_the_same_keys(
     assert "enrolling" not in files(tmp_path / "gw")
     again = enroll("gateway-22")
     assert (again.exit_code, "enrolled already" in again.stderr) == (64, True)
+
+
+def test_acknowledgements_are_to_be_proven_by_the_keys_that_were_handed_over(enroll, handed_over, tmp_path):
+    handed_over("gateway-27")
+    assert enroll("gateway-27").exit_code == 0
+    trust = load_config(tmp_path / "gw" / "gateway.yaml").service.trust
+    assert trust == tmp_path / "gw" / "trust.policy"
+    assert read_trust(trust).logs
+
+
+def test_keys_that_only_the_service_names_prove_nothing_and_that_is_said(enroll, handed_over, tmp_path):
+    """Invariant 11: a policy that came from the service alone would be trust from the thing being verified."""
+    file = handed_over("gateway-28")
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+    done = enroll("gateway-28")
+    assert done.exit_code == 0, done.output
+    assert load_config(tmp_path / "gw" / "gateway.yaml").service.trust is None
+    assert (tmp_path / "gw" / "trust.policy").exists()
+    assert "set service.trust" in done.stdout
 
 
 def test_a_service_that_names_other_keys_than_were_handed_over_is_not_believed(enroll, handed_over, tmp_path):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
+import threading
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from prometheus_client import CollectorRegistry
 
 from ledger.bodies import Heartbeat
 from ledger.clock import SimulatedClock
+from ledger.errors import StorageError
 from policies.bundles import Bundle
 from service.auth import Role
 from service.cli.main import cli
 from service.contacts import Contacts
+from service.fleet import Fleet, State
+from service.fleet_metrics import FleetMetrics
 from service.fleet_reader import FleetReader
 from tests.support.gateway_keys import NOON_MS
 from tests.support.ledger import LOG_ID
@@ -144,6 +150,7 @@ def test_what_was_read_once_is_what_somebody_reads_who_begins_now(world):
         key_records=services.key_records,
         history=services.fleet._history,
         contacts=services.contacts,
+        containments=services.containments,
         clock=services.clock,
     )
     assert anew.look() == services.fleet.look()
@@ -200,3 +207,115 @@ def test_one_that_stopped_in_order_is_shown_until_it_is_retired(world):
     assert world.command().exit_code == 1
     world.retire("gateway-k")
     assert world.command().exit_code == 0
+
+
+def gauges(world: World) -> dict[str, float]:
+    with world.running.client(Role.AUDITOR) as auditor:
+        lines = auditor.get("/metrics").text.splitlines()
+    shown = [line.rpartition(" ") for line in lines if line.startswith("tallystick_fleet_")]
+    return {name.removeprefix("tallystick_fleet_"): float(value) for name, _, value in shown}
+
+
+def test_the_metrics_count_the_gateways_by_how_they_stand(world: World) -> None:
+    world.beat("gateway-a", spool_depth=3, spool_bytes=900, oldest_ms=90_000, observed=2, clock_offset_ms=-4_000)
+    world.beat("gateway-b", spool_depth=4, spool_bytes=100, set_aside=1)
+    world.beat("gateway-c", kind="stop")
+    world.enrol("gateway-d")
+    found = gauges(world)
+    counted = {state: found[f'gateways{{state="{state}"}}'] for state in State}
+    assert counted == {state: list(world.states().values()).count(state) for state in State}
+    assert (counted["stopped"], counted["never"], counted["silent"], sum(counted.values())) == (1, 1, 0, 4)
+    assert (found["spool_records"], found["spool_bytes"], found["spool_oldest_seconds"]) == (7, 1000, 90)
+    assert (found["set_aside_records"], found["observed"], found["clock_offset_seconds"]) == (1, 2, 4)
+    assert found['warnings{warning="set_aside"}'] == 1
+    world.clock.advance(60_000)
+    assert gauges(world)['gateways{state="silent"}'] == 2
+
+
+def test_the_metrics_name_no_gateway(world: World) -> None:
+    world.beat("gateway-a")
+    with world.running.client(Role.AUDITOR) as auditor:
+        assert "gateway-a" not in auditor.get("/metrics").text
+
+
+def test_gateways_that_nobody_can_count_are_no_number() -> None:
+    registry = CollectorRegistry()
+    metrics = FleetMetrics(registry)
+
+    def fail() -> Fleet:
+        raise StorageError("the database is away")
+
+    metrics.refresh(fail)
+    assert math.isnan(registry.get_sample_value("tallystick_fleet_gateways", {"state": "ok"}) or 0)
+    assert math.isnan(registry.get_sample_value("tallystick_fleet_warnings", {"warning": "clock"}) or 0)
+    assert math.isnan(registry.get_sample_value("tallystick_fleet_spool_records") or 0)
+
+
+def test_the_database_is_asked_once_at_a_time_however_many_ask_for_metrics() -> None:
+    metrics, looks = FleetMetrics(CollectorRegistry()), 0
+
+    def look() -> Fleet:
+        nonlocal looks
+        looks += 1
+        asked = threading.Thread(target=metrics.refresh, args=(look,))
+        asked.start()
+        asked.join()
+        raise StorageError("the database is away")
+
+    metrics.refresh(look)
+    assert looks == 1
+
+
+def test_a_gateway_that_lacks_what_is_contained_is_skewed_as_long_as_the_containment_says_unreached(world):
+    """What the fleet says and what the containment says come from one word: the gateway's own."""
+    revision = world.look()["active"]["revision"]
+
+    def ask(enforcer_id: str, version: int) -> None:
+        with world.running.client(token=world.gateways[enforcer_id].token) as client:
+            answer = client.get("/v1/restrictions", params={"after": version, "digest": digest})
+        assert answer.status_code == (304 if version == order["leaf_index"] else 200)
+
+    def told() -> tuple[dict[str, str], dict[str, list[str]]]:
+        with world.running.client(Role.AUDITOR) as auditor:
+            reached = auditor.get(f"/v1/containments/{order['id']}").json()["gateways"]
+        fleet = {one["enforcer_id"]: one["warnings"] for one in world.look()["gateways"]}
+        return {one["enforcer_id"]: one["state"] for one in reached}, fleet
+
+    for enforcer_id in ("gateway-x", "gateway-y", "gateway-z"):
+        world.beat(enforcer_id, bundle_revision=revision)
+    with world.running.client(Role.RESPONDER) as responder:
+        wanted = {"server": "finance", "seconds": 7200, "reason": "ticket 18"}
+        order = responder.post("/v1/containments", json=wanted).raise_for_status().json()
+    version = order["leaf_index"]
+    with world.running.client(Role.AUDITOR) as auditor:
+        digest = auditor.get("/v1/containments").json()["digest"]
+    ask("gateway-x", version)
+    digest, current = "0" * 64, digest
+    ask("gateway-y", version - 1)
+    digest = current
+    reached, fleet = told()
+    assert reached == {"gateway-x": "reached", "gateway-y": "unreached", "gateway-z": "unreached"}
+    assert fleet == {"gateway-x": [], "gateway-y": [], "gateway-z": []}  # it may be on its way
+    world.clock.advance(5_001)
+    found = world.look()
+    assert found["restrictions"] == {"version": version, "since_ms": order["since_ms"], "count": 1}
+    assert {one["enforcer_id"]: one["state"] for one in found["gateways"]} == {
+        "gateway-x": "ok",
+        "gateway-y": "skewed",
+        "gateway-z": "skewed",
+    }
+    said = {one["enforcer_id"]: one["restrictions_version"] for one in found["gateways"]}
+    assert said == {"gateway-x": version, "gateway-y": version - 1, "gateway-z": None}
+    shown = world.command().stdout
+    assert shown.count("what is contained is not in force there") == 2
+    assert "Stopped everywhere: 1" in shown
+    ask("gateway-y", version)
+    world.beat("gateway-z", bundle_revision=revision, restrictions_version=version)
+    ask("gateway-z", version)
+    assert told() == (
+        {"gateway-x": "reached", "gateway-y": "reached", "gateway-z": "reached"},
+        {"gateway-x": [], "gateway-y": [], "gateway-z": []},
+    )
+    for name in ("ann", "eve"):
+        with world.running.client(token=world.running.token(Role.ADMIN, name)) as second:
+            second.post(f"/v1/containments/{order['id']}/release", json={"reason": "ticket 18"}).raise_for_status()

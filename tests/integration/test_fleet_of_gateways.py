@@ -25,7 +25,7 @@ from policies.bundles import Bundle
 from policies.signatures import format_trusted_keys, sign_bundle
 from service.auth import Role
 from service.cli.main import cli
-from service.wiring import make_gateway
+from service.wiring.gateways import make_gateway
 from tests.support.gateway import ScriptedEvaluator, Tools, serve, serve_mcp
 from tests.support.ledger import LOG_ID
 from tests.support.mcp_messages import VERSION
@@ -77,8 +77,9 @@ async def running(config: Path, **changes: Any) -> AsyncIterator[Gateway]:
     """Run the gateway of a configuration file; it asks for its bundle when the test has it ask."""
     settings = load_config(config)
     bundles = settings.bundles.model_copy(update={"poll_seconds": 3600, "wait_seconds": 0, **changes})
+    service = settings.service.model_copy(update={"proof_seconds": 0.05})
     gateway = make_gateway(
-        settings.model_copy(update={"bundles": bundles}),
+        settings.model_copy(update={"bundles": bundles, "service": service}),
         None,
         evaluator=ScriptedEvaluator(),  # type: ignore[arg-type]
     )
@@ -138,6 +139,7 @@ def test_an_enrolled_gateway_demands_signed_bundles_decides_by_them_and_is_seen(
     async def scenario(upstream: str) -> None:
         config = await asyncio.to_thread(enrol, demanding, tmp_path, "gateway-1", upstream)
         assert load_config(config).bundles.trusted_keys == config.with_name("bundle-keys")
+        assert load_config(config).service.trust == config.with_name("trust.policy")
         assert fleet(demanding)["gateway-1"]["state"] == "never"
         async with running(config) as gateway:
             assert await gateway.refresh_bundle() == revision
@@ -147,6 +149,11 @@ def test_an_enrolled_gateway_demands_signed_bundles_decides_by_them_and_is_seen(
                 while fleet(demanding)["gateway-1"]["heartbeat"] is None:  # noqa: ASYNC110  # what the service answers
                     await asyncio.sleep(0.01)
                 seen = fleet(demanding)["gateway-1"]
+            receipts = gateway.core.require().receipts
+            assert receipts is not None
+            async with asyncio.timeout(20):  # what the ledger acknowledged is proven by what was handed over
+                while receipts._spool.proven_head() is None or receipts._spool.kept(at_most=1):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
         assert (seen["state"], seen["warnings"]) == ("ok", [])
         beat = seen["heartbeat"]
         assert (beat["bundle_revision"], beat["signed_bundles"]) == (revision, True)

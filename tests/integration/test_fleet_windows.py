@@ -15,7 +15,10 @@ import nacl.signing
 import pytest
 from msgspec import UNSET
 
+from enforcement.fleet_store import CLAIMED
 from enforcement.gateway import Gateway, build_gateway
+from enforcement.round_tokens import Token
+from enforcement.rounds import OpenedRound
 from ledger.bodies import Decision
 from ledger.errors import StorageError
 from ledger.notes import encode_base64
@@ -25,7 +28,7 @@ from policies.model import decode_request
 from policies.replay import RecordedDecision, ReplayClass, replay_many
 from service.auth import Role
 from service.fleet_windows import FleetWindows
-from service.wiring import make_evaluator
+from service.wiring.engines import make_evaluator
 from tests.integration.test_gateway_windows import SCHEMA
 from tests.support.gateway import SPOOL_KEY, TOKENS, Tools, config_of, serve, serve_mcp
 from tests.support.ledger import LOG_ID
@@ -249,6 +252,31 @@ def test_what_was_read_behind_one_gateway_is_not_written_behind_another(fleet: F
                 assert await b.call("transfer_funds") == "deputy"
             async with running(fleet, "gateway-b", upstream) as b:  # and not after a restart either
                 assert await b.call("transfer_funds") == "deputy"
+
+    asyncio.run(scenario())
+
+
+def test_of_gateways_that_claim_a_round_together_one_has_it_and_goes_on_having_it(fleet: Fleet) -> None:
+    def token(number: int) -> OpenedRound:
+        expires_ms = fleet.service.services.clock.now_ms() + 3_600_000
+        return OpenedRound(Token(root="", asked=(), state=None, expires_ms=expires_ms, code=f"{number:064x}"), b"")
+
+    async def scenario() -> None:
+        async with (
+            serve_mcp(Tools()) as upstream,
+            running(fleet, "gateway-a", upstream) as a,
+            running(fleet, "gateway-b", upstream) as b,
+        ):
+            rounds = [gate.gateway.core.require().admission._rounds for gate in (a, b)]
+            tokens = [token(number) for number in range(10)]
+            asked = [(mine, one) for one in tokens for mine in rounds if mine is not None]
+            first = await asyncio.gather(*(mine.claim(one) for mine, one in asked))
+            again = await asyncio.gather(*(mine.claim(one) for mine, one in reversed(asked)))
+            assert [first[place] != first[place + 1] for place in range(0, len(first), 2)] == [True] * 10
+            assert first == again[::-1]
+            # It is no count of anybody's, so that nobody is told of it.
+            page = fleet.service.services.fleet_windows.exchange("gateway-c", "c" * 32, since=0)
+            assert all(total.subject != CLAIMED for total in page.totals)
 
     asyncio.run(scenario())
 

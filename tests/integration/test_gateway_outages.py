@@ -26,7 +26,7 @@ from policies.evaluate import Evaluator
 from policies.model import Effect
 from policies.programs import installed_program
 from policies.workers import WorkerEngine, WorkerPool
-from service.wiring import ENGINE_KINDS
+from service.wiring.engines import ENGINE_KINDS
 from tests.support.gateway import Surroundings, deny_tool, simple_bundle, surroundings
 from tests.support.mcp_messages import body_of, headers_of
 from tests.support.policies import cedar_bundle
@@ -673,7 +673,11 @@ def test_a_denied_call_is_denied_even_if_nothing_can_be_recorded(tmp_path: Path)
             gateway.core.require().recorder._spool.append = fail  # type: ignore[method-assign, assignment]  # the disk is gone
             told = [await denied(world), await denied(world, "transfer_funds")]
             assert gateway.metrics.registry.get_sample_value("tallystick_unrecorded_denials_total") == 2
+            state = await ready(world)
+            assert (state["ready"], state["spool_usable"]) == (False, False)
             del gateway.core.require().recorder._spool.append  # and back
+            gateway.core.require().recorder.beat_soon()
+            await world.settle(lambda: gateway.core.readiness()[0])
         assert [one["decision_id"] for one in told] == [None, None]
         assert world.ledger.decisions() == []
 

@@ -192,6 +192,36 @@ def test_a_state_comes_back_once_for_the_same_call_of_the_same_principal(tmp_pat
     asyncio.run(scenario())
 
 
+def test_a_state_is_good_at_one_of_several_gateways_and_at_none_while_nobody_can_say_which(tmp_path: Path) -> None:
+    meta = {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}}
+    answers = {"inputResponses": {"sure": {"action": "accept", "content": {"yes": True}}}, "_meta": meta}
+
+    async def scenario() -> None:
+        async with surroundings(tmp_path) as world:
+            seen = with_questions(world)
+            elsewhere = {"state_directory": tmp_path / "another"}
+            async with world.running():
+                begun = await post(world, {"arguments": ARGUMENTS, "_meta": meta})
+            further = {"arguments": ARGUMENTS, "requestState": begun["result"]["requestState"], **answers}
+            async with world.running(**elsewhere):
+                taken, world.ledger.taken = world.ledger.taken, None
+                unsure = await post(world, further)
+                world.ledger.taken = taken
+                going_on = await post(world, further)  # at another gateway than that which gave it
+            async with world.running():
+                replayed = [await post(world, further), await post(world, further)]
+            (tmp_path / "another" / "state.db").unlink()
+            async with world.running(**elsewhere):  # which knows no more of what it has used
+                replayed.append(await post(world, further))
+            assert unsure["error"]["code"] == ErrorCode.UNAVAILABLE
+            assert unsure["error"]["data"]["reason"] == "rounds_unavailable"
+            assert going_on["result"]["resultType"] == "input_required"
+            assert [refused["error"]["data"]["reason"] for refused in replayed] == ["unknown_round"] * 3
+            assert len(seen) == 2
+
+    asyncio.run(scenario())
+
+
 def test_answers_that_nobody_asked_for_pass_as_they_are_only_where_the_operator_says_so(tmp_path: Path) -> None:
     meta = {**META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}}}
     unasked = {

@@ -108,6 +108,41 @@ def test_another_list_is_taken_up_without_a_restart(tmp_path: Path) -> None:
     asyncio.run(play())
 
 
+def test_servers_without_an_address_are_passed_over_and_named(tmp_path: Path) -> None:
+    """One file serves gateways and `tallystick wrap`: what only the latter can start is no server of a gateway."""
+
+    async def play() -> None:
+        async with world(tmp_path) as here:
+            here.write({"mode": "enforce"}, {"name": "files", "url": None, "mode": "observe"})
+            async with here.running() as gateway:
+                assert [one.name for one in gateway.core.servers()] == ["finance"]
+                assert gateway.core.readiness()[1]["servers_passed_over"] == ("files",)
+                async with here.around.http() as http:
+                    answer = await http.post(here.around.mcp_url.replace("finance", "files"), content=b"{}")
+                assert (answer.status_code, answer.json()["error"]["data"]["reason"]) == (404, "unknown_server")
+                here.write({})
+                await here.look(gateway)
+                assert "servers_passed_over" not in gateway.core.readiness()[1]
+                here.write({"name": "files", "url": None})
+                await here.look(gateway)
+                assert gateway.core.require().reload.file == "broken"
+                assert [one.name for one in gateway.core.servers()] == ["finance"]
+            assert all(event[0] != "files" for event in await here.modes())
+
+    asyncio.run(play())
+
+
+def test_a_gateway_does_not_start_on_a_file_of_servers_that_it_cannot_reach(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with world(tmp_path) as here:
+            here.write({"url": None})
+            with pytest.raises(ConfigError, match="none has a url"):
+                async with here.running():
+                    pass
+
+    asyncio.run(play())
+
+
 def test_the_file_is_looked_at_by_itself(tmp_path: Path) -> None:
     async def play() -> None:
         async with world(tmp_path) as here:

@@ -286,6 +286,7 @@ CASES: dict[str, Case] = {
         aimed=False, sends=lambda aim: [{"json": [{"labels": {"id": "opa-1"}, "decision_id": aim.decision_id}, 7]}]
     ),
     "POST /status": Case(aimed=False, sends=one(json={"labels": {"id": "opa-1"}})),
+    "GET /v1/exports/ocsf": OWN,
     "GET /v1/fleet": OWN,
     "GET /v1/keys": OWN,
     "POST /v1/keys": Case(sends=lambda aim: [{"json": {"key_id": aim.key_id}}]),
@@ -298,6 +299,7 @@ CASES: dict[str, Case] = {
     "GET /decisions/{decision_id}/proof": AIMED,
     "GET /decisions/{decision_id}/entry": AIMED,
     "GET /sessions/{session_id}": AIMED,
+    "GET /containments/{order_id}": AIMED,
     "GET /packs": OWN,
     "GET /packs/{job_id}.pdf": AIMED,
     "GET /packs/{job_id}.zip": AIMED,

@@ -18,7 +18,8 @@ from policies.model import DecisionRequest
 from service import impact_files, impact_history, impacts
 from service.auth import Role
 from service.impact_orders import ImpactJob, ImpactOrder
-from service.wiring import Services, build_services
+from service.wiring.assembly import build_services
+from service.wiring.services import Services
 from tests.support.history import post_history
 from tests.support.ledger import NOW_MS
 from tests.support.policies import cedar_bundle, make_request

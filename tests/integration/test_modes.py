@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from enforcement.ledger_client import ServiceClient
 from enforcement.modes import ApprovedMode
 from enforcement.ports import Unavailable
 from service.auth import Role
+from service.cli.main import cli
 from tests.support.service import RunningService, start_service
 
 REASON = "rule 14 denies every month-end"
@@ -76,6 +79,44 @@ def test_what_was_rejected_is_not_approved_afterwards(service: RunningService) -
     assert review(service, Role.APPROVER, change_id, "rejected").json()["action"] == "rejected"
     assert review(service, Role.APPROVER, change_id).status_code == 409
     assert all(one.server != "payroll" for one in approved(service, service.enforcer("another", seed=22).token))
+
+
+def test_changes_come_in_pages_and_none_is_told_twice_or_left_out(service: RunningService) -> None:
+    made = [propose(service, tool=f"tool-{number}") for number in range(5)]
+    with service.client(Role.AUDITOR) as auditor:
+        everything = [item["change_id"] for item in auditor.get("/v1/modes", params={"limit": 500}).json()["items"]]
+        found, cursor = [], None
+        while len(found) <= len(everything):
+            page = auditor.get("/v1/modes", params={"limit": 2} | ({} if cursor is None else {"cursor": cursor})).json()
+            assert len(page["items"]) <= 2
+            found += [item["change_id"] for item in page["items"]]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        waiting = auditor.get("/v1/modes", params={"limit": 3, "waiting": True}).json()
+        whole = auditor.get("/v1/modes", params={"limit": len(everything)}).json()
+        refused = [
+            auditor.get("/v1/modes", params=wrong).status_code
+            for wrong in ({"limit": 0}, {"limit": 501}, {"cursor": -1}, {"cursor": "x"})
+        ]
+    assert found == everything
+    assert [item["change_id"] for item in waiting["items"]] == made[:1:-1]
+    assert whole["next_cursor"] is None
+    assert refused == [422] * 4
+
+
+def test_the_command_goes_from_page_to_page_and_says_where_it_stopped(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [propose(service, tool=f"listed-{number}") for number in range(3)]
+    monkeypatch.setattr("service.cli.modes._A_PAGE", 2)
+    asks = ["modes", "list", "--url", service.url, "--token", service.token(Role.AUDITOR, "lister")]
+    listed = json.loads(CliRunner().invoke(cli, [*asks, "--json"]).stdout)
+    assert [item["change_id"] for item in listed["items"]][:3] == made[::-1]
+    assert listed["next_cursor"] is None
+    assert len({item["change_id"] for item in listed["items"]}) == len(listed["items"])
+    shown = CliRunner().invoke(cli, [*asks, "--limit", "1"]).stdout
+    assert "at most 1 were asked for" in shown
 
 
 @pytest.mark.parametrize(

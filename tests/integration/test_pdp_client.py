@@ -53,6 +53,22 @@ def tallystick(service: RunningService) -> Iterator[Tallystick]:
         yield client
 
 
+def test_a_call_that_a_responder_has_stopped_is_answered_with_what_stopped_it(service, tallystick):
+    with service.client(Role.RESPONDER) as responder:
+        wanted = {"agent": "stopped-bot", "seconds": 600, "reason": "ticket 18"}
+        order = responder.post("/v1/containments", json=wanted).raise_for_status().json()
+    stopped = tallystick.evaluate(question(agent="stopped-bot"))
+    assert (stopped.permitted, stopped.enforcement, stopped.reason) == (False, "deny", "contained")
+    assert stopped.restriction == order["id"]
+    first, second = tallystick.evaluate_many([question(), question(agent="stopped-bot")])
+    assert (first.permitted, first.restriction, second.permitted, second.restriction) == (
+        True,
+        None,
+        False,
+        order["id"],
+    )
+
+
 def test_an_answer_says_what_was_decided_and_where_it_is_recorded(service, tallystick):
     answer = tallystick.evaluate(question(user="alice", session="s-1", calls=3, started_ms=7, address="192.0.2.7"))
     assert (answer.permitted, answer.effect, answer.enforcement, answer.rules) == (

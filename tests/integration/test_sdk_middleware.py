@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from mcp.server.connection import Connection
+from mcp.server.session import ServerSession
 
 from enforcement.sdk import SDKMiddleware
 from tests.support.gateway import surroundings
 from tests.support.mcp_messages import META, VERSION
 from tests.support.transports import known
+
+
+class Channel:
+    """A way back on which nothing is sent."""
 
 
 @dataclass
@@ -21,6 +28,9 @@ class Context:
     params: dict[str, Any] = field(default_factory=lambda: {"_meta": META})
     request_id: int = 7
     protocol_version: str = VERSION
+    session: ServerSession = field(
+        default_factory=lambda: ServerSession(cast("Any", Channel()), Connection.from_envelope(VERSION, None, None))
+    )
 
 
 def test_a_call_that_is_given_up_while_its_answer_is_looked_through_has_its_outcome(tmp_path: Path) -> None:
@@ -46,6 +56,7 @@ def test_a_call_that_is_given_up_while_its_answer_is_looked_through_has_its_outc
                 await looking.wait()
                 call.cancel()
                 await asyncio.gather(call, return_exceptions=True)
+                await world.settle(lambda: bool(world.ledger.decision_ids("tools/list")))
                 (decision_id,) = world.ledger.decision_ids("tools/list")
                 await world.settle(lambda: bool(world.ledger.outcomes(decision_id)))
                 (outcome,) = world.ledger.outcomes(decision_id)

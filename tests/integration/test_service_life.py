@@ -29,7 +29,7 @@ from service.auth import Role
 from service.keyset import trust_policy
 from service.packs import PackOrder, _anchored
 from service.tables import pack_jobs
-from service.wiring import build_services
+from service.wiring.assembly import build_services
 from tests.support.ledger import LOG_ID
 from tests.support.load import wait_until
 from tests.support.packs import ready_bundle

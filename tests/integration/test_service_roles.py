@@ -22,6 +22,7 @@ from service.api import (
     decisions,
     enrolments,
     erasures,
+    exports,
     fleet,
     fleet_windows,
     health,
@@ -65,6 +66,7 @@ GET    /logs/{log_id}/tile/{path:path}           401    200      200    200     
 GET    /logs/{log_id}/tile/entries/000.p/{width} 401    403      403    200     403       403      200
 POST   /v1/decisions                             401    201      403    403     403       403      403
 GET    /v1/decisions                             401    403      403    200     200       200      200
+GET    /v1/exports/ocsf                          401    403      403    200     200       200      200
 GET    /v1/decisions/{decision_id}               401    403      403    200     200       200      200
 GET    /v1/decisions/{decision_id}/proof         401    200      200    200     200       200      200
 POST   /v1/decisions/{decision_id}/openings      401    403      403    403     200       403      200
@@ -280,6 +282,7 @@ def test_the_table_has_every_route_of_the_api():
         bundle_canary,
         containments,
         enrolments,
+        exports,
         fleet,
         fleet_windows,
         impacts,

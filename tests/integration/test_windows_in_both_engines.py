@@ -8,7 +8,7 @@ import json
 from policies.bundles import Bundle, bundle_from_files
 from policies.model import DecisionRequest, with_windows
 from policies.windows import read_windows
-from service.wiring import make_evaluator
+from service.wiring.engines import make_evaluator
 from tests.support.policies import make_request
 from tests.unit.policies.test_cedar_windows import HELD, POLICY, WINDOWS, bundle
 

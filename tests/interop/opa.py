@@ -36,7 +36,7 @@ from policies.parameters import parse_parameters
 from policies.windows import read_windows
 from service.app import create_app
 from service.auth import Role
-from service.wiring import build_services
+from service.wiring.assembly import build_services
 from tests.support.ledger import LOG_ID
 from tests.support.scenarios import REGO, scenarios
 from tests.support.service import make_settings, start_service

@@ -89,6 +89,7 @@ class FakeLedger:
     before: Callable[[], Any] | None = None
     restricted: RestrictionSet | None = field(default_factory=RestrictionSet)
     acknowledged: list[int] = field(default_factory=list)
+    taken: dict[tuple[str, str], int] | None = field(default_factory=dict)
     url: str = ""
     _runner: web.AppRunner | None = None
     _port: int = 0
@@ -98,6 +99,7 @@ class FakeLedger:
         app.router.add_post("/v1/decisions", self._post)
         app.router.add_get("/v1/bundles/active", self._bundle)
         app.router.add_get("/v1/restrictions", self._restrictions)
+        app.router.add_post("/v1/windows/reservations", self._reserve)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
@@ -174,6 +176,17 @@ class FakeLedger:
         if request.query["digest"] == self.restricted.digest:
             return web.Response(status=304)
         return web.Response(body=self.restricted.document)
+
+    async def _reserve(self, request: web.Request) -> web.Response:
+        """Give out what is asked for, once for each decision, and tell the sums; unavailable if `taken` is None."""
+        if self.taken is None:
+            return web.json_response({"title": "unavailable"}, status=503)
+        asked = await request.json()
+        for part in asked["parts"]:
+            self.taken.setdefault((part["digest"], asked["decision_id"]), int(part["amount"]))
+        digests = [part["digest"] for part in asked["parts"]]
+        sums = [sum(amount for (kept, _), amount in self.taken.items() if kept == digest) for digest in digests]
+        return web.json_response({"sums": [str(one) for one in sums]})
 
     def decisions(self, method: str | None = "tools/call") -> list[DecisionRecord]:
         bodies = [record.body for record in self.records if isinstance(record.body, DecisionRecord)]
@@ -337,6 +350,7 @@ class Surroundings:
     clock: Clock
     options: dict[str, Any]
     url: str = ""
+    pseudonym_key: bytes = PSEUDONYM_KEY
 
     def build(self, **options: Any) -> Gateway:
         """Build a gateway on the state directory; it has not been started."""
@@ -346,7 +360,7 @@ class Surroundings:
             evaluator=self.evaluator,
             clock=self.clock,
             signing_key=SIGNING_KEY,
-            pseudonym_key=PSEUDONYM_KEY,
+            pseudonym_key=self.pseudonym_key,
             spool_key=SPOOL_KEY,
         )
 

@@ -27,7 +27,7 @@ from ledger.proofs import TreeHead, verify_consistency, verify_inclusion
 from ledger.prover import Prover
 from ledger.records import Record, encode_record
 from ledger.trust import TrustPolicy, parse_trust_policy
-from service.wiring import directory_tiles
+from service.wiring.places import directory_tiles
 from tests.support.commands import Installation
 from tests.support.ledger import Enforcer, make_decision
 
@@ -70,15 +70,20 @@ class Sender:
         proofs: Records that were answered together with their proof.
     """
 
-    def __init__(self, number: int, *, gives_up: bool = True, seconds: float = 30.0) -> None:
+    def __init__(
+        self, number: int, *, gives_up: bool = True, seconds: float = 30.0, pause_seconds: float = 0.0
+    ) -> None:
         """Prepare.
 
         Args:
             number: Tells senders apart.
             gives_up: Whether it ends when nobody answers; if not, somebody else may answer the next time.
             seconds: How long it waits for an answer.
+            pause_seconds: How long it rests after each batch: a load that lasts as long as something else runs takes
+                the machine from that.
         """
         self.gives_up = gives_up
+        self.pause_seconds = pause_seconds
         self.seconds = seconds
         self.enforcer = Enforcer(f"gateway-{number}", seed=30 + number, epoch=f"{number:032x}", simulated=False)
         self.acknowledged: dict[int, bytes] = {}
@@ -124,6 +129,8 @@ class Sender:
                     continue
                 if self.gives_up or answer.status_code not in _TRY_AGAIN:
                     self._take(answer)
+                if self.pause_seconds:
+                    time.sleep(self.pause_seconds)
 
     def _take(self, answer: httpx.Response) -> None:
         assert answer.status_code == 201, answer.text

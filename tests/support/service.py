@@ -33,7 +33,8 @@ from service.app import create_app
 from service.auth import Role
 from service.keyset import make_key_set
 from service.settings import Settings, load_settings
-from service.wiring import Services, build_services
+from service.wiring.assembly import build_services
+from service.wiring.services import Services
 from tests.support.ledger import LOG_ID, Enforcer, make_decision
 from tests.support.policies import make_request
 

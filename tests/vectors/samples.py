@@ -77,6 +77,8 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
         "of-server": _DECISION_MINIMAL | {"direction": "server"},
         "wrapped": _DECISION_MINIMAL | {"transport": "stdio"},
         "contained": _DECISION_MINIMAL | {"restriction": DECISION_ID},
+        "captured": _DECISION_MINIMAL
+        | {"capture": "digest", "capture_reason": "unreadable", "masked_request": OTHER_COMMITMENT},
         "full": {
             "agent": "finance-bot",
             "server": "finance",
@@ -135,6 +137,15 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "user": "0a" * 16,
             "result": COMMITMENT,
             "result_fingerprint": "0d" * 16,
+        },
+        "captured": {
+            "decision_id": DECISION_ID,
+            "status": "completed",
+            "session": "5e" * 16,
+            "capture": "digest",
+            "capture_reason": "oversize",
+            "contents": ["1c" * 16, "2c" * 16],
+            "contents_left_out": 7,
         },
         "list": {"decision_id": DECISION_ID, "status": "completed", "session": "5e" * 16, "hidden": 3},
     },
@@ -267,6 +278,13 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "bundle_age_ms": 2100,
             "signed_bundles": True,
             "config_fingerprint": "cf" * 16,
+        },
+        "under-restrictions": {
+            "kind": "periodic",
+            "version": "0.1.0",
+            "spool_depth": 0,
+            "bundle_revision": "b0" * 32,
+            "restrictions_version": 4711,
         },
     },
     "dropped": {

@@ -38,7 +38,6 @@ def listing(admission: Admission, *, continues: bool = False) -> Permitted:
         name=None,
         arguments=None,
         protocol_version="2026-07-28",
-        trace_id=None,
         continues=continues,
     )
     server = admission._servers.get("finance")

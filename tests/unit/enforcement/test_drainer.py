@@ -63,12 +63,54 @@ def play(
 
 def test_records_go_in_order_and_leave_the_spool(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        assert await world.drainer.step() == 0
         assert await world.drainer.step() is None
         assert world.spool.depth().records == 0
+        assert await world.drainer.step() is None
 
     world = play(tmp_path, scenario)
     assert world.taken == [record.seq for record in world.ledger.taken] == [1, 2, 3]
+
+
+def test_a_step_goes_on_at_once_if_more_waits_and_knows_how_much(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        assert await world.drainer.step() == 0
+        assert world.drainer.standing is not None
+        assert world.drainer.standing[0].records == 1
+        assert await world.drainer.step() is None
+        assert world.drainer.standing == (Depth(0, 0, 0), None)
+
+    play(tmp_path, scenario, records=9)
+
+
+def test_a_step_that_failed_does_not_say_how_much_waited_before_it(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        assert await world.drainer.step() == 0
+        world.ledger.answer = lambda _: Unavailable("unreachable")
+        assert await world.drainer.step() == 0.1
+        assert world.drainer.standing is None
+
+    play(tmp_path, scenario, records=9)
+
+
+def test_what_was_handed_over_is_posted_once_and_then_the_queue_is_read_again(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.drainer.hand_over(world.drainer.read_next()[:1])
+        assert await world.drainer.step() == 0
+        assert await world.drainer.step() is None
+
+    world = play(tmp_path, scenario)
+    assert world.ledger.posts == [[1], [2, 3]]
+
+
+def test_what_was_handed_over_and_not_taken_is_read_again(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.drainer.hand_over(world.drainer.read_next()[:1])
+        world.ledger.answer = lambda _: Unavailable("unreachable")
+        assert await world.drainer.step() == 0.1
+        world.ledger.answer = lambda _: None
+        assert await world.drainer.step() is None
+
+    assert play(tmp_path, scenario).taken == [1, 2, 3]
 
 
 def test_no_more_than_a_batch_is_posted_at_once(tmp_path: Path) -> None:
@@ -82,7 +124,7 @@ def test_pauses_double_up_to_a_bound_and_start_anew_after_a_success(tmp_path: Pa
         assert [await world.drainer.step() for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1, 1]
         assert not world.drainer.reachable
         world.ledger.answer = lambda _: None
-        assert await world.drainer.step() == 0
+        assert await world.drainer.step() is None
         assert world.drainer.reachable
         world.spool.append([batch(denial(), first=50)])
         world.ledger.answer = lambda _: Unavailable("unreachable")
@@ -216,15 +258,14 @@ def test_a_damaged_record_moves_with_the_others_and_is_then_declared_lost(tmp_pa
         connection.execute("UPDATE queue SET entry = x'00' WHERE seq = 2")
 
     def answer(records: Sequence[QueuedRecord]) -> PostResult | None:
-        if _foreign(records, old):
-            return Refused(409, conflict=True)
-        return Refused(400, conflict=False) if any(one.entry == b"\x00" for one in records) else None
+        assert all(one.entry != b"\x00" for one in records)
+        return Refused(409, conflict=True) if _foreign(records, old) else None
 
     world = World(spool, MemoryLedger(answer))
     asyncio.run(world.until_empty())
     assert world.taken == [1, 2, 4, 5]
     (lost,) = [body for body in world.ledger.bodies() if isinstance(body, Dropped)]
-    assert (lost.first_seq, lost.last_seq, lost.reason) == (3, 3, "refused")
+    assert (lost.first_seq, lost.last_seq, lost.reason) == (3, 3, "unreadable")
     state.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,45 @@ def test_staleness_is_stated_and_not_known_before_others_were_heard_of(tmp_path:
         assert await asked(world, call(1)) == [3, 3500]
 
     play(tmp_path, store, scenario, CALLS, AGE)
+
+
+@pytest.mark.parametrize("sign", [{"lost": True, "version": 90}, {"version": 3}])
+def test_earlier_database_has_all_said_and_heard_again_and_takes_nothing_back_meanwhile(
+    tmp_path: Path, sign: dict[str, Any]
+) -> None:
+    store = Store()
+
+    async def scenario(world: World) -> None:
+        exchange = exchange_of(world, store)
+        assert await asked(world, call(1)) == [1]
+        await exchange.exchange()
+        total = store.said[-1].totals[0]
+        others = Share(total.digest, total.subject, total.slot, 10, total.forget_ms)
+        store.pages = [Heard(version=50, more=False, totals=(others,), told=40)]
+        await exchange.exchange()
+        assert await asked(world, call(1)) == [12]
+        store.pages = [
+            Heard(**{"more": False, "totals": (), **sign}),
+            Heard(version=91, more=True, totals=(replace(others, amount=4),), told=91),
+            Heard(version=92, more=False, totals=(replace(others, amount=3),), told=91),
+        ]
+        assert await exchange.exchange()
+        assert (store.said[-1].since, store.said[-1].told) == (50, 40)
+        assert await exchange.exchange()
+        assert (store.said[-1].since, [one.amount for one in store.said[-1].totals]) == (0, [2])
+        assert not await exchange.exchange()
+        assert await asked(world, call(1)) == [13]  # ten of others still
+        # One of the others has said its part again, and another has not yet.
+        store.pages = [Heard(version=93, more=False, totals=(replace(others, amount=9),), told=92)]
+        await exchange.exchange()
+        assert await asked(world, call(1)) == [14]
+        # Whatever they say after a minute is a change of theirs, and counts.
+        world.clock.advance(60_000)
+        store.pages = [Heard(version=94, more=False, totals=(replace(others, amount=9),), told=92)]
+        await exchange.exchange()
+        assert await asked(world, call(1)) == [14]
+
+    play(tmp_path, store, scenario, {**CALLS, "over_seconds": 600})
 
 
 def test_gateway_that_shares_nothing_asks_nobody(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from enforcement.mcp import Kind, Message, MessageLimits, Refusal, parse_message, refuse_lookalikes
 from enforcement.refusals import ErrorCode, RefusalReason
+from enforcement.trace_context import TraceContext
 from ledger.errors import MalformedError
 from tests.support.mcp_messages import META, VERSION, body_of, headers_of
 
@@ -44,7 +45,7 @@ def test_a_call_is_read_with_everything_that_a_decision_needs() -> None:
         name="refund_customer",
         arguments='{"amount": 12}',
         protocol_version=VERSION,
-        trace_id=trace,
+        trace=TraceContext(trace_id=trace, traceparent=f"00-{trace}-b7ad6b7169203331-01"),
     )
 
 
@@ -344,18 +345,35 @@ def test_a_later_message_of_an_older_revision_is_told_so_too() -> None:
     ],
 )
 def test_a_traceparent_that_is_not_valid_is_ignored(value: str) -> None:
-    assert read(body_of(), headers_of(extra=(("traceparent", value),))).trace_id is None
+    assert read(body_of(), headers_of(extra=(("traceparent", value),))).trace is None
 
 
 def test_two_traceparents_are_none() -> None:
     line = ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-    assert read(body_of(), headers_of(extra=(line, line))).trace_id is None
+    assert read(body_of(), headers_of(extra=(line, line))).trace is None
 
 
 def test_the_trace_id_may_stand_in_the_body() -> None:
     meta = {**META, "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {"_meta": meta}}).encode()
-    assert read(body, headers_of("tools/list", None)).trace_id == "0af7651916cd43dd8448eb211c80319c"
+    trace = read(body, headers_of("tools/list", None)).trace
+    assert trace is not None
+    assert trace.trace_id == "0af7651916cd43dd8448eb211c80319c"
+
+
+def test_the_trace_that_a_message_names_itself_holds_against_that_of_its_request() -> None:
+    meta = {**META, "traceparent": f"00-{'a' * 32}-b7ad6b7169203331-01", "tracestate": "vendor=1"}
+    body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {"_meta": meta}}).encode()
+    line = ("traceparent", f"00-{'b' * 32}-b7ad6b7169203331-01")
+    trace = read(body, headers_of("tools/list", None, extra=(line,))).trace
+    assert trace == TraceContext(trace_id="a" * 32, traceparent=meta["traceparent"], tracestate="vendor=1")
+
+
+def test_several_lines_of_tracestate_are_one_list() -> None:
+    lines = (("traceparent", f"00-{'a' * 32}-b7ad6b7169203331-01"), ("tracestate", "a=1"), ("tracestate", "b=2"))
+    trace = read(body_of(), headers_of(extra=lines)).trace
+    assert trace is not None
+    assert trace.tracestate == "a=1,b=2"
 
 
 def test_no_refusal_repeats_text_of_the_message() -> None:

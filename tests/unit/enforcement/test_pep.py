@@ -15,11 +15,12 @@ import pytest
 import structlog
 
 from enforcement.admission import Admission
+from enforcement.batches import QueuedRecord
 from enforcement.config import GatewayConfig
 from enforcement.facts import Pseudonyms
 from enforcement.fleet_store import FleetStore
 from enforcement.metrics import Metrics
-from enforcement.pep import EnforcementPoint, enforcement_of
+from enforcement.pep import EnforcementPoint
 from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.ports import Unavailable
 from enforcement.recorder import Recorder
@@ -28,7 +29,7 @@ from enforcement.server_list import Servers
 from enforcement.sessions import Sessions
 from enforcement.state import StateDatabase
 from enforcement.strict_windows import StrictWindows
-from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
+from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict, enforcement_of
 from enforcement.vitals import Vitals
 from enforcement.windows import Windows
 from ledger.bodies import Decision, Outcome
@@ -120,9 +121,22 @@ class World:
 
     def spooled(self) -> list[Record]:
         """All records, whether the ledger has them or they wait."""
-        entries = [one.entry for one in self.ledger.taken]
-        entries += [one.entry for one in self.spool.pending(max_records=1000, max_bytes=1 << 30)]
+        # What waits first: what the ledger takes meanwhile is then seen twice, and not missed.
+        waiting = [one.entry for one in self.waiting()]
+        entries = [*(one.entry for one in self.ledger.taken), *waiting]
         return list({entry: decode_entry(entry) for entry in entries}.values())
+
+    def waiting(self) -> list[QueuedRecord]:
+        """Read the queue in the spool's thread: between two statements of it, a transaction would be seen half done."""
+
+        def read() -> list[QueuedRecord]:
+            return self.spool.pending(max_records=1000, max_bytes=1 << 30)
+
+        try:
+            call = self.recorder._executor.submit(read)  # nothing else is in order with what it does
+        except RuntimeError:  # the recorder has stopped
+            return read()
+        return call.result()
 
     def decisions(self) -> list[Decision]:
         return [record.body for record in self.spooled() if isinstance(record.body, Decision)]
@@ -555,6 +569,27 @@ def test_an_outcome_that_had_persisted_all_the_same_is_not_stored_twice(tmp_path
         for first in (1, 2):
             await world.recorder.record(batch(heartbeat(), first=first), strict=False)
         assert len(world.outcomes()) == 1
+
+    World(tmp_path, server={"recording": "available"}).run(scenario)
+
+
+def test_a_call_whose_answer_cannot_be_described_has_its_outcome_and_the_answer_is_withheld(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: bytes) -> Any:
+        raise RecursionError
+
+    monkeypatch.setattr("enforcement.drafts.contents_of", fail)
+
+    async def scenario(world: World) -> None:
+        verdict = await world.pep.handle(INBOUND)
+        assert isinstance(verdict, Permitted)
+        with pytest.raises(StorageError):
+            await world.pep.complete(verdict, Completion(status="completed", answer=b"{}", result=b"{}"))
+        assert [(one.status, one.reason, one.result) for one in world.outcomes()] == [
+            ("failed", "internal_error", None)
+        ]
+        assert world.spool.open_calls() == []
 
     World(tmp_path, server={"recording": "available"}).run(scenario)
 

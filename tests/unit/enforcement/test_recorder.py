@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from enforcement.batches import QueuedRecord
 from enforcement.clock_offset import Offset
 from enforcement.config import RecordingSettings
-from enforcement.ports import Refused, Unavailable
+from enforcement.ports import PostResult, Refused, Unavailable
 from enforcement.recorder import Recorder
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase
@@ -35,6 +37,17 @@ class World:
             version="9.9",
             vitals=lambda: Vitals(bundle_revision="cd" * 32, offset=Offset(-40, 3), observed=2),
         )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110  # turns of the loop are all that passes
+            await asyncio.sleep(0)
+
+
+def idle(world: World) -> bool:
+    """Whether the drainer waits for something to be appended."""
+    return world.recorder._idle  # what nothing else shows: it does nothing any more
 
 
 def play(directory: Path, scenario: Callable[[World], Awaitable[None]], **settings: Any) -> World:
@@ -92,6 +105,180 @@ def test_an_available_record_is_in_the_spool_when_the_call_returns(tmp_path: Pat
         assert [decode_entry(one.entry) for one in world.spool.pending(**ALL)] == [record]
 
     play(tmp_path, scenario)
+
+
+def test_a_strict_record_passes_to_the_spools_thread_once_before_it_is_posted_and_once_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    in_thread = Recorder.in_thread
+
+    async def counting(self: Recorder, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        calls.append("thread")
+        return await in_thread(self, function, *args, **kwargs)
+
+    monkeypatch.setattr(Recorder, "in_thread", counting)
+
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        await world.recorder.record(batch(denial()), strict=True)
+        await until(lambda: world.recorder.depth.records == 0 and idle(world))
+        calls.clear()
+        world.ledger.answer = lambda _: calls.append("post")
+        await world.recorder.record(batch(denial(), first=20), strict=True)
+        await until(lambda: idle(world))
+        assert calls == ["thread", "post", "thread"]
+
+    play(tmp_path, scenario)
+
+
+def test_what_another_process_appended_goes_before_what_this_one_appends_next(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        await until(lambda: idle(world))
+        world.spool.append([batch(denial(), first=40)])  # it tells this process nothing
+        await world.recorder.record(batch(denial(), first=50), strict=True)
+        assert [one.record_id for one in world.ledger.taken[-2:]] == [record_id(40), record_id(50)]
+
+    play(tmp_path, scenario)
+
+
+def test_what_is_appended_while_records_are_posted_goes_with_the_next_request(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        await until(lambda: idle(world))
+        under_way, goes_on = asyncio.Event(), asyncio.Event()
+        post = world.ledger.post
+
+        async def slowly(records: Sequence[QueuedRecord]) -> PostResult:
+            under_way.set()
+            await goes_on.wait()
+            return await post(records)
+
+        world.ledger.post = slowly  # type: ignore[method-assign]
+        first = asyncio.create_task(world.recorder.record(batch(denial(), first=20), strict=True))
+        await under_way.wait()
+        later = [asyncio.create_task(world.recorder.record(batch(denial(), first=n), strict=True)) for n in (30, 31)]
+        await until(lambda: len(world.spool.pending(**ALL)) == 3)
+        assert not first.done()
+        goes_on.set()
+        await asyncio.gather(first, *later)
+        assert [len(post) for post in world.ledger.posts[-2:]] == [1, 2]
+        assert [one.record_id for one in world.ledger.taken[-3:]] == [record_id(20), record_id(30), record_id(31)]
+
+    play(tmp_path, scenario)
+
+
+def test_a_queue_that_cannot_be_read_refuses_nothing_that_was_stored_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        await until(lambda: idle(world))
+        pending, failures = world.spool.pending, [StorageError("the disk"), sqlite3.OperationalError("the disk")]
+
+        def failing(**bounds: int) -> list[QueuedRecord]:
+            if failures:
+                raise failures.pop(0)
+            return pending(**bounds)
+
+        monkeypatch.setattr(world.spool, "pending", failing)
+        await world.recorder.record(batch(denial(), first=20), strict=True)
+        await until(lambda: idle(world))
+        await world.recorder.record(batch(denial(), first=21), strict=True)
+        assert {record_id(20), record_id(21)} <= {one.record_id for one in world.ledger.taken}
+
+    play(tmp_path, scenario, retry_max_seconds=0.01)
+
+
+# --- gathering -------------------------------------------------------------------------------------------------------
+
+LONG = 10.0
+"""Seconds of gathering that no test waits for."""
+
+
+def posted(world: World, *numbers: int) -> bool:
+    return {record_id(number) for number in numbers} <= {one.record_id for one in world.ledger.taken}
+
+
+def test_what_nobody_waits_for_is_posted_together(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        await until(lambda: len(world.ledger.taken) == 1 and idle(world))  # the first heartbeat
+        for number in (20, 21, 22):
+            await world.recorder.record(batch(denial(), first=number), strict=False)
+        assert len(world.ledger.posts) == 1
+
+    world = play(tmp_path, scenario, gather_seconds=LONG)
+    assert posted(world, 20, 21, 22)
+    assert world.ledger.posts[1][:3] == [2, 3, 4]
+
+
+def test_what_somebody_waits_for_ends_the_gathering_and_takes_what_was_gathered_along_in_order(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        await world.recorder.record(batch(denial(), first=20), strict=False)
+        await world.recorder.record(batch(denial(), first=21), strict=False)
+        assert not posted(world, 20)
+        await world.recorder.record(batch(denial(), first=22), strict=True)
+        assert [one.record_id for one in world.ledger.taken[-3:]] == [record_id(20), record_id(21), record_id(22)]
+
+    play(tmp_path, scenario, gather_seconds=LONG)
+
+
+def test_a_full_request_is_not_kept_back(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        for number in range(20, 24):
+            await world.recorder.record(batch(denial(), first=number), strict=False)
+        await until(lambda: posted(world, 20, 21, 22))
+
+    play(tmp_path, scenario, gather_seconds=LONG, batch_records=4)
+
+
+def test_a_recorder_that_stops_posts_what_it_gathered_at_once(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        await world.recorder.record(batch(denial(), first=20), strict=False)
+        assert not posted(world, 20)
+
+    world = play(tmp_path, scenario, gather_seconds=LONG)
+    assert posted(world, 20)
+    stop = world.ledger.bodies()[-1]
+    assert isinstance(stop, Heartbeat)
+    assert stop.kind == "stop"
+
+
+def test_without_time_to_gather_each_record_is_posted_as_it_comes(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+        for number in (20, 21):
+            await until(lambda: idle(world))
+            await world.recorder.record(batch(denial(), first=number), strict=False)
+            await until(lambda number=number: posted(world, number))  # type: ignore[misc]
+        assert [len(post) for post in world.ledger.posts[1:]] == [1, 1]
+
+    play(tmp_path, scenario, gather_seconds=0)
+
+
+def test_a_gathering_that_ends_while_a_strict_record_is_read_for_it_posts_nothing_twice(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.recorder.start()
+
+        async def calls(first: int) -> None:
+            for number in range(first, first + 30):
+                await world.recorder.record(batch(denial(), first=number), strict=number % 3 == 0)
+
+        await asyncio.gather(*(calls(first) for first in (100, 200, 300, 400)))
+        await until(lambda: len(world.ledger.taken) == 121)
+
+    world = play(tmp_path, scenario, gather_seconds=0.001)
+    ids = [one.record_id for one in world.ledger.taken]
+    assert len(ids) == len(set(ids)) == 122
+    assert [one.seq for one in world.ledger.taken] == list(range(1, 123))
+
+
+# --- what fails ------------------------------------------------------------------------------------------------------
 
 
 def test_a_strict_record_that_the_ledger_does_not_take_in_time_is_an_error_and_stays_spooled(tmp_path: Path) -> None:
@@ -172,8 +359,10 @@ def test_a_spool_that_fails_is_a_storage_error_for_all_who_wait(tmp_path: Path, 
         calls = [world.recorder.record(batch(denial(), first=number), strict=False) for number in range(3)]
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(result, StorageError) for result in results)
+        assert not world.recorder.storing
         world.spool.append = append  # type: ignore[method-assign]  # and back
         assert await world.recorder.record(batch(denial(), first=9), strict=False)
+        assert world.recorder.storing
 
     play(tmp_path, scenario)
 

@@ -308,6 +308,18 @@ def test_a_loss_that_is_refused_itself_is_not_declared_for_ever(tmp_path: Path) 
     state.close()
 
 
+def test_the_id_of_an_open_call_is_taken_also_when_the_ledger_has_its_decision_already(tmp_path: Path) -> None:
+    state, spool = open_spool(tmp_path)
+    spool.append([batch(decision())])
+    spool.acknowledge(spool.pending(**ALL))
+    for again in (decision(), denial()):
+        (result,) = spool.append([batch(again)])
+        assert isinstance(result, ConflictError)
+    assert spool.depth().records == 0
+    assert [call.decision_id for call in spool.open_calls()] == [record_id(0)]
+    state.close()
+
+
 def test_a_record_that_was_set_aside_for_a_conflict_is_declared_lost_as_well(tmp_path: Path) -> None:
     state, spool = open_spool(tmp_path)
     spool.append([batch(denial())])
@@ -326,19 +338,20 @@ def test_a_payload_that_was_tampered_with_is_set_aside_and_declared_lost(tmp_pat
             connection.execute("UPDATE queue SET openings = zeroblob(100) WHERE seq = 1")
         else:  # another record's payload in its place
             connection.execute("UPDATE queue SET openings = (SELECT openings FROM queue WHERE seq = 2) WHERE seq = 1")
-    assert [one.seq for one in spool.pending(**ALL)] == [2]
+    assert [one.seq for one in spool.pending(**ALL)] == [2, 3]
     assert spool.depth().set_aside == 1
     last = decode_entry(spool.pending(**ALL)[-1].entry).body
     assert last == Dropped(first_seq=1, last_seq=1, decisions=1, reason="unreadable")
     state.close()
 
 
-def test_an_entry_that_was_damaged_can_be_set_aside(tmp_path: Path) -> None:
+def test_an_entry_that_was_damaged_is_set_aside_and_declared_lost(tmp_path: Path) -> None:
     state, spool = open_spool(tmp_path)
     spool.append([batch(denial())])
     with state.transaction() as connection:
         connection.execute("UPDATE queue SET entry = x'00'")
-    spool.set_aside(spool.pending(**ALL)[0], "refused")
+    (lost,) = spool.pending(**ALL)
+    assert decode_entry(lost.entry).body == Dropped(first_seq=1, last_seq=1, decisions=1, reason="unreadable")
     assert spool.depth().set_aside == 1
     state.close()
 

@@ -19,7 +19,6 @@ def message(method: str, name: str | None = None, **members: Any) -> Message:
         "name": name,
         "arguments": None,
         "protocol_version": "2026-07-28",
-        "trace_id": None,
     }
     return Message(**given | members)
 

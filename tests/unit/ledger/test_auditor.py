@@ -19,11 +19,13 @@ from ledger.audit_report import AuditReport, Finding
 from ledger.auditor import Auditor
 from ledger.bodies import BundleReference, Decision, Facts, KeyEvent, Outcome, Tombstone
 from ledger.canonical import canonical_bytes
+from ledger.commitments import SALT_BYTES
 from ledger.completeness import Verdict
 from ledger.database import writing
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.errors import StorageError
 from ledger.notes import SignatureType
+from ledger.ports import Opening, commit
 from ledger.projection import PROJECTED_TABLES
 from ledger.records import decode_entry, encode_record, field_classes, sign_record
 from ledger.signers.local import LocalSigner
@@ -70,7 +72,16 @@ FULL = {
     "transport": "stdio",
     "direction": "server",
     "restriction": "019a9c14-6d80-7abc-8def-0123456789ab",
+    "capture": "redacted",
+    "capture_reason": "unreadable",
 }
+
+
+def full_decision() -> tuple[Decision, tuple[Opening, ...]]:
+    """Return a decision with every field, and the openings of those that are vaulted."""
+    masked, opening = commit("masked_request", b"m" * SALT_BYTES, b'{"version":1}')
+    body, openings = make_decision(**FULL, masked_request=masked)
+    return body, (*openings, opening)
 
 
 def fill(ledger: EmbeddedLedger) -> None:
@@ -78,11 +89,16 @@ def fill(ledger: EmbeddedLedger) -> None:
     service, gateway = ledger.service, Enforcer(enforcer_id="gateway-1", seed=11)
     ledger.introduce()
     ledger.append(pending(service.record(service.introduction(gateway))))
-    body, openings = make_decision(**FULL)
+    body, openings = full_decision()
     decision = sign_record(msgspec.structs.replace(gateway.record(body), pseudonym_key_id="c" * 16), gateway.key)
     assert ledger.append(pending(decision, ledger.vault, openings)) == [TARGET]
     outcome = Outcome(
-        decision_id=decision.record_id, status="completed", session="5" * 32, user=USER, result_fingerprint="d" * 32
+        decision_id=decision.record_id,
+        status="completed",
+        session="5" * 32,
+        user=USER,
+        result_fingerprint="d" * 32,
+        contents=("e" * 32,),
     )
     ledger.append(pending(gateway.record(outcome)))
     ledger.decide(user="7" * 32)
@@ -146,8 +162,8 @@ def test_an_untouched_log_is_clean_and_everything_was_looked_at(ledger):
         "tiles": 1,
         "entries": 7,
         "record signatures": 7,
-        "projected rows": 7 + 4,
-        "payloads": 6,
+        "projected rows": 7 + 5,
+        "payloads": 7,
     }
 
 
@@ -250,7 +266,7 @@ def places(node: object, path: str = "") -> Iterator[tuple[str, list[str | int]]
 def full_entry() -> dict:
     """Return the JSON of a decision in which every field is set; its values do not matter here."""
     gateway = Enforcer(enforcer_id="gateway-1", seed=11)
-    record = msgspec.structs.replace(gateway.record(make_decision(**FULL)[0]), pseudonym_key_id="c" * 16)
+    record = msgspec.structs.replace(gateway.record(full_decision()[0]), pseudonym_key_id="c" * 16)
     return json.loads(encode_record(record))
 
 
@@ -473,9 +489,9 @@ OUTCOME = 3
 OF_OUTCOME = ("decision_id", "status")
 
 
-def leaf_of(column: str) -> int:
+def leaf_of(column: str, table: str) -> int:
     """Return a leaf whose record says something in the column."""
-    return OUTCOME if column in OF_OUTCOME else TARGET
+    return OUTCOME if column in OF_OUTCOME or table == "contents" else TARGET
 
 
 def said_as(column: str) -> str:
@@ -496,7 +512,7 @@ def projection_findings(ledger: EmbeddedLedger) -> list[Finding]:
 def test_any_projected_column_that_was_changed_names_the_leaf(ledger, table, column):
     blob = isinstance(tables.metadata.tables[table].c[column].type, LargeBinary)
     changed = "zeroblob(16)" if blob else f'"{column}" + 1000'
-    leaf = leaf_of(column)
+    leaf = leaf_of(column, table)
     as_owner(ledger, f'UPDATE {table} SET "{column}" = {changed} WHERE leaf_index = {leaf}')
     findings = projection_findings(ledger)
     assert {(finding.leaf, finding.place) for finding in findings} == {(leaf, table)}
@@ -508,7 +524,7 @@ NULLABLE = [(table, column) for table, column in PROJECTED_COLUMNS if tables.met
 
 @pytest.mark.parametrize(("table", "column"), NULLABLE)
 def test_a_projected_value_that_was_removed_names_the_leaf(ledger, table, column):
-    leaf = leaf_of(column)
+    leaf = leaf_of(column, table)
     as_owner(ledger, f'UPDATE {table} SET "{column}" = NULL WHERE leaf_index = {leaf}')
     assert leaves(ledger.audit(), "projection") == {leaf}
 
@@ -541,7 +557,7 @@ def test_a_dictionary_that_was_changed_names_every_leaf_that_uses_it(ledger, sta
 @pytest.mark.parametrize("value", ["'abc'", "0.5", "x'ff'", "CAST(x'ff' AS TEXT)"])
 def test_a_cell_of_another_kind_is_a_difference_at_its_leaf_and_the_audit_goes_on(ledger, table, column, value):
     """SQLite keeps whatever it is given, in any column."""
-    leaf = leaf_of(column)
+    leaf = leaf_of(column, table)
     one = f" AND rule = (SELECT min(rule) FROM decision_rules WHERE leaf_index = {leaf})" if column == "rule" else ""
     as_owner(ledger, f'UPDATE {table} SET "{column}" = {value} WHERE leaf_index = {leaf}{one}')
     if table == "records" and column.endswith("_id"):
@@ -574,8 +590,9 @@ def test_a_payload_of_another_kind_is_damaged_at_its_leaf(ledger, cell):
 
 @pytest.mark.parametrize("table", PROJECTED_TABLES)
 def test_a_projected_row_that_was_deleted_names_the_leaf(ledger, table):
-    as_owner(ledger, f"DELETE FROM {table} WHERE leaf_index = {TARGET}")
-    assert {(finding.leaf, finding.place) for finding in projection_findings(ledger)} == {(TARGET, table)}
+    leaf = leaf_of("leaf_index", table)
+    as_owner(ledger, f"DELETE FROM {table} WHERE leaf_index = {leaf}")
+    assert {(finding.leaf, finding.place) for finding in projection_findings(ledger)} == {(leaf, table)}
 
 
 def test_a_leaf_without_any_projected_row_is_named(ledger):
@@ -590,8 +607,9 @@ def test_a_leaf_without_any_projected_row_is_named(ledger):
 def test_a_projected_row_that_was_moved_names_the_leaf(ledger, table, column):
     ledger.store.create_log("other", tenant="o", origin="o", environment="o", simulated=True, created_ms=0)
     value = {"leaf_index": "900", "log_no": "2"}[column]
-    as_owner(ledger, f"UPDATE {table} SET {column} = {value} WHERE leaf_index = {TARGET}")
-    assert TARGET in leaves(ledger.audit(), "projection")
+    leaf = leaf_of(column, table)
+    as_owner(ledger, f"UPDATE {table} SET {column} = {value} WHERE leaf_index = {leaf}")
+    assert leaf in leaves(ledger.audit(), "projection")
 
 
 def test_a_row_that_no_entry_makes_names_its_leaf(ledger):
@@ -680,21 +698,22 @@ def test_a_key_that_was_destroyed_without_a_tombstone_names_the_leaves(ledger):
     destroy_key(ledger, USER)
     report = ledger.audit()
     assert {(f.check, f.leaf, f.place) for f in report.findings} == {
-        ("vault", leaf, field) for leaf in (TARGET, 5) for field in ("message", "request")
+        *(("vault", leaf, field) for leaf in (TARGET, 5) for field in ("message", "request")),
+        ("vault", TARGET, "masked_request"),
     }
-    assert report.checked["erased payloads"] == 4
+    assert report.checked["erased payloads"] == 5
 
 
 def test_an_erasure_with_its_tombstone_is_clean_and_counted(ledger):
     destroy_key(ledger, USER)
     ledger.publisher.load()
     service = Enforcer(seq=10, time_ms=NOW_MS + 1000, running_count=2)
-    tombstone = Tombstone(subject=USER, payloads=4, reason="erasure", actor="4" * 32)
+    tombstone = Tombstone(subject=USER, payloads=5, reason="erasure", actor="4" * 32)
     ledger.append(pending(service.record(tombstone)))
     ledger.publish()
     report = ledger.audit()
     assert report.findings == []
-    assert report.checked["erased payloads"] == 4
+    assert report.checked["erased payloads"] == 5
     assert report.checked["payloads"] == 2
 
 

@@ -15,6 +15,8 @@ from ledger.stores import tables
 from ledger.stores.sql_rows import (
     CODES,
     Numbers,
+    content_cells,
+    content_row,
     halves,
     id_bytes,
     id_text,
@@ -90,6 +92,15 @@ def test_a_rule_is_read_back_as_it_was_projected():
     record = Enforcer().record(make_decision(rules=("a", "b"))[0])
     rows = project(record, 5, leaf_hash(record))["decision_rules"]
     assert [rule_row(LOG_ID, 5, number, {1: "a", 2: "b"}) for number in (1, 2)] == rows
+
+
+def test_a_content_is_read_back_as_it_was_projected():
+    outcome = Outcome(decision_id=SOME_ID, status="completed", session="0" * 32, contents=("00" * 16, "f1" * 16))
+    record = Enforcer().record(outcome)
+    rows = project(record, 5, leaf_hash(record))["contents"]
+    cells = [content_cells(row, 1) for row in rows]
+    assert [content_row(LOG_ID, 5, key, rest) for key, rest, _log_no in cells] == rows
+    assert content_row(LOG_ID, 5, cells[0][0], "abc") not in rows[1:]
 
 
 @pytest.mark.parametrize("column", CODES)

@@ -69,7 +69,7 @@ def test_every_pseudonym_of_a_person_is_a_subject_or_is_left_out_on_purpose(kind
     }
     left_out = {
         "decision": {"address", "arguments_fingerprint"},
-        "outcome": {"result_fingerprint"},
+        "outcome": {"result_fingerprint", "contents"},
         # Who was erased must not take along the words that say so.
         "tombstone": {"subject"},
         "erasure": {"subject"},

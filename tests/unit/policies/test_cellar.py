@@ -23,7 +23,7 @@ from policies.model import encode_request, public_facts
 from policies.replay import RecordedDecision, ReplayClass, ReplayResult, replay
 from policies.workers import WorkerEngine, WorkerPool
 from service.cli.main import cli
-from service.wiring import ENGINE_KINDS
+from service.wiring.engines import ENGINE_KINDS
 from tests.support.kept_engines import TINY, tiny_wheel
 from tests.support.policies import cedar_bundle, make_request
 
@@ -256,7 +256,7 @@ def test_command_lists_what_is_installed_and_kept(command, cellar):
 
 
 def test_command_adds_from_a_file_and_removes(command, monkeypatch, tmp_path):
-    monkeypatch.setattr("service.wiring.ENGINE_KINDS", (TINY,))
+    monkeypatch.setattr("service.wiring.engines.ENGINE_KINDS", (TINY,))
     wheel = tiny_wheel(tmp_path, "2.0")
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     status, told = command("add", "tiny-engine==2.0", "--wheel", str(wheel), "--sha256", digest)

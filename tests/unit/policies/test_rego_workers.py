@@ -17,7 +17,7 @@ from policies.model import Decision, Effect
 from policies.programs import installed_program
 from policies.worker_process import WorkerLimits
 from policies.workers import WorkerEngine, WorkerPool
-from service.wiring import ENGINE_KINDS, make_evaluator
+from service.wiring.engines import ENGINE_KINDS, make_evaluator
 from tests.support.policies import make_request, rego_bundle
 
 LIMITS = WorkerLimits(evaluation_seconds=60)

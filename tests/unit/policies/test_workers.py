@@ -30,7 +30,7 @@ from policies.programs import own_paths
 from policies.testing import read_cases
 from policies.worker_process import EngineProgram, WorkerLimits
 from policies.workers import WorkerEngine, WorkerPool
-from service.wiring import make_evaluator
+from service.wiring.engines import make_evaluator
 from tests.support.engines import ENGINE, FACTORY, VERSION
 from tests.support.policies import cedar_bundle, make_request
 

@@ -42,6 +42,11 @@ def ours(text: str) -> list[list[str]]:
     return [shlex.split(START.sub("", command, count=1)) for command in found]
 
 
+def below(command: click.Command, name: str) -> click.Command | None:
+    """Return the command of a group that has a name."""
+    return command.get_command(click.Context(command), name) if isinstance(command, click.Group) else None
+
+
 def fault(arguments: list[str]) -> str | None:
     """Return what is wrong with a command: a name or an option that there is not."""
     command: click.Command = cli
@@ -49,18 +54,16 @@ def fault(arguments: list[str]) -> str | None:
         if argument == "--":  # what follows is another program's
             return None
         name = argument.strip("[]")
-        if name.startswith("--") and isinstance(default := getattr(command, "default", None), str):
-            command = command.commands[default]  # type: ignore[attr-defined]  # a group that has a default has commands
         if name.startswith("--"):
+            # A group that has a default takes that command's options.
+            command = below(command, getattr(command, "default", "")) or command
             options = {option for parameter in command.params for option in parameter.opts}
             if name not in options | {"--help"}:
                 return f"{command.name} has no option {name}"
+        elif (next_one := below(command, name)) is not None:
+            command = next_one
         elif isinstance(command, click.Group) and not command.invoke_without_command:
-            if name not in command.commands:
-                return f"{command.name} has no command {name}"
-            command = command.commands[name]
-        elif isinstance(command, click.Group) and name in command.commands:
-            command = command.commands[name]
+            return f"{command.name} has no command {name}"
     return None
 
 

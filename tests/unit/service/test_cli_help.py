@@ -26,7 +26,9 @@ OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 def walk(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
     found: list[tuple[tuple[str, ...], click.Command]] = []
-    for name, command in group.commands.items():
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
         found.append(((*path, name), command))
         if isinstance(command, click.Group):
             found += walk(command, (*path, name))

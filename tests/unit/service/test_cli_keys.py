@@ -18,7 +18,7 @@ from service.cli.keys import _backup_key
 from service.cli.main import cli
 from service.keyset import KEY_FILES, unprotected_keys
 from service.settings import load_settings
-from service.wiring import build_services
+from service.wiring.assembly import build_services
 
 PASSPHRASE = "a long enough one"
 

@@ -165,7 +165,9 @@ def test_lines_and_letters_of_any_language_are_printed_as_they_are(capsys):
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     found = []
-    for name, command in group.commands.items():
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
         found.append((*path, name))
         if isinstance(command, click.Group):
             found += commands(command, (*path, name))
@@ -173,6 +175,18 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, 
 
 
 COMMANDS = commands(cli)
+
+
+@pytest.mark.parametrize("name", cli.list_commands(click.Context(cli)))
+def test_a_command_is_imported_by_the_name_that_it_has(name):
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.name == name
+
+
+@pytest.mark.parametrize("name", ["", "main", "output", "records:find", "verify.verify", "Verify"])
+def test_what_is_no_command_is_not_imported(name):
+    assert cli.get_command(click.Context(cli), name) is None
 
 
 def leave(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -198,10 +212,12 @@ def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads
         "evidence",
         "expire",
         "find",
+        "export",
         "fleet",
         "gateway",
         "hold",
         "impact",
+        "intermediary",
         "keys",
         "logs",
         "migrate",

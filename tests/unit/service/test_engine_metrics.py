@@ -9,7 +9,7 @@ from enforcement.metrics import Metrics as GatewayMetrics
 from policies.evaluate import EvaluatorStatus
 from policies.workers import WorkerStatus
 from service.health import Metrics
-from service.wiring.engines import _watch
+from service.wiring.gateways import _watch
 
 STATUS = EvaluatorStatus(
     workers=WorkerStatus(running=3, leased=1, started=7, stopped={"time": 2, "crash": 1}),

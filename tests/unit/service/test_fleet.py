@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ledger.bodies import Heartbeat
-from service.fleet import MARGIN_MS, ActiveBundle, Beat, Member, State, Trouble, assemble, judge
+from service.fleet import (
+    MARGIN_MS,
+    RESTRICTED_MS,
+    ActiveBundle,
+    ActiveRestrictions,
+    Beat,
+    Member,
+    State,
+    Trouble,
+    assemble,
+    judge,
+)
 
 NOW = 1_763_982_000_000
 ACTIVE, OTHER = "a1" * 32, "b2" * 32
@@ -78,6 +90,45 @@ def test_a_bundle_that_was_just_activated_may_be_on_its_way(revision: str | None
 
 def test_before_any_bundle_was_active_nobody_is_skewed() -> None:
     assert judged(beat(bundle_revision=None), active=ActiveBundle(None, None)).well
+
+
+STOPPED = ActiveRestrictions(version=70, since_ms=NOW - 60_000, count=1)
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "said", "behind"),
+    [
+        (70, None, False),
+        (71, None, False),
+        (69, None, True),
+        (-1, None, True),
+        (None, 70, False),
+        (None, 69, True),
+        (None, None, True),
+        (70, 69, False),  # the heartbeat is a minute old, the question is not
+        (69, 70, True),
+    ],
+)
+def test_a_gateway_that_lacks_what_is_contained_is_skewed(
+    acknowledged: int | None, said: int | None, *, behind: bool
+) -> None:
+    member = judged(beat(restrictions_version=said), restrictions=STOPPED, acknowledged=acknowledged)
+    expected = (State.SKEWED, (Trouble.RESTRICTIONS,)) if behind else (State.OK, ())
+    assert (member.state, member.warnings) == expected
+    assert member.restrictions_version == (said if acknowledged is None else acknowledged)
+
+
+def test_another_set_may_be_on_its_way_for_five_seconds() -> None:
+    just = replace(STOPPED, since_ms=NOW - RESTRICTED_MS)
+    assert judged(beat(), restrictions=just, acknowledged=69).well
+    assert not judged(beat(), restrictions=just, acknowledged=69, now_ms=NOW + 1).well
+
+
+def test_where_nothing_is_stopped_a_gateway_that_says_nothing_of_it_is_well_and_one_that_stops_more_is_not() -> None:
+    lifted = replace(STOPPED, count=0)
+    assert judged(beat(), restrictions=lifted).well
+    assert not judged(beat(), restrictions=lifted, acknowledged=69).well
+    assert judged(beat(kind="stop"), restrictions=STOPPED, acknowledged=69).warnings == ()
 
 
 @pytest.mark.parametrize("version", ["0.2.0", "0.0.9", "1.0.0", "nightly"])

@@ -111,6 +111,37 @@ def test_gateway_hears_of_what_has_changed_since_and_of_nothing_else(windows: Fl
     assert windows.exchange("g1", A, since=page.version).totals == (replace(TOTAL, total=0),)
 
 
+def test_version_is_never_below_the_clock_so_that_none_is_given_twice(
+    windows: FleetWindows, clock: SimulatedClock
+) -> None:
+    first = windows.exchange("g1", A, totals=[TOTAL], since=0).version
+    second = windows.exchange("g1", A, totals=[replace(TOTAL, total=1)], since=0).version
+    clock.advance(60_000)
+    third = windows.exchange("g1", A, totals=[replace(TOTAL, total=2)], since=0).version
+    assert (first, second, third) == (T, T + 1, T + 60_000)
+
+
+def test_gateway_of_which_less_is_known_than_it_was_told_hears_so_until_it_is_heard_again(
+    windows: FleetWindows,
+) -> None:
+    said = windows.exchange("g1", A, totals=[TOTAL], since=0)
+    assert (said.told, said.lost) == (said.version, False)
+    assert not windows.exchange("g1", A, since=said.version, told=said.told).lost
+    # As after a restore: nothing of it was ever said here, or less.
+    for asked in ({"enforcer_id": "g2", "origin": A}, {"enforcer_id": "g1", "origin": B}):
+        page = windows.exchange(**asked, since=said.version, told=said.told)
+        assert (page.told, page.lost) == (0, True)
+    late = windows.exchange("g1", A, totals=[replace(TOTAL, total=50)], since=0, told=said.told + 5)
+    assert (late.told > said.told, late.lost) == (True, True)
+    assert not windows.exchange("g1", A, totals=[TOTAL], since=0, told=late.told).lost
+
+
+def test_answer_that_was_lost_on_the_way_is_no_loss(windows: FleetWindows) -> None:
+    windows.exchange("g1", A, totals=[TOTAL], since=0)
+    again = windows.exchange("g1", A, totals=[TOTAL], since=0, told=0)
+    assert not again.lost
+
+
 def test_gateway_that_has_lost_its_file_counts_on_under_another_origin(windows: FleetWindows) -> None:
     windows.exchange("g1", A, totals=[TOTAL], since=0)
     assert windows.exchange("g1", B, totals=[replace(TOTAL, total=1)], since=0).totals == (TOTAL,)
@@ -148,6 +179,16 @@ def test_what_no_window_asks_for_any_more_is_forgotten(windows: FleetWindows, cl
     clock.advance(2 * DAY_MS + 1)
     windows.exchange("g2", B, totals=[replace(TOTAL, slot=11, forget_ms=T + 9 * DAY_MS)], since=0)
     assert windows.reserve("g1", uuid(2), [replace(PART, amount=0)]) == [80]
+
+
+def test_gateways_that_are_long_quiet_are_forgotten_and_have_all_of_it_to_say_again(
+    windows: FleetWindows, clock: SimulatedClock
+) -> None:
+    told = windows.exchange("g1", A, totals=[TOTAL], since=0).told
+    for days, lost in ((29, False), (2, True)):
+        clock.advance(days * DAY_MS)
+        windows.exchange("g2", B, totals=[replace(TOTAL, total=days)], since=0)
+        assert windows.exchange("g1", A, since=0, told=told).lost == lost
 
 
 def test_logs_do_not_see_each_other(engine: Engine, windows: FleetWindows, clock: SimulatedClock) -> None:

@@ -62,6 +62,25 @@ def test_of_servers_that_would_have_one_name_each_that_is_left_out_is_said(tmp_p
     assert sum("tallystick wrap" in note for note in done["notes"]) == 1
 
 
+def test_a_server_that_no_client_uses_is_said_to_be_disabled_and_one_that_another_client_uses_is_not(
+    tmp_path: Path,
+) -> None:
+    entry = {"url": "https://mail.example/mcp"}
+    clients = {"/a": {"off": {**entry, "disabled": True}, "both": {**entry, "enabled": False}}, "/b": {"both": entry}}
+    value = {"projects": {path: {"mcpServers": servers} for path, servers in clients.items()}}
+    done = json.loads(run("import", client_file(tmp_path, value), "--json").stdout)
+    assert [one["name"] for one in done["servers"]] == ["off", "both"]
+    (note,) = done["notes"]
+    assert note.startswith("off: the client has it disabled")
+
+
+def test_what_a_gateway_would_pass_over_is_said_before(tmp_path: Path) -> None:
+    path = tmp_path / "servers.yaml"
+    path.write_text("servers: [{name: a, url: http://x/mcp}, {name: files}]")
+    assert json.loads(run("check", path, "--json").stdout)["without_url"] == ["files"]
+    assert "tallystick wrap): files" in run("check", path).stdout
+
+
 def test_enforcing_from_the_start_is_asked_for(tmp_path: Path) -> None:
     done = run("import", client_file(tmp_path), "--enforce", "--json")
     assert all("mode" not in one for one in json.loads(done.stdout)["servers"])
@@ -85,7 +104,11 @@ def test_a_client_without_a_server_that_could_be_listed_makes_no_list(tmp_path: 
 def test_a_sound_list_is_said_to_be_one_and_the_unowned_are_named(tmp_path: Path) -> None:
     path = tmp_path / "servers.yaml"
     path.write_text("servers: [{name: a, url: http://x/mcp}, {name: b, url: http://x/mcp, owner: team}]")
-    assert json.loads(run("check", path, "--json").stdout) == {"servers": 2, "unowned": ["a"]}
+    assert json.loads(run("check", path, "--json").stdout) == {
+        "servers": 2,
+        "unowned": ["a"],
+        "without_url": [],
+    }
     shown = run("list", path).stdout
     assert "unowned" in shown
     assert "team" in shown

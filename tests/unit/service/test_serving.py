@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
+from sse_starlette.sse import AppStatus
 
 from ledger.errors import ConfigError
 from service.cli.serving import listen, serve_until_stopped
@@ -63,7 +64,9 @@ class Case:
 
 
 @pytest.fixture
-def case(listening: socket.socket) -> Case:
+def case(listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> Case:
+    # The SDK's streams note for the whole process that a uvicorn server was told to stop, and end at once ever after.
+    monkeypatch.setattr(AppStatus, "should_exit", False)
     return Case(listening)
 
 

@@ -15,6 +15,7 @@ from service.web.guard import safe_next
         "/docs/api",
         "/?agent=finance-bot&before=12",
         "/decisions/01a1fcad-9ff9-750b-91ac-898a54d423a5",
+        "/containments/01a1fcad-9ff9-750b-91ac-898a54d423a5",
         "/sessions/" + "5" * 32,
     ],
 )
@@ -32,6 +33,9 @@ def test_pages_of_ours_are_gone_to(path):
         "/%2f/evil.example",
         "javascript:alert(1)",
         "/decisions/../../logout",
+        "/containments/../../logout",
+        "/containments/",
+        "/containments/01a1fcad-9ff9-750b-91ac-898a54d423a5/release",
         "/login?next=//evil.example",
         "/logout",
         "/?x=\r\nSet-Cookie: a=b",

@@ -25,6 +25,8 @@ FULL = {
     "interface": "interface-x", "transport": "transport-x", "direction": "server",
     "continues": "0199aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee",
     "restriction": "019a9c14-6d80-7abc-8def-0123456789ab",
+    "capture": "redacted", "capture_reason": "captured-x",
+    "masked_request": Commitment(digest="6" * 64, size_bytes=1024),
 }  # fmt: skip
 
 
@@ -40,7 +42,8 @@ def outcome(record: Record) -> tuple[Record, Outcome]:
         decision_id=record.record_id, status="failed", session="1" * 32, reason="outcome-reason", latency_us=7654321,
         http_status=502, error_code=-32603, tool_error=True, user="2" * 32,
         result=Commitment(digest="9" * 64, size_bytes=2048), result_fingerprint="8" * 32, tls_group="group-y",
-        hidden=31, messages=62,
+        hidden=31, messages=62, capture="digest", capture_reason="captured-y", contents=("7" * 32, "a" * 32),
+        contents_left_out=1234,
     )  # fmt: skip
     return Enforcer("gateway-x", seq=80, running_count=66).record(body), body
 
@@ -81,6 +84,7 @@ WRITTEN = {
     "body.decision.bundle.engine_version": "engine-x 9.8.7",
     "body.outcome.latency_us": "7,654,321 µs",
     "body.outcome.tool_error": "yes",
+    "body.outcome.contents_left_out": "1,234",
     "simulated": "yes",
 }
 ELSEWHERE = {"body.outcome.decision_id", "body.outcome.status"}  # the page's own subject, and its heading
@@ -108,11 +112,11 @@ def test_every_field_of_a_decision_and_its_outcome_is_on_the_page(path):
 
 def test_vaulted_fields_are_commitments_with_their_size_and_nothing_more():
     fields = {field.label: field for section in view().sections for field in section.fields}
-    message = fields["Message as received"]
+    message = fields["Message as captured"]
     assert message.kind == "vaulted"
     assert message.note == "17 B in the vault"
     assert len(message.value) == 64
-    answer = {field.label: field for field in view().outcomes[0].fields}["Answer as received"]
+    answer = {field.label: field for field in view().outcomes[0].fields}["Answer as captured"]
     assert (answer.kind, answer.note) == ("vaulted", "2.0 KiB in the vault")
 
 
@@ -125,7 +129,7 @@ def test_pseudonyms_are_marked_as_such(label):
 def test_no_public_field_is_marked_as_anything_else():
     record, body = full()
     hidden = {body.session, body.user, body.address, body.arguments_fingerprint}
-    hidden |= {body.message.digest, body.request.digest}
+    hidden |= {body.message.digest, body.request.digest, body.masked_request.digest}
     fields = [field for section in decision_view(17, record, body, []).sections for field in section.fields]
     assert {field.value for field in fields if field.kind in ("pseudonym", "vaulted")} == hidden
     assert leaf_hash(record).hex() not in hidden
