@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from enforcement.capture import NAMED_METHODS, Captured, Capturing, captured, captured_request, capturing_of
 from enforcement.config import ServerSettings
@@ -30,8 +31,9 @@ from ledger.restrictions import Restriction
 from policies.bundles import Bundle
 from policies.evaluate import Evaluation
 from policies.model import DecisionRequest, Environment, encode_request, public_facts
+from policies.signals import Signals
 
-__all__ = ["Case", "Ruling", "decision_draft", "minimal_draft", "outcome_draft", "outcome_of"]
+__all__ = ["Case", "Ruling", "decision_draft", "inspection_of", "minimal_draft", "outcome_draft", "outcome_of"]
 
 _UNAUTHENTICATED: Final = "unauthenticated"
 _NO_ENGINE_VERSION: Final = "unavailable"
@@ -145,6 +147,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         openings.append(opening)
     arguments = None if case.message is None else case.message.arguments
     answer = None if case.evaluation is None else case.evaluation.decision
+    found = None if request is None or request.signals is UNSET else request.signals
     body = bodies.Decision(
         agent=_agent(case),
         server=_server(case),
@@ -178,6 +181,9 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
         continues=case.continues,
         direction=_direction(case),
         restriction=None if case.restriction is None else case.restriction.restriction_id,
+        inspection=inspection_of(found),
+        tool_state=None if found is None or found.tool_state == "none" else found.tool_state,
+        deviations=() if found is None else found.deviations,
     )
     return Draft(body=body, openings=tuple(openings))
 
@@ -236,8 +242,22 @@ def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseu
         capture_reason=None if taken is None else taken.reason,
         contents=tuple(sorted(fingerprint(pseudonyms.key, digest) for digest in found.digests)),
         contents_left_out=found.left_out,
+        inspection=inspection_of(completion.signals),
+        redacted=completion.redacted,
     )
     return Draft(body=body, openings=openings)
+
+
+def inspection_of(signals: Signals | None) -> bodies.Inspection | None:
+    """Return what a record says of an inspection; None if there was none."""
+    if signals is None or signals.inspected == "none":
+        return None
+    return bodies.Inspection(
+        extent=signals.inspected,
+        inspector=signals.inspector,
+        findings=signals.findings,
+        count=signals.finding_count,
+    )
 
 
 def outcome_of(case: Case, pseudonyms: Pseudonyms, reason: str) -> Draft:

@@ -31,6 +31,7 @@ from enforcement.facts import tags_of
 from enforcement.list_answers import LISTS, ListAnswer, ListKind, read_list, without
 from enforcement.offload import off_loop
 from enforcement.policy_source import PolicySource
+from enforcement.signals import ToolStates
 from enforcement.verdicts import Permitted
 from ledger.errors import MalformedError, PolicyError
 from policies.bundles import Bundle
@@ -75,6 +76,7 @@ class Listings:
         *,
         evaluation_seconds: float,
         stopped: Callable[[str, str], bool] = lambda *_: False,
+        tool_states: ToolStates | None = None,
     ) -> None:
         """Take the parts.
 
@@ -83,7 +85,9 @@ class Listings:
             policies: Says which policy decides.
             evaluation_seconds: It must have answered for all entries of a list by then.
             stopped: Whether a tool is contained: told server and name.
+            tool_states: Knows the state of tools' definitions; None if nobody does.
         """
+        self._tool_states = tool_states
         self._evaluator = evaluator
         self._policies = policies
         self._evaluation_seconds = evaluation_seconds
@@ -136,7 +140,7 @@ class Listings:
         asked = [
             (place, question)
             for place in named
-            for question in _questions(server, kind, listing, answer.entries[place].name or "")
+            for question in _questions(server, kind, listing, answer.entries[place].name or "", self._tool_states)
         ]
         seen = [classify(evaluation.decision) for evaluation in await self._evaluate([one for _, one in asked])]
         if Visibility.FAILED in seen:
@@ -160,16 +164,19 @@ class Listings:
 
 
 def _questions(
-    server: ServerSettings, kind: ListKind, listing: DecisionRequest, name: str
+    server: ServerSettings, kind: ListKind, listing: DecisionRequest, name: str, states: ToolStates | None
 ) -> Iterator[DecisionRequest]:
     """Yield what is asked about an entry: if any answer shows it, it is shown; nothing, if it is shown unasked."""
     # Of a template no tool's own tags are known: which resource it will be is not.
     tags = tags_of(server, None if kind.template else name)
     arguments = tagged_arguments(server, name) if kind.method == _TOOL_METHOD else ()
+    state = states.state_of(server, name) if states is not None and kind.method == _TOOL_METHOD else None
     # INVARIANT (`policies.listing`): with some arguments the call may have tags that a rule permits, or others forbid.
     for more in (possible_tags(arguments) or ()) if arguments else (frozenset[str](),):
         together = tuple(sorted({*tags, *more})) if more else tags
-        yield listed_request(listing, action=kind.method, name=name, tags=together, template=kind.template)
+        yield listed_request(
+            listing, action=kind.method, name=name, tags=together, template=kind.template, tool_state=state
+        )
 
 
 def _is_enforced(server: ServerSettings, kind: ListKind, name: str | None) -> bool:

@@ -48,6 +48,7 @@ from enforcement.offload import off_loop
 from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.recorder import Recorder
 from enforcement.sessions import Sessions
+from enforcement.signals import NO_SAFEGUARDS, Safeguards, SignalsUnavailableError
 from enforcement.strictness import handling_of
 from enforcement.verdicts import (
     INPUT_REQUIRED,
@@ -126,6 +127,7 @@ class EnforcementPoint:
         on_settled: Callable[[str, DecisionRequest, Decision], None] = lambda *_: None,
         disputed: Callable[[], bool] = lambda: False,
         tracing: Tracing | None = None,
+        safeguards: Safeguards = NO_SAFEGUARDS,
     ) -> None:
         """Take the parts.
 
@@ -143,7 +145,9 @@ class EnforcementPoint:
                 it must not wait, and whatever it raises changes nothing.
             disputed: Whether the ledger's proofs contradict its word.
             tracing: Traces calls; None where nobody asked for it.
+            safeguards: Say what policies read of a call beside its facts.
         """
+        self._safeguards = safeguards
         self._admission = admission
         self._evaluator = evaluator
         self._evaluation_seconds = evaluation_seconds
@@ -234,8 +238,9 @@ class EnforcementPoint:
         if case.answered is not None:
             return case.answered
         try:
+            await self._safeguards.gather(case)
             case.evaluation = await self._evaluate(case)
-        except _NoAnswerError as error:
+        except (_NoAnswerError, SignalsUnavailableError) as error:
             return await self._apply(case, refusing("INDETERMINATE", str(error)))
         answer = case.evaluation.decision
         enforcement, reason = enforcement_of(answer)

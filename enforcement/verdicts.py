@@ -19,9 +19,11 @@ from enforcement.revisions import Direction
 from enforcement.tls_peer import TLSPeer
 from ledger import bodies
 from policies.model import Decision, DecisionRequest, Obligation
+from policies.signals import Signals
 
 __all__ = [
     "INPUT_REQUIRED",
+    "RESULT_OBLIGATIONS",
     "CallTrace",
     "Completion",
     "Denial",
@@ -73,6 +75,7 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
     "spool_full": _UNAVAILABLE,
     "spool_overdue": _UNAVAILABLE,
     "internal_error": _UNAVAILABLE,
+    "signals_unavailable": _UNAVAILABLE,
 }
 
 
@@ -221,6 +224,8 @@ class Completion:
         tool_error: The tool reported an error of its own.
         hidden: Entries of a list that the client does not get, or on an observed server would not.
         messages: For a server's notifications, how many passed under the one decision.
+        signals: What inspection found in the answer; None if it was not inspected.
+        redacted: Places of the answer that the client got otherwise than the server sent them.
     """
 
     status: OutcomeStatus
@@ -234,6 +239,8 @@ class Completion:
     tool_error: bool = False
     hidden: int = 0
     messages: int = 0
+    signals: Signals | None = None
+    redacted: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,16 +330,26 @@ def _wording(denial: Denial, request_id: RequestId | None) -> tuple[int, int, st
     return status, ErrorCode.DENIED, "Denied by policy", ()
 
 
-def enforcement_of(decision: Decision) -> tuple[bodies.Enforcement, str]:
+RESULT_OBLIGATIONS: Final = frozenset({Obligation.REDACT_RESULT, Obligation.BLOCK_RESULT})
+"""What is to be done about a call's result, where the enforcement point looks through results."""
+
+
+def enforcement_of(
+    decision: Decision, *, fulfils: frozenset[Obligation] = frozenset()
+) -> tuple[bodies.Enforcement, str]:
     """Return what must be done about a policy's answer, and the reason that is recorded.
 
     An obligation that this enforcement point cannot fulfil turns a permit into a denial.
+
+    Args:
+        decision: The answer.
+        fulfils: What can be done about this call's result.
     """
     obligations = set(decision.obligations)
     if Obligation.END_SESSION in obligations:
         return "kill", decision.reason
     if not decision.permitted:
         return "deny", decision.reason
-    if not obligations <= {Obligation.APPROVAL}:
+    if not obligations <= {Obligation.APPROVAL, *fulfils}:
         return "deny", "unknown_obligation"
-    return ("ask" if obligations else "allow"), decision.reason
+    return ("ask" if Obligation.APPROVAL in obligations else "allow"), decision.reason

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from ledger.bodies_inspection import Inspection, ToolState
 from ledger.body_fields import (
     PUBLIC,
     Base64,
@@ -70,6 +71,7 @@ __all__ = [
     "Hex32",
     "HoldEvent",
     "Hour",
+    "Inspection",
     "KeyEvent",
     "LogId",
     "Minute",
@@ -91,6 +93,7 @@ __all__ = [
     "Struct",
     "Succession",
     "Tombstone",
+    "ToolState",
     "Uuid",
     "Weekday",
     "Zone",
@@ -187,6 +190,9 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
         capture_reason: Why it is less than was configured: ``oversize`` or ``unreadable``.
         masked_request: The `DecisionRequest` with what was withheld masked, in place of ``request``: it can be read,
             and not replayed.
+        inspection: What inspection found in the message; absent if nothing was inspected.
+        tool_state: What was known of the tool's definition; absent if nobody looks after it.
+        deviations: In what the call is unusual for the agent, sorted.
     """
 
     agent: Name
@@ -222,6 +228,9 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
     capture: Capture | None = None
     capture_reason: Name | None = None
     masked_request: Commitment | None = None
+    inspection: Inspection | None = None
+    tool_state: ToolState = None
+    deviations: Names = ()
 
 
 class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
@@ -248,6 +257,8 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
             (`ledger.contents`).
         contents_left_out: How many of these have no fingerprint here: there were too many, or they cannot be read in
             one way. What cannot be read at all counts as one.
+        inspection: What inspection found in the answer; absent if nothing was inspected.
+        redacted: Places of the answer in which the client got something else than the server sent.
     """
 
     decision_id: Uuid
@@ -268,6 +279,8 @@ class Outcome(Struct, frozen=True, tag_field="type", tag="outcome"):
     capture_reason: Name | None = None
     contents: Annotated[tuple[Pseudonym, ...], msgspec.Meta(max_length=64)] = ()
     contents_left_out: Count = 0
+    inspection: Inspection | None = None
+    redacted: Count = 0
 
 
 class BundleEvent(Struct, frozen=True, tag_field="type", tag="bundle"):

@@ -12,7 +12,9 @@ to the other side (what is certainly refused is refused here) differs, and each 
 cannot tell, it permits.
 
 Behaviour windows count as unknown too. They say how much is left for now and not what is allowed, and include the call
-that is being decided; a list that followed them would flicker.
+that is being decided; a list that followed them would flicker. So do signals (`policies.signals`): what is found in
+arguments, and how unusual a call is, nobody can say without them. Only the state of a tool's definition is the same
+whatever the arguments; a request that holds signals says it, of a tool that has a name.
 
 A request with unknown arguments is never recorded and never enforced: no message can bring such a text for arguments,
 because it is no JSON.
@@ -28,15 +30,29 @@ import msgspec
 from msgspec import UNSET
 
 from policies.engine import Reason
-from policies.model import REQUEST_VERSION, Decision, DecisionRequest, Effect, Resource
+from policies.model import REQUEST_VERSION, SIGNALS_VERSION, Decision, DecisionRequest, Effect, Resource
+from policies.signals import Signals, ToolState
 
-__all__ = ["UNKNOWN_ARGUMENTS", "UNKNOWN_CALL", "Unknown", "Visibility", "classify", "listed_request", "unknown_in"]
+__all__ = [
+    "TOOL_STATE",
+    "UNKNOWN_ARGUMENTS",
+    "UNKNOWN_CALL",
+    "Unknown",
+    "Visibility",
+    "classify",
+    "listed_request",
+    "tool_state_known",
+    "unknown_in",
+]
 
 UNKNOWN_ARGUMENTS: Final = "?"
 """Stands for arguments that are not known."""
 
 UNKNOWN_CALL: Final = "??"
 """Stands for arguments that are not known, of a resource of which no more than the server is known: a template's."""
+
+TOOL_STATE: Final = ("signals", "tool_state")
+"""The one signal that may be known without arguments."""
 
 _FAILURES: Final = frozenset({Reason.ENGINE_ERROR, Reason.LIMITED, Reason.BUNDLE_ERROR})
 
@@ -58,7 +74,13 @@ class Visibility(StrEnum):
 
 
 def listed_request(
-    listing: DecisionRequest, *, action: str, name: str, tags: Sequence[str], template: bool = False
+    listing: DecisionRequest,
+    *,
+    action: str,
+    name: str,
+    tags: Sequence[str],
+    template: bool = False,
+    tool_state: ToolState | None = None,
 ) -> DecisionRequest:
     """Return the question whether an entry may be shown.
 
@@ -68,10 +90,12 @@ def listed_request(
         name: Its name.
         tags: Its tags.
         template: The name stands for any number of names.
+        tool_state: State of the tool's definition; None if nobody can say.
     """
     return msgspec.structs.replace(
         listing,
-        version=REQUEST_VERSION,
+        version=REQUEST_VERSION if tool_state is None else SIGNALS_VERSION,
+        signals=UNSET if tool_state is None else Signals(tool_state=tool_state),
         action=action,
         resource=Resource(server=listing.resource.server, name=name, tags=tuple(tags)),
         state=msgspec.structs.replace(listing.state, windows=UNSET, measured_by=UNSET),
@@ -84,6 +108,11 @@ def unknown_in(request: DecisionRequest) -> Unknown:
     if request.arguments == UNKNOWN_ARGUMENTS:
         return Unknown.ARGUMENTS
     return Unknown.CALL if request.arguments == UNKNOWN_CALL else Unknown.NOTHING
+
+
+def tool_state_known(request: DecisionRequest) -> bool:
+    """Return whether a request with unknown arguments says in what state its tool is."""
+    return request.signals is not UNSET and unknown_in(request) is Unknown.ARGUMENTS
 
 
 def classify(decision: Decision) -> Visibility:

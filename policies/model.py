@@ -6,8 +6,9 @@ differ in (no time, no duration): that is what makes ``same`` and ``different`` 
 
 The arguments of the call are kept as JSON *text*, as received: engines read numbers from it exactly.
 
-A request is of version 2 if it holds behaviour windows (`policies.windows`), and of version 1 if it holds none. Version
-1 is read and written as ever, byte for byte.
+A request that holds signals (`policies.signals`) is of version 3, with behaviour windows (`policies.windows`) or
+without. Without signals it is of version 2 if it holds behaviour windows, and of version 1 if it holds none. Versions 1
+and 2 are read and written as ever, byte for byte.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from msgspec import UNSET, UnsetType
 from ledger.bodies import Facts
 from ledger.canonical import JSONValue, canonical_bytes, parse_json
 from ledger.errors import MalformedError
+from policies.signals import Signals
 
 __all__ = [
     "MAX_WINDOWS",
     "REQUEST_VERSION",
+    "SIGNALS_VERSION",
     "WINDOWS_VERSION",
     "Decision",
     "DecisionRequest",
@@ -40,14 +43,18 @@ __all__ = [
     "decode_request",
     "encode_request",
     "public_facts",
+    "with_signals",
     "with_windows",
 ]
 
 REQUEST_VERSION: Final = 1
-"""Version of a request without behaviour windows."""
+"""Version of a request without behaviour windows and signals."""
 
 WINDOWS_VERSION: Final = 2
-"""Version of a request with behaviour windows."""
+"""Version of a request with behaviour windows, and without signals."""
+
+SIGNALS_VERSION: Final = 3
+"""Version of a request with signals."""
 
 MAX_WINDOWS: Final = 32
 """Behaviour windows of one bundle, and so of one request."""
@@ -79,6 +86,8 @@ class Obligation(StrEnum):
 
     END_SESSION = "end_session"
     APPROVAL = "approval"
+    REDACT_RESULT = "redact_result"
+    BLOCK_RESULT = "block_result"
 
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
@@ -157,9 +166,9 @@ class SessionState(_Struct, frozen=True):
         calls: Calls of this session before this one.
         denied: Denied calls among them.
         started_ms: POSIX milliseconds of its first call.
-        windows: Value of each behaviour window, by name; not there in version 1.
+        windows: Value of each behaviour window, by name; not there in version 1, nor in version 3 without windows.
         measured_by: Digest of the declaration that each window was measured by (`policies.windows`); a window without
-            one was stated, as in a policy test. Not there in version 1, nor where all are stated.
+            one was stated, as in a policy test. Not there without windows, nor where all are stated.
         unavailable: Strict windows that count as reached, because nobody could say what they have; not there if none.
     """
 
@@ -178,7 +187,7 @@ class DecisionRequest(_Struct, frozen=True):
     """All facts of one decision.
 
     Attributes:
-        version: 1, or 2 with behaviour windows in its state.
+        version: 1, 2 with behaviour windows in its state, or 3 with signals.
         principal: Who.
         action: The MCP method.
         resource: What.
@@ -186,9 +195,10 @@ class DecisionRequest(_Struct, frozen=True):
         environment: Where.
         state: In what state.
         arguments: JSON text of the call's arguments exactly as received; ``{}`` if there are none.
+        signals: What safeguards found; not there in versions 1 and 2.
     """
 
-    version: Literal[1, 2]
+    version: Literal[1, 2, 3]
     principal: Principal
     action: _Text
     resource: Resource
@@ -196,16 +206,20 @@ class DecisionRequest(_Struct, frozen=True):
     environment: Environment
     state: SessionState
     arguments: str = "{}"
+    signals: Signals | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        """Hold version and windows together.
+        """Hold version, windows and signals together.
 
         Raises:
-            ValueError: Windows in version 1, none in version 2, or a digest of a window that is not there.
+            ValueError: Windows in version 1, none in version 2, signals in one of these or none in version 3, or a
+                digest of a window that is not there.
         """
         windows = self.state.windows
-        if (windows is UNSET) != (self.version == REQUEST_VERSION):
-            raise ValueError("a request has behaviour windows in version 2, and in no other")
+        if (self.signals is UNSET) != (self.version != SIGNALS_VERSION):
+            raise ValueError("a request has signals in version 3, and in no other")
+        if self.version != SIGNALS_VERSION and (windows is UNSET) != (self.version == REQUEST_VERSION):
+            raise ValueError("a request without signals has behaviour windows in version 2, and in no other")
         if self.state.measured_by is not UNSET and not self.state.measured_by.keys() <= (windows or {}).keys():
             raise ValueError("a request names the declaration of a behaviour window that it does not hold")
         if self.state.unavailable is not UNSET and not set(self.state.unavailable) <= (windows or {}).keys():
@@ -267,7 +281,7 @@ def decode_request(data: bytes) -> DecisionRequest:
     """Read a recorded request; the inverse of `encode_request`.
 
     Raises:
-        MalformedError: Not a request of version 1 or 2 in canonical form.
+        MalformedError: Not a request of version 1, 2 or 3 in canonical form.
     """
     try:
         request = _DECODER.decode(data)
@@ -284,13 +298,24 @@ def with_windows(
     """Return a request with these behaviour windows and no others.
 
     Args:
-        request: A request of either version.
+        request: A request of any version.
         windows: Value of each window, by name.
         measured_by: Digest of each window's declaration; None for windows that are stated.
     """
     digests: dict[str, str] | UnsetType = UNSET if measured_by is None else dict(measured_by)
     state = msgspec.structs.replace(request.state, windows=dict(windows), measured_by=digests, unavailable=UNSET)
-    return msgspec.structs.replace(request, version=WINDOWS_VERSION, state=state)
+    version = WINDOWS_VERSION if request.signals is UNSET else SIGNALS_VERSION
+    return msgspec.structs.replace(request, version=version, state=state)
+
+
+def with_signals(request: DecisionRequest, signals: Signals) -> DecisionRequest:
+    """Return a request with these signals instead of any that it had.
+
+    Args:
+        request: A request of any version.
+        signals: What safeguards found.
+    """
+    return msgspec.structs.replace(request, version=SIGNALS_VERSION, signals=signals)
 
 
 def public_facts(request: DecisionRequest) -> Facts:

@@ -18,12 +18,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import UNSET
+
 from ledger.bodies import Decision as DecisionBody
 from ledger.errors import MalformedError, PolicySyntaxError
 from policies.bundles import Bundle
 from policies.evaluate import Evaluator, Reason
 from policies.model import Decision, DecisionRequest, decode_request, public_facts
 from policies.replay_results import DecisionSummary, RecordedDecision, ReplayClass, ReplayResult
+from policies.signals import SIGNALS
 from policies.windows import read_windows
 
 __all__ = [
@@ -187,7 +190,20 @@ def _not_replayed(original: RecordedDecision, standing: _Standing) -> ReplayResu
     )
 
 
+def _lacks_signals(original: RecordedDecision, request: DecisionRequest, decision: Decision) -> bool:
+    """Tell whether a bundle asks for signals that a request of another bundle's time does not hold.
+
+    Under its own bundle the same request was refused for the same reason, and that is its exact replay.
+    """
+    bundle = original.body.bundle
+    refused = (decision.reason, decision.detail) == (Reason.REQUEST_ERROR, SIGNALS)
+    return refused and request.signals is UNSET and (bundle is None or bundle.revision != decision.bundle_revision)
+
+
 def _replayed(original: RecordedDecision, request: DecisionRequest, decision: Decision) -> ReplayResult:
+    if _lacks_signals(original, request, decision):
+        told = "the bundle reads signals, and the request says nothing of what safeguards found"
+        return _not_replayed(original, _Standing(ReplayClass.MISSING_FACT, told))
     recorded, replayed = _recorded(original.body), summary_of(decision)
     standing = _standing(recorded, replayed)
     differences = differing_fields(recorded, replayed) + _contradictions(original.body, request)

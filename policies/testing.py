@@ -14,7 +14,8 @@ A bundle carries its tests under ``tests/``, in files that end in ``.yaml``; the
 ``given`` takes the members of `Given`; what it leaves out comes from ``defaults``, and what those leave out from the
 defaults of `Given`. The time is always given, never the machine's: a case decides the same for ever. ``arguments`` is
 JSON *text*, so that a case can say ``1e0`` and mean it. ``windows`` states behaviour windows of the bundle; those that
-a case does not state are as if there had been no call before.
+a case does not state are as if there had been no call before. ``signals`` states what safeguards found; with an empty
+mapping they found nothing and looked at nothing, and left out there are no safeguards.
 
 YAML is read strictly: a key twice, an anchor or an alias is refused.
 """
@@ -43,8 +44,10 @@ from policies.model import (
     Resource,
     SessionState,
     Time,
+    with_signals,
     with_windows,
 )
+from policies.signals import Signals
 from policies.window_history import History
 from policies.windows import WindowError, read_windows
 
@@ -97,6 +100,7 @@ class Given(_Struct, frozen=True):
         minute: See above.
         weekday: See above.
         windows: Values of behaviour windows, by name: a whole number, a decimal as text, or a truth.
+        signals: What safeguards found; None if there are none.
         arguments: JSON text of the arguments.
     """
 
@@ -123,6 +127,7 @@ class Given(_Struct, frozen=True):
     minute: int | None = None
     weekday: int | None = None
     windows: dict[str, int | str | bool] = {}
+    signals: Signals | None = None
     arguments: str = "{}"
 
     def request(self) -> DecisionRequest:
@@ -131,7 +136,7 @@ class Given(_Struct, frozen=True):
         Raises:
             PolicySyntaxError: The time is not local, or its zone is unknown.
         """
-        return DecisionRequest(
+        request = DecisionRequest(
             version=REQUEST_VERSION,
             principal=Principal(agent=self.agent, user=self.user, roles=self.roles, authn=self.authn, mfa=self.mfa),
             action=self.method,
@@ -141,6 +146,7 @@ class Given(_Struct, frozen=True):
             state=SessionState(session=self.session, calls=self.calls, denied=self.denied, started_ms=self.started_ms),
             arguments=self.arguments,
         )
+        return request if self.signals is None else with_signals(request, self.signals)
 
     def _time(self) -> Time:
         stated = {name: getattr(self, name) for name in _STATED if getattr(self, name) is not None}

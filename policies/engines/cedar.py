@@ -19,8 +19,11 @@ How a request looks to a policy
 
   A bundle with boundaries has ``boundary: {known: Bool, drift: Set<String>}`` in it as well; see `policies.boundaries`.
   A ``decimal`` parameter is a Cedar ``decimal``, a ``long`` a ``Long``, a ``path`` a ``Set<String>``; see
-  `policies.parameters`. ``state.windows`` is there if the bundle declares windows, and then holds each of them: a sum
-  as its parameter, a count as ``Long``, what was seen as ``Bool``; see `policies.windows`.
+  `policies.parameters`. ``signals`` is there for each action in whose context the schema declares it, as ``{inspected:
+  String, inspector: String, findings: Set<String>, kinds: Set<String>, finding_count: Long, tool_state: String,
+  baseline: String, deviations: Set<String>}``; see `policies.signals`. ``state.windows`` is there if the bundle
+  declares windows, and then holds each of them: a sum as its parameter, a count as ``Long``, what was seen as ``Bool``;
+  see `policies.windows`.
 
 The bundle's entities stand beside these. A static ``Agent``, ``Server`` or ``Tool`` is merged with the request's entity
 of that id: attributes and tags from the bundle, parents from both.
@@ -35,6 +38,7 @@ any error of any policy              INDETERMINATE    ``evaluation_error``; deta
 request not valid under the schema   INDETERMINATE    ``request_error``; detail: which part
 parameter not exact                  INDETERMINATE    ``parameter_error``, ``ambiguous_parameter``; detail: its name
 window not in the request            INDETERMINATE    ``request_error``; detail: its name
+declared signals not in the request  INDETERMINATE    ``request_error``; detail: ``signals``
 window beyond 64 bits                INDETERMINATE    ``parameter_error``; detail: its name
 Allow                                PERMIT           ``policy``; rules: the permits that hold
 Deny, a forbid holds                 DENY             ``policy``; rules: the forbids that hold
@@ -58,6 +62,7 @@ from typing import Final
 
 import cedarpy
 import msgspec
+from msgspec import UNSET
 
 from ledger.errors import PolicyError
 from policies.boundaries import Boundaries, BoundaryFacts, boundary_facts, read_boundaries
@@ -73,11 +78,12 @@ from policies.engines.cedar_requests import (
     read_entities,
     resource_uid,
 )
-from policies.engines.cedar_schema import accepted_requests, read_schema
+from policies.engines.cedar_schema import accepted_requests, read_schema, signalled_actions
 from policies.engines.cedar_selection import Chosen, PolicySelection
 from policies.listing import Unknown, unknown_in
-from policies.model import Decision, DecisionRequest, Effect
+from policies.model import Decision, DecisionRequest, Effect, with_signals
 from policies.parameters import ParameterError, ParameterSet, ParameterValue, read_parameters
+from policies.signals import SIGNALS, Signals
 from policies.windows import WindowError, WindowSet, read_windows
 
 __all__ = ["MAX_RULES_NAMED", "CedarEngine"]
@@ -103,6 +109,7 @@ class _Handles:
         parameters: The bundle's declarations of parameters.
         windows: The bundle's declarations of windows.
         accepted: Pairs of action and resource type that the schema accepts.
+        signalled: Actions in whose context the schema declares signals.
         boundaries: The bundle's descriptions of tools; None if it has none.
     """
 
@@ -114,6 +121,7 @@ class _Handles:
     parameters: ParameterSet
     windows: WindowSet
     accepted: frozenset[tuple[str, str]]
+    signalled: frozenset[str]
     boundaries: Boundaries | None
 
 
@@ -145,6 +153,10 @@ class CedarEngine:
         windows = read_windows(bundle)
         policies, rules = compile_policies(bundle, schema, parameters, windows)
         entities = read_entities(bundle, schema.handle)
+        signalled = signalled_actions(schema, entities)
+        accepted = accepted_requests(
+            schema, entities, parameters, windows, boundaries=boundaries is not None, signalled=signalled
+        )
         handles = _Handles(
             policies=PolicySelection(Chosen(policies, rules), entities),
             listing=ListingPolicies(sorted(rules.values(), key=_position), entities),
@@ -153,7 +165,8 @@ class CedarEngine:
             entities=entities,
             parameters=parameters,
             windows=windows,
-            accepted=accepted_requests(schema, entities, parameters, windows, boundaries=boundaries is not None),
+            accepted=accepted,
+            signalled=signalled,
             boundaries=boundaries,
         )
         names = tuple(rule.name for rule in sorted(rules.values(), key=_position))
@@ -303,7 +316,10 @@ def _question(handles: _Handles, request: DecisionRequest, facts: BoundaryFacts)
     if (request.action, kind) not in handles.accepted:
         raise _RefusedError(Reason.REQUEST_ERROR, "action")
     if unknown_in(request) is not Unknown.NOTHING:
-        return _made_question(handles, request, {}, handles.windows.unmeasured(), facts)
+        stated = with_signals(request, Signals()) if request.signals is UNSET else request
+        return _made_question(handles, stated, {}, handles.windows.unmeasured(), facts)
+    if request.action in handles.signalled and request.signals is UNSET:
+        raise _RefusedError(Reason.REQUEST_ERROR, SIGNALS)
     try:
         arguments = handles.parameters.extract(
             request.action, request.resource.server, request.resource.name, request.arguments
@@ -324,7 +340,8 @@ def _made_question(
     windows: Mapping[str, ParameterValue],
     facts: BoundaryFacts,
 ) -> _Question:
-    context = cedar_context(request, arguments, windows, None if handles.boundaries is None else facts)
+    described = None if handles.boundaries is None else facts
+    context = cedar_context(request, arguments, windows, described, signalled=request.action in handles.signalled)
     try:
         return _Question(cedar_request(request, context), handles.entities.with_request(request))
     except ValueError as error:

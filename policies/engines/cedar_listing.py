@@ -6,8 +6,9 @@ hold with some arguments, a *forbid* so that it holds only if it holds with all.
 to the side of showing. So ``context.identity.mfa && context.args.amount <= 100`` becomes ``context.identity.mfa &&
 true``, and without a second factor the tool is hidden.
 
-Unknown are ``context.args``, ``context.boundary``, ``context.state.windows``, ``context`` where it is used as a whole;
-and for templates ``resource``, of which then only the server and the server's tags are known.
+Unknown are ``context.args``, ``context.boundary``, ``context.signals``, ``context.state.windows``, ``context`` where it
+is used as a whole; of the signals, ``tool_state`` is known of a named tool if the request holds signals; and for
+templates ``resource``, of which then only the server and the server's tags are known.
 
 Errors: a policy that reads nothing unknown and fails, fails for all arguments, which denies them all. One that was
 rewritten may fail here where Cedar would not have come that far; a permit that does might have held, a forbid might
@@ -29,7 +30,7 @@ import cedarpy
 from policies.engines.cedar_policies import CedarRule
 from policies.engines.cedar_requests import EntityBase
 from policies.engines.cedar_selection import Chosen, PolicySelection, chosen_from
-from policies.listing import Unknown
+from policies.listing import TOOL_STATE, Unknown, tool_state_known
 from policies.model import DecisionRequest
 
 __all__ = ["ListingPolicies", "ListingSelection"]
@@ -64,18 +65,19 @@ class ListingPolicies:
         self._rules = tuple(rules)
         self._entities = entities
         # Whatever thread comes second does its work again; the dictionary stays whole.
-        self._made: dict[Unknown, tuple[PolicySelection, frozenset[str]]] = {}
+        self._made: dict[tuple[Unknown, bool], tuple[PolicySelection, frozenset[str]]] = {}
 
     def of(self, request: DecisionRequest, unknown: Unknown) -> ListingSelection:
         """Return the policies that a request is put to, given what of it is unknown."""
-        made = self._made.get(unknown)
+        key = (unknown, tool_state_known(request))
+        made = self._made.get(key)
         if made is None:
-            made = self._made[unknown] = self._rewritten(unknown)
+            made = self._made[key] = self._rewritten(*key)
         selection, exact = made
         return ListingSelection(selection.of(request), exact)
 
-    def _rewritten(self, unknown: Unknown) -> tuple[PolicySelection, frozenset[str]]:
-        rewriting = _Rewriting(resource_unknown=unknown is Unknown.CALL)
+    def _rewritten(self, unknown: Unknown, state_known: bool) -> tuple[PolicySelection, frozenset[str]]:  # noqa: FBT001  # a part of a key
+        rewriting = _Rewriting(resource_unknown=unknown is Unknown.CALL, state_known=state_known)
         rules = [rewriting.rule(rule) for rule in self._rules]
         exact = frozenset(new.name for new, old in zip(rules, self._rules, strict=True) if new is old)
         return PolicySelection(chosen_from(rules), self._entities), exact
@@ -84,8 +86,9 @@ class ListingPolicies:
 class _Rewriting:
     """Rewrites policies for one kind of unknown."""
 
-    def __init__(self, *, resource_unknown: bool) -> None:
+    def __init__(self, *, resource_unknown: bool, state_known: bool) -> None:
         self._resource_unknown = resource_unknown
+        self._state_known = state_known
 
     def rule(self, rule: CedarRule) -> CedarRule:
         """Return a rule that reads nothing unknown; the rule itself if it does not anyway."""
@@ -161,7 +164,7 @@ class _Rewriting:
             kind, inner = next(iter(node.items()))
             place = _place_in_context(kind, inner)
             if place is not None:
-                if not _is_known(place):
+                if not _is_known(place) and not (self._state_known and place == TOOL_STATE):
                     return False
                 continue
             if kind == "Var" and self._resource_unknown and inner == "resource":

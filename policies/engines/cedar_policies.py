@@ -46,8 +46,12 @@ _CONTEXT: Final = cedarpy.pst.Var(name="context")
 _IN_ARGUMENTS: Final = ("args",)
 _IN_STATE: Final = ("state",)
 _IN_WINDOWS: Final = ("state", "windows")
-# A permit may be held for a person; a forbid may end the session. The other way round either means nothing.
-_OBLIGATIONS: Final = {"permit": Obligation.APPROVAL, "forbid": Obligation.END_SESSION}
+# What a permit lets through may be held for a person, or its result looked through; a forbid may end the session. The
+# other way round none of them means anything.
+_OBLIGATIONS: Final = {
+    "permit": frozenset({Obligation.APPROVAL, Obligation.REDACT_RESULT, Obligation.BLOCK_RESULT}),
+    "forbid": frozenset({Obligation.END_SESSION}),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,7 @@ def _obligations(place: str, effect: str, annotations: Mapping[str, str]) -> tup
     for name in names:
         if name not in {*Obligation}:
             raise PolicySyntaxError(f"{place}: the unknown obligation {name[:64]!a}")
-        if name != _OBLIGATIONS[effect]:
+        if name not in _OBLIGATIONS[effect]:
             raise PolicySyntaxError(f"{place}: a {effect} cannot have the obligation {name}")
     return tuple(sorted(set(names)))
 

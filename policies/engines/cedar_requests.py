@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import cedarpy
 import msgspec
+from msgspec import UNSET
 
 from ledger.canonical import parse_json
 from ledger.errors import MalformedError, PolicySyntaxError
@@ -20,6 +21,7 @@ from policies.boundaries import BoundaryFacts
 from policies.bundles import Bundle
 from policies.model import DecisionRequest, SessionState
 from policies.parameters import FixedDecimal, ParameterValue
+from policies.signals import signal_facts
 
 __all__ = ["MAX_ENTITIES", "EntityBase", "cedar_context", "cedar_request", "read_entities", "resource_uid"]
 
@@ -273,6 +275,8 @@ def cedar_context(
     arguments: Mapping[str, ParameterValue],
     windows: Mapping[str, ParameterValue],
     boundary: BoundaryFacts | None = None,
+    *,
+    signalled: bool = False,
 ) -> dict[str, object]:
     """Return the context of a request.
 
@@ -281,6 +285,7 @@ def cedar_context(
         arguments: Its parameters as the bundle declares them.
         windows: Its behaviour windows as the bundle declares them.
         boundary: What the bundle's boundaries say of it; None if it has none.
+        signalled: Whether the bundle's schema declares signals for its action, so that those which it holds are there.
     """
     principal, time = request.principal, request.time
     identity: dict[str, object] = {"authn": principal.authn, "mfa": principal.mfa, "roles": list(principal.roles)}
@@ -289,6 +294,8 @@ def cedar_context(
     described: dict[str, object] = {}
     if boundary is not None:
         described["boundary"] = {"known": boundary.known, "drift": list(boundary.drift)}
+    if signalled and request.signals is not UNSET:
+        described["signals"] = signal_facts(request.signals)
     return {
         "identity": identity,
         "time": {

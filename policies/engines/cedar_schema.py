@@ -3,10 +3,15 @@
 `policies.engines.cedar` documents how requests look. A schema that did not fit them would turn every request into an
 INDETERMINATE decision; here it is tried at load, with the least and the most that a request can hold, and refused with
 a message that its author can use.
+
+Signals (`policies.signals`) are in the context of an action if the schema declares ``signals`` there, and then they
+have to fit: an optional attribute of some other type would be left out of every request, and a ``forbid`` that looks
+for it would never hold.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,13 +25,15 @@ from policies.boundaries import BoundaryFacts
 from policies.bundles import Bundle
 from policies.engines.cedar_requests import EntityBase, cedar_context, cedar_request
 from policies.engines.cedar_text import check_schema_text
-from policies.model import DecisionRequest, Environment, Principal, Resource, SessionState, Time
+from policies.model import DecisionRequest, Environment, Principal, Resource, SessionState, Time, with_signals
 from policies.parameters import FixedDecimal, ParameterSet, ParameterValue
+from policies.signals import SIGNALS, Signals
 from policies.windows import WindowSet
 
-__all__ = ["CedarSchema", "accepted_requests", "read_schema"]
+__all__ = ["CedarSchema", "accepted_requests", "read_schema", "signalled_actions"]
 
 _OTHER_TYPE: Final = re.compile(r"(principal|resource) type `[A-Za-z]+` is not valid for `Action::")
+_NO_SUCH_ATTRIBUTE: Final = f"attribute `{SIGNALS}` in context for "
 _NO_POLICIES: Final = cedarpy.PolicySet.from_str("")
 _SAMPLES: Final[Mapping[str, ParameterValue]] = {
     "long": 1,
@@ -43,6 +50,16 @@ _PROBE: Final = DecisionRequest(
     time=Time(now_ms=0, zone="UTC", local_date="1970-01-01", hour=0, minute=0, weekday=4),
     environment=Environment(address="127.0.0.1"),
     state=SessionState(session="probe"),
+)
+_LEAST_SIGNALS: Final = Signals()
+_MOST_SIGNALS: Final = Signals(
+    inspected="partial",
+    inspector="probe",
+    findings=("secret/probe",),
+    finding_count=1,
+    tool_state="pinned",
+    baseline="ready",
+    deviations=("probe",),
 )
 
 
@@ -78,6 +95,24 @@ def read_schema(bundle: Bundle) -> CedarSchema:
         raise PolicySyntaxError(f"{path}: {error}") from error
 
 
+def signalled_actions(schema: CedarSchema, entities: EntityBase) -> frozenset[str]:
+    """Return the actions in whose context the schema declares signals."""
+    if SIGNALS not in schema.attributes:  # of anything
+        return frozenset()
+    return frozenset(action for action in entities.actions() if _declares_signals(schema.handle, action))
+
+
+def _declares_signals(schema: cedarpy.Schema, action: str) -> bool:
+    """Tell whether a context has signals: Cedar's validator says so of a policy that reads them.
+
+    Whatever else it has against that policy (that they are optional), the schema knows them.
+    """
+    named = json.dumps(action, ensure_ascii=False)
+    read = f"permit(principal, action == Action::{named}, resource) when {{ context.signals == context.signals }};"
+    errors = cedarpy.validate_policies(read, schema).errors
+    return not any(_NO_SUCH_ATTRIBUTE in error.error and error.error.endswith("not found") for error in errors)
+
+
 def _probe(action: str, kind: str) -> DecisionRequest:
     resource = _PROBE.resource
     if kind == "Tool":
@@ -86,17 +121,19 @@ def _probe(action: str, kind: str) -> DecisionRequest:
 
 
 def _contexts(
-    probe: DecisionRequest, parameters: ParameterSet, windows: WindowSet, *, boundaries: bool
+    probe: DecisionRequest, parameters: ParameterSet, windows: WindowSet, *, boundaries: bool, signalled: bool
 ) -> Iterator[dict[str, object]]:
     """Return the contexts with the least and with the most in them; windows are in every request."""
     measured = {name: _SAMPLES[windows.kind(name)] for name in windows.windows}
-    yield cedar_context(probe, {}, measured, BoundaryFacts() if boundaries else None)
+    least = with_signals(probe, _LEAST_SIGNALS)
+    yield cedar_context(least, {}, measured, BoundaryFacts() if boundaries else None, signalled=signalled)
     known = msgspec.structs.replace(probe, principal=msgspec.structs.replace(probe.principal, user="probe"))
+    known = with_signals(known, _MOST_SIGNALS)
     # Only calls of tools carry parameters.
     called = probe.action == "tools/call" and probe.resource.name is not None
     arguments = {name: _SAMPLES[kind] for name, kind in parameters.types.items()} if called else {}
     facts = BoundaryFacts(known=True, drift=("probe",)) if boundaries else None
-    yield cedar_context(known, arguments, measured, facts)
+    yield cedar_context(known, arguments, measured, facts, signalled=signalled)
 
 
 def _refusal(
@@ -118,13 +155,14 @@ def _problem(
     windows: WindowSet,
     *,
     boundaries: bool,
+    signalled: bool,
 ) -> str | None:
     """Return what the schema has against some request of this action on this type of resource, or None.
 
     An action that does not apply to the type, or (a group of actions) to nothing, is told by `_OTHER_TYPE`. Of a group
     Cedar complains first that it has no context, so an empty one is tried as well.
     """
-    contexts = _contexts(probe, parameters, windows, boundaries=boundaries)
+    contexts = _contexts(probe, parameters, windows, boundaries=boundaries, signalled=signalled)
     refusals = [_refusal(probe, context, entities, schema) for context in contexts]
     told = next((refusal for refusal in refusals if refusal is not None), None)
     if told is None:
@@ -140,6 +178,7 @@ def accepted_requests(
     windows: WindowSet,
     *,
     boundaries: bool = False,
+    signalled: frozenset[str] = frozenset(),
 ) -> frozenset[tuple[str, str]]:
     """Return the pairs of action and resource type that the schema accepts, having tried each.
 
@@ -152,6 +191,7 @@ def accepted_requests(
         parameters: The bundle's declarations of parameters.
         windows: The bundle's declarations of windows.
         boundaries: Whether the bundle has any, so that requests say what they found.
+        signalled: The actions in whose context the schema declares signals.
 
     Raises:
         PolicySyntaxError: The schema does not fit our requests, or accepts none.
@@ -162,7 +202,15 @@ def accepted_requests(
         for kind in ("Server", "Tool"):
             try:
                 probe = _probe(action, kind)
-                problem = _problem(probe, entities, schema.handle, parameters, windows, boundaries=boundaries)
+                problem = _problem(
+                    probe,
+                    entities,
+                    schema.handle,
+                    parameters,
+                    windows,
+                    boundaries=boundaries,
+                    signalled=action in signalled,
+                )
             except ValueError as error:
                 raise PolicySyntaxError(f"{path}: Agent, Server or Tool is not declared as requests have it") from error
             if problem is None:

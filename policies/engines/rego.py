@@ -8,11 +8,13 @@ How a request looks to a policy
     {principal: {agent, user?, roles: […], authn, mfa}, action, resource: {server, name?, tags: […]},
      time: {now_ms, zone, local_date, hour, minute, weekday}, environment: {address, network},
      state: {session, calls, denied, started_ms, windows: {…}}, args: {<each declared parameter>},
-     arguments: {<the whole arguments>}, boundary: {known, drift: […]}}
+     arguments: {<the whole arguments>}, boundary: {known, drift: […]},
+     signals: {inspected, inspector, findings: […], kinds: […], finding_count, tool_state, baseline, deviations: […]}}
 
-``state.windows`` holds each window that the bundle declares (`policies.windows`). ``data`` is the document that the
-manifest names as ``data``. ``time.now_ns()`` is the time of the request (`rego_builtins`). Every number is exact or the
-decision says so (`rego_requests`).
+``state.windows`` holds each window that the bundle declares (`policies.windows`), ``signals`` what safeguards found, if
+the enforcement point has any (`policies.signals`); a bundle that reads them gets no request without them. ``data`` is
+the document that the manifest names as ``data``. ``time.now_ns()`` is the time of the request (`rego_builtins`). Every
+number is exact or the decision says so (`rego_requests`).
 
 How Rego's answer becomes a decision
 ------------------------------------
@@ -27,6 +29,8 @@ neither true, false nor undefined
 arguments not exact                      INDETERMINATE    ``parameter_error``, ``ambiguous_parameter``; detail: name
 window not exact, not in the request     INDETERMINATE    ``parameter_error``, ``request_error``; detail: its name
 the request is no Unicode text           INDETERMINATE    ``request_error``; detail: ``input``
+the bundle reads signals, the request    INDETERMINATE    ``request_error``; detail: ``signals``
+has none
 ``denies`` holds something               DENY             ``policy``; rules: ``denies``
 ``obligations`` holds ``end_session``    DENY             ``policy``; rules: ``end_session``
 ``allow`` is ``true``                    PERMIT           ``policy``; rules: ``permits``, or ``allow`` if that is empty
@@ -69,8 +73,8 @@ from policies.engines.rego_listing import ListingRules, listed_document, listed_
 from policies.engines.rego_modules import RegoSource, read_source
 from policies.engines.rego_names import DENIES, NEEDS, OBLIGATIONS, PERMITS
 from policies.engines.rego_program import EvaluationFailedError, Program, program_of, stopped_at
-from policies.engines.rego_requests import InputRefusedError, input_document
-from policies.listing import Unknown, unknown_in
+from policies.engines.rego_requests import InputRefusedError
+from policies.listing import Unknown, tool_state_known, unknown_in
 from policies.model import Decision, DecisionRequest
 
 __all__ = ["RegoEngine"]
@@ -81,13 +85,14 @@ class _Handle:
     source: RegoSource
     revision: str
     # Made when first asked for. Whatever thread comes second does the work again; the dictionary stays whole.
-    listing: dict[Unknown, ListingRules] = field(default_factory=dict)
+    listing: dict[tuple[Unknown, bool], ListingRules] = field(default_factory=dict)
 
-    def listing_rules(self, unknown: Unknown) -> ListingRules:
+    def listing_rules(self, request: DecisionRequest) -> ListingRules:
         """Return what can be told of a call when some of it is unknown."""
-        found = self.listing.get(unknown)
+        key = (unknown_in(request), tool_state_known(request))
+        found = self.listing.get(key)
         if found is None:
-            found = self.listing[unknown] = listing_rules(self.source, unknown)
+            found = self.listing[key] = listing_rules(self.source, key[0], state_known=key[1])
         return found
 
 
@@ -134,7 +139,7 @@ class RegoEngine:
 
     def _asked(self, handle: _Handle, request: DecisionRequest, boundary: BoundaryFacts) -> Decision:
         try:
-            document = input_document(handle.source.parameters, handle.source.windows, request, boundary)
+            document = handle.source.input_document(request, boundary)
             program = program_of(handle.revision, handle.source)
             program.begin(document, request.time.now_ms)
             return self._answered(handle.revision, program)
@@ -145,7 +150,7 @@ class RegoEngine:
 
     def _listed(self, handle: _Handle, request: DecisionRequest) -> Decision:
         """Return whether a call could be permitted with some arguments; see `policies.engines.rego_listing`."""
-        rules = handle.listing_rules(unknown_in(request))
+        rules = handle.listing_rules(request)
         try:
             program = program_of(handle.revision, handle.source)
             program.begin(listed_document(handle.source, request), request.time.now_ms)

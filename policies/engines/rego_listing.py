@@ -5,8 +5,9 @@ A bundle may say itself what lists show, with a rule ``listed`` beside ``allow``
     listed if { input.resource.name in data.tools[input.principal.agent] }
 
 Without one, it is read from the text which rules depend on what is unknown: ``input.args``, ``input.arguments``,
-``input.boundary``, ``input.state.windows``, ``input`` as a whole, and for templates ``input.resource`` but for its
-server. Whatever names such a thing, or a rule or function that does, depends on it.
+``input.boundary``, ``input.signals`` (but for ``tool_state``, where the request says that), ``input.state.windows``,
+``input`` as a whole, and for templates ``input.resource`` but for its server. Whatever names such a thing, or a rule or
+function that does, depends on it.
 
 * A member of ``denies``, or ``end_session`` among ``obligations``, that no rule which depends on the unknown gives,
   refuses the call with every arguments.
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from policies.boundaries import BoundaryFacts
 from policies.engine import Reason
@@ -35,8 +37,9 @@ from policies.engines.rego_program import EvaluationFailedError, Program
 from policies.engines.rego_requests import RegoValue, input_document
 from policies.engines.rego_rules import member_name
 from policies.engines.rego_walk import Mention, mentions
-from policies.listing import Unknown
-from policies.model import DecisionRequest, Effect, Obligation
+from policies.listing import TOOL_STATE, Unknown
+from policies.model import DecisionRequest, Effect, Obligation, with_signals
+from policies.signals import Signals
 
 __all__ = ["ListingRules", "listed_document", "listed_effect", "listing_rules"]
 
@@ -65,8 +68,9 @@ class ListingRules:
 class _Dependence:
     """Tells which rules of a bundle depend on the unknown."""
 
-    def __init__(self, modules: Sequence[Module], unknown: Unknown) -> None:
+    def __init__(self, modules: Sequence[Module], unknown: Unknown, *, state_known: bool) -> None:
         self._unknown = unknown
+        self._state_known = state_known
         self._names = RuleNames(modules)
         self._tainted: set[Key] = set()
         direct = [(rule_key(module, rule), *self._of(module, rule)) for module in modules for rule in module.rules]
@@ -110,7 +114,7 @@ class _Dependence:
             case ("state", str(name)):
                 return name == "windows"
             case (str(name), *_):
-                return name not in _KNOWN_INPUT
+                return name not in _KNOWN_INPUT and not (self._state_known and path[1:] == TOOL_STATE)
             case _:
                 return True
 
@@ -128,9 +132,15 @@ def _members(source: RegoSource, kind: str) -> Iterator[tuple[Module, Rule, str]
                 yield module, rule, member_name(rule, kind)
 
 
-def listing_rules(source: RegoSource, unknown: Unknown) -> ListingRules:
-    """Return what in a bundle can be told of a call when some of it is unknown."""
-    dependence = _Dependence(source.modules, unknown)
+def listing_rules(source: RegoSource, unknown: Unknown, *, state_known: bool = False) -> ListingRules:
+    """Return what in a bundle can be told of a call when some of it is unknown.
+
+    Args:
+        source: The bundle.
+        unknown: What is unknown.
+        state_known: Whether requests say in what state their tool is.
+    """
+    dependence = _Dependence(source.modules, unknown, state_known=state_known)
     package = tuple(source.rules.package.split("."))
     denies = [(name, dependence.of_rule(module, rule)) for module, rule, name in _members(source, DENIES)]
     ends = [
@@ -149,13 +159,15 @@ def listing_rules(source: RegoSource, unknown: Unknown) -> ListingRules:
 
 
 def listed_document(source: RegoSource, request: DecisionRequest) -> dict[str, RegoValue]:
-    """Return the input document of a request without arguments; its windows say nothing.
+    """Return the input document of a request without arguments; its windows, and signals that it lacks, say nothing.
 
     Raises:
         InputRefusedError: It cannot be put to Rego exactly.
     """
     windows = source.windows
     stated = windows.stated(request, {name: windows.written(name, 0) for name in windows.windows})
+    if stated.signals is UNSET:
+        stated = with_signals(stated, Signals())
     return input_document(source.parameters, windows, msgspec.structs.replace(stated, arguments="{}"), BoundaryFacts())
 
 

@@ -10,22 +10,27 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from ledger.canonical import parse_json
 from ledger.errors import MalformedError, PolicySyntaxError
-from policies.boundaries import Boundaries, boundary_facts, read_boundaries
+from policies.boundaries import Boundaries, BoundaryFacts, boundary_facts, read_boundaries
 from policies.bundles import Bundle
 from policies.engines.rego_ast import Module, parse_module
 from policies.engines.rego_checks import check_modules, check_old_text
 from policies.engines.rego_names import package_path
 from policies.engines.rego_requests import (
     InexactNumberError,
+    InputRefusedError,
     RegoValue,
     exact_document,
     input_document,
 )
 from policies.engines.rego_rules import DecisionRules, decision_rules
+from policies.engines.rego_signals import reads_signals
 from policies.model import DecisionRequest
 from policies.parameters import ParameterSet, read_parameters
+from policies.signals import SIGNALS
 from policies.windows import WindowSet, read_windows
 
 __all__ = ["OPALayout", "RegoSource", "opa_layout", "read_source"]
@@ -43,6 +48,7 @@ class RegoSource:
         parameters: The bundle's declarations of parameters.
         windows: Its declarations of behaviour windows.
         boundaries: Its descriptions of tools; None if it has none.
+        signalled: Its policies read signals, or may.
     """
 
     version: int
@@ -52,14 +58,23 @@ class RegoSource:
     parameters: ParameterSet
     windows: WindowSet
     boundaries: Boundaries | None
+    signalled: bool
 
-    def input_document(self, request: DecisionRequest) -> dict[str, RegoValue]:
+    def input_document(self, request: DecisionRequest, boundary: BoundaryFacts | None = None) -> dict[str, RegoValue]:
         """Return what the bundle's policies read as ``input`` of a request.
 
+        Args:
+            request: The request.
+            boundary: What the bundle's boundaries say of it; None if nobody has asked them yet.
+
         Raises:
-            InputRefusedError: It cannot be put to Rego exactly.
+            InputRefusedError: It cannot be put to Rego exactly, or lacks signals that the bundle reads.
         """
-        return input_document(self.parameters, self.windows, request, boundary_facts(self.boundaries, request))
+        # Without them a rule of `denies` that looks for a finding would be undefined, and deny nothing.
+        if self.signalled and request.signals is UNSET:
+            raise InputRefusedError("request_error", SIGNALS)
+        facts = boundary_facts(self.boundaries, request) if boundary is None else boundary
+        return input_document(self.parameters, self.windows, request, facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,14 +150,16 @@ def read_source(bundle: Bundle) -> RegoSource:
     package = modules[0].package if manifest.package is None else package_path(manifest.package)
     data = _data(bundle)
     _check_apart(manifest.data, data, modules)
+    written = json.dumps(data)
     return RegoSource(
         version=manifest.rego_version,
         modules=modules,
         rules=decision_rules(modules, package),
-        data=json.dumps(data),
+        data=written,
         parameters=read_parameters(bundle),
         windows=read_windows(bundle),
         boundaries=read_boundaries(bundle),
+        signalled=reads_signals(modules, written),
     )
 
 

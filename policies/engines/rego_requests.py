@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final, TypeAlias
 
+from msgspec import UNSET
+
 from ledger.canonical import JSONValue
 from ledger.errors import PolicyError
 from policies.boundaries import BoundaryFacts
@@ -29,6 +31,7 @@ from policies.parameters import (
     ParameterValue,
     read_arguments,
 )
+from policies.signals import signal_facts
 from policies.windows import WindowError, WindowSet
 
 __all__ = [
@@ -122,8 +125,8 @@ def rego_input(
         boundary: What the bundle's boundaries say of the request.
 
     Returns:
-        A document with the members that `policies.engines.rego` lists; ``principal.user`` and ``resource.name`` are
-        left out where there is none.
+        A document with the members that `policies.engines.rego` lists; ``principal.user``, ``resource.name`` and
+        ``signals`` are left out where there is none.
     """
     principal, resource, time, state = request.principal, request.resource, request.time, request.state
     who: dict[str, RegoValue] = {
@@ -137,6 +140,10 @@ def rego_input(
     what: dict[str, RegoValue] = {"server": resource.server, "tags": list(resource.tags)}
     if resource.name is not None:
         what["name"] = resource.name
+    found: dict[str, RegoValue] = {}
+    if request.signals is not UNSET:
+        facts = signal_facts(request.signals)
+        found["signals"] = {name: [*value] if isinstance(value, list) else value for name, value in facts.items()}
     return {
         "principal": who,
         "action": request.action,
@@ -160,6 +167,7 @@ def rego_input(
         "args": dict(parameters),
         "arguments": dict(arguments),
         "boundary": {"known": boundary.known, "drift": list(boundary.drift)},
+        **found,
     }
 
 

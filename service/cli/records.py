@@ -36,6 +36,8 @@ def _row(item: Mapping[str, Any]) -> tuple[object, ...]:
     why = ",".join(body.get("rules", ())) or body["reason"]
     if drift := body.get("drift"):
         why += f" [{','.join(drift)}]"
+    if said := [*(body.get("inspection") or {}).get("findings", ()), *body.get("deviations", ())]:
+        why += f" {{{','.join(said)}}}"
     mark = "SIMULATED" if record.get("simulated") else ""
     observed = " (not enforced)" if body["mode"] == "observe" else ""
     return (

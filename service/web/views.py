@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ledger.bodies import BundleReference, Commitment, Decision, Facts, Outcome
+from ledger.bodies import BundleReference, Commitment, Decision, Facts, Inspection, Outcome
 from ledger.records import Record, leaf_hash
 from service.web.wording import WEEKDAYS, number, size
 
@@ -205,8 +205,20 @@ def _judgement(body: Decision) -> Iterator[Field]:
     yield from _text("First condition against it", body.failed_condition)
     yield from _list("Obligations", body.obligations)
     yield from _list("Outside the tool's description", body.drift)
+    yield from _inspection("message", body.inspection)
+    yield from _text("Tool definition is", body.tool_state)
+    yield from _list("Unusual for this agent", body.deviations)
     yield from _text("Stopped before any policy by", body.restriction, code=True)
     yield from _text("Evaluation", f"{number(body.evaluation_us)} µs")
+
+
+def _inspection(what: str, found: Inspection | None) -> Iterator[Field]:
+    if found is None:
+        return
+    yield from _text(f"Inspection of the {what}", found.extent)
+    yield from _list(f"Found in the {what}", found.findings)
+    yield from _text(f"Places found in the {what}", number(found.count))
+    yield from _text(f"Rules that the {what} was inspected by", found.inspector, code=True)
 
 
 def _bundle(bundle: BundleReference) -> Iterator[Field]:
@@ -284,6 +296,8 @@ def outcome_view(index: int, record: Record, body: Outcome) -> OutcomeView:
         *_text("JSON-RPC error", body.error_code),
         *_flag("The tool reported an error", body.tool_error),
         *(_text("Entries not shown", number(body.hidden)) if body.hidden else ()),
+        *_inspection("answer", body.inspection),
+        *(_text("Places redacted for the client", number(body.redacted)) if body.redacted else ()),
         *(_text("Messages that passed", number(body.messages)) if body.messages else ()),
         *_vaulted("Answer as received" if body.capture is None else "Answer as captured", body.result),
         *_text("Captured", body.capture, note="of the answer"),

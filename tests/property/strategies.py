@@ -175,7 +175,18 @@ def _versioned(members: dict[str, Any]) -> dict[str, Any]:
     # Which windows are drawn is chance: of those that are there, as many are unavailable as names were drawn.
     if unavailable and state.get("windows"):
         state["unavailable"] = list(state["windows"])[: len(unavailable)]
-    return {**members, "state": state, "version": 2 if "windows" in state else 1}
+    members = {**members, "state": state, "version": 2 if "windows" in state else 1}
+    return members if "signals" not in members else {**members, "signals": _held_together(members), "version": 3}
+
+
+def _held_together(members: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's signals as they may be: names sorted, each once, and no findings where nobody looked."""
+    signals = dict(members["signals"])
+    for names in ("findings", "deviations"):
+        signals[names] = sorted(set(signals.get(names, ())))
+    if signals.get("inspected", "none") == "none":
+        signals |= {"inspector": "", "findings": [], "finding_count": 0}
+    return signals | {"finding_count": max(signals.get("finding_count", 0), len(signals["findings"]))}
 
 
 _REQUEST: SearchStrategy[dict[str, Any]] = _values_of(msgspec.inspect.type_info(DecisionRequest))

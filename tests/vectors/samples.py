@@ -79,6 +79,17 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
         "contained": _DECISION_MINIMAL | {"restriction": DECISION_ID},
         "captured": _DECISION_MINIMAL
         | {"capture": "digest", "capture_reason": "unreadable", "masked_request": OTHER_COMMITMENT},
+        "safeguarded": _DECISION_MINIMAL
+        | {
+            "inspection": {
+                "extent": "partial",
+                "inspector": "1e" * 32,
+                "findings": ["injection/override", "secret/aws-access-key"],
+                "count": 3,
+            },
+            "tool_state": "quarantined",
+            "deviations": ["hour", "tool"],
+        },
         "full": {
             "agent": "finance-bot",
             "server": "finance",
@@ -146,6 +157,13 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "capture_reason": "oversize",
             "contents": ["1c" * 16, "2c" * 16],
             "contents_left_out": 7,
+        },
+        "redacted": {
+            "decision_id": DECISION_ID,
+            "status": "completed",
+            "session": "5e" * 16,
+            "inspection": {"extent": "complete", "inspector": "1e" * 32, "findings": ["secret/pem-key"], "count": 2},
+            "redacted": 2,
         },
         "list": {"decision_id": DECISION_ID, "status": "completed", "session": "5e" * 16, "hidden": 3},
     },

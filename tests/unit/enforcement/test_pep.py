@@ -27,6 +27,7 @@ from enforcement.recorder import Recorder
 from enforcement.releases import release_batch
 from enforcement.server_list import Servers
 from enforcement.sessions import Sessions
+from enforcement.signals import NO_SAFEGUARDS, Safeguards
 from enforcement.state import StateDatabase
 from enforcement.strict_windows import StrictWindows
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict, enforcement_of
@@ -69,6 +70,7 @@ class World:
         bundle = members.pop("bundle", BUNDLE)
         store: FleetStore | None = members.pop("store", None)
         strict_seconds = members.pop("strict_seconds", 30)
+        safeguards: Safeguards = members.pop("safeguards", NO_SAFEGUARDS)
         config: GatewayConfig = config_of(directory, "http://127.0.0.1:1", "http://127.0.0.1:1/mcp", **members)
         self.ledger = MemoryLedger()
         self.state, self.spool = open_spool(directory, max_bytes=config.recording.spool_bytes)
@@ -96,6 +98,7 @@ class World:
             pseudonyms=pseudonyms,
             metrics=self.metrics,
             on_settled=self.settled,
+            safeguards=safeguards,
         )
 
     def settled(self, decision_id: str, request: DecisionRequest, decision: PolicyDecision) -> None:

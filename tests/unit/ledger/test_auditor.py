@@ -17,7 +17,7 @@ from sqlalchemy import LargeBinary, text
 
 from ledger.audit_report import AuditReport, Finding
 from ledger.auditor import Auditor
-from ledger.bodies import BundleReference, Decision, Facts, KeyEvent, Outcome, Tombstone
+from ledger.bodies import BundleReference, Decision, Facts, Inspection, KeyEvent, Outcome, Tombstone
 from ledger.canonical import canonical_bytes
 from ledger.commitments import SALT_BYTES
 from ledger.completeness import Verdict
@@ -74,6 +74,9 @@ FULL = {
     "restriction": "019a9c14-6d80-7abc-8def-0123456789ab",
     "capture": "redacted",
     "capture_reason": "unreadable",
+    "inspection": Inspection(extent="partial", inspector="e" * 64, findings=("secret/pem-key",), count=2),
+    "tool_state": "pinned",
+    "deviations": ("hour",),
 }
 
 

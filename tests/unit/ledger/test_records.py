@@ -460,8 +460,9 @@ class TestEntry:
         body = value["body"]
         for member in ("agent", "server", "method", "tool", "protocol_version", "reason", "failed_condition"):
             body[member] = name
-        for member in ("rules", "obligations", "tags", "drift"):
+        for member in ("rules", "obligations", "tags", "drift", "deviations"):
             body[member] = [name] * 64
+        body["inspection"] = {"extent": "partial", "inspector": name, "findings": [name] * 64, "count": 2**53 - 1}
         body["facts"] |= {"roles": [name] * 64, "authn": name, "network": name}
         entry = entry_of(value)
         assert len(entry) < MAX_ENTRY_BYTES

@@ -15,11 +15,13 @@ from policies.bundles import Bundle, bundle_from_files
 from policies.engine import EngineStoppedError, Limit
 from policies.engines.cedar import CedarEngine
 from policies.engines.opa_server import OPAServer, OPAServerEngine
+from policies.engines.rego import RegoEngine
 from policies.evaluate import Evaluator, LoadedBundle
-from policies.model import Decision, DecisionRequest, encode_request, public_facts
+from policies.model import Decision, DecisionRequest, encode_request, public_facts, with_signals
 from policies.replay import COMPARED_FIELDS, RecordedDecision, ReplayClass, ReplayResult, replay, replay_many
+from policies.signals import Signals
 from policies.windows import read_windows
-from tests.support.policies import SCHEMA, cedar_bundle, cedar_files, make_request
+from tests.support.policies import SCHEMA, cedar_bundle, cedar_files, make_request, rego_bundle
 
 THEN = cedar_bundle(
     '@id("work") permit(principal, action, resource);'
@@ -392,6 +394,45 @@ def test_recorded_windows_trouble_no_bundle_without_any(evaluator):
     original = recorded_with_windows(evaluator, windowed(), 1)
     result = run(original, cedar_bundle('@id("cap") permit(principal, action, resource);'), evaluator)
     assert (result.classification, result.same) == (ReplayClass.EXACT, True)
+
+
+SIGNALS = (
+    "signals: { inspected: String, inspector: String, findings: Set<String>, kinds: Set<String>, finding_count: Long,"
+    " tool_state: String, baseline: String, deviations: Set<String> }, args: {"
+)
+NO_FINDING = '@id("clean") permit(principal, action, resource) when { context.signals.finding_count == 0 };'
+
+
+def recorded_with(evaluator: Evaluator, bundle: Bundle, request: DecisionRequest) -> RecordedDecision:
+    (evaluation,) = asyncio.run(evaluator.evaluate_many(bundle, [request]))
+    return as_record(evaluation.decision, request)
+
+
+def test_recorded_signals_decide_again_as_they_did(evaluator):
+    bundle = cedar_bundle(NO_FINDING, schema=SCHEMA.replace("args: {", SIGNALS))
+    original = recorded_with(evaluator, bundle, with_signals(make_request(), Signals()))
+    result = run(original, bundle, evaluator)
+    assert (result.classification, result.same, original.body.decision) == (ReplayClass.EXACT, True, "PERMIT")
+
+
+@pytest.mark.parametrize("engine", ["cedar", "rego"])
+def test_bundle_that_reads_signals_that_were_not_recorded_is_not_guessed_at(engine):
+    bundle = (
+        cedar_bundle(NO_FINDING, schema=SCHEMA.replace("args: {", SIGNALS))
+        if engine == "cedar"
+        else rego_bundle("allow if input.signals.finding_count == 0")
+    )
+    both = Evaluator({"cedar": CedarEngine(), "rego": RegoEngine()})
+    try:
+        result = run(recorded(both), bundle, both)
+        assert (result.classification, result.same, result.replayed) == (ReplayClass.MISSING_FACT, None, None)
+        assert "reads signals" in result.explanation
+        # Where the request lacked them under the same bundle, it was refused for that then, and is now.
+        then = recorded_with(both, bundle, make_request())
+        again = run(then, bundle, both)
+        assert (again.classification, again.same, then.body.decision) == (ReplayClass.EXACT, True, "INDETERMINATE")
+    finally:
+        both.close()
 
 
 def test_bundle_whose_windows_cannot_be_read_denies_as_one_that_does_not_load(evaluator):

@@ -105,6 +105,7 @@ _OTHER_WORDS = {
     "proposed": "approved",
     "in_force": "reviewed",
     "reviewed": "expired",
+    "quarantined": "pinned",
 }
 _OTHER_WORDS_OF = {
     ("retention", "expired"): "pruned",
@@ -124,7 +125,8 @@ _OTHER_WORDS_OF = {
 def _other(item: Any, kind: str) -> Any:
     """Return another value of the same form, which the type allows."""
     if isinstance(item, dict):
-        return item | {"digest" if "digest" in item else "revision": "ff" * 32}
+        changed = next(name for name in ("digest", "inspector", "revision") if name in item)
+        return item | {changed: "ff" * 32}
     if isinstance(item, int):
         return item + 1
     return _OTHER_WORDS_OF.get((kind, item)) or _OTHER_WORDS.get(item) or item[:-1] + ("0" if item[-1] != "0" else "1")

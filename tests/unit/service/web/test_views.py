@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ledger.bodies import BundleReference, Commitment, Decision, Facts, Outcome
+from ledger.bodies import BundleReference, Commitment, Decision, Facts, Inspection, Outcome
 from ledger.records import Record, field_classes, leaf_hash
 from service.web.views import DecisionView, Field, decision_row, decision_view, local_time
 from tests.support.ledger import Enforcer, make_decision
@@ -27,6 +27,8 @@ FULL = {
     "restriction": "019a9c14-6d80-7abc-8def-0123456789ab",
     "capture": "redacted", "capture_reason": "captured-x",
     "masked_request": Commitment(digest="6" * 64, size_bytes=1024),
+    "inspection": Inspection(extent="partial", inspector="e" * 64, findings=("secret/rule-x",), count=83),
+    "tool_state": "quarantined", "deviations": ("deviation-x",),
 }  # fmt: skip
 
 
@@ -44,6 +46,8 @@ def outcome(record: Record) -> tuple[Record, Outcome]:
         result=Commitment(digest="9" * 64, size_bytes=2048), result_fingerprint="8" * 32, tls_group="group-y",
         hidden=31, messages=62, capture="digest", capture_reason="captured-y", contents=("7" * 32, "a" * 32),
         contents_left_out=1234,
+        inspection=Inspection(extent="complete", inspector="f" * 64, findings=("secret/rule-y",), count=85),
+        redacted=87,
     )  # fmt: skip
     return Enforcer("gateway-x", seq=80, running_count=66).record(body), body
 
