@@ -23,7 +23,9 @@ from ledger.notes import encode_base64
 from ledger.stores.sql import SQLLogStore
 from migrations.schema import upgrade
 from service.auth import Role, TokenStore
-from service.keyset import make_key_set
+from service.keyset import load_key_set, make_key_set
+from service.person_tokens import PersonTokens
+from service.persons import CONSOLE, PERSON_SECONDS, Person
 
 __all__ = ["ORIGIN", "Installation", "new_database", "serving"]
 
@@ -48,8 +50,15 @@ class Installation:
     keys_dir: Path
 
     def token(self, role: Role) -> str:
-        """Issue a token of a role that is not an enforcer's."""
-        return TokenStore(self.engine, SystemClock()).issue(LOG_ID, role, f"bench-{role}-{secrets.token_hex(4)}")
+        """Issue a token of a role that is not an enforcer's; approvers are persons."""
+        name = f"bench-{role}-{secrets.token_hex(4)}"
+        if role is not Role.APPROVER:
+            return TokenStore(self.engine, SystemClock()).issue(LOG_ID, role, name)
+        person = Person(issuer=CONSOLE, subject=name, name=name, method="console")
+        seed = load_key_set(self.keys_dir).pseudonym.seed
+        return PersonTokens(self.engine, SystemClock(), LOG_ID).issue(person, role, seed=seed, seconds=PERSON_SECONDS)[
+            0
+        ]
 
     def client(self, role: Role) -> httpx.Client:
         """Return an HTTP client that speaks for a role."""

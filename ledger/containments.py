@@ -15,7 +15,7 @@ INVARIANT: a release of a principal ends the kills that stand before it in the l
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
@@ -95,12 +95,13 @@ class Order:
         """Whether its release was asked for under this pseudonym key: under another one the same person has another."""
         return self.requested_by is not None and self.requested_key == key_id
 
-    def next_step(self, actor: str, key_id: str | None) -> Step:
+    def next_step(self, actor: str, key_id: str | None, also: Collection[str] = ()) -> Step:
         """Return the step by which somebody brings its release forward.
 
         Args:
             actor: His pseudonym.
             key_id: Which key made it.
+            also: What else he is called.
 
         Raises:
             ConflictError: It is for somebody else to confirm, or it has ended.
@@ -109,7 +110,7 @@ class Order:
             raise ConflictError(f"{self.order_id} has ended: it is {self.ended}")
         if not self.asked_under(key_id):
             return "release_requested"
-        if self.requested_by == actor:
+        if self.requested_by == actor or self.requested_by in also:
             raise ConflictError(f"the release of {self.order_id} is for somebody else to confirm")
         return "released"
 

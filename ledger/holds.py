@@ -7,7 +7,7 @@ releases nothing, whoever wrote it, and every auditor with the log can see as mu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from ledger.bodies import HoldEvent
@@ -166,13 +166,14 @@ class HoldBook:
             to_ms=event.to_ms,
         )
 
-    def next_step(self, hold_id: str, actor: str, key_id: str | None) -> str:
+    def next_step(self, hold_id: str, actor: str, key_id: str | None, also: Collection[str] = ()) -> str:
         """Return the action by which ``actor`` brings a hold's release forward.
 
         Args:
             hold_id: Which hold.
             actor: His pseudonym.
             key_id: Which key made it.
+            also: What else he is called.
 
         Raises:
             NotFoundError: There is no such hold in force.
@@ -181,6 +182,6 @@ class HoldBook:
         hold = self.get(hold_id)
         if not hold.asked_under(key_id):
             return "release_requested"
-        if hold.requested_by == actor:
+        if hold.requested_by == actor or hold.requested_by in also:
             raise ConflictError(f"the release of hold {hold_id} is for somebody else to confirm")
         return "released"

@@ -30,7 +30,7 @@ class AccessRecorder:
 
     def actor(self, caller: Caller) -> str:
         """Return the pseudonym under which a caller's deeds are recorded."""
-        return pseudonym(self._pseudonym_key(), "actor", caller.name)
+        return pseudonym(self._pseudonym_key(), "actor", caller.actor)
 
     def draft(
         self,
@@ -44,6 +44,7 @@ class AccessRecorder:
         result: str = "ok",
         purpose: str | None = None,
         scope: AccessScope | None = None,
+        record_id: str | None = None,
     ) -> Draft:
         """Return the record of one access, not yet written.
 
@@ -57,6 +58,7 @@ class AccessRecorder:
             result: ``ok`` or a machine-readable refusal.
             purpose: Free text, which goes into the vault.
             scope: What was read, where it is a stretch of history.
+            record_id: The record's id, where the same must not be recorded twice.
         """
         commitment: Commitment | None = None
         openings: tuple[Opening, ...] = ()
@@ -75,7 +77,7 @@ class AccessRecorder:
             purpose=commitment,
             scope=scope,
         )
-        return Draft(body=body, openings=openings)
+        return Draft(body=body, openings=openings, record_id=record_id)
 
     def later_draft(self, requested: AccessEvent, action: str, **changes: object) -> Draft:
         """Return the record of what came of something that was asked for, by whoever asked, however long ago.

@@ -2,6 +2,9 @@
 
 A token is ``ts1.<log id>.<43 characters>``: 32 random bytes, of which only the SHA-256 is kept. It names one log and
 one role; an enforcer's token names one enforcer id as well. There is no token for two logs (invariant 12).
+
+A token that begins with ``tp1.`` was made by a person's login, and ends within a day: `service.person_tokens` issues
+those. What a person alone may do is refused to every other token, whatever its role.
 """
 
 from __future__ import annotations
@@ -11,32 +14,38 @@ import re
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Engine, bindparam, insert, select, update
 
 from ledger.clock import Clock
 from ledger.database import insert_if_absent, translated, writing
 from ledger.errors import ConfigError, ConflictError
 from service import tables
-from service.problems import ForbiddenError, UnauthenticatedError
+from service.persons import Owner, Person, actor_name
+from service.problems import ForbiddenError, PersonNeededError, UnauthenticatedError
 from service.roles import Role
 
 __all__ = [
+    "PERSONS_ONLY",
     "Caller",
     "Permission",
     "Role",
     "TokenStore",
     "log_of_token",
+    "may",
     "new_token",
     "require",
+    "require_person",
     "roles_holding",
     "token_digest",
 ]
 
 _PREFIX: Final = "ts1"
+_PERSON_PREFIX: Final = "tp1"
 _SECRET_BYTES: Final = 32
-_TOKEN: Final = re.compile(rf"{_PREFIX}\.([a-z0-9][a-z0-9-]{{0,62}})\.[A-Za-z0-9_-]{{43}}")
+_TOKEN: Final = re.compile(rf"(?:{_PREFIX}|{_PERSON_PREFIX})\.([a-z0-9][a-z0-9-]{{0,62}})\.[A-Za-z0-9_-]{{43}}")
 
 
 class Permission(StrEnum):
@@ -111,12 +120,40 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
 }
 """Nobody but an enforcer writes decisions, or a client has them made or hands them in; and neither reads any."""
 
+PERSONS_ONLY: Final = frozenset(
+    {
+        Permission.OPEN_PAYLOADS,
+        Permission.REVIEW_BUNDLES,
+        Permission.REVIEW_MODES,
+        Permission.ERASE,
+        Permission.CONTAIN,
+        Permission.END_CONTAINMENTS,
+    }
+)
+"""What takes a person who logged in: a role is not enough, and no machine's token holds these."""
+
 
 # Looked up by the digest of 256 random bits: timing tells an attacker nothing that he could use. Made once, for every
 # request asks it: SQLAlchemy takes longer to put a statement together than a database to answer it.
-_OF_TOKEN: Final = select(tables.api_tokens).where(
-    tables.api_tokens.c.log_id == bindparam("log_id"), tables.api_tokens.c.token_sha256 == bindparam("token_sha256")
+_WHO: Final = tables.token_persons.c
+_OF_TOKEN: Final = (
+    select(
+        tables.api_tokens,
+        *(_WHO.kind, _WHO.issuer, _WHO.subject, _WHO.acr, _WHO.amr, _WHO.provider_session, _WHO.seal),
+    )
+    .select_from(
+        tables.api_tokens.outerjoin(
+            tables.token_persons,
+            (_WHO.log_id == tables.api_tokens.c.log_id) & (_WHO.token_sha256 == tables.api_tokens.c.token_sha256),
+        )
+    )
+    .where(
+        tables.api_tokens.c.log_id == bindparam("log_id"), tables.api_tokens.c.token_sha256 == bindparam("token_sha256")
+    )
 )
+_OWNED: Final = "owned"
+"""What the table of persons says of a machine's token: who had it issued."""
+_NO_LOGIN: Final = {"acr": "", "amr": "[]", "provider_session": "", "seal": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +166,10 @@ class Caller:
         role: Its role.
         enforcer_id: For an enforcer: the only enforcer that it may write for.
         token_sha256: Identifies the token.
+        expires_ms: When it ends, POSIX milliseconds; None for never.
+        person: Who logged in for it; None for a machine. It counts with its seal alone: see `service.admitting`.
+        seal: The seal over that.
+        owner: Whose a machine's token is; None if nobody knows, and for a person.
     """
 
     log_id: str
@@ -136,16 +177,54 @@ class Caller:
     role: Role
     enforcer_id: str | None
     token_sha256: str
+    expires_ms: int | None = None
+    person: Person | None = None
+    seal: str = ""
+    owner: Owner | None = None
+
+    @property
+    def actor(self) -> str:
+        """The name over which his pseudonym in records is made."""
+        return self.name if self.person is None else actor_name(self.person.issuer, self.person.subject)
 
 
 def require(caller: Caller, permission: Permission) -> None:
-    """Refuse a caller whose role does not hold a permission.
+    """Refuse a caller whose role does not hold a permission, or who is no person where it takes one.
 
     Raises:
-        ForbiddenError: It does not.
+        ForbiddenError: The role does not hold it.
+        PersonNeededError: The role holds it, and the token is a machine's.
     """
     if permission not in _GRANTS[caller.role]:
         raise ForbiddenError(f"the role {caller.role} may not {permission}")
+    if permission in PERSONS_ONLY:
+        require_person(caller, permission)
+
+
+def may(caller: Caller, permission: Permission) -> bool:
+    """Return whether `require` would let somebody pass."""
+    try:
+        require(caller, permission)
+    except ForbiddenError:
+        return False
+    return True
+
+
+def require_person(caller: Caller, deed: str) -> None:
+    """Refuse a machine.
+
+    Args:
+        caller: Who asks.
+        deed: What for, as a permission says it.
+
+    Raises:
+        PersonNeededError: The token is a machine's.
+    """
+    if caller.person is None:
+        raise PersonNeededError(
+            f"to {deed} takes a person who has logged in, and an API token is a machine's: run `tallystick login`, or, "
+            "where no identity provider is configured, `tallystick people token NAME` on the service's own machine"
+        )
 
 
 def roles_holding(permission: Permission) -> tuple[Role, ...]:
@@ -153,9 +232,14 @@ def roles_holding(permission: Permission) -> tuple[Role, ...]:
     return tuple(role for role in Role if permission in _GRANTS[role])
 
 
-def new_token(log_id: str) -> str:
-    """Return a token that is not valid yet; see `TokenStore.issue`."""
-    return f"{_PREFIX}.{log_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
+def new_token(log_id: str, *, person: bool = False) -> str:
+    """Return a token that is not valid yet; see `TokenStore.issue`.
+
+    Args:
+        log_id: The log that it opens.
+        person: It is a person's.
+    """
+    return f"{_PERSON_PREFIX if person else _PREFIX}.{log_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
 
 
 def token_digest(token: str) -> str:
@@ -186,6 +270,7 @@ class TokenStore:
         enforcer_id: str | None = None,
         lifetime_days: int | None = None,
         token: str | None = None,
+        owner: Owner | None = None,
     ) -> str:
         """Make a token valid; it is shown once and cannot be read again.
 
@@ -196,6 +281,7 @@ class TokenStore:
             enforcer_id: For an enforcer, and no other: whom it may write for.
             lifetime_days: How long it counts; for ever if None.
             token: From `new_token`, where it had to be recorded first; a new one if None.
+            owner: The person whose token it is; None if nobody knows.
 
         Raises:
             ConfigError: An enforcer's token without an enforcer id, or another's with one.
@@ -216,6 +302,10 @@ class TokenStore:
         }
         with translated("store a token"), writing(self._engine) as connection:
             connection.execute(insert(tables.api_tokens), row)
+            if owner is not None:
+                whose = {"kind": _OWNED, "issuer": owner.issuer, "subject": owner.subject}
+                kept = {"log_id": log_id, "token_sha256": row["token_sha256"], **whose}
+                connection.execute(insert(tables.token_persons), {**kept, **_NO_LOGIN})
         return token
 
     def admit_enforcer(self, log_id: str, enforcer_id: str, token_sha256: str) -> None:
@@ -299,10 +389,31 @@ class TokenStore:
         expired = row is not None and row.expires_ms is not None and row.expires_ms <= self._clock.now_ms()
         if row is None or row.revoked_ms is not None or expired:
             raise UnauthenticatedError("the token is unknown, expired or revoked")
-        return Caller(
-            log_id=row.log_id,
+        return _caller(row)
+
+
+def _caller(row: Any) -> Caller:  # noqa: ANN401  # a row of `_OF_TOKEN`
+    person, owner = None, None
+    if row.kind == _OWNED:
+        owner = Owner(issuer=row.issuer, subject=row.subject)
+    elif row.kind is not None:
+        person = Person(
+            issuer=row.issuer,
+            subject=row.subject,
             name=row.name,
-            role=Role(row.role),
-            enforcer_id=row.enforcer_id,
-            token_sha256=row.token_sha256,
+            method=row.kind,
+            acr=row.acr,
+            amr=tuple(msgspec.json.decode(row.amr, type=list[str])),
+            provider_session=row.provider_session,
         )
+    return Caller(
+        log_id=row.log_id,
+        name=row.name,
+        role=Role(row.role),
+        enforcer_id=row.enforcer_id,
+        token_sha256=row.token_sha256,
+        expires_ms=None if row.expires_ms is None else int(row.expires_ms),
+        person=person,
+        seal=row.seal or "",
+        owner=owner,
+    )

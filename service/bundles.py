@@ -72,7 +72,7 @@ class OPAArchives:
 
 def actor_of(caller: Caller, keys: KeySet) -> Actor:
     """Return a caller as the record of a step on bundles names him."""
-    return Actor(pseudonym(keys.pseudonym.seed, "actor", caller.name), caller.role.value, keys.pseudonym_key_id)
+    return Actor(pseudonym(keys.pseudonym.seed, "actor", caller.actor), caller.role.value, keys.pseudonym_key_id)
 
 
 def service_actor(service_id: str, keys: KeySet) -> Actor:

@@ -17,7 +17,7 @@ import asyncio
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -282,7 +282,14 @@ class Containments:
         raise NotFoundError(f"the log has no decision of a session {session}")
 
     async def release(
-        self, order_id: str, *, actor: str, actor_role: str, key_id: str, comment: str | None
+        self,
+        order_id: str,
+        *,
+        actor: str,
+        actor_role: str,
+        key_id: str,
+        comment: str | None,
+        also: Collection[str] = (),
     ) -> tuple[str, Order]:
         """Ask for the early end of a containment, or of a block that a kill left; or confirm it.
 
@@ -292,6 +299,7 @@ class Containments:
             actor_role: Under which role.
             key_id: Which key made the pseudonym.
             comment: Why, for the vault.
+            also: What else that person is called; see `service.people`.
 
         Returns:
             What was done, ``release_requested`` or ``released``, and the order as it is then.
@@ -303,7 +311,7 @@ class Containments:
         """
         async with self._turn:
             order = (await self.state()).get(order_id)
-            action = order.next_step(actor, key_id)
+            action = order.next_step(actor, key_id, also)
             event = Containment(action=action, containment_id=order_id, actor=actor, actor_role=actor_role)
             await self._record(event, comment)
             after = {known.order_id: known for known in (await self.state()).orders}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -325,7 +325,9 @@ class Lifecycle:
         self._holding.wake()
         return done.index
 
-    async def release(self, hold_id: str, actor: str, actor_role: str, key_id: str) -> tuple[str, int]:
+    async def release(
+        self, hold_id: str, actor: str, actor_role: str, key_id: str, *, also: Collection[str] = ()
+    ) -> tuple[str, int]:
         """Ask for a hold's release, or confirm what somebody else has asked for.
 
         Args:
@@ -333,6 +335,7 @@ class Lifecycle:
             actor: Pseudonym of whoever asks or confirms.
             actor_role: Under which role.
             key_id: Which key made the pseudonym.
+            also: What else that person is called; see `service.people`.
 
         Returns:
             What was done, ``release_requested`` or ``released``, and the leaf index of its record.
@@ -343,7 +346,7 @@ class Lifecycle:
             LedgerError: A store failed.
         """
         async with locked(self._keys, self._log_id):
-            action = (await self.holds()).next_step(hold_id, actor, key_id)
+            action = (await self.holds()).next_step(hold_id, actor, key_id, also)
             body = HoldEvent(
                 action="released" if action == "released" else "release_requested",
                 hold_id=hold_id,

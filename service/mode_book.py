@@ -9,7 +9,7 @@ cannot be told apart, because their pseudonyms come from different keys, count a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -124,9 +124,9 @@ class ModeLife:
             and all(one.enforcer != enforcer for one in self.taken_up)
         )
 
-    def by_another(self, actor: str, key_id: str | None) -> bool:
+    def by_another(self, actor: str, key_id: str | None, also: Collection[str] = ()) -> bool:
         """Whether somebody is not who proposed it, as far as pseudonyms can say."""
-        return self.proposed_by is not None and self.proposed_key == key_id and self.proposed_by != actor
+        return self.proposed_by is not None and self.proposed_key == key_id and self.proposed_by not in (actor, *also)
 
 
 class ModeBook:
@@ -209,7 +209,9 @@ class ModeBook:
         elif event.action == "reviewed" and life.taken_up:
             self._lives[life.change_id] = replace(life, reviewed_by=event.actor)
 
-    def next_step(self, change_id: str, verdict: str, actor: str, key_id: str | None, now_ms: int) -> Step:
+    def next_step(
+        self, change_id: str, verdict: str, actor: str, key_id: str | None, now_ms: int, also: Collection[str] = ()
+    ) -> Step:
         """Return the action by which somebody gives his verdict on a change.
 
         Args:
@@ -218,6 +220,7 @@ class ModeBook:
             actor: His pseudonym.
             key_id: Which key made it.
             now_ms: The time.
+            also: What else he is called.
 
         Raises:
             NotFoundError: There is no such change.
@@ -233,7 +236,7 @@ class ModeBook:
             return "rejected"
         if state is not ModeState.PROPOSED:
             raise ConflictError(f"the change {change_id} is {state.value}")
-        if not life.by_another(actor, key_id):
+        if not life.by_another(actor, key_id, also):
             raise ConflictError(f"the change {change_id} is for somebody else to approve")
         return "approved"
 

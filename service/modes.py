@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Final
 
@@ -119,7 +119,9 @@ class Modes:
         )
         return event.change_id, await self._record(event, reason)
 
-    async def review(self, change_id: str, verdict: str, actor: Actor, reason: str | None) -> tuple[str, int]:
+    async def review(
+        self, change_id: str, verdict: str, actor: Actor, reason: str | None, *, also: Collection[str] = ()
+    ) -> tuple[str, int]:
         """Record what somebody says of a change.
 
         Args:
@@ -127,6 +129,7 @@ class Modes:
             verdict: ``approved`` or ``rejected``.
             actor: Who says so.
             reason: Why, for the vault.
+            also: What else that person is called; see `service.people`.
 
         Returns:
             What was recorded (``approved``, ``rejected`` or ``reviewed``), and its leaf index.
@@ -137,7 +140,7 @@ class Modes:
             LedgerError: It could not be recorded.
         """
         book = await asyncio.to_thread(self._read)
-        action = book.next_step(change_id, verdict, actor.pseudonym, actor.key_id, self._clock.now_ms())
+        action = book.next_step(change_id, verdict, actor.pseudonym, actor.key_id, self._clock.now_ms(), also)
         life = book.get(change_id)
         said = ModeEvent(
             change_id=change_id,

@@ -37,6 +37,7 @@ from service.failures import describe
 
 __all__ = [
     "ForbiddenError",
+    "PersonNeededError",
     "Problem",
     "UnauthenticatedError",
     "control_characters",
@@ -59,6 +60,10 @@ _PATH_CHARS: Final = "/:@!$&'()*+,;=~"
 
 class ForbiddenError(TallystickError):
     """The caller is known and may not do this."""
+
+
+class PersonNeededError(ForbiddenError):
+    """The caller's role holds the permission, but it takes a person who logged in, and the token is a machine's."""
 
 
 class UnauthenticatedError(TallystickError):
@@ -85,6 +90,7 @@ class Problem(HTTPException):
 # The first class that fits decides; subclasses stand before their parents.
 _MAPPING: Final[tuple[tuple[type[TallystickError], int, str, str], ...]] = (
     (UnauthenticatedError, 401, "unauthenticated", "Not authenticated"),
+    (PersonNeededError, 403, "person-needed", "A person has to do this"),
     (ForbiddenError, 403, "forbidden", "Not permitted"),
     (UnknownBundleError, 404, "unknown-bundle", "Unknown bundle"),
     (NotFoundError, 404, "not-found", "Not found"),

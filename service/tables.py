@@ -18,6 +18,7 @@ __all__ = [
     "metadata",
     "pack_jobs",
     "restriction_acknowledgements",
+    "token_persons",
     "web_sessions",
 ]
 
@@ -41,6 +42,22 @@ api_tokens = Table(
     Column("revoked_ms", BigInt),
 )
 """Tokens are kept as SHA-256 of 32 random bytes; what they open is in the row."""
+
+token_persons = Table(
+    "token_persons",
+    metadata,
+    _log_id(),
+    Column("token_sha256", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("issuer", String(512), nullable=False),
+    Column("subject", String(256), nullable=False),
+    Column("acr", String(256), nullable=False),
+    Column("amr", Text, nullable=False),
+    Column("provider_session", String(256), nullable=False),
+    Column("seal", String(64), nullable=False),
+    Index(None, "log_id", "issuer", "subject"),
+)
+"""Who stands behind a token of `api_tokens`: who logged in for it, or (``owned``) who had a machine's issued."""
 
 enforcer_contacts = Table(
     "enforcer_contacts",

@@ -180,7 +180,14 @@ async def issue_token(
     digest = token_digest(token)
     await services.access.record([services.access.draft(caller, "issue_token", "token", target_id=digest, items=1)])
     await asyncio.to_thread(
-        services.tokens.issue, caller.log_id, wanted.role, wanted.name, lifetime_days=wanted.lifetime_days, token=token
+        services.tokens.issue,
+        caller.log_id,
+        wanted.role,
+        wanted.name,
+        lifetime_days=wanted.lifetime_days,
+        token=token,
+        # A machine's tokens are its owner's as well, or a chain of them would be a second person.
+        owner=caller.owner if caller.person is None else caller.person.owner,
     )
     answer = {"name": wanted.name, "role": wanted.role.value, "token": token, "token_sha256": digest}
     return json_response(answer, 201)

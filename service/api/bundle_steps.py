@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import Field
 
+from ledger.errors import ConflictError
 from policies.bundle_lives import BundleLife, RecordedEvent, RegistryState
 from policies.signatures import MAX_SIGNATURE_BYTES
 from service.api.bundles import Revision, state_view, step_view
@@ -110,6 +111,17 @@ async def run_bundle_tests(
     return _told(services, state, revision)
 
 
+async def _require_another(services: Services, caller: Caller, revision: str) -> None:
+    """Refuse who published a bundle, by whichever of his logins and machines; whoever that was, it never changes.
+
+    Raises:
+        ConflictError: It was he.
+    """
+    life = (await services.bundles.state()).lives.get(revision)
+    if life is not None and life.author.pseudonym in await services.people.pseudonyms_of(caller):
+        raise ConflictError("the bundle's author cannot approve it")
+
+
 @router.post(
     "/v1/bundles/{revision}/review",
     summary="Approve or reject a bundle",
@@ -120,12 +132,14 @@ async def review_bundle(
 ) -> Response:
     """Record a review of exactly this revision; its author may reject it, and not approve it."""
     keys = services.keys
+    if review.verdict == "approved":
+        await _require_another(services, caller, revision)
     state = await services.bundles.review(
         revision,
         actor_of(caller, keys),
         review.verdict,
         review.comment,
-        known_as=keys.pseudonyms_by_key("actor", caller.name),
+        known_as=keys.pseudonyms_by_key("actor", caller.actor),
     )
     return _told(services, state, revision)
 

@@ -22,7 +22,7 @@ from ledger.errors import NotFoundError
 from service.auth import Caller, Permission, require
 from service.fairness import Room, current_log
 from service.hosting import Hosting
-from service.problems import Problem, UnauthenticatedError
+from service.problems import PersonNeededError, Problem, UnauthenticatedError
 from service.wiring.services import Services
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "UnderBundle",
     "authenticated",
     "bearer_of",
+    "demand",
     "hosting_of",
     "json_response",
     "log_of_path",
@@ -150,6 +151,8 @@ async def authenticated(request: Request) -> Caller:
     # INVARIANT 12: the token names the log; nothing else of a request can lead to another one.
     services = hosting.find(caller.log_id)
     work_for(request, services)
+    if caller.person is not None:
+        await services.people.admit(caller)
     request.state.caller = caller
     if caller.enforcer_id is not None:
         services.contacts.heard(caller.enforcer_id)
@@ -194,8 +197,22 @@ async def log_of_path(request: Request, log_id: str, permission: Permission, *, 
     # INVARIANT 12: a stranger's token does not learn which other logs there are.
     if caller.log_id != log_id:
         raise NotFoundError("this service has no such log")
-    require(caller, permission)
+    await demand(request, caller, permission)
     return hosting.find(log_id)
+
+
+async def demand(request: Request, caller: Caller, permission: Permission) -> None:
+    """Refuse a caller as `service.auth.require` does; that a machine tried what takes a person is recorded.
+
+    Raises:
+        ForbiddenError: The role does not hold the permission, or it takes a person.
+    """
+    try:
+        require(caller, permission)
+    except PersonNeededError:
+        services: Services = request.state.services
+        await services.people.record_refusal(caller, permission)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +230,10 @@ class permitted:  # noqa: N801  # routes read it as a word: Depends(permitted(Pe
 
         Raises:
             UnauthenticatedError: There is no valid token.
-            ForbiddenError: Its role does not hold the permission.
+            ForbiddenError: Its role does not hold the permission, or it takes a person.
         """
         caller = await authenticated(request)
-        require(caller, self.permission)
+        await demand(request, caller, self.permission)
         return caller
 
 

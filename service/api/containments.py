@@ -208,6 +208,7 @@ async def release_containment(
         actor_role=caller.role.value,
         key_id=services.keys.pseudonym_key_id,
         comment=wanted.reason,
+        also=await services.people.pseudonyms_of(caller),
     )
     return json_response({**order_view(order, services.clock.now_ms()), "action": action})
 
@@ -223,7 +224,7 @@ async def review_containment(
     """Record what somebody else than who ordered it finds of a containment, in force or over."""
     order = await services.containments.review(
         order_id,
-        names=services.keys.pseudonyms("actor", caller.name),
+        names=await services.people.pseudonyms_of(caller),
         actor_role=caller.role.value,
         verdict=wanted.verdict,
         comment=wanted.comment,

@@ -105,6 +105,10 @@ async def list_holds(services: ServicesDep, _caller: _Caller) -> Response:
 async def release_hold(services: ServicesDep, caller: _Caller, hold_id: _HoldId) -> Response:
     """Bring a release forward: the first call asks for it, a call by somebody else confirms it."""
     action, leaf = await services.lifecycle.release(
-        hold_id, services.access.actor(caller), caller.role.value, services.keys.pseudonym_key_id
+        hold_id,
+        services.access.actor(caller),
+        caller.role.value,
+        services.keys.pseudonym_key_id,
+        also=await services.people.pseudonyms_of(caller),
     )
     return json_response({"hold_id": hold_id, "action": action, "leaf_index": leaf})

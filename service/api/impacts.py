@@ -7,7 +7,7 @@ from pathlib import Path as FilePath
 from typing import Annotated, Final, Literal, Self
 
 import msgspec
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import Field, model_validator
 
@@ -16,7 +16,7 @@ from ledger.errors import NotFoundError, UnknownBundleError
 from ledger.notes import encode_base64
 from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
 from policies.impact import Scope
-from service.api.common import PROBLEMS, ServicesDep, UnderBundle, json_response, permitted
+from service.api.common import PROBLEMS, ServicesDep, UnderBundle, demand, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.impact_orders import ImpactJob, ImpactOrder
@@ -116,8 +116,11 @@ async def _revision(services: Services, caller: Caller, wanted: ImpactRequestBod
     summary="Ask what a bundle would have decided",
     response_description="It is being worked on; its state is at the Location.",
 )
-async def order_impact(services: ServicesDep, caller: _Caller, wanted: ImpactRequestBody) -> Response:
+async def order_impact(request: Request, services: ServicesDep, caller: _Caller, wanted: ImpactRequestBody) -> Response:
     """Make the decisions of a period again, in the background; that somebody asks, and why, is recorded first."""
+    if wanted.archive is not None:
+        # Rules of one's own can ask a payload one question after another, which is to open it.
+        await demand(request, caller, Permission.OPEN_PAYLOADS)
     order = ImpactOrder(
         from_ms=wanted.from_ms,
         to_ms=wanted.to_ms,

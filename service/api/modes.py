@@ -138,6 +138,6 @@ async def approved_modes(services: ServicesDep, caller: _Enforcer) -> Response:
 )
 async def review_mode(services: ServicesDep, caller: _Reviewer, change_id: _ChangeId, said: VerdictRequest) -> Response:
     """Record a verdict: on a proposal of somebody else's, or on what a gateway took up by itself."""
-    actor = actor_of(caller, services.keys)
-    action, leaf = await services.modes.review(change_id, said.verdict, actor, said.reason)
+    actor, also = actor_of(caller, services.keys), await services.people.pseudonyms_of(caller)
+    action, leaf = await services.modes.review(change_id, said.verdict, actor, said.reason, also=also)
     return json_response({"change_id": change_id, "action": action, "leaf_index": leaf})

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from ledger.ports import Draft
 from ledger.records import Record
 from policies.bundles import MAX_BUNDLE_BYTES, Bundle, parse_archive
 from policies.replay import RecordedDecision, ReplayResult, replay_many
-from service.api.common import PROBLEMS, ServicesDep, UnderBundle, json_response, permitted
+from service.api.common import PROBLEMS, ServicesDep, UnderBundle, demand, json_response, permitted
 from service.api.decisions import find_decision
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
@@ -131,11 +131,15 @@ def _view(revision: str | None, result: ReplayResult) -> dict[str, object]:
     response_description="What came of each replay, and how many came out the same.",
 )
 async def replay_decisions(
+    request: Request,
     services: ServicesDep,
     caller: Annotated[Caller, Depends(permitted(Permission.REPLAY))],
     wanted: ReplayRequest,
 ) -> Response:
     """Evaluate recorded requests again; the replay is itself recorded, before anything is opened."""
+    if wanted.archive is not None:
+        # Rules of one's own can ask a payload one question after another, which is to open it.
+        await demand(request, caller, Permission.OPEN_PAYLOADS)
     records = await asyncio.to_thread(_find, services, wanted.decision_ids)
     chosen = await _chosen(services, caller, wanted)
     # INVARIANT: the access record is durable before anything is handed out.

@@ -43,6 +43,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "modes": ("modes", "modes"),
     "opa": ("opa", "opa"),
     "open": ("records", "open_payload"),
+    "people": ("people", "people"),
     "policy": ("policy", "policy"),
     "prune": ("erasing", "prune"),
     "rebuild": ("rebuild", "rebuild"),

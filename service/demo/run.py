@@ -40,7 +40,7 @@ from service.cli.output import counted, program, shown_path
 from service.cli.serving import STOP_SECONDS
 from service.demo.clients import Answer, Callers
 from service.demo.scenario import AGENTS, NETWORKS, Day, Step, steps
-from service.demo.stage import API, WAIT_SECONDS, Checks, fresh, listen, say, serving, tool_servers
+from service.demo.stage import API, WAIT_SECONDS, Checks, fresh, listen, say, serving, token_of, tool_servers
 from service.keyset import make_key_set
 from service.settings import load_settings
 from service.wiring.assembly import build_services
@@ -376,7 +376,7 @@ async def _play(demo: Demo, *, once: bool) -> int:
     )
     async with tool_servers(demo.folder / "servers.log") as tools_url, serving(app_config, listening):
         for role in (Role.ADMIN, Role.APPROVER, Role.AUDITOR, Role.RESPONDER):
-            demo.tokens[role.value] = services.tokens.issue("demo", role, f"demo-{role.value}")
+            demo.tokens[role.value] = token_of(services, role)
         say(f"1. The service runs at {service_url}: SQLite, a directory of tiles, a directory as anchor")
         await demo.activate_policy(service_url)
         gateway = await demo.make_gateway(services, tools_url, service_url)

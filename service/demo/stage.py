@@ -22,9 +22,23 @@ import httpx
 import uvicorn
 
 from ledger.errors import ConfigError, UpstreamError
+from service.auth import Role
 from service.cli.serving import listen as listen_on
+from service.persons import CONSOLE, MAX_PERSON_SECONDS, Person
+from service.wiring.services import Services
 
-__all__ = ["API", "WAIT_SECONDS", "Checks", "Claim", "fresh", "listen", "say", "serving", "tool_servers"]
+__all__ = [
+    "API",
+    "WAIT_SECONDS",
+    "Checks",
+    "Claim",
+    "fresh",
+    "listen",
+    "say",
+    "serving",
+    "token_of",
+    "tool_servers",
+]
 
 WAIT_SECONDS: Final = 60.0
 _MARKER: Final = "made by tallystick demo: may be deleted"
@@ -144,3 +158,12 @@ class API:
     async def close(self) -> None:
         """Let the connections go."""
         await self._client.aclose()
+
+
+def token_of(services: Services, role: Role) -> str:
+    """Return the token of a role: the auditor's program has one, and people log in at the console of the day."""
+    name = f"demo-{role.value}"
+    if role is Role.AUDITOR:
+        return services.tokens.issue("demo", role, name)
+    person = Person(issuer=CONSOLE, subject=name, name=name, method="console")
+    return services.people.issue(person, role, seconds=MAX_PERSON_SECONDS)[0]

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from ledger.containments import Order
-from service.auth import Caller, Permission, roles_holding
+from service.auth import Caller, Permission, may
 from service.reach import Gateway, GatewayState
 from service.web.contained import ContainedRow, contained_row
 from service.web.guard import DashboardDep, PageRoute, ReaderDep
@@ -160,7 +160,7 @@ def _commands(order: Order) -> tuple[tuple[str, str], ...]:
 
 
 def _may_end(caller: Caller) -> bool:
-    return caller.role in roles_holding(Permission.END_CONTAINMENTS)
+    return may(caller, Permission.END_CONTAINMENTS)
 
 
 @router.get("/containments/{order_id}")

@@ -150,6 +150,10 @@ async def seat_of(request: Request) -> Seat | None:
     if dashboard is None:
         return None
     work_for(request, dashboard.services)
+    try:
+        await dashboard.services.people.admit(session.caller)
+    except UnauthenticatedError:
+        return None
     return Seat(dashboard=dashboard, session=session)
 
 

@@ -149,6 +149,7 @@ async def _begin(request: Request, lobby: Lobby, dashboard: Dashboard, caller: C
     """Log a caller in: record first, then a new session; a session that the browser had before ends."""
     services = dashboard.services
     work_for(request, services)
+    await services.people.admit(caller)
     await services.access.record([services.access.draft(caller, "login", _TARGET)])
     before = lobby.cookies.session(request.cookies)
     earlier = None if before is None else lobby.log_of(before)

@@ -20,7 +20,7 @@ from ledger.bodies import Decision, Outcome
 from ledger.records import Record
 from service.api.decisions import find_decision, get_proof
 from service.api.sessions import served_session, stream_gaps
-from service.auth import Caller, Permission, require, roles_holding
+from service.auth import Caller, Permission, may, require
 from service.problems import ForbiddenError
 from service.web.contained import ContainedPanel, contained_panel
 from service.web.counts import Counts
@@ -205,11 +205,7 @@ def _read_decision(dashboard: Dashboard, decision_id: str) -> DecisionView:
 
 def _commands(caller: Caller, decision_id: str) -> list[tuple[str, str]]:
     """Return the command lines about a decision that a caller's role may use."""
-    return [
-        (line.format(decision_id), meaning)
-        for permission, line, meaning in _COMMANDS
-        if caller.role in roles_holding(permission)
-    ]
+    return [(line.format(decision_id), meaning) for permission, line, meaning in _COMMANDS if may(caller, permission)]
 
 
 @router.get("/decisions/{decision_id}")

@@ -59,6 +59,8 @@ from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_re
 from service.modes import Modes
 from service.opa_intake import OPAIntake
 from service.packs import PACK_LEASE_SECONDS, PackJobs, PackStore
+from service.people import People
+from service.person_tokens import PersonTokens
 from service.reach import Acknowledgements
 from service.recorder import ServiceRecorder
 from service.rollback_replays import RollbackReplays
@@ -301,6 +303,7 @@ def _assemble(
         clock=clock,
         actor=lambda: pseudonym(current.keys.pseudonym.seed, "actor", settings.service_id),
     )
+    access = AccessRecorder(recorder, lambda: current.keys.pseudonym.seed)
     return Services(
         settings=settings,
         identity=identity,
@@ -323,8 +326,9 @@ def _assemble(
         key_records=key_records,
         admission=Admission(identity, vault, key_records),
         recorder=recorder,
-        access=AccessRecorder(recorder, lambda: current.keys.pseudonym.seed),
+        access=access,
         tokens=tokens,
+        people=People(PersonTokens(database, clock, log_id), lambda: current.keys, access),
         login_links=LoginLinks(database, clock, log_id, tokens),
         metrics=metrics,
         evaluator=evaluator,

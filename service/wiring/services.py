@@ -61,6 +61,7 @@ from service.lifecycle import Lifecycle
 from service.modes import Modes
 from service.opa_intake import OPAIntake
 from service.packs import PackJobs
+from service.people import People
 from service.predecessor import load_predecessor, require_predecessor
 from service.rebuilds import record_rebuilds
 from service.recorder import ServiceRecorder
@@ -161,6 +162,7 @@ class Services:
     recorder: ServiceRecorder
     access: AccessRecorder
     tokens: TokenStore
+    people: People
     login_links: LoginLinks
     metrics: Metrics
     evaluator: Evaluator

@@ -30,8 +30,9 @@ from policies.bundles import Bundle
 from policies.engines.cedar import CedarEngine
 from policies.model import encode_request
 from service.app import create_app
-from service.auth import Role
+from service.auth import Role, token_digest
 from service.keyset import make_key_set
+from service.persons import CONSOLE, PERSON_SECONDS, Person
 from service.settings import Settings, load_settings
 from service.wiring.assembly import build_services
 from service.wiring.services import Services
@@ -232,7 +233,27 @@ class ServedLog:
         self.log_id = services.identity.log_id
 
     def token(self, role: Role, name: str | None = None, *, lifetime_days: int | None = None) -> str:
-        """Issue a token of a role that is not an enforcer's."""
+        """Issue a token of a role that is not an enforcer's: a person's where the role is for people, else a machine's.
+
+        Args:
+            role: Responders, approvers and administrators are people here who logged in at the console.
+            name: Who; one name is one person.
+            lifetime_days: How long it counts. With it, the token is a machine's.
+        """
+        if role in (Role.RESPONDER, Role.APPROVER, Role.ADMIN) and lifetime_days is None:
+            token = self.person_token(role, name or f"test-{role}")
+            # That it is used is a record, once: here it counts as made, so that no test finds one more than its own.
+            self.services.people._seen[token_digest(token)] = None
+            return token
+        return self.machine_token(role, name, lifetime_days=lifetime_days)
+
+    def person_token(self, role: Role, name: str, *, seconds: int = PERSON_SECONDS) -> str:
+        """Issue the token of a person who is known at the console alone."""
+        person = Person(issuer=CONSOLE, subject=name, name=name, method="console")
+        return self.services.people.issue(person, role, seconds=seconds)[0]
+
+    def machine_token(self, role: Role, name: str | None = None, *, lifetime_days: int | None = None) -> str:
+        """Issue an API token."""
         return self.services.tokens.issue(self.log_id, role, name or f"test-{role}", lifetime_days=lifetime_days)
 
     def client(self, role: Role = Role.AUDITOR, *, token: str | None = None) -> httpx.Client:

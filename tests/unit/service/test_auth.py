@@ -14,8 +14,20 @@ from ledger.database import open_engine
 from ledger.errors import ConfigError, StorageError
 from migrations.schema import upgrade
 from service import tables
-from service.auth import Caller, Permission, Role, TokenStore, new_token, require, roles_holding, token_digest
-from service.problems import ForbiddenError, UnauthenticatedError
+from service.auth import (
+    PERSONS_ONLY,
+    Caller,
+    Permission,
+    Role,
+    TokenStore,
+    may,
+    new_token,
+    require,
+    roles_holding,
+    token_digest,
+)
+from service.persons import CONSOLE, Person
+from service.problems import ForbiddenError, PersonNeededError, UnauthenticatedError
 from tests.support.ledger import LOG_ID, NOW_MS
 
 DAY_MS = 86_400_000
@@ -56,8 +68,12 @@ def _grants() -> Iterator[tuple[Permission, Role, bool]]:
             yield Permission(permission), role, answer == "yes"
 
 
-def caller(role: Role) -> Caller:
+JANE = Person(issuer=CONSOLE, subject="jane", name="jane", method="console")
+
+
+def caller(role: Role, person: Person | None = None) -> Caller:
     return Caller(
+        person=person,
         log_id=LOG_ID,
         name="jane",
         role=role,
@@ -90,11 +106,35 @@ def tokens(engine: Engine, clock: SimulatedClock) -> TokenStore:
 @pytest.mark.parametrize(("permission", "role", "held"), list(_grants()), ids=str)
 def test_a_role_holds_what_the_table_says_and_nothing_else(permission, role, held):
     assert (role in roles_holding(permission)) is held
+    somebody = caller(role, JANE)
     if held:
-        require(caller(role), permission)
+        require(somebody, permission)
     else:
         with pytest.raises(ForbiddenError, match=f"the role {role} may not {permission}"):
-            require(caller(role), permission)
+            require(somebody, permission)
+    assert may(somebody, permission) is held
+
+
+@pytest.mark.parametrize(("permission", "role", "held"), list(_grants()), ids=str)
+def test_what_takes_a_person_is_refused_to_a_machine_whatever_its_role(permission, role, held):
+    machine = caller(role)
+    if held and permission in PERSONS_ONLY:
+        with pytest.raises(PersonNeededError, match=f"to {permission} takes a person .* `tallystick login`"):
+            require(machine, permission)
+    elif held:
+        require(machine, permission)
+    assert may(machine, permission) is (held and permission not in PERSONS_ONLY)
+
+
+def test_machines_approve_review_contain_erase_and_open_nothing():
+    assert {
+        Permission.OPEN_PAYLOADS,
+        Permission.REVIEW_BUNDLES,
+        Permission.REVIEW_MODES,
+        Permission.ERASE,
+        Permission.CONTAIN,
+        Permission.END_CONTAINMENTS,
+    } == PERSONS_ONLY
 
 
 def test_the_table_names_every_role_for_every_permission():

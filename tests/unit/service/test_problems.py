@@ -27,7 +27,15 @@ from ledger.errors import (
 )
 from service.app import AnswerBrokenOffError, _Outermost
 from service.health import Metrics
-from service.problems import ForbiddenError, Problem, UnauthenticatedError, install, kind_of, problem_response
+from service.problems import (
+    ForbiddenError,
+    PersonNeededError,
+    Problem,
+    UnauthenticatedError,
+    install,
+    kind_of,
+    problem_response,
+)
 
 SECRET = "patient 4711 has measles"
 
@@ -166,7 +174,10 @@ def test_a_subclass_of_tomorrow_is_answered_as_its_parent():
     assert ask(application(LaterError("later"))).status_code == 429
 
 
-@pytest.mark.parametrize(("error", "status"), [(ForbiddenError("no"), 403), (UnauthenticatedError("who?"), 401)])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ForbiddenError("no"), 403), (PersonNeededError("no"), 403), (UnauthenticatedError("who?"), 401)],
+)
 def test_who_may_not_and_who_is_not_known_are_told_apart(error, status):
     answer = ask(application(error))
     assert answer.status_code == status
