@@ -30,6 +30,7 @@ from enforcement.config_files import read_secret, read_trust
 from enforcement.conversations import Conversations
 from enforcement.facts import Pseudonyms
 from enforcement.fleet_store import FleetStore, ServiceFleetStore
+from enforcement.inventory import InventoryReport
 from enforcement.ledger_client import ServiceClient
 from enforcement.listings import Listings
 from enforcement.metrics import Metrics
@@ -308,8 +309,7 @@ class Core:
             keep=trust is not None,
         )
         receipts = self._receipts(spool, ledger, trust, recorder)
-        servers = Servers()
-        servers.watch(self.ways.keep)
+        servers, inventory = self._listed(reader, recorder)
         reload = ServerReload(
             servers,
             path=config.servers_file,
@@ -345,7 +345,9 @@ class Core:
             stopped=restrictions.stops_tool,
         )
         asking = RoundReview(rounds, pep.handle, pep.complete)
-        passage = Passage(pep, AnswerReview(listings, asking, admission.learn_tools, self.metrics))
+        passage = Passage(
+            pep, AnswerReview(listings, asking, admission.learn_tools, self.metrics, inventory.note_tools)
+        )
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
         ends = SessionEnds(sessions, recorder, self.clock, interval_seconds=self.look_seconds)
         sweeps = WindowSweeps(windows, sessions, recorder, self.clock, interval_seconds=_LOOK_SECONDS)
@@ -362,7 +364,7 @@ class Core:
         await reload.start()
         if receipts is not None:
             receipts.start()
-        await self._begin(restrictions, ends, sweeps)
+        await self._begin(restrictions, ends, sweeps, inventory)
         exchange = self._exchange(windows, store, reader, recorder)
         if isinstance(bundles, CanarySource) and isinstance(self._evaluator, CanaryEvaluator):
             canary.start(bundles, self._evaluator, recorder, trusted)
@@ -382,12 +384,23 @@ class Core:
             restrictions=restrictions,
         )
 
-    async def _begin(self, restrictions: Restrictions, ends: SessionEnds, sweeps: WindowSweeps) -> None:
+    async def _begin(
+        self, restrictions: Restrictions, ends: SessionEnds, sweeps: WindowSweeps, inventory: InventoryReport
+    ) -> None:
         """Begin what is repeated beside the messages, and hear what is contained before the first of them."""
         self._stack.push_async_callback(restrictions.stop)
         await restrictions.start()
         ends.start()
         sweeps.start()
+        self._stack.push_async_callback(inventory.stop)
+        await inventory.start()
+
+    def _listed(self, reader: StateDatabase, recorder: Recorder) -> tuple[Servers, InventoryReport]:
+        """Return the list of servers, with nothing on it yet, and what tells the ledger of it."""
+        servers, inventory = Servers(), InventoryReport(reader, recorder, self.clock)
+        servers.watch(self.ways.keep)
+        servers.watch(inventory.note_servers)
+        return servers, inventory
 
     def _restrictions_of(self, source: object, sessions: Sessions, recorder: Recorder) -> Restrictions:
         return Restrictions(

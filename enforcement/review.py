@@ -53,6 +53,7 @@ class AnswerReview:
         rounds: RoundReview,
         learn_tools: Callable[[Permitted, dict[str, str]], None],
         metrics: Metrics,
+        note_tools: Callable[[str, bytes], None] = lambda *_: None,
     ) -> None:
         """Take the parts.
 
@@ -61,11 +62,13 @@ class AnswerReview:
             rounds: Has what a server asks judged.
             learn_tools: Is told the digests of a server's tools when they are listed, whoever may see them.
             metrics: Counts.
+            note_tools: Is told a server's name and its list of tools, whoever may see them.
         """
         self._listings = listings
         self._rounds = rounds
         self._learn_tools = learn_tools
         self._metrics = metrics
+        self._note_tools = note_tools
 
     async def review(self, permitted: Permitted, answer: Answer, body: bytes) -> Reviewed:
         """Return what a client gets of an answer. Not to be cancelled: what a server asks is judged and recorded.
@@ -91,6 +94,7 @@ class AnswerReview:
             return Reviewed(body=asking.body, reason=asking.reason, failed=asking.failed)
         if permitted.message.method == _LIST_OF_TOOLS:
             self._learn_tools(permitted, await off_loop(len(result), tool_digests, result))
+            self._note_tools(permitted.server.name, result)
         try:
             listed = await self._listings.listed(permitted, body)
         except ListingFailedError as error:

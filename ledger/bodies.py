@@ -15,6 +15,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from ledger.bodies_inspection import Inspection, ToolState
+from ledger.bodies_inventory import InventoryEvent
 from ledger.body_fields import (
     PUBLIC,
     Base64,
@@ -72,6 +73,7 @@ __all__ = [
     "HoldEvent",
     "Hour",
     "Inspection",
+    "InventoryEvent",
     "KeyEvent",
     "LogId",
     "Minute",
@@ -873,4 +875,5 @@ Body: TypeAlias = (
     | ShadowCount
     | ModeEvent
     | Containment
+    | InventoryEvent
 )

@@ -28,6 +28,7 @@ from ledger.bodies import (
     Decision,
     ErasureEvent,
     HoldEvent,
+    InventoryEvent,
     ModeEvent,
     OPADecision,
     Outcome,
@@ -122,6 +123,8 @@ def _named(record: Record) -> tuple[str | None, ...]:
         return (body.session, body.actor)
     # What says that a subject was erased, and why, must outlive the subject's keys: it is its author's alone.
     if isinstance(body, BundleEvent | AccessEvent | Tombstone | ErasureEvent | RetentionEvent | Approval | ModeEvent):
+        return (body.actor,)
+    if isinstance(body, InventoryEvent):
         return (body.actor,)
     return ()
 

@@ -25,6 +25,7 @@ from ledger.bodies import (
     Decision,
     Dropped,
     Heartbeat,
+    InventoryEvent,
     ModeEvent,
     Outcome,
     SessionEnd,
@@ -62,6 +63,7 @@ ENFORCER_BODIES: Final = (
     Shadow,
     ShadowCount,
     ModeEvent,
+    InventoryEvent,
 )
 """What an enforcer may write; keys, bundles and tombstones are the service's own."""
 

@@ -13,7 +13,7 @@ import pytest
 from mcp.shared.exceptions import MCPError
 
 from enforcement.refusals import ErrorCode
-from ledger.bodies import Heartbeat
+from ledger.bodies import AccessEvent, Heartbeat
 from ledger.canonical import canonical_bytes, sha256
 from ledger.commitments import fingerprint
 from ledger.completeness import Verdict
@@ -88,9 +88,9 @@ def test_the_recorded_request_holds_the_arguments_as_the_client_sent_them(tmp_pa
 def test_no_leaf_holds_an_argument_a_result_a_user_or_an_address(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running(), world.client() as client:
-            await client.call_tool("refund_customer", {"amount": 77.125, "note": "strictly personal"})
+            await client.call_tool("refund_customer", {"amount": 77.125, "note": "strictly confidential"})
         leaves = b"".join(map(encode_record, world.ledger.records))
-        for text in (b"77.125", b"personal", b"refunded", b"alice", b"127.0.0.1", b"finance-token"):
+        for text in (b"77.125", b"confidential", b"refunded", b"alice", b"127.0.0.1", b"finance-token"):
             assert text not in leaves
 
     play(scenario, tmp_path)
@@ -174,7 +174,7 @@ def test_a_kill_ends_the_session_for_every_later_call_until_it_is_released(tmp_p
         assert kinds == [("kill", "policy"), ended, ("allow", "policy"), ended, ("allow", "policy")]
         sessions = [decision.session for decision in world.ledger.decisions()]
         assert sessions[0] == sessions[1] == sessions[3] != sessions[4]
-        (access,) = [record.body for record in world.ledger.records if hasattr(record.body, "actor_role")]
+        (access,) = [record.body for record in world.ledger.records if isinstance(record.body, AccessEvent)]
         assert (access.action, access.target_id) == ("release_block", block.decision_id)
 
     play(scenario, tmp_path, answer=deny_tool("transfer_funds", obligations=(Obligation.END_SESSION,)))
@@ -194,7 +194,7 @@ def test_a_release_from_outside_takes_effect_in_the_running_gateway(tmp_path: Pa
             await outside.release("Finance-Bot", "alice", **who)
             async with world.client() as client:
                 await client.call_tool("refund_customer", {"amount": 1})
-            await world.settle(lambda: any(hasattr(record.body, "actor_role") for record in world.ledger.records))
+            await world.settle(lambda: any(isinstance(record.body, AccessEvent) for record in world.ledger.records))
         (stream,) = world.ledger.streams()
         assert stream.verdict is Verdict.COMPLETE
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from mcp.shared.exceptions import MCPError
 
 from enforcement.refusals import ErrorCode
-from ledger.bodies import Decision, Dropped, Heartbeat
+from ledger.bodies import Decision, Dropped, Heartbeat, InventoryEvent
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError
 from ledger.records import Record
@@ -43,6 +43,11 @@ def play(scenario: Callable[[Surroundings], Awaitable[None]], directory: Path, *
     asyncio.run(run())
 
 
+def introduced(world: Surroundings) -> bool:
+    """Whether the ledger has what a gateway tells of itself by itself: that it lives, and its servers."""
+    return any(isinstance(record.body, InventoryEvent) for record in world.ledger.records)
+
+
 async def denied(world: Surroundings, tool: str = "refund_customer") -> dict[str, Any]:
     """Make a call that must be denied; return what the client is told."""
     before = list(world.tools.calls)
@@ -64,7 +69,7 @@ async def allowed(world: Surroundings) -> None:
 def test_a_strict_call_is_denied_while_the_ledger_is_away_and_the_denial_arrives_later(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running():
-            await world.settle(lambda: bool(world.ledger.records))
+            await world.settle(lambda: introduced(world))
             await world.ledger.stop()
             first = await denied(world)  # the gateway finds out
             second = await denied(world)  # the gateway knows
@@ -91,7 +96,7 @@ def test_a_strict_call_is_denied_while_the_ledger_is_away_and_the_denial_arrives
 def test_an_available_call_passes_while_the_ledger_is_away_and_is_recorded_later(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running():
-            await world.settle(lambda: bool(world.ledger.records))
+            await world.settle(lambda: introduced(world))
             await world.ledger.stop()
             await allowed(world)
             await allowed(world)
@@ -108,7 +113,7 @@ def test_an_available_call_passes_while_the_ledger_is_away_and_is_recorded_later
 def test_what_was_spooled_survives_a_restart_without_the_ledger(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running():
-            await world.settle(lambda: bool(world.ledger.records))
+            await world.settle(lambda: introduced(world))
             await world.ledger.stop()
             await allowed(world)
         async with world.running():  # on the bundle that was kept
@@ -130,7 +135,7 @@ def test_a_ledger_that_does_not_take_records_now_gets_them_again(tmp_path: Path,
         world.ledger.fault = lambda _: answers.pop() if answers else None
         async with world.running():
             await world.settle(lambda: not answers)
-            await world.settle(lambda: bool(world.ledger.records))
+            await world.settle(lambda: introduced(world))
             await allowed(world)
         (stream,) = world.ledger.streams()
         assert stream.verdict is Verdict.COMPLETE
@@ -486,7 +491,7 @@ def test_two_gateways_do_not_share_a_state_directory(tmp_path: Path) -> None:
 def test_a_full_spool_denies_and_says_so(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running() as gateway:
-            await world.settle(lambda: bool(world.ledger.records))
+            await world.settle(lambda: introduced(world))
             await world.ledger.stop()
             reasons: list[str] = []
             async with world.client() as client:
@@ -523,7 +528,7 @@ def test_readiness_says_what_there_is(tmp_path: Path) -> None:
     async def scenario(world: Surroundings) -> None:
         async with world.running() as gateway, world.http() as http:
             assert (await http.get(f"{world.url}/healthz")).text == "ok\n"
-            await world.settle(lambda: bool(world.ledger.records))
+            await world.settle(lambda: introduced(world))
             assert (await ready(world))["ready"] is True
             await world.ledger.stop()
             await denied(world)

@@ -549,6 +549,27 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "reason": COMMITMENT,
         },
     },
+    "inventory": {
+        "minimal": {"action": "removed", "server": "finance"},
+        "full": {
+            "action": "registered",
+            "server": "finance",
+            "tool": "refund_customer",
+            "owner": "team-payments",
+            "tags": ["irreversible", "payment"],
+            "rules": ["payment:name"],
+            "disagreements": ["readOnlyHint"],
+            "definition": "d4" * 32,
+            "actor": "0e" * 16,
+            "actor_role": "approver",
+            "view": "privileges",
+            "agent": "finance-bot",
+            "digest": "c9" * 32,
+            "size": 4096,
+            "items": 12,
+            "comment": COMMITMENT,
+        },
+    },
     "containment": {
         "minimal": {
             "action": "expired",

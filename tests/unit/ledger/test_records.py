@@ -60,6 +60,8 @@ _WORDS = (
     "policy",
     "all",
     "justified",
+    "removed",
+    "inventory",
 )
 
 
@@ -217,6 +219,7 @@ class TestEveryField:
             "body.mode.actor",
             "body.containment.actor",
             "body.containment.session",
+            "body.inventory.actor",
             "body.opa_decision.client",
             "body.opa_decision.fingerprint",
             "body.opa_decision.user",
@@ -238,6 +241,7 @@ class TestEveryField:
             "body.hold.reason",
             "body.mode.reason",
             "body.containment.comment",
+            "body.inventory.comment",
             "body.opa_decision.event",
             "body.opa_decision.input",
             "body.opa_decision.result",

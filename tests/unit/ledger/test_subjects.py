@@ -37,6 +37,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "shadow_count": (),
     "mode": ("actor",),
     "containment": ("session", "actor"),
+    "inventory": ("actor",),
 }
 """Fields that name a subject whose keys seal a record's payloads, in order."""
 

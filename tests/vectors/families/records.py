@@ -106,6 +106,8 @@ _OTHER_WORDS = {
     "in_force": "reviewed",
     "reviewed": "expired",
     "quarantined": "pinned",
+    "registered": "changed",
+    "removed": "changed",
 }
 _OTHER_WORDS_OF = {
     ("retention", "expired"): "pruned",
