@@ -30,6 +30,7 @@ from enforcement.mcp import (
 )
 from enforcement.mcp_headers import single_header
 from enforcement.offload import off_loop
+from enforcement.pins import ToolPins
 from enforcement.resources import challenge
 from enforcement.restrictions import Restrictions
 from enforcement.revisions import ASSUMED_REVISION, BATCHING
@@ -43,6 +44,8 @@ from enforcement.verdicts import Inbound, Permitted
 from ledger import bodies
 from ledger.clock import Clock
 from ledger.restrictions import Restriction
+from policies.model import with_signals
+from policies.signals import Signals, ToolState
 
 __all__ = ["Admission", "refusing"]
 
@@ -66,6 +69,7 @@ class Admission:
         *,
         rounds: Rounds | None = None,
         restrictions: Restrictions | None = None,
+        pins: ToolPins | None = None,
     ) -> None:
         """Take the configuration.
 
@@ -76,7 +80,9 @@ class Admission:
             clock: Tells the time of each call.
             rounds: Knows further rounds of calls; without it none goes on.
             restrictions: Knows what is contained; None if nobody says so.
+            pins: Knows which definitions of tools stand; None if all do.
         """
+        self._pins = pins
         self._rounds = rounds
         self._config = config
         self._sessions = sessions
@@ -328,17 +334,17 @@ class Admission:
         Raises:
             StorageError: A kill stands against it, and whether that was released here could not be read.
         """
+        tool = _tool_of(case.message)
         if self._restrictions is None or case.identity is None:
-            return None
-        message = case.message
+            return self._note_tool(case, tool)
         found = self._restrictions.standing_against(
             case.identity,
             session=case.session_name,
             server=None if case.server is None else case.server.name,
-            tool=_tool_of(message),
+            tool=tool,
         )
         if found is None:
-            return None
+            return self._note_tool(case, tool)
         case.restriction = found
         return _reason_of(found)
 
@@ -348,16 +354,31 @@ class Admission:
         Raises:
             StorageError: As `restricted`.
         """
+        tool = _tool_of(permitted.message)
         if self._restrictions is None:
-            return None
+            return self._tool_objection(permitted.server, tool)
         found = self._restrictions.standing_against(
             identity,
             session=permitted.session,
             named=False,
             server=permitted.server.name,
-            tool=_tool_of(permitted.message),
+            tool=tool,
         )
-        return None if found is None else _reason_of(found)
+        return self._tool_objection(permitted.server, tool) if found is None else _reason_of(found)
+
+    def _note_tool(self, case: Case, tool: str | None) -> str | None:
+        """Return why a tool may not be called because of its definition; and note it, where no policy will be asked."""
+        reason = self._tool_objection(case.server, tool)
+        if reason is not None and case.request is not None and case.evaluation is None:
+            state: ToolState = "quarantined" if reason == "tool_quarantined" else "unpinned"
+            case.request = with_signals(case.request, Signals(tool_state=state))
+        return reason
+
+    def _tool_objection(self, server: ServerSettings | None, tool: str | None) -> str | None:
+        """Return why a tool may not be called because of its definition."""
+        if self._pins is None or server is None or tool is None:
+            return None
+        return self._pins.objection(server.name, tool)
 
 
 def _tool_of(message: Message | None) -> str | None:

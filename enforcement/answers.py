@@ -15,13 +15,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final
 
 from enforcement.json_slices import MAX_JSON_NODES, exceeds_nodes, object_members
 from enforcement.mcp import refuse_lookalikes
 from enforcement.refusals import RequestId
-from ledger.canonical import MAX_SAFE_INTEGER, JSONValue, canonical_bytes, parse_json, sha256
+from enforcement.tool_definitions import definition_digest
+from ledger.canonical import MAX_SAFE_INTEGER, parse_json
 from ledger.errors import MalformedError
 
 __all__ = ["MAX_TOOLS", "Answer", "parse_answer", "parse_stream_message", "tool_digests"]
@@ -87,8 +87,8 @@ def parse_stream_message(data: bytes, request_id: RequestId) -> Answer | None:
 def tool_digests(result: bytes) -> dict[str, str]:
     """Return the digest of each tool definition in the result of ``tools/list``.
 
-    The digest is SHA-256 over the definition's canonical JSON (RFC 8785): equal definitions have equal digests, in
-    whatever order or spelling a server sends them.
+    What the digest covers is in `enforcement.tool_definitions`: equal definitions have equal digests, in whatever order
+    or spelling a server sends them.
 
     Returns:
         Tool name → 64 hexadecimal digits. A definition without canonical form has none; a result that is no list of
@@ -108,30 +108,12 @@ def tool_digests(result: bytes) -> dict[str, str]:
     ambiguous: set[str] = set()
     for tool in tools if isinstance(tools, list) else ():
         name = tool.get("name") if isinstance(tool, dict) else None
-        digest = _digest(tool)
+        digest = definition_digest(tool)
         if not isinstance(name, str) or digest is None:
             continue
         if digests.setdefault(name, digest) != digest:
             ambiguous.add(name)
     return {name: digest for name, digest in digests.items() if name not in ambiguous}
-
-
-def _digest(value: JSONValue) -> str | None:
-    try:
-        return sha256(canonical_bytes(_doubles(value))).hex()
-    except MalformedError:
-        return None
-
-
-def _doubles(value: JSONValue) -> object:
-    """Return the value with its fractions as doubles, which is how RFC 8785 reads them."""
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, dict):
-        return {key: _doubles(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_doubles(item) for item in value]
-    return value
 
 
 def _envelope(data: bytes) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, mo
 
 from enforcement.config_capture import MAX_ARGUMENTS, ArgumentSettings, Capture
 from enforcement.config_identity import IdentitySettings
+from enforcement.config_pins import PinningSettings, ToolPinSettings
 from enforcement.config_protocol import ProtocolSettings, Revisions
 from enforcement.config_restrictions import RestrictionSettings
 from enforcement.config_stdio import StdioSettings
@@ -173,6 +174,7 @@ class ServerSettings(Settings):
         authorization: Where the ``Authorization`` value is that the gateway itself presents to the server; or
         oauth: how it gets a token of its own for it.
         pin: Which server it must be, beside what an authority says of its host.
+        pins: Which definitions of its tools stand.
         owner: The person or team that answers for it; a server without one is listed as unowned.
         tags: Its tags.
         mode: ``observe`` records decisions without enforcing them.
@@ -192,6 +194,7 @@ class ServerSettings(Settings):
     authorization: SecretURI | None = None
     oauth: ClientCredentials | None = None
     pin: PinSettings | None = None
+    pins: ToolPinSettings = ToolPinSettings()
     owner: RecordName | None = None
     tags: Names = ()
     mode: Mode = "enforce"
@@ -374,6 +377,7 @@ class GatewayConfig(Settings):
         windows: Behaviour windows across gateways.
         opa: The operator's OPA server, if there is one.
         restrictions: How what is contained reaches the gateway.
+        pinning: How it looks after the definitions of tools.
         protocol: Which revisions of the protocol pass.
         tls: TLS where clients arrive; without it they arrive in the clear.
         stdio: How ``tallystick wrap`` runs a server; it refuses to without.
@@ -403,6 +407,7 @@ class GatewayConfig(Settings):
     windows: WindowSettings = WindowSettings()
     opa: OPASettings | None = None
     restrictions: RestrictionSettings = RestrictionSettings()
+    pinning: PinningSettings = PinningSettings()
     protocol: ProtocolSettings = ProtocolSettings()
     tls: ListenerTLSSettings | None = None
     stdio: StdioSettings | None = None

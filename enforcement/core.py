@@ -37,8 +37,10 @@ from enforcement.metrics import Metrics
 from enforcement.modes import ModeChange
 from enforcement.passage import Passage
 from enforcement.pep import EnforcementPoint, PolicyEvaluator
+from enforcement.pin_store import PinStore
+from enforcement.pins import PinnedTools, ToolPins
 from enforcement.policy_source import PolicySource
-from enforcement.ports import BundleSource, CanarySource, LedgerClient, RestrictionChannel
+from enforcement.ports import BundleSource, CanarySource, LedgerClient, RestrictionChannel, ToolVerdictChannel
 from enforcement.receipts import LogSource, Receipts
 from enforcement.recorder import Recorder
 from enforcement.releases import blocks_of_others, kills_of, lift_blocks, release_batch
@@ -50,11 +52,13 @@ from enforcement.server_list import HeldModes, Servers
 from enforcement.server_reload import ModeApprovals, NoApprovals, ServerReload
 from enforcement.session_ends import SessionEnds
 from enforcement.sessions import Block, Sessions
+from enforcement.signals import Safeguards
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase, lock_directory
 from enforcement.strict_windows import StrictWindows
 from enforcement.tls_watch import CertificateWatch
 from enforcement.tls_wiring import ServerContexts, service_context
+from enforcement.tool_manifests import manifest_of
 from enforcement.upstream_tokens import check_credentials
 from enforcement.vitals import Vitals, vitals_of
 from enforcement.window_exchange import WindowExchange
@@ -109,6 +113,7 @@ class Running:
         receipts: Proves what the ledger has acknowledged, if a trust policy says by which keys.
         exchange: Tells other gateways what was counted; None if there is no service to tell.
         restrictions: What is stopped.
+        pins: Which definitions of tools stand.
     """
 
     passage: Passage
@@ -123,6 +128,7 @@ class Running:
     receipts: Receipts | None
     exchange: WindowExchange | None
     restrictions: Restrictions
+    pins: ToolPins
 
 
 class Core:
@@ -189,6 +195,7 @@ class Core:
         self.metrics.watch(
             "restrictions_stale", "1 if nobody says what else is stopped by now", lambda: self._restrictions()[1]
         )
+        self.metrics.watch("tools_quarantined", "Tools that wait for a person's word", self._quarantined)
         self.metrics.watch("ledger_reachable", "1 if the ledger took records last time", self._reachable)
         self.metrics.watch("unproven_records", "Records acknowledged and not proven", self._unproven)
         self.metrics.watch("ledger_disputed", "1 if the ledger's proofs contradict its word", self._disputed)
@@ -310,6 +317,7 @@ class Core:
         )
         receipts = self._receipts(spool, ledger, trust, recorder)
         servers, inventory = self._listed(reader, recorder)
+        pins = self._pins_of(servers, bundles, reader, recorder)
         reload = ServerReload(
             servers,
             path=config.servers_file,
@@ -318,12 +326,14 @@ class Core:
             approvals=bundles if isinstance(bundles, ModeApprovals) else NoApprovals(),
             recorder=recorder,
             interval_seconds=config.servers_seconds,
-            check=self._usable,
+            check=lambda listed: self._usable(listed, pins),
             over_http=self.over_http,
         )
         rounds = self._rounds(reader, store)
         restrictions = self._restrictions_of(bundles, sessions, recorder)
-        admission = Admission(config, servers, sessions, self.clock, rounds=rounds, restrictions=restrictions)
+        admission = Admission(
+            config, servers, sessions, self.clock, rounds=rounds, restrictions=restrictions, pins=pins
+        )
         pep = EnforcementPoint(
             admission,
             evaluator=DirectEvaluator(self._evaluator) if isinstance(self._evaluator, Evaluator) else self._evaluator,
@@ -337,16 +347,18 @@ class Core:
             on_settled=canary.offer,
             disputed=lambda: receipts is not None and receipts.disputed is not None,
             tracing=await stack.enter_async_context(tracing_of(config, self._pseudonyms, self.metrics)),
+            safeguards=Safeguards(sources=(PinnedTools(pins),)),
         )
         listings = Listings(
             self._evaluator,
             policies,
             evaluation_seconds=config.limits.evaluation_seconds,
-            stopped=restrictions.stops_tool,
+            stopped=lambda server, tool: restrictions.stops_tool(server, tool) or pins.hides(server, tool),
+            tool_states=PinnedTools(pins),
         )
         asking = RoundReview(rounds, pep.handle, pep.complete)
         passage = Passage(
-            pep, AnswerReview(listings, asking, admission.learn_tools, self.metrics, inventory.note_tools)
+            pep, AnswerReview(listings, asking, admission.learn_tools, self.metrics, inventory.note_tools, pins)
         )
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
         ends = SessionEnds(sessions, recorder, self.clock, interval_seconds=self.look_seconds)
@@ -364,7 +376,7 @@ class Core:
         await reload.start()
         if receipts is not None:
             receipts.start()
-        await self._begin(restrictions, ends, sweeps, inventory)
+        await self._begin(restrictions, pins, ends, sweeps, inventory)
         exchange = self._exchange(windows, store, reader, recorder)
         if isinstance(bundles, CanarySource) and isinstance(self._evaluator, CanaryEvaluator):
             canary.start(bundles, self._evaluator, recorder, trusted)
@@ -382,14 +394,22 @@ class Core:
             receipts=receipts,
             exchange=exchange,
             restrictions=restrictions,
+            pins=pins,
         )
 
     async def _begin(
-        self, restrictions: Restrictions, ends: SessionEnds, sweeps: WindowSweeps, inventory: InventoryReport
+        self,
+        restrictions: Restrictions,
+        pins: ToolPins,
+        ends: SessionEnds,
+        sweeps: WindowSweeps,
+        inventory: InventoryReport,
     ) -> None:
         """Begin what is repeated beside the messages, and hear what is contained before the first of them."""
         self._stack.push_async_callback(restrictions.stop)
+        self._stack.push_async_callback(pins.stop)
         await restrictions.start()
+        await pins.start()
         ends.start()
         sweeps.start()
         self._stack.push_async_callback(inventory.stop)
@@ -412,6 +432,12 @@ class Core:
             released_here=sessions.is_released,
             on_lifted=lambda lifted: lift_blocks(sessions, recorder, lifted),
         )
+
+    def _pins_of(self, servers: Servers, source: object, reader: StateDatabase, recorder: Recorder) -> ToolPins:
+        channel = source if isinstance(source, ToolVerdictChannel) else None
+        pins = ToolPins(PinStore(reader), recorder, self.config.pinning, channel=channel, manifests=manifest_of)
+        servers.watch(pins.take_up)
+        return pins
 
     def _receipts(
         self, spool: Spool, ledger: LedgerClient, trust: TrustPolicy | None, recorder: Recorder
@@ -451,9 +477,10 @@ class Core:
         exchange.start()
         return exchange
 
-    def _usable(self, servers: Sequence[ServerSettings]) -> None:
-        """Refuse a list of servers that names a secret or a certificate that cannot be used."""
+    def _usable(self, servers: Sequence[ServerSettings], pins: ToolPins) -> None:
+        """Refuse a list of servers that names a secret, a certificate or a manifest that cannot be used."""
         check_credentials(servers)
+        pins.prepare(servers)
         self.ways.prepare(servers)
 
     async def _service(self) -> tuple[LedgerClient, BundleSource]:
@@ -623,6 +650,7 @@ class Core:
             "unproven_bytes": unproven_bytes,
             "set_aside_records": depth.set_aside,
             **running.restrictions.readiness(),
+            "tools_quarantined": running.pins.quarantined(),
         }
         certificates = self.certificates.readiness()
         return ready, {**facts, "certificates": certificates} if certificates else facts
@@ -653,6 +681,9 @@ class Core:
             return 0.0, 0.0
         restrictions = self._running.restrictions
         return float(len(restrictions.current.restrictions)), float(restrictions.stale)
+
+    def _quarantined(self) -> float:
+        return 0.0 if self._running is None else float(self._running.pins.quarantined())
 
     def _reachable(self) -> float:
         return float(self._running is not None and self._running.recorder.reachable)

@@ -39,12 +39,15 @@ from enforcement.ports import (
     ActiveBundle,
     BundleAnswer,
     NewRestrictions,
+    NewToolVerdicts,
     NoBundle,
     Posted,
     PostResult,
     Refused,
     RestrictionAnswer,
     SameRestrictions,
+    SameToolVerdicts,
+    ToolVerdictAnswer,
     Unavailable,
     UnchangedBundle,
 )
@@ -55,6 +58,7 @@ from ledger.clock import Clock
 from ledger.errors import MalformedError, UpstreamError
 from ledger.notes import encode_base64
 from ledger.restrictions import MAX_DOCUMENT_BYTES
+from ledger.tool_verdicts import MAX_TOOL_DOCUMENT_BYTES
 from policies.signatures import MAX_SIGNATURE_BYTES
 
 __all__ = ["ServiceClient", "encode_submission"]
@@ -194,6 +198,19 @@ class ServiceClient:
             return NewRestrictions(answer, held)
         if status == HTTPStatus.NOT_MODIFIED:
             return SameRestrictions(held)
+        return Unavailable(f"http_{status}", _retry_after(headers))
+
+    async def tool_verdicts(self, digest: str) -> ToolVerdictAnswer:
+        """Ask what people said of tools; see `enforcement.ports.ToolVerdictChannel`."""
+        path = f"/v1/tools/verdicts?digest={digest}"
+        try:
+            status, headers, answer = await self._send("GET", path, {}, None, MAX_TOOL_DOCUMENT_BYTES)
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        if status == HTTPStatus.OK:
+            return NewToolVerdicts(answer)
+        if status == HTTPStatus.NOT_MODIFIED:
+            return SameToolVerdicts()
         return Unavailable(f"http_{status}", _retry_after(headers))
 
     async def signature(self, revision: str) -> bytes | Unavailable:

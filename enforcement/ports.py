@@ -19,6 +19,7 @@ __all__ = [
     "CanarySource",
     "LedgerClient",
     "NewRestrictions",
+    "NewToolVerdicts",
     "NoBundle",
     "PostResult",
     "Posted",
@@ -26,6 +27,9 @@ __all__ = [
     "RestrictionAnswer",
     "RestrictionChannel",
     "SameRestrictions",
+    "SameToolVerdicts",
+    "ToolVerdictAnswer",
+    "ToolVerdictChannel",
     "Unavailable",
     "UnchangedBundle",
 ]
@@ -185,5 +189,37 @@ class RestrictionChannel(Protocol):
             version: Version of the set at hand.
             digest: Its digest.
             wait_seconds: How long the service may wait for another one before it answers.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewToolVerdicts:
+    """Another set of verdicts on tools' definitions is in force: its document, not yet read.
+
+    Attributes:
+        document: Its bytes; see `ledger.tool_verdicts`.
+    """
+
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SameToolVerdicts:
+    """The set that the caller has is still in force."""
+
+
+ToolVerdictAnswer: TypeAlias = NewToolVerdicts | SameToolVerdicts | Unavailable
+
+
+@runtime_checkable
+class ToolVerdictChannel(Protocol):
+    """Hands out what people said of tools' definitions, and what other gateways saw of them."""
+
+    async def tool_verdicts(self, digest: str) -> ToolVerdictAnswer:
+        """Ask for the set in force. Nothing is raised but cancellation.
+
+        Args:
+            digest: Of the set at hand.
         """
         ...

@@ -13,16 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+import structlog
+
 from enforcement.answers import Answer, tool_digests
 from enforcement.listings import ListingFailedError, Listings
 from enforcement.metrics import Metrics
 from enforcement.offload import off_loop
+from enforcement.pins import ToolPins
 from enforcement.rounds import RoundReview
 from enforcement.server_names import is_another
 from enforcement.verdicts import Permitted
+from ledger.errors import LedgerError
 
 __all__ = ["AnswerReview", "Reviewed"]
 
+_LOG: Final = structlog.get_logger(__name__)
 _LIST_OF_TOOLS: Final = "tools/list"
 _ANOTHER_SERVER: Final = "server_identity"
 
@@ -54,6 +59,7 @@ class AnswerReview:
         learn_tools: Callable[[Permitted, dict[str, str]], None],
         metrics: Metrics,
         note_tools: Callable[[str, bytes], None] = lambda *_: None,
+        pins: ToolPins | None = None,
     ) -> None:
         """Take the parts.
 
@@ -63,7 +69,9 @@ class AnswerReview:
             learn_tools: Is told the digests of a server's tools when they are listed, whoever may see them.
             metrics: Counts.
             note_tools: Is told a server's name and its list of tools, whoever may see them.
+            pins: Says which definitions of tools stand; without it all do.
         """
+        self._pins = pins
         self._listings = listings
         self._rounds = rounds
         self._learn_tools = learn_tools
@@ -95,6 +103,8 @@ class AnswerReview:
         if permitted.message.method == _LIST_OF_TOOLS:
             self._learn_tools(permitted, await off_loop(len(result), tool_digests, result))
             self._note_tools(permitted.server.name, result)
+            if self._pins is not None and (fault := await self._pin(self._pins, permitted, result)) is not None:
+                return Reviewed(body=None, reason=fault, failed=True)
         try:
             listed = await self._listings.listed(permitted, body)
         except ListingFailedError as error:
@@ -104,3 +114,12 @@ class AnswerReview:
         if listed.hidden:
             self._metrics.hidden.labels(permitted.server.name).inc(listed.hidden)
         return Reviewed(body=listed.body, hidden=listed.hidden)
+
+    async def _pin(self, pins: ToolPins, permitted: Permitted, result: bytes) -> str | None:
+        """Hold what is listed against what stands; return why the list must not be shown, or None if it may."""
+        try:
+            await pins.learn(permitted.server.name, result, continues=permitted.message.continues)
+        except LedgerError as error:
+            _LOG.error("tools_not_pinned", server=permitted.server.name, error=type(error).__name__)
+            return "tools_not_pinned"
+        return None

@@ -3,10 +3,10 @@
 What the tables mean is said where they are used: the queue of records in `enforcement.spool`, sessions and blocks in
 `enforcement.sessions`, and which kills were released here as well; what windows have counted, and what sessions called
 last, in `enforcement.windows`, which windows these are in `enforcement.measured_windows`, what gateways tell each other
-in `enforcement.window_exchange`, modes in `enforcement.server_list`. They share a file so that one transaction can make
-a decision, its number, the state of its session, a block and what the call adds to windows durable together. What the
-ledger has acknowledged and not proven yet is in `unproven` (`enforcement.receipts`), what it was told of servers and
-tools in `inventory` (`enforcement.inventory`).
+in `enforcement.window_exchange`, modes in `enforcement.server_list`, tools' definitions in `enforcement.pin_store`.
+They share a file so that one transaction can make a decision, its number, the state of its session, a block and what
+the call adds to windows durable together. What the ledger has acknowledged and not proven yet is in `unproven`
+(`enforcement.receipts`), what it was told of servers and tools in `inventory` (`enforcement.inventory`).
 
 WAL with ``synchronous=FULL``: a transaction is synced when it has been committed. The file can be read by its owner
 alone; its directory likewise.
@@ -31,7 +31,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 11
+_SCHEMA_VERSION: Final = 12
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -115,6 +115,14 @@ CREATE TABLE IF NOT EXISTS inventory (
 """
 """Since version 11: what was told of servers and tools (`enforcement.inventory`)."""
 
+_TOOL_PINS: Final = """
+CREATE TABLE IF NOT EXISTS tool_pins (
+    server TEXT NOT NULL, tool TEXT NOT NULL, pin BLOB NOT NULL, PRIMARY KEY (server, tool)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tool_words (word INTEGER PRIMARY KEY AUTOINCREMENT, said_ms INTEGER NOT NULL) STRICT;
+"""
+"""Since version 12."""
+
 _FROM_1: Final = """
 ALTER TABLE sessions ADD COLUMN agent TEXT;
 ALTER TABLE sessions ADD COLUMN user TEXT;
@@ -172,7 +180,7 @@ class StateDatabase:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(queue)")]
         chain = "" if "link" in columns else _CHAIN
-        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN + _FLEET + _RELEASES + chain + _INVENTORY
+        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN + _FLEET + _RELEASES + chain + _INVENTORY + _TOOL_PINS
         steps = {0: _SCHEMA + later, 1: _FROM_1 + later, **dict.fromkeys(range(2, _SCHEMA_VERSION), later)}
         if version in steps:
             connection.executescript(f"BEGIN IMMEDIATE;{steps[version]}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")

@@ -4,7 +4,7 @@ Pure. Most subjects are the record types; three more are values that the evidenc
 
 * ``decision``, ``outcome``, ``bundle``, ``key``, ``heartbeat``, ``dropped``, ``session_end``, ``approval``,
   ``tombstone``, ``succession``, ``access``, ``erasure``, ``hold``, ``retention``, ``opa_decision``, ``opa_loss``,
-  ``shadow``, ``shadow_count``, ``mode``, ``containment``, ``inventory``: the
+  ``shadow``, ``shadow_count``, ``mode``, ``containment``, ``inventory``, ``tool``: the
   records of that type whose time lies in the period; of ``key`` all that are in the pack, since what is said of a key
   later, or was said earlier, bears on the period. Their fields stand under the type's name
   (``decision.bundle.revision``), the record's envelope under ``envelope`` (``envelope.enforcer_id``).
@@ -73,6 +73,7 @@ RECORD_SUBJECTS: Final = (
     "mode",
     "containment",
     "inventory",
+    "tool",
 )
 STREAM: Final = "stream"
 POPULATION: Final = "population"

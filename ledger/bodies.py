@@ -16,6 +16,7 @@ import msgspec
 
 from ledger.bodies_inspection import Inspection, ToolState
 from ledger.bodies_inventory import InventoryEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.body_fields import (
     PUBLIC,
     Base64,
@@ -95,6 +96,7 @@ __all__ = [
     "Struct",
     "Succession",
     "Tombstone",
+    "ToolEvent",
     "ToolState",
     "Uuid",
     "Weekday",
@@ -876,4 +878,5 @@ Body: TypeAlias = (
     | ModeEvent
     | Containment
     | InventoryEvent
+    | ToolEvent
 )

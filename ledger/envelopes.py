@@ -1,7 +1,8 @@
-"""DSSE envelopes: a payload with detached signatures by Ed25519 and ML-DSA-44.
+"""DSSE envelopes: a payload with detached signatures by Ed25519 and ML-DSA.
 
-Pure. Packs are signed this way. The envelope's bytes are canonical JSON, key ids are derived from the keys and not
-believed, base64 has one spelling: an envelope has exactly one form, so that a changed byte is always seen.
+Pure. Packs and bundles are signed this way with ML-DSA-44, manifests of tools with ML-DSA-65. The envelope's bytes are
+canonical JSON, key ids are derived from the keys and not believed, base64 has one spelling: an envelope has exactly one
+form, so that a changed byte is always seen.
 
 The signed message is DSSE's pre-authentication encoding: ``DSSEv1 SP len(type) SP type SP len(payload) SP payload``.
 
@@ -18,11 +19,12 @@ from typing import Final, Protocol
 from ledger.canonical import canonical_bytes, parse_canonical
 from ledger.errors import MalformedError, SignatureUncheckedError, TrustPolicyError
 from ledger.notes import decode_base64, encode_base64
-from ledger.signatures import verify_ed25519, verify_mldsa44
+from ledger.signatures import verify_ed25519, verify_mldsa44, verify_mldsa65
 
 __all__ = [
     "ED25519",
     "MLDSA44",
+    "MLDSA65",
     "Envelope",
     "EnvelopeKey",
     "EnvelopeSigner",
@@ -33,6 +35,7 @@ __all__ = [
 
 ED25519: Final = "ed25519"
 MLDSA44: Final = "ml-dsa-44"
+MLDSA65: Final = "ml-dsa-65"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class EnvelopeKey:
     """A public key that signs envelopes.
 
     Attributes:
-        algorithm: `ED25519` or `MLDSA44`.
+        algorithm: `ED25519`, `MLDSA44` or `MLDSA65`.
         public_key: Raw bytes.
     """
 
@@ -57,12 +60,14 @@ class EnvelopeKey:
 
         Raises:
             SignatureInvalidError: It is wrong.
-            SignatureUncheckedError: The algorithm is not one of the two.
+            SignatureUncheckedError: The algorithm is not one of these.
         """
         if self.algorithm == ED25519:
             verify_ed25519(self.public_key, message, signature, signer="the envelope")
         elif self.algorithm == MLDSA44:
             verify_mldsa44(self.public_key, message, signature, signer="the envelope")
+        elif self.algorithm == MLDSA65:
+            verify_mldsa65(self.public_key, message, signature, signer="the envelope")
         else:
             raise SignatureUncheckedError(f"envelope signatures of {self.algorithm} cannot be checked here")
 

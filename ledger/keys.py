@@ -23,12 +23,12 @@ from typing import Final
 import nacl.exceptions
 import nacl.secret
 import nacl.signing
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, MLDSA65PrivateKey
 from nacl.pwhash import argon2id
 
 from ledger.canonical import JSONValue, parse_json
 from ledger.commitments import pseudonym_key_id
-from ledger.envelopes import ED25519, MLDSA44, EnvelopeKey
+from ledger.envelopes import ED25519, MLDSA44, MLDSA65, EnvelopeKey
 from ledger.errors import ConfigError, ConflictError, MalformedError
 from ledger.files import create_durably
 from ledger.notes import SignatureType, VerifierKey, decode_base64, encode_base64
@@ -48,8 +48,8 @@ __all__ = [
 ]
 
 KEY_FORMAT: Final = "tallystick.key/1"
-ALGORITHMS: Final = (ED25519, MLDSA44, "hmac-sha256", "xchacha20-poly1305", "xsalsa20-poly1305")
-PURPOSES: Final = ("log", "pack", "enforcer", "vault", "pseudonym", "spool", "witness", "bundle")
+ALGORITHMS: Final = (ED25519, MLDSA44, MLDSA65, "hmac-sha256", "xchacha20-poly1305", "xsalsa20-poly1305")
+PURPOSES: Final = ("log", "pack", "enforcer", "vault", "pseudonym", "spool", "witness", "bundle", "tools")
 _SEED_BYTES: Final = 32
 _MAX_KEY_FILE_BYTES: Final = 16_384
 _KEY_FILE_MODE: Final = 0o600
@@ -91,6 +91,8 @@ class LocalKey:
             return bytes(nacl.signing.SigningKey(self.seed).verify_key)
         if self.algorithm == MLDSA44:
             return MLDSA44PrivateKey.from_seed_bytes(self.seed).public_key().public_bytes_raw()
+        if self.algorithm == MLDSA65:
+            return MLDSA65PrivateKey.from_seed_bytes(self.seed).public_key().public_bytes_raw()
         return None
 
     @property

@@ -35,6 +35,7 @@ from ledger.bodies import (
     RetentionEvent,
     SessionEnd,
     Tombstone,
+    ToolEvent,
 )
 from ledger.errors import MalformedError
 from ledger.records import Record, record_type
@@ -124,7 +125,7 @@ def _named(record: Record) -> tuple[str | None, ...]:
     # What says that a subject was erased, and why, must outlive the subject's keys: it is its author's alone.
     if isinstance(body, BundleEvent | AccessEvent | Tombstone | ErasureEvent | RetentionEvent | Approval | ModeEvent):
         return (body.actor,)
-    if isinstance(body, InventoryEvent):
+    if isinstance(body, InventoryEvent | ToolEvent):
         return (body.actor,)
     return ()
 

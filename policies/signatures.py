@@ -18,7 +18,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from ledger.canonical import JSONValue, canonical_bytes
-from ledger.envelopes import ED25519, MLDSA44, Envelope, EnvelopeKey, EnvelopeSigner, parse_envelope, seal_envelope
+from ledger.envelopes import (
+    ED25519,
+    MLDSA44,
+    MLDSA65,
+    Envelope,
+    EnvelopeKey,
+    EnvelopeSigner,
+    parse_envelope,
+    seal_envelope,
+)
 from ledger.errors import MalformedError, VerificationError
 from ledger.notes import decode_base64, encode_base64
 from policies.bundles import Bundle
@@ -36,7 +45,7 @@ MAX_SIGNATURE_BYTES: Final = 64 * 1024
 
 _PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 _MAX_KEYS: Final = 16
-_KEY_BYTES: Final = {ED25519: 32, MLDSA44: 1312}
+_KEY_BYTES: Final = {ED25519: 32, MLDSA44: 1312, MLDSA65: 1952}
 
 
 def _statement(bundle: Bundle) -> bytes:
@@ -107,5 +116,5 @@ def _key(line: str) -> EnvelopeKey:
     algorithm, _, text = line.partition(" ")
     key = EnvelopeKey(algorithm, decode_base64(text))
     if len(key.public_key) != _KEY_BYTES.get(algorithm):
-        raise MalformedError("a trusted key is ed25519 or ml-dsa-44, and the base64 of a public key of it")
+        raise MalformedError("a trusted key is ed25519, ml-dsa-44 or ml-dsa-65, and the base64 of a public key of it")
     return key

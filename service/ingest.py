@@ -31,6 +31,7 @@ from ledger.bodies import (
     SessionEnd,
     Shadow,
     ShadowCount,
+    ToolEvent,
 )
 from ledger.canonical import canonical_bytes, parse_json
 from ledger.errors import MalformedError, OverloadedError, SignatureInvalidError, StaleKeysError
@@ -64,6 +65,7 @@ ENFORCER_BODIES: Final = (
     ShadowCount,
     ModeEvent,
     InventoryEvent,
+    ToolEvent,
 )
 """What an enforcer may write; keys, bundles and tombstones are the service's own."""
 

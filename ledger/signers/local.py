@@ -1,16 +1,16 @@
 """Signers whose private key is in this process.
 
-Ed25519 by libsodium (PyNaCl); ML-DSA-44 by OpenSSL (`cryptography`), hedged: two signatures over the same bytes differ.
+Ed25519 by libsodium (PyNaCl); ML-DSA by OpenSSL (`cryptography`), hedged: two signatures over the same bytes differ.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, MLDSA65PrivateKey
 
 from ledger.checkpoints import Checkpoint, mldsa44_message, pack_timestamped
-from ledger.envelopes import ED25519, MLDSA44, EnvelopeKey
+from ledger.envelopes import ED25519, MLDSA44, MLDSA65, EnvelopeKey
 from ledger.errors import ConfigError
 from ledger.keys import LocalKey
 from ledger.notes import NoteSignature, VerifierKey
@@ -21,6 +21,8 @@ __all__ = ["LocalEnvelopeSigner", "LocalSigner"]
 def _raw_sign(key: LocalKey, message: bytes) -> bytes:
     if key.algorithm == ED25519:
         return bytes(key.signing_key().sign(message).signature)
+    if key.algorithm == MLDSA65:
+        return MLDSA65PrivateKey.from_seed_bytes(key.seed).sign(message)
     return MLDSA44PrivateKey.from_seed_bytes(key.seed).sign(message)
 
 
@@ -55,7 +57,7 @@ class LocalSigner:
 class LocalEnvelopeSigner:
     """`ledger.envelopes.EnvelopeSigner` for one key."""
 
-    def __init__(self, key: LocalKey, purpose: Literal["pack", "bundle"] = "pack") -> None:
+    def __init__(self, key: LocalKey, purpose: Literal["pack", "bundle", "tools"] = "pack") -> None:
         """Sign with a key.
 
         Args:

@@ -570,6 +570,23 @@ BODIES: Final[dict[str, dict[str, JSONObject]]] = {
             "comment": COMMITMENT,
         },
     },
+    "tool": {
+        "minimal": {"action": "gone", "server": "finance", "tool": "refund_customer"},
+        "full": {
+            "action": "quarantined",
+            "server": "finance",
+            "tool": "refund_customer",
+            "digest": "d1" * 32,
+            "previous": "d0" * 32,
+            "reasons": ["changed", "mentions"],
+            "changes": ["instruction", "other_tool"],
+            "other": "files/read_file",
+            "definition": COMMITMENT,
+            "actor": "0e" * 16,
+            "actor_role": "approver",
+            "comment": COMMITMENT,
+        },
+    },
     "containment": {
         "minimal": {
             "action": "expired",

@@ -17,6 +17,7 @@ from enforcement.batches import Depth
 from enforcement.chained_queue import ChainedQueue
 from enforcement.chaining import GENESIS, Chain, Link, Mark, Row
 from enforcement.config import RecordingSettings
+from enforcement.pin_store import PinStore
 from enforcement.recorder import Recorder
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase
@@ -407,3 +408,18 @@ def test_a_mark_opens_at_its_own_end_and_under_its_own_key_alone() -> None:
     assert Chain(bytes(32)).open("tail", sealed) is None
     for wrong in (None, b"", "text", sealed[:-1], sealed + b"\x00", bytes(len(sealed)), sealed[:32]):
         assert chain.open("tail", wrong) is None
+
+
+def test_a_file_of_version_10_gets_its_table_of_tools_and_keeps_the_rest(tmp_path: Path) -> None:
+    state, spool = open_spool(tmp_path)
+    spool.append([batch(denial(), denial())])
+    before = spool.pending(**ALL)
+    state.close()
+    with sqlite3.connect(tmp_path / "state.db") as file:
+        file.executescript("DROP TABLE tool_pins; DROP TABLE tool_words; PRAGMA user_version = 10;")
+    file.close()
+    state, spool = open_spool(tmp_path)
+    assert (spool.altered(), spool.pending(**ALL)) == (False, before)
+    assert PinStore(state).read() == {}
+    assert PinStore(state).words() == 0
+    state.close()

@@ -38,6 +38,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "mode": ("actor",),
     "containment": ("session", "actor"),
     "inventory": ("actor",),
+    "tool": ("actor",),
 }
 """Fields that name a subject whose keys seal a record's payloads, in order."""
 

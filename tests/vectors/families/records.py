@@ -108,6 +108,7 @@ _OTHER_WORDS = {
     "quarantined": "pinned",
     "registered": "changed",
     "removed": "changed",
+    "gone": "returned",
 }
 _OTHER_WORDS_OF = {
     ("retention", "expired"): "pruned",
