@@ -1,0 +1,98 @@
+"""Characters that a person does not see, or takes for others.
+
+Pure. Looked at are characters, not words: whether an invisible one is an accident depends on its neighbours. A joiner
+between letters of a script that needs it, a mark of direction in a text that runs to the left, a selector behind an
+emoji are none of our business; the same between Latin letters is.
+
+Source: Unicode Standard Annex 9 (bidirectional controls), Technical Standards 39 (confusables, mixed scripts) and 51
+(emoji tag sequences).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from enforcement.inspection.confusables import LOOKALIKES
+from enforcement.inspection.folding import INVISIBLE
+from enforcement.inspection.settings import Thresholds
+
+__all__ = ["odd_characters", "odd_words"]
+
+_ODD: Final = re.compile(f"[{INVISIBLE}]+")
+_BIDI: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_TAG: Final = re.compile("[\U000e0001\U000e0020-\U000e007f]")
+_SELECTOR: Final = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+_FLAG: Final = "\U0001f3f4"
+_FLAG_TAGS: Final = re.compile("[\U000e0030-\U000e0039\U000e0061-\U000e007a]{2,6}\U000e007f")
+_STYLED_LETTER: Final = "\U0001d400-\U0001d7ff\U0001f130-\U0001f189\u24b6-\u24e9"
+_STYLED: Final = re.compile(f"[{_STYLED_LETTER}][{_STYLED_LETTER} ]{{3,}}")
+_MIXABLE: Final = "\u0370-\u03ff\u0400-\u052f\u0530-\u058f\u13a0-\u13ff\uab70-\uabbf\u2c80-\u2cff\u1d00-\u1d2b"
+_WORD: Final = re.compile(f"[A-Za-z0-9{_MIXABLE}]*[{_MIXABLE}][A-Za-z0-9{_MIXABLE}]*")
+_CYRILLIC: Final = re.compile("[\u0400-\u052f]")
+_SHORTEST_WORD: Final = 4
+_SHORTEST_LOOKALIKE: Final = 3
+_JOINERS: Final = "\u200c\u200d"
+_MARKS: Final = "\u200e\u200f\u061c"
+
+
+def odd_characters(text: str, thresholds: Thresholds) -> Iterator[tuple[str, int, int]]:
+    """Yield rule, start and end of what shows nothing or turns the line round, in characters."""
+    for match in _ODD.finditer(text):
+        rule = _rule_of_run(text, match, thresholds)
+        if rule:
+            yield rule, match.start(), match.end()
+    for match in _STYLED.finditer(text):
+        yield "styled_letters", match.start(), match.end()
+
+
+def _rule_of_run(text: str, match: re.Match[str], thresholds: Thresholds) -> str:  # noqa: PLR0911  # a table of cases
+    run, start, end = match[0], match.start(), match.end()
+    before, after = text[start - 1 : start], text[end : end + 1]
+    if _BIDI.search(run):
+        return "bidi_control"
+    if _TAG.search(run):
+        is_flag = before == _FLAG and _FLAG_TAGS.fullmatch(run)
+        return "" if is_flag else "tag_characters"
+    selectors = len(_SELECTOR.findall(run))
+    if selectors:
+        return "variation_selectors" if selectors >= thresholds.selector_run or _is_plain(before) else ""
+    if len(run) >= thresholds.invisible_run:
+        return "invisible_run"
+    # A mark of byte order begins a text, and a soft hyphen is a typesetter's.
+    if run == "\u00ad" or (run == "\ufeff" and not start):
+        return ""
+    if all(character in _JOINERS or character in _MARKS for character in run):
+        return "zero_width" if _is_plain(before) and _is_plain(after) else ""
+    # To a script that puts no spaces between words, a zero-width one belongs.
+    return "zero_width" if _is_plain(before) or _is_plain(after) else ""
+
+
+def _is_plain(character: str) -> bool:
+    return bool(character) and character.isascii() and character.isalpha()
+
+
+def odd_words(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield rule, start and end of words whose letters are taken from several scripts, or look like Latin ones."""
+    words = list(_WORD.finditer(text))
+    if not words:
+        return
+    # A text that has words of that script for itself is written in it.
+    cyrillic = any(
+        _CYRILLIC.search(word[0]) and not all(ord(letter) in LOOKALIKES for letter in word[0]) for word in words
+        if not re.search("[A-Za-z]", word[0])
+    )  # fmt: skip
+    for word in words:
+        letters = [letter for letter in word[0] if letter.isalpha()]
+        latin = sum(letter.isascii() for letter in letters)
+        strange = [letter for letter in letters if not letter.isascii()]
+        looks = all(ord(letter) in LOOKALIKES for letter in strange)
+        if latin and strange and looks and len(letters) >= _SHORTEST_WORD:
+            yield "mixed_script", word.start(), word.end()
+        elif not latin and looks and len(letters) >= _SHORTEST_LOOKALIKE and not cyrillic and _is_cyrillic(strange):
+            yield "lookalike_word", word.start(), word.end()
+
+
+def _is_cyrillic(letters: list[str]) -> bool:
+    return all(_CYRILLIC.match(letter) for letter in letters)
