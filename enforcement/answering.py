@@ -67,6 +67,8 @@ async def settle(passage: Passage, permitted: Permitted, data: bytes, *, latency
         error_code=answer.error_code,
         tool_error=answer.tool_error,
         hidden=reviewed.hidden,
+        signals=reviewed.signals,
+        redacted=reviewed.redacted,
     )
     if reviewed.body is None:
         reply = _reply(permitted, ErrorCode.RESULT_WITHHELD, _UNSHOWN, reviewed.reason or "internal_error")

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, mo
 
 from enforcement.config_capture import MAX_ARGUMENTS, ArgumentSettings, Capture
 from enforcement.config_identity import IdentitySettings
+from enforcement.config_inspection import InspectionRules, InspectionSettings
 from enforcement.config_pins import PinningSettings, ToolPinSettings
 from enforcement.config_protocol import ProtocolSettings, Revisions
 from enforcement.config_restrictions import RestrictionSettings
@@ -150,6 +151,7 @@ class ToolSettings(Settings):
         recording: Instead of the server's.
         capture: Instead of the server's.
         arguments: What holds for single arguments of it.
+        inspection: What is said otherwise than for the server of the inspection of its calls and their answers.
     """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
@@ -158,6 +160,7 @@ class ToolSettings(Settings):
     recording: Recording | None = None
     capture: Capture | None = None
     arguments: Annotated[tuple[ArgumentSettings, ...], Field(max_length=MAX_ARGUMENTS)] = ()
+    inspection: InspectionRules | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -185,6 +188,7 @@ class ServerSettings(Settings):
         tell: What a caller learns of a policy's denial: ``full``: reason, rule, drift, and what would be needed;
             ``reason``; or ``nothing`` but that it is one, and its decision id.
         tools: Exceptions for single tools.
+        inspection: What is said otherwise than for the gateway of the inspection of its messages and answers.
         revisions: Revisions of the protocol that pass, in place of the gateway's.
         tls: What TLS shows and asks for on the way to it.
     """
@@ -202,6 +206,7 @@ class ServerSettings(Settings):
     capture: Capture = "full"
     tell: Tell = "full"
     tools: tuple[ToolSettings, ...] = ()
+    inspection: InspectionRules | None = None
     revisions: Revisions | None = None
     tls: ClientTLSSettings | None = None
 
@@ -378,6 +383,7 @@ class GatewayConfig(Settings):
         opa: The operator's OPA server, if there is one.
         restrictions: How what is contained reaches the gateway.
         pinning: How it looks after the definitions of tools.
+        inspection: What is looked for in messages and answers; without it nothing is.
         protocol: Which revisions of the protocol pass.
         tls: TLS where clients arrive; without it they arrive in the clear.
         stdio: How ``tallystick wrap`` runs a server; it refuses to without.
@@ -408,6 +414,7 @@ class GatewayConfig(Settings):
     opa: OPASettings | None = None
     restrictions: RestrictionSettings = RestrictionSettings()
     pinning: PinningSettings = PinningSettings()
+    inspection: InspectionSettings | None = None
     protocol: ProtocolSettings = ProtocolSettings()
     tls: ListenerTLSSettings | None = None
     stdio: StdioSettings | None = None

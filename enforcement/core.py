@@ -30,9 +30,11 @@ from enforcement.config_files import read_secret, read_trust
 from enforcement.conversations import Conversations
 from enforcement.facts import Pseudonyms
 from enforcement.fleet_store import FleetStore, ServiceFleetStore
+from enforcement.guarding import guarding_of
 from enforcement.inventory import InventoryReport
 from enforcement.ledger_client import ServiceClient
 from enforcement.listings import Listings
+from enforcement.looking import Inspector
 from enforcement.metrics import Metrics
 from enforcement.modes import ModeChange
 from enforcement.passage import Passage
@@ -52,7 +54,6 @@ from enforcement.server_list import HeldModes, Servers
 from enforcement.server_reload import ModeApprovals, NoApprovals, ServerReload
 from enforcement.session_ends import SessionEnds
 from enforcement.sessions import Block, Sessions
-from enforcement.signals import Safeguards
 from enforcement.spool import Spool
 from enforcement.state import StateDatabase, lock_directory
 from enforcement.strict_windows import StrictWindows
@@ -154,6 +155,7 @@ class Core:
         simulated: bool = False,
         ledger: LedgerClient | None = None,
         bundles: BundleSource | None = None,
+        inspector: Inspector | None = None,
         on_stopped: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the parts; nothing is read, opened or sent before `start`.
@@ -166,6 +168,7 @@ class Core:
             simulated: The keys are a demonstration's; every record says so (it does as well if the clock is simulated).
             ledger: Instead of the service of the configuration.
             bundles: Instead of the service of the configuration.
+            inspector: Instead of the one that the configuration describes; it is used only if that says what for.
             on_stopped: Called in a thread once all has stopped: what was made for this enforcement point alone is
                 closed there.
         """
@@ -176,6 +179,7 @@ class Core:
         self._simulated = simulated or clock.simulated
         self._ledger = ledger
         self._bundles = bundles
+        self._inspector = inspector
         self._on_stopped = on_stopped
         self.over_http = False
         self._pseudonyms = Pseudonyms(keys.pseudonym)
@@ -334,6 +338,9 @@ class Core:
         admission = Admission(
             config, servers, sessions, self.clock, rounds=rounds, restrictions=restrictions, pins=pins
         )
+        guarding = guarding_of(
+            config.inspection, self._inspector, sources=(PinnedTools(pins),), tool_states=PinnedTools(pins)
+        )
         pep = EnforcementPoint(
             admission,
             evaluator=DirectEvaluator(self._evaluator) if isinstance(self._evaluator, Evaluator) else self._evaluator,
@@ -347,30 +354,28 @@ class Core:
             on_settled=canary.offer,
             disputed=lambda: receipts is not None and receipts.disputed is not None,
             tracing=await stack.enter_async_context(tracing_of(config, self._pseudonyms, self.metrics)),
-            safeguards=Safeguards(sources=(PinnedTools(pins),)),
+            safeguards=guarding.safeguards,
         )
         listings = Listings(
             self._evaluator,
             policies,
             evaluation_seconds=config.limits.evaluation_seconds,
             stopped=lambda server, tool: restrictions.stops_tool(server, tool) or pins.hides(server, tool),
-            tool_states=PinnedTools(pins),
+            tool_states=guarding.safeguards.tool_states,
         )
         asking = RoundReview(rounds, pep.handle, pep.complete)
-        passage = Passage(
-            pep, AnswerReview(listings, asking, admission.learn_tools, self.metrics, inventory.note_tools, pins)
+        review = AnswerReview(
+            listings, asking, admission.learn_tools, self.metrics, inventory.note_tools, pins, guarding.answers
         )
+        passage = Passage(pep, review)
         # In reverse order when it stops: no more calls, then no more polling, then the last record.
         ends = SessionEnds(sessions, recorder, self.clock, interval_seconds=self.look_seconds)
         sweeps = WindowSweeps(windows, sessions, recorder, self.clock, interval_seconds=_LOOK_SECONDS)
         stack.push_async_callback(recorder.stop)
         if receipts is not None:
             stack.push_async_callback(receipts.stop)
-        stack.push_async_callback(policies.stop)
-        stack.push_async_callback(ends.stop)
-        stack.push_async_callback(sweeps.stop)
-        stack.push_async_callback(canary.stop)
-        stack.push_async_callback(reload.stop)
+        for part in (policies, ends, sweeps, canary, reload):
+            stack.push_async_callback(part.stop)
         await policies.start()
         await recorder.start()
         await reload.start()

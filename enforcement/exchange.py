@@ -396,6 +396,8 @@ class Exchange:
             error_code=answer.error_code,
             tool_error=answer.tool_error,
             hidden=reviewed.hidden,
+            signals=reviewed.signals,
+            redacted=reviewed.redacted,
         )
 
     def _completion(self, status: OutcomeStatus, reason: str | None = None, answer: bytes | None = None) -> Completion:

@@ -36,6 +36,7 @@ from enforcement.config_files import authorizations
 from enforcement.connections import closing_strangers, connection_class
 from enforcement.core import Core, CoreKeys
 from enforcement.endpoint import Endpoint, serving
+from enforcement.looking import Inspector
 from enforcement.metrics import Metrics
 from enforcement.pep import PolicyEvaluator
 from enforcement.ports import BundleSource, LedgerClient
@@ -224,6 +225,7 @@ def build_gateway(
     simulated: bool = False,
     ledger: LedgerClient | None = None,
     bundles: BundleSource | None = None,
+    inspector: Inspector | None = None,
 ) -> Gateway:
     """Return a gateway that has not been started; nothing is read, opened or sent before `Gateway.start`.
 
@@ -237,6 +239,7 @@ def build_gateway(
         simulated: The keys are a demonstration's; every record says so (it does as well if the clock is simulated).
         ledger: Instead of the service of the configuration.
         bundles: Instead of the service of the configuration.
+        inspector: Instead of the one that the configuration describes.
     """
     core = Core(
         config,
@@ -246,5 +249,6 @@ def build_gateway(
         simulated=simulated,
         ledger=ledger,
         bundles=bundles,
+        inspector=inspector,
     )
     return Gateway(core)

@@ -10,6 +10,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from policies.signals import Signals, finding_kinds
+
 __all__ = ["Metrics", "TLSMetrics"]
 
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -93,6 +95,18 @@ class Metrics:
             ["server"],
             registry=self.registry,
         )
+        self.findings = Counter(
+            "tallystick_findings",
+            "What inspection found, by kind; once for a message or answer",
+            ["server", "where", "kind"],
+            registry=self.registry,
+        )
+        self.partial_inspections = Counter(
+            "tallystick_partial_inspections",
+            "Messages and answers that were not looked through to their end",
+            ["server", "where"],
+            registry=self.registry,
+        )
         self.shadows = Counter(
             "tallystick_shadow_decisions",
             "Decisions held against the canary, by what came of it",
@@ -130,6 +144,19 @@ class Metrics:
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a value that is read when somebody asks."""
         Gauge(f"tallystick_{name}", text, registry=self.registry).set_function(read)
+
+    def count_findings(self, server: str, where: str, signals: Signals) -> None:
+        """Count what inspection found in one message or answer.
+
+        Args:
+            server: The server.
+            where: ``message`` or ``answer``.
+            signals: What was found.
+        """
+        for kind in finding_kinds(signals.findings):
+            self.findings.labels(server, where, kind).inc()
+        if signals.inspected == "partial":
+            self.partial_inspections.labels(server, where).inc()
 
     def render(self) -> bytes:
         """Return the text exposition."""

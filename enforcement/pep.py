@@ -38,6 +38,7 @@ from time import perf_counter
 from typing import Final, Protocol
 
 import structlog
+from msgspec import UNSET
 
 from enforcement.admission import Admission, refusing
 from enforcement.batches import Batch, Item, Room, opens_call
@@ -52,6 +53,7 @@ from enforcement.signals import NO_SAFEGUARDS, Safeguards, SignalsUnavailableErr
 from enforcement.strictness import handling_of
 from enforcement.verdicts import (
     INPUT_REQUIRED,
+    RESULT_OBLIGATIONS,
     CallTrace,
     Completion,
     Denial,
@@ -68,7 +70,7 @@ from ledger.errors import ConflictError, LedgerError, OverloadedError, StorageEr
 from ledger.ports import Draft
 from policies.bundles import Bundle
 from policies.evaluate import Evaluation, Reason
-from policies.model import Decision, DecisionRequest, Effect
+from policies.model import Decision, DecisionRequest, Effect, Obligation
 
 __all__ = ["EnforcementPoint", "OpenTrace", "PolicyEvaluator", "Tracing"]
 
@@ -243,8 +245,14 @@ class EnforcementPoint:
         except (_NoAnswerError, SignalsUnavailableError) as error:
             return await self._apply(case, refusing("INDETERMINATE", str(error)))
         answer = case.evaluation.decision
-        enforcement, reason = enforcement_of(answer)
+        enforcement, reason = enforcement_of(answer, fulfils=self._fulfils(case))
         return await self._apply(case, Ruling(decision=_EFFECTS[answer.effect], enforcement=enforcement, reason=reason))
+
+    def _fulfils(self, case: Case) -> frozenset[Obligation]:
+        """Return what can be done about the result of a call."""
+        if case.server is None or case.message is None:
+            return frozenset()
+        return RESULT_OBLIGATIONS if self._safeguards.looks_through(case.server, case.message) else frozenset()
 
     async def _evaluate(self, case: Case) -> Evaluation:
         assert case.request is not None  # an admitted message has facts
@@ -351,6 +359,7 @@ class EnforcementPoint:
             continues=case.continues,
             rewritten=None if case.round is None else case.round.body,
             trace=case.trace,
+            obligations=frozenset() if case.evaluation is None else frozenset(case.evaluation.decision.obligations),
         )
 
     # --- denials
@@ -453,6 +462,8 @@ class EnforcementPoint:
             self._sessions.confirm_block(case.identity)
         mode = "observe" if ruling.observed else "enforce"
         self._metrics.decisions.labels(_server(case), ruling.decision, ruling.enforcement, mode).inc()
+        if case.request is not None and case.request.signals is not UNSET:
+            self._metrics.count_findings(_server(case), "message", case.request.signals)
         drift = () if case.evaluation is None else case.evaluation.decision.drift
         for kind in {code.partition(":")[0] for code in drift}:
             self._metrics.drift.labels(_server(case), kind).inc()

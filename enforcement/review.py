@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from enforcement.answer_inspection import AnswerInspection
 from enforcement.answers import Answer, tool_digests
 from enforcement.listings import ListingFailedError, Listings
 from enforcement.metrics import Metrics
@@ -24,6 +25,7 @@ from enforcement.rounds import RoundReview
 from enforcement.server_names import is_another
 from enforcement.verdicts import Permitted
 from ledger.errors import LedgerError
+from policies.signals import Signals
 
 __all__ = ["AnswerReview", "Reviewed"]
 
@@ -41,12 +43,16 @@ class Reviewed:
         reason: What the outcome gives for it.
         failed: It gets none of the answer; the body, if there is one, says why.
         hidden: How many entries of a list it does not get, or on an observed server would not.
+        signals: What inspection found in what the server sent; None if it was not inspected.
+        redacted: Places in which it gets something else than the server sent.
     """
 
     body: bytes | None
     reason: str | None = None
     failed: bool = False
     hidden: int = 0
+    signals: Signals | None = None
+    redacted: int = 0
 
 
 class AnswerReview:
@@ -60,6 +66,7 @@ class AnswerReview:
         metrics: Metrics,
         note_tools: Callable[[str, bytes], None] = lambda *_: None,
         pins: ToolPins | None = None,
+        inspection: AnswerInspection | None = None,
     ) -> None:
         """Take the parts.
 
@@ -70,8 +77,10 @@ class AnswerReview:
             metrics: Counts.
             note_tools: Is told a server's name and its list of tools, whoever may see them.
             pins: Says which definitions of tools stand; without it all do.
+            inspection: Looks through answers; None if nobody does.
         """
         self._pins = pins
+        self._inspection = inspection
         self._listings = listings
         self._rounds = rounds
         self._learn_tools = learn_tools
@@ -86,6 +95,22 @@ class AnswerReview:
             answer: The answer as read.
             body: Its bytes, a JSON-RPC response.
         """
+        return await self._inspected(permitted, body, await self._reviewed(permitted, answer, body))
+
+    async def _inspected(self, permitted: Permitted, sent: bytes, reviewed: Reviewed) -> Reviewed:
+        """Return what a client gets once the answer is looked through as well; it is the last thing that is done."""
+        if self._inspection is None:
+            return reviewed
+        found = await self._inspection.inspected(permitted, sent, None if reviewed.failed else reviewed.body)
+        if found is None:
+            return reviewed
+        self._metrics.count_findings(permitted.server.name, "answer", found.signals)
+        reviewed = replace(reviewed, signals=found.signals)
+        if found.reason is not None:
+            return replace(reviewed, body=None, reason=found.reason, failed=True)
+        return reviewed if reviewed.failed else replace(reviewed, body=found.body, redacted=found.redacted)
+
+    async def _reviewed(self, permitted: Permitted, answer: Answer, body: bytes) -> Reviewed:
         if answer.result is None:
             return Reviewed(body=body)
         pin, other = permitted.server.pin, False

@@ -15,7 +15,7 @@ into a log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -24,6 +24,7 @@ import structlog
 
 from enforcement.config import ServerSettings
 from enforcement.drafts import Case
+from enforcement.mcp import Message
 from ledger.errors import PolicyError
 from policies.model import with_signals
 from policies.signals import Signals, ToolState
@@ -79,6 +80,10 @@ class ToolStates(Protocol):
         ...
 
 
+def _looks_through_nothing(_server: ServerSettings, _message: Message) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Safeguards:
     """The sources of one enforcement point.
@@ -87,6 +92,7 @@ class Safeguards:
         sources: The sources.
         seconds: All together must have answered by then.
         tool_states: Knows tools for lists; None if nobody does.
+        looks_through: Whether the answer to a message is inspected, so that it can be redacted or blocked.
 
     Raises:
         ValueError: Two sources fill one member, or one fills a member that there is not.
@@ -95,6 +101,7 @@ class Safeguards:
     sources: Sequence[SignalSource] = ()
     seconds: float = SIGNALS_SECONDS
     tool_states: ToolStates | None = None
+    looks_through: Callable[[ServerSettings, Message], bool] = _looks_through_nothing
 
     def __post_init__(self) -> None:
         """Hold the sources apart."""

@@ -190,6 +190,7 @@ class Permitted:
         continues: Record id of the first decision of its call; None if this is it.
         rewritten: What goes to the server; None if it is the body as it was received.
         trace: Its spans, where calls are traced.
+        obligations: What the policy asks for about its result.
     """
 
     decision_id: str
@@ -203,6 +204,7 @@ class Permitted:
     continues: str | None = None
     rewritten: bytes | None = None
     trace: CallTrace | None = None
+    obligations: frozenset[str] = frozenset()
 
 
 Verdict: TypeAlias = Denied | Permitted

@@ -25,6 +25,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
 from enforcement.identity import Identity
+from enforcement.looking import Inspector
 from ledger.bodies import Decision as DecisionRecord
 from ledger.bodies import Outcome
 from ledger.clock import Clock, SimulatedClock
@@ -351,6 +352,7 @@ class Surroundings:
     options: dict[str, Any]
     url: str = ""
     pseudonym_key: bytes = PSEUDONYM_KEY
+    inspector: Inspector | None = None
 
     def build(self, **options: Any) -> Gateway:
         """Build a gateway on the state directory; it has not been started."""
@@ -362,6 +364,7 @@ class Surroundings:
             signing_key=SIGNING_KEY,
             pseudonym_key=self.pseudonym_key,
             spool_key=SPOOL_KEY,
+            inspector=self.inspector,
         )
 
     @asynccontextmanager
@@ -403,7 +406,11 @@ class Surroundings:
 
 @asynccontextmanager
 async def surroundings(
-    directory: Path, *, answer: Callable[[DecisionRequest], dict[str, Any]] | None = None, **options: Any
+    directory: Path,
+    *,
+    answer: Callable[[DecisionRequest], dict[str, Any]] | None = None,
+    inspector: Inspector | None = None,
+    **options: Any,
 ) -> AsyncIterator[Surroundings]:
     """A ledger and an MCP server; the gateway is started by the test, as often as it likes."""
     token = directory / "token"
@@ -422,6 +429,7 @@ async def surroundings(
                 upstream=upstream,
                 clock=SimulatedClock(NOON_MS),
                 options=options,
+                inspector=inspector,
             )
     finally:
         await ledger.stop()
