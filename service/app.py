@@ -39,6 +39,7 @@ from service.api import (
     pruning,
     replays,
     sessions,
+    tools,
 )
 from service.api.description import describe
 from service.auth import Caller, Role
@@ -189,6 +190,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
                 erasures,
                 holds,
                 modes,
+                tools,
                 pruning,
             ),
             *(fleet_windows, exports, logs, access, enrolments, fleet, keys, health, authzen, opa),

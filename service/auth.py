@@ -72,6 +72,8 @@ class Permission(StrEnum):
     CONTAIN = "contain agents, sessions, tools and servers"
     END_CONTAINMENTS = "release and review containments"
     FOLLOW_RESTRICTIONS = "follow the restrictions in force"
+    READ_TOOLS = "read definitions of tools"
+    REVIEW_TOOLS = "approve definitions of tools"
 
 
 _READERS: Final = {Permission.READ_LOG, Permission.READ_DECISIONS, Permission.READ_BUNDLES}
@@ -97,6 +99,7 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
             Permission.PROPOSE_MODES,
             Permission.CONTAIN,
             Permission.END_CONTAINMENTS,
+            Permission.READ_TOOLS,
         }
     ),
     Role.APPROVER: frozenset(
@@ -106,6 +109,8 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
             Permission.ACTIVATE_BUNDLES,
             Permission.REVIEW_MODES,
             Permission.END_CONTAINMENTS,
+            Permission.READ_TOOLS,
+            Permission.REVIEW_TOOLS,
         }
     ),
     Role.ADMIN: frozenset(
@@ -128,6 +133,8 @@ PERSONS_ONLY: Final = frozenset(
         Permission.ERASE,
         Permission.CONTAIN,
         Permission.END_CONTAINMENTS,
+        Permission.READ_TOOLS,
+        Permission.REVIEW_TOOLS,
     }
 )
 """What takes a person who logged in: a role is not enough, and no machine's token holds these."""

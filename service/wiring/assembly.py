@@ -66,6 +66,7 @@ from service.recorder import ServiceRecorder
 from service.rollback_replays import RollbackReplays
 from service.settings import Settings, passphrase
 from service.stopping import Stops
+from service.tools import Tools
 from service.web.sessions import LoginLinks
 from service.wiring.outsiders import make_timestamping, make_witnessing, read_witness_policy
 from service.wiring.places import make_anchor, make_tiles, probed, puts_at_once
@@ -381,6 +382,9 @@ def _assemble(
             ),
         ),
         modes=Modes(log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, clock=clock),
+        tools=Tools(
+            log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, vault=vault, check=check
+        ),
         fleet_windows=FleetWindows(database, log_id, clock),
         lifecycle=lifecycle,
         minimum_index=minimum_index,

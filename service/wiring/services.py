@@ -66,6 +66,7 @@ from service.predecessor import load_predecessor, require_predecessor
 from service.rebuilds import record_rebuilds
 from service.recorder import ServiceRecorder
 from service.settings import Settings
+from service.tools import Tools
 from service.version import VERSION
 from service.web.sessions import LoginLinks
 from service.wiring.engines import make_evaluator, make_opa_server
@@ -178,6 +179,7 @@ class Services:
     packs: PackJobs
     impacts: ImpactJobs
     modes: Modes
+    tools: Tools
     fleet_windows: FleetWindows
     lifecycle: Lifecycle
     minimum_index: MinimumIndex

@@ -25,6 +25,7 @@ import structlog
 from fastapi.routing import APIRoute
 from sqlalchemy import ColumnElement, Engine, Table, event, select, update
 
+from ledger.bodies import ToolEvent
 from ledger.commitments import pseudonym
 from ledger.errors import CommitmentError, LedgerError
 from ledger.notes import encode_base64
@@ -45,6 +46,7 @@ READERS = ("auditor", "responder", "approver", "admin")
 ROLES = (NOBODY, "enforcer", "client", *READERS)
 NDJSON = {"content-type": "application/x-ndjson"}
 CSRF = re.compile(r'name="csrf" value="([^"]+)"')
+TOOL_DIGEST = "d1" * 32
 PURPOSE = "an inquiry by nobody"
 WITHOUT_LOG = {"enforcer_contacts", "leases"}
 """Tables of the process's housekeeping, whose rows move by themselves."""
@@ -67,6 +69,7 @@ class Aim:
     hold_id: str
     change_id: str
     order_id: str
+    server: str
     batch: bytes
     record_id: str
     extra: Mapping[str, str] = field(default_factory=dict)
@@ -87,6 +90,8 @@ class Aim:
             "hold_id": self.hold_id,
             "change_id": self.change_id,
             "order_id": self.order_id,
+            "server": self.server,
+            "tool": self.server,
             **self.extra,
         }
         return re.sub(r"\{(\w+)(:path)?\}", lambda found: values[found[1]], pattern)
@@ -94,7 +99,7 @@ class Aim:
     def masked(self, text: str) -> str:
         """Return a text without these names, so that two answers can be compared."""
         names = (self.decision_id, self.session, self.user, self.revision, self.job_id, self.token_sha256)
-        names += (self.key_id, self.hold_id, self.change_id, self.order_id)
+        names += (self.key_id, self.hold_id, self.change_id, self.order_id, self.server)
         for name in sorted((*names, self.enforcer_id, self.code, self.record_id, self.log_id), key=len, reverse=True):
             text = text.replace(name, "<name>")
         return text
@@ -118,6 +123,7 @@ def unaimed() -> Aim:
         hold_id=new_record_id(1_763_546_400_000, b"h" * 10),
         change_id=new_record_id(1_763_546_400_000, b"m" * 10),
         order_id=new_record_id(1_763_546_400_000, b"o" * 10),
+        server="initech-server",
         batch=EnforcerClient.spell([(record, ())]),
         record_id=record.record_id,
     )
@@ -273,6 +279,13 @@ CASES: dict[str, Case] = {
     "GET /v1/containments/{order_id}": AIMED,
     "POST /v1/containments/{order_id}/release": Case(sends=one(json={"reason": PURPOSE})),
     "POST /v1/containments/{order_id}/review": Case(sends=one(json={"verdict": "justified", "comment": PURPOSE})),
+    "GET /v1/tools": OWN,
+    "GET /v1/tools/verdicts": OWN,
+    "GET /v1/tools/{server}/{tool:path}": AIMED,
+    "GET /v1/tools/{server}/{tool:path}/difference": AIMED,
+    "POST /v1/tools/{server}/{tool:path}/verdict": Case(
+        sends=one(json={"verdict": "approved", "digest": TOOL_DIGEST, "comment": PURPOSE})
+    ),
     "GET /v1/restrictions": OWN,
     "GET /.well-known/authzen-configuration": OWN,
     "POST /access/v1/evaluation": Case(
@@ -353,6 +366,8 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
     names = {"agent": f"{log_id}-bot", "rules": (f"{log_id}-rule",), "failed_condition": f"{log_id}-rule"}
     user = user_of(tenant)
     decision_id = enforcer.decide(session=session, user=user, **names)
+    seen = ToolEvent(action="quarantined", server=f"{log_id}-server", tool=f"{log_id}-server", digest=TOOL_DIGEST)
+    enforcer.post([(enforcer.record(seen), ())]).raise_for_status()
     rules = [f'@id("{log_id}-only") {effect} (principal, action, resource);' for effect in ("permit", "forbid")]
     revisions = [tenant.put_in_force(ready_bundle(rule)) for rule in rules]
     with tenant.client(Role.ADMIN) as admin:
@@ -387,6 +402,7 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
         hold_id=hold["hold_id"],
         change_id=proposed["change_id"],
         order_id=order["id"],
+        server=f"{log_id}-server",
         batch=enforcer.spell([(record, ())]),
         record_id=record.record_id,
     )

@@ -37,6 +37,7 @@ from service.api import (
     pruning,
     replays,
     sessions,
+    tools,
 )
 from service.auth import Role
 from service.impacts import ImpactJobs
@@ -117,6 +118,11 @@ GET    /v1/containments                          401    403      403    200     
 GET    /v1/containments/{order_id}               401    403      403    404     404       404      404
 POST   /v1/containments/{order_id}/release       401    403      403    403     404       404      404
 POST   /v1/containments/{order_id}/review        401    403      403    403     404       404      404
+GET    /v1/tools                                 401    403      403    200     200       200      200
+GET    /v1/tools/verdicts                        401    200      403    403     403       403      403
+GET    /v1/tools/{server}/{tool:path}            401    403      403    404     404       404      404
+GET    /v1/tools/{server}/{tool:path}/difference 401    403      403    403     404       404      404
+POST   /v1/tools/{server}/{tool:path}/verdict    401    403      403    403     403       404      404
 GET    /v1/restrictions                          401    200      403    403     403       403      403
 POST   /v1/expiries                              401    403      403    403     403       403      200
 POST   /v1/minimum-index                         401    403      403    403     403       403      409
@@ -179,6 +185,8 @@ class Furnished:
             "hold_id": self.decision_id,
             "change_id": self.decision_id,
             "order_id": self.decision_id,
+            "server": "finance",
+            "tool:path": "nobodys",
         }
         path = route
         for name, value in values.items():
@@ -210,6 +218,9 @@ class Furnished:
             "/v1/containments": {"json": {"agent": "stopped", "seconds": 60, "reason": "an inquiry by the board"}},
             "/v1/containments/{order_id}/release": {"json": {"reason": "an inquiry by the board"}},
             "/v1/containments/{order_id}/review": {"json": {"verdict": "justified", "comment": "as it should be"}},
+            "/v1/tools/{server}/{tool:path}/verdict": {
+                "json": {"verdict": "approved", "digest": "0" * 64, "comment": "as it should be"}
+            },
             "/v1/expiries": {"json": {"dry_run": True}},
             "/v1/minimum-index": {"json": {"below": 256}},
             "/v1/tokens": {"json": {"role": "auditor", "name": "jane"}},
@@ -291,6 +302,7 @@ def test_the_table_has_every_route_of_the_api():
         opa_bundles,
         replays,
         sessions,
+        tools,
     )
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}

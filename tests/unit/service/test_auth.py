@@ -55,6 +55,8 @@ erase, expire and hold payloads        no       no     no      no        no     
 contain agents, sessions, tools and servers no  no     no      yes       no       yes
 release and review containments        no       no     no      yes       yes      yes
 follow the restrictions in force       yes      no     no      no        no       no
+read definitions of tools              no       no     no      yes       yes      yes
+approve definitions of tools           no       no     no      no        yes      yes
 """
 
 
@@ -134,6 +136,8 @@ def test_machines_approve_review_contain_erase_and_open_nothing():
         Permission.ERASE,
         Permission.CONTAIN,
         Permission.END_CONTAINMENTS,
+        Permission.READ_TOOLS,
+        Permission.REVIEW_TOOLS,
     } == PERSONS_ONLY
 
 

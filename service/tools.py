@@ -1,0 +1,180 @@
+"""Tools' definitions: what the log says of them, what people say, and what gateways follow."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from enforcement.tool_changes import difference
+from ledger.bodies import ToolEvent
+from ledger.catalog import Catalog
+from ledger.commitments import SALT_BYTES
+from ledger.errors import ErasedError, NotFoundError
+from ledger.ports import Draft, Opening, RecordSink, commit
+from ledger.reader import EntryReader
+from ledger.records import Record
+from ledger.tool_verdicts import ToolVerdicts
+from ledger.vault import Vault
+from policies.bundle_lives import Actor
+from service.tool_book import ToolBook, ToolLife, ToolStep, Verdict
+
+__all__ = ["Difference", "Tools"]
+
+_FIELD: Final = "definition"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two definitions of a tool.
+
+    Attributes:
+        before: The one that stood; None if none did, or nobody has it any more.
+        after: The one that was seen last, likewise.
+        lines: Their difference, as `enforcement.tool_changes.difference` writes it.
+    """
+
+    before: str | None
+    after: str | None
+    lines: tuple[str, ...]
+
+
+class Tools:
+    """The tools of one log. Reading is safe for any thread."""
+
+    def __init__(
+        self,
+        log_id: str,
+        service_id: str,
+        *,
+        sink: RecordSink,
+        catalog: Catalog,
+        reader: EntryReader,
+        vault: Vault,
+        check: Callable[[int, Record], None],
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            log_id: Which log.
+            service_id: The service's own enforcer id.
+            sink: Records.
+            catalog: Finds records.
+            reader: Reads them.
+            vault: Opens definitions.
+            check: Checks that a record is signed by the service; raises if not.
+        """
+        self._log_id = log_id
+        self._service_id = service_id
+        self._sink = sink
+        self._catalog = catalog
+        self._reader = reader
+        self._vault = vault
+        self._check = check
+        self._lock = threading.Lock()
+        # Under the lock: what was read up to which leaf. Entries never change, so that only what is new is read.
+        self._book = ToolBook(service_id)
+        self._last = -1
+
+    def _read(self) -> ToolBook:
+        with self._lock:
+            for index in self._catalog.of_type(self._log_id, "tool", above=self._last):
+                record = self._reader.record(index)
+                # INVARIANT: nobody but the service says what people said, whoever could write the table.
+                if record.enforcer_id == self._service_id:
+                    self._check(index, record)
+                self._book.take(index, record)
+                self._last = index
+            return self._book
+
+    async def all(self) -> list[ToolLife]:
+        """Return every tool, those that wait for somebody first.
+
+        Raises:
+            LedgerError: A store failed.
+        """
+        return await asyncio.to_thread(lambda: self._read().all)
+
+    async def get(self, server: str, tool: str) -> ToolLife:
+        """Return a tool.
+
+        Raises:
+            NotFoundError: No gateway has seen it.
+            LedgerError: A store failed.
+        """
+        return await asyncio.to_thread(lambda: self._read().get(server, tool))
+
+    async def verdicts(self) -> ToolVerdicts:
+        """Return the set that gateways follow.
+
+        Raises:
+            LedgerError: A store failed.
+        """
+        return await asyncio.to_thread(lambda: self._read().verdicts)
+
+    async def difference(self, life: ToolLife) -> Difference:
+        """Return what differs between the definition that stood and the one that was seen last.
+
+        Raises:
+            LedgerError: A store failed, or the vault holds something else than the leaf commits to.
+        """
+        return await asyncio.to_thread(self._difference, life)
+
+    def _difference(self, life: ToolLife) -> Difference:
+        after = self._definition(life, life.digest)
+        before = None if life.standing == life.digest else self._definition(life, life.standing)
+        lines = () if after is None else tuple(difference(before or "", after))
+        return Difference(before, after, lines)
+
+    def _definition(self, life: ToolLife, digest: str) -> str | None:
+        for step in reversed(life.steps):
+            if (step.event.digest or "") == digest and step.event.definition is not None:
+                return self._open(step)
+        return None
+
+    def _open(self, step: ToolStep) -> str | None:
+        try:
+            return self._vault.open(self._reader.record(step.leaf), _FIELD).payload.decode(errors="replace")
+        except (NotFoundError, ErasedError):
+            return None
+
+    async def say(
+        self, server: str, tool: str, *, digest: str, verdict: Verdict, actor: Actor, comment: str
+    ) -> tuple[ToolLife, int]:
+        """Record what a person says of the definition that was seen last.
+
+        Args:
+            server: Its server.
+            tool: Its name, as records have it.
+            digest: Of the definition that he has looked at.
+            verdict: What he says.
+            actor: Who.
+            comment: Why, for the vault.
+
+        Returns:
+            The tool before that, and the leaf index of the record.
+
+        Raises:
+            NotFoundError: No gateway has seen it.
+            ConflictError: Another definition was seen by now, or that is what stands already.
+            LedgerError: It could not be recorded.
+        """
+        book = await asyncio.to_thread(self._read)
+        life = book.check(server, tool, digest, verdict)
+        committed, opening = commit("comment", secrets.token_bytes(SALT_BYTES), comment.encode())
+        openings: tuple[Opening, ...] = (opening,)
+        event = ToolEvent(
+            action=verdict,
+            server=server,
+            tool=tool,
+            digest=digest,
+            previous=life.standing or None,
+            actor=actor.pseudonym,
+            actor_role=actor.role,
+            comment=committed,
+        )
+        (done,) = await self._sink.append([Draft(body=event, openings=openings)])
+        return life, done.index
