@@ -120,6 +120,8 @@ def _lists(value: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
         place: Any = value
         for key in path:
             place = place.get(key) if isinstance(place, Mapping) else None
+        if isinstance(place, list):  # Continue: a list of servers, each with its name
+            place = _by_name(place)
         if isinstance(place, Mapping) and _are_servers(place):
             yield place
     projects = value.get("projects")
@@ -128,6 +130,16 @@ def _lists(value: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
             servers = project.get("mcpServers") if isinstance(project, Mapping) else None
             if isinstance(servers, Mapping):
                 yield servers
+
+
+def _by_name(entries: list[Any]) -> Mapping[str, Any]:
+    """Return a list of servers as a mapping; of one without a name its place in the list is told."""
+    found: dict[str, Any] = {}
+    for position, entry in enumerate(entries):
+        name = entry.get("name") if isinstance(entry, Mapping) else None
+        key = name if isinstance(name, str) and name not in found else f"#{position + 1}"
+        found[key] = entry
+    return found
 
 
 def _are_servers(place: Mapping[Any, Any]) -> bool:

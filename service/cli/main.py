@@ -25,6 +25,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "backup": ("backup", "backup"),
     "contain": ("containing", "contain"),
     "demo": ("demo", "demo"),
+    "discover": ("discovering", "discover"),
     "engines": ("engines", "engines"),
     "enroll": ("enroll", "enroll"),
     "erase": ("erasing", "erase"),

@@ -206,6 +206,7 @@ def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads
         "backup",
         "contain",
         "demo",
+        "discover",
         "engines",
         "enroll",
         "erase",
