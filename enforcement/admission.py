@@ -50,6 +50,7 @@ from policies.signals import Signals, ToolState
 __all__ = ["Admission", "refusing"]
 
 _TOOL_METHOD: Final = "tools/call"
+_TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 
 
 def refusing(decision: bodies.Effect, reason: str) -> Ruling:
@@ -191,6 +192,8 @@ class Admission:
         blocked = self._sessions.blocked(case.identity)  # before the session is touched: a release begins a new one
         if not blocked and self._answers(case):
             return None
+        if self._pins is not None and case.server is not None and _tool_of(case.message) is not None:
+            await self._pins.known(case.server.name)  # no call outruns a list that is being fetched
         self._gather(case, case.identity, tags)
         return (
             self._object_to_caller(case, blocked=blocked)
@@ -354,6 +357,10 @@ class Admission:
         Raises:
             StorageError: As `restricted`.
         """
+        # Each notification comes by here, though only the first of a stream is judged (`enforcement.notices`).
+        said = permitted.message.method if permitted.message.direction == "server" else None
+        if self._pins is not None and said == _TOOLS_CHANGED:
+            self._pins.stale(permitted.server.name)
         tool = _tool_of(permitted.message)
         if self._restrictions is None:
             return self._tool_objection(permitted.server, tool)

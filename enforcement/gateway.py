@@ -39,6 +39,7 @@ from enforcement.endpoint import Endpoint, serving
 from enforcement.looking import Inspector
 from enforcement.metrics import Metrics
 from enforcement.pep import PolicyEvaluator
+from enforcement.pin_fetching import ToolFetcher
 from enforcement.ports import BundleSource, LedgerClient
 from enforcement.resources import WELL_KNOWN, metadata_at
 from enforcement.sessions import Block
@@ -114,6 +115,16 @@ class Gateway:
             await self._stack.enter_async_context(authenticator)
             endpoint = serving(self.core, running, authenticator, upstream)
             self._endpoint = await self._stack.enter_async_context(endpoint)
+            fetcher = ToolFetcher(
+                running.pins,
+                running.servers,
+                upstream,
+                self._config.pinning,
+                limits,
+                lambda server: server.revisions or protocol.revisions,
+            )
+            self._stack.push_async_callback(fetcher.stop)
+            fetcher.start()
         except BaseException:
             await self._stack.aclose()
             raise

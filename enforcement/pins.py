@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -105,6 +106,8 @@ class ToolPins:
         self._words = 0
         self._verdicts = ToolVerdicts()
         self._heard = True
+        self._wake: Callable[[], None] | None = None
+        self._awaited: dict[str, asyncio.Event] = {}
         self._elsewhere: dict[str, dict[str, ToolVerdict]] = {}
         self._spellings: dict[str, frozenset[str]] = {}
         self._neighbours: dict[str, Neighbours] = {}
@@ -142,6 +145,39 @@ class ToolPins:
     def pinned_servers(self) -> tuple[str, ...]:
         """The servers with pins."""
         return tuple(self._modes)
+
+    # --- lists that are on their way
+
+    def follow(self, wake: Callable[[], None] | None) -> None:
+        """Have lists fetched from now on: all at once, and then each that is stale. None: no more."""
+        self._wake = wake
+        for name in self.pinned_servers:
+            self.stale(name)
+        if wake is None:
+            for name in tuple(self._awaited):
+                self.fetched(name)
+
+    def stale(self, server: str) -> None:
+        """Note that a server's list is another one by now; calls of it wait until it is known."""
+        if self._wake is not None and server in self._modes:
+            self._awaited.setdefault(server, asyncio.Event())
+            self._wake()
+
+    def stale_servers(self) -> tuple[str, ...]:
+        """Return the servers whose list is awaited."""
+        return tuple(self._awaited)
+
+    def fetched(self, server: str) -> None:
+        """Let the calls of a server go on: its list is known, or cannot be had."""
+        if (awaited := self._awaited.pop(server, None)) is not None:
+            awaited.set()
+
+    async def known(self, server: str) -> None:
+        """Wait until a server's list is known, if it is on its way, for as long as fetching one may take."""
+        if (awaited := self._awaited.get(server)) is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.fetch_timeout_seconds):
+                    await awaited.wait()
 
     # --- asked before each call, and of each entry of a list
 
