@@ -1,7 +1,8 @@
-"""``tallystick evidence``: ask a service for packs. Verifying them needs no service, and is in `verify`."""
+"""``tallystick evidence``: ask a service for packs, or write the verifier that auditors run without us."""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,30 @@ _FILES: Final = ("pdf", "zip")
 @click.group()
 def evidence() -> None:
     """Evidence packs of a running service: build, list, download."""
+
+
+@evidence.command(short_help="Write the verifier that needs nothing of ours.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("verify.py"), help="Where to write it."
+)
+@json_option
+@with_exit_codes
+def verifier(out: Path, *, as_json: bool) -> None:
+    """Write verify.py: one file that verifies packs with Python's own library alone, 3.9 or newer.
+
+    Publish it, and the SHA-256 that is printed, where auditors find it, and not in the packs that it is to judge.
+    """
+    from evidence.standalone_file import verify_py  # the other commands need not put it together
+
+    if out.exists():
+        raise ConfigError(f"{out} exists; name another file with --out")
+    data = verify_py()
+    out.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    if as_json:
+        echo_json({"file": str(out), "bytes": len(data), "sha256": digest})
+    else:
+        say(f"{digest}  {out}")
 
 
 def _download(client: ServiceClient, job_id: str, out: Path, *, as_json: bool) -> None:

@@ -17,7 +17,6 @@ from evidence.controls import framework_value, parse_framework
 from evidence.scope import NotApplicable
 from evidence.summary import ControlStatus, PackSummary
 from evidence.verification import Status
-from evidence.verify import verify_pack
 from ledger.bodies import Heartbeat, KeyEvent
 from ledger.canonical import sha256
 from ledger.errors import (
@@ -33,6 +32,7 @@ from ledger.trust import TrustPolicy
 from policies.bundles import bundle_from_files
 from tests.support.ledger import Enforcer, make_key
 from tests.support.packs import FROM_MS, POLICY, TO_MS, PackLog, late_day, read_files, render_stand_in, shop_bundle
+from tests.support.verifiers import verify_pack
 from tests.unit.evidence.conftest import MadePack
 
 

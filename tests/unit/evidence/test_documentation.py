@@ -13,11 +13,11 @@ from evidence.catalogue import load_framework
 from evidence.controls import parse_framework
 from evidence.subjects import _DERIVED, RECORD_SUBJECTS, SUBJECTS
 from evidence.verification import _VERDICTS, Status
-from evidence.verify import verify_pack
 from ledger.canonical import canonical_bytes
 from ledger.trust import parse_trust_policy
 from tests.support.frozen_packs import FROZEN, ROOT
 from tests.support.packs import SMALL_FRAMEWORK, read_files
+from tests.support.verifiers import verify_pack
 
 PAGE = (Path(evidence.__file__).parent.parent / "docs" / "evidence.md").read_text(encoding="utf-8")
 PART = (ROOT / "part" / "pack.zip").read_bytes()

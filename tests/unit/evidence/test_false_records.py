@@ -11,11 +11,11 @@ import pytest
 from evidence.assemble import AssembledPack
 from evidence.summary import ControlStatus
 from evidence.verification import Status
-from evidence.verify import verify_pack
 from ledger.bodies import Approval, BundleReference, Commitment, Outcome
 from ledger.records import decode_entry
 from tests.support.ledger import Enforcer
 from tests.support.packs import FROM_MS, PackLog
+from tests.support.verifiers import verify_pack
 
 APPROVAL = "01990000-0000-7000-8000-000000000001"
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from evidence import pack
 from evidence.controls import parse_framework
 from evidence.verification import Status
-from evidence.verify import verify_pack
 from ledger.canonical import canonical_bytes
 from ledger.errors import MalformedError
 from tests.support.packs import SMALL_FRAMEWORK, PackLog, read_files, seal, write_files
+from tests.support.verifiers import verify_pack
 
 # What its maker may say as he likes: it is his word, and nothing follows from it.
 CLAIMS = {"title", "zone", "software", "anchors", "witnesses"}

@@ -12,7 +12,6 @@ from evidence import pack
 from evidence.assemble import AssembledPack
 from evidence.summary import ControlSheet, ControlStatus
 from evidence.verification import Status, VerificationReport
-from evidence.verify import verify_pack
 from ledger.bodies import KeyEvent
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.notes import SignatureType
@@ -21,6 +20,7 @@ from ledger.signers.local import LocalSigner
 from ledger.trust import TrustPolicy
 from tests.support.ledger import Enforcer, make_key
 from tests.support.packs import FROM_MS, TO_MS, PackLog
+from tests.support.verifiers import verify_pack
 
 
 def declare(log: PackLog, action: Any = "compromised", *, number: int = 0, **changes: Any) -> int:

@@ -11,12 +11,12 @@ import pytest
 from evidence import pack
 from evidence.scope import parse_scope
 from evidence.verification import Status
-from evidence.verify import verify_pack
 from ledger.envelopes import MLDSA44
 from ledger.notes import SignatureType
 from ledger.trust import TrustPolicy, parse_trust_policy
 from tests.support.frozen_packs import FROZEN, ROOT, FrozenPack, make_again
 from tests.support.packs import pack_entries, read_files, write_files
+from tests.support.verifiers import verify_pack
 
 frozen_packs = pytest.mark.parametrize("frozen", FROZEN, ids=lambda frozen: frozen.name)
 Files = dict[str, bytes]

@@ -17,7 +17,6 @@ from evidence.reperform import reperform
 from evidence.replays import ReplayLine, check_replay, encode_replays, parse_replays, reperformance
 from evidence.summary import HeldBundle
 from evidence.verification import Status
-from evidence.verify import verify_pack
 from ledger.bodies import Decision
 from ledger.canonical import canonical_bytes
 from ledger.errors import CommitmentError, MalformedError
@@ -26,6 +25,7 @@ from policies.bundles import Bundle, bundle_from_files
 from policies.replay import ReplayClass
 from tests.support.packs import POLICY, PackLog, seal, shop_bundle
 from tests.support.policies import cedar_files
+from tests.support.verifiers import verify_pack
 from tests.unit.evidence.conftest import MadePack
 
 LINES = (

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from evidence.verification import Status, VerificationReport
-from evidence.verify import verify_pack
 from ledger.bodies import Succession
 from ledger.checkpoints import Checkpoint
 from ledger.envelopes import ED25519, MLDSA44
@@ -19,6 +18,7 @@ from ledger.signers.local import LocalSigner
 from ledger.trust import TrustPolicy
 from tests.support.ledger import make_key
 from tests.support.packs import PackLog
+from tests.support.verifiers import verify_pack
 
 OLD = "log.example/before"
 SIGNERS = [LocalSigner(make_key("log", ED25519, OLD, seed=51)), LocalSigner(make_key("log", MLDSA44, OLD, seed=52))]

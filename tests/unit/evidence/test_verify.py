@@ -18,7 +18,6 @@ from evidence.container import write_container
 from evidence.controls import Framework, framework_value, parse_framework
 from evidence.scope import framework_bytes, parse_scope
 from evidence.verification import Status, VerificationReport
-from evidence.verify import verify_pack
 from ledger.bodies import Outcome
 from ledger.canonical import canonical_bytes, sha256
 from ledger.envelopes import ED25519, MLDSA44
@@ -38,6 +37,7 @@ from tests.support.packs import (
     shop_bundle,
     write_files,
 )
+from tests.support.verifiers import verify_pack
 from tests.unit.evidence.conftest import MadePack
 
 ENTRIES = "population/entries-0-{size}.jsonl.gz"

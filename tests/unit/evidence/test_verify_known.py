@@ -10,7 +10,6 @@ import pytest
 
 from evidence.contradictions import verify_accusation
 from evidence.verification import Status, VerificationReport
-from evidence.verify import verify_pack
 from ledger.checkpoints import Checkpoint
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.equivocation import EquivocationFile, parse_equivocation
@@ -20,6 +19,7 @@ from ledger.signers.local import LocalSigner
 from ledger.trust import TrustPolicy
 from tests.support.ledger import ORIGIN, make_key
 from tests.support.packs import FROM_MS, TO_MS, PackLog
+from tests.support.verifiers import verify_pack
 
 
 @dataclass

@@ -6,8 +6,8 @@ import gzip
 import re
 from pathlib import Path
 
-from evidence.verify import verify_pack
 from tests.support.packs import FROM_MS, PackLog, read_files
+from tests.support.verifiers import verify_pack
 from tests.unit.evidence.conftest import MadePack
 
 FORBIDDEN = re.compile(rb"complian|certif", re.IGNORECASE)
