@@ -102,9 +102,13 @@ def load_config(path: Path) -> GatewayConfig:
         ConfigError: It cannot be read, or is not a sound configuration.
     """
     config = parse_config(read_text(path))
-    if config.servers_file is None:
-        return config
-    return config.model_copy(update={"servers_file": path.parent / config.servers_file})
+    resolved: dict[str, object] = {}
+    if config.servers_file is not None:
+        resolved["servers_file"] = path.parent / config.servers_file
+    if config.inspection is not None and config.inspection.rules is not None:
+        rules = path.parent / config.inspection.rules
+        resolved["inspection"] = config.inspection.model_copy(update={"rules": rules})
+    return config.model_copy(update=resolved) if resolved else config
 
 
 def load_servers(path: Path) -> tuple[ServerSettings, ...]:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, model_validator
 
-from enforcement.config_types import Bytes, Seconds, Settings
+from enforcement.config_types import RecordName, Seconds, Settings, refuse_twice
 from policies.signals import FINDING_KINDS, FindingKind
 
 if TYPE_CHECKING:
@@ -25,10 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACTS",
+    "MOST_BYTES",
     "Act",
     "Inspecting",
     "InspectionRules",
     "InspectionSettings",
+    "Label",
+    "Region",
+    "RoleSettings",
+    "TenantSettings",
     "inspecting_of",
 ]
 
@@ -37,6 +43,12 @@ Act: TypeAlias = Literal["report", "redact", "block"]
 
 ACTS: Final[tuple[Act, ...]] = ("report", "redact", "block")
 """The acts, the mildest first."""
+
+MOST_BYTES: Final = 64 << 20
+"""Most of a message or answer that can be looked at."""
+
+Label: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+Region: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 
 _MAX_BYTES: Final = 4 << 20
 _TOOL_METHOD: Final = "tools/call"
@@ -57,8 +69,38 @@ class InspectionRules(Settings):
     enabled: bool | None = None
     kinds: Annotated[tuple[FindingKind, ...], Field(min_length=1, max_length=len(FINDING_KINDS))] | None = None
     acts: dict[FindingKind, Act] | None = None
-    max_bytes: Bytes | None = None
+    max_bytes: Annotated[int, Field(ge=1024, le=MOST_BYTES)] | None = None
     partial: Literal["pass", "block"] | None = None
+
+
+class TenantSettings(Settings):
+    """What belongs to one tenant, so that it is found where it has no business.
+
+    Attributes:
+        tenant: What the tenant is called in findings.
+        literals: Account numbers, domains, names of databases: whole words, in any case.
+        patterns: Regular expressions, in RE2's syntax.
+    """
+
+    tenant: Label
+    literals: Annotated[tuple[str, ...], Field(max_length=10_000)] = ()
+    patterns: Annotated[tuple[str, ...], Field(max_length=1_000)] = ()
+
+
+class RoleSettings(Settings):
+    """What agents of a role are there for; a call that asks for something else is a finding of the kind ``intent``.
+
+    Attributes:
+        role: The role, as principals have it.
+        topics: What its calls may be about.
+        verbs: What the names of its tools may say; empty: anything.
+        paths: Patterns of file paths that its calls may name.
+    """
+
+    role: RecordName
+    topics: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 class InspectionSettings(InspectionRules):
@@ -67,9 +109,25 @@ class InspectionSettings(InspectionRules):
     Attributes:
         seconds: One message or answer must have been inspected by then. A message that was not is denied
             (``signals_unavailable``); an answer that was not counts as not looked at.
+        rules: Folder of the operator's own rules, beside those that ship; a path from the folder of the configuration.
+        tenant: Which of the tenants below the calls are for: its own identifiers are no finding.
+        tenants: Identifiers of tenants.
+        roles: What agents are there for.
+        regions: Countries, two letters each, whose national telephone numbers are looked for.
     """
 
     seconds: Seconds = 2
+    rules: Path | None = None
+    tenant: Label | None = None
+    tenants: Annotated[tuple[TenantSettings, ...], Field(max_length=1_000)] = ()
+    roles: Annotated[tuple[RoleSettings, ...], Field(max_length=1_000)] = ()
+    regions: tuple[Region, ...] = ("US", "GB")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        refuse_twice([tenant.tenant for tenant in self.tenants], "a tenant is listed twice")
+        refuse_twice([role.role for role in self.roles], "a role is listed twice")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -338,8 +338,8 @@ class Core:
         admission = Admission(
             config, servers, sessions, self.clock, rounds=rounds, restrictions=restrictions, pins=pins
         )
-        guarding = guarding_of(
-            config.inspection, self._inspector, sources=(PinnedTools(pins),), tool_states=PinnedTools(pins)
+        guarding = await asyncio.to_thread(
+            guarding_of, config.inspection, self._inspector, sources=(PinnedTools(pins),), tool_states=PinnedTools(pins)
         )
         pep = EnforcementPoint(
             admission,

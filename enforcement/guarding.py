@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enforcement.answer_inspection import AnswerInspection
 from enforcement.config import ServerSettings
 from enforcement.config_inspection import InspectionSettings, inspecting_of
+from enforcement.inspectors import inspector_of
 from enforcement.looking import Inspector
 from enforcement.mcp import Kind, Message
 from enforcement.message_inspection import MessageInspection
 from enforcement.signals import SIGNALS_SECONDS, Safeguards, SignalSource, ToolStates
-from ledger.errors import ConfigError
 
 __all__ = ["Guarding", "guarding_of"]
 
@@ -45,18 +45,16 @@ def guarding_of(
 
     Args:
         settings: What is inspected; None if nothing is.
-        inspector: Finds things.
+        inspector: Finds things; None for the one that the settings describe, which is made here and takes seconds.
         sources: Other safeguards that say something of calls.
         tool_states: Knows the state of tools' definitions; None if nobody does.
 
     Raises:
-        ConfigError: Something is to be inspected, and there is nothing to inspect it with.
+        ConfigError: The inspector cannot be made of its settings.
     """
     if settings is None:
         return Guarding(safeguards=Safeguards(sources=sources, tool_states=tool_states))
-    if inspector is None:
-        raise ConfigError("inspection: no inspector was given")
-    inspected = settings
+    inspected, finds = settings, inspector or inspector_of(settings)
 
     def looks_through(server: ServerSettings, message: Message) -> bool:
         # What a server asks is answered by the client, and nobody redacts that. A notification has no result.
@@ -66,10 +64,10 @@ def guarding_of(
 
     return Guarding(
         safeguards=Safeguards(
-            sources=(MessageInspection(inspector, settings), *sources),
+            sources=(MessageInspection(finds, settings), *sources),
             seconds=max(settings.seconds, SIGNALS_SECONDS) if sources else settings.seconds,
             tool_states=tool_states,
             looks_through=looks_through,
         ),
-        answers=AnswerInspection(inspector, settings),
+        answers=AnswerInspection(finds, settings),
     )

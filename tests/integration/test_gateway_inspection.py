@@ -379,3 +379,30 @@ def test_no_value_that_was_found_stands_in_a_record_or_a_log(
     for text in (said.out, said.err, caplog.text):
         assert KEY not in text
         assert ORDER not in text
+
+
+@transports
+def test_the_inspector_of_the_configuration_finds_and_redacts_behind_every_transport(
+    transport: str, tmp_path: Path
+) -> None:
+    async def run() -> Surroundings:
+        rules = {"acts": {"secret": "redact", "ansi": "redact"}}
+        async with surroundings(tmp_path, inspection=rules) as world:
+            functions = [*world.tools.functions(), echo, read_split]
+            world.tools.functions = lambda: functions  # type: ignore[method-assign]  # the tools of this world
+            for tool in (echo, read_split):
+                world.tools.server.tool()(tool)
+            async with DOORS[transport](world) as client:
+                result = await client.call_tool("read_split", {})
+                assert KEY[7:] not in result.model_dump_json()
+                shown = await client.call_tool("echo", {"text": f"\x1b[31mred\x1b[0m {KEY} plain"})
+                assert "\x1b" not in shown.content[0].text
+                assert KEY not in shown.content[0].text
+                assert "plain" in shown.content[0].text
+            return world
+
+    world = asyncio.run(run())
+    _, dirty = world.ledger.decisions()
+    assert dirty.inspection is not None
+    assert {name.partition("/")[0] for name in dirty.inspection.findings} >= {"secret", "ansi"}
+    assert len(dirty.inspection.inspector) == 64
