@@ -18,6 +18,7 @@ from enforcement.config_capture import MAX_ARGUMENTS, ArgumentSettings, Capture
 from enforcement.config_identity import IdentitySettings
 from enforcement.config_inspection import InspectionRules, InspectionSettings
 from enforcement.config_pins import PinningSettings, ToolPinSettings
+from enforcement.config_profiles import ProfileSettings
 from enforcement.config_protocol import ProtocolSettings, Revisions
 from enforcement.config_restrictions import RestrictionSettings
 from enforcement.config_stdio import StdioSettings
@@ -388,6 +389,7 @@ class GatewayConfig(Settings):
         tls: TLS where clients arrive; without it they arrive in the clear.
         stdio: How ``tallystick wrap`` runs a server; it refuses to without.
         telemetry: Spans and metrics for a collector; without it there are none.
+        profiles: What agents usually do, and departures from it; without it nothing is learned.
     """
 
     enforcer_id: RecordName
@@ -419,6 +421,7 @@ class GatewayConfig(Settings):
     tls: ListenerTLSSettings | None = None
     stdio: StdioSettings | None = None
     telemetry: TelemetrySettings | None = None
+    profiles: ProfileSettings | None = None
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:

@@ -43,6 +43,10 @@ from enforcement.pin_store import PinStore
 from enforcement.pins import PinnedTools, ToolPins
 from enforcement.policy_source import PolicySource
 from enforcement.ports import BundleSource, CanarySource, LedgerClient, RestrictionChannel, ToolVerdictChannel
+from enforcement.profiles.keeper import Profiles
+from enforcement.profiles.orders import BaselineOrders
+from enforcement.profiles.profile import Baseline
+from enforcement.profiles.signalling import spoken_for
 from enforcement.receipts import LogSource, Receipts
 from enforcement.recorder import Recorder
 from enforcement.releases import blocks_of_others, kills_of, lift_blocks, release_batch
@@ -114,6 +118,7 @@ class Running:
         receipts: Proves what the ledger has acknowledged, if a trust policy says by which keys.
         exchange: Tells other gateways what was counted; None if there is no service to tell.
         restrictions: What is stopped.
+        profiles: What agents usually do; None if nothing is learned.
         pins: Which definitions of tools stand.
     """
 
@@ -129,6 +134,7 @@ class Running:
     receipts: Receipts | None
     exchange: WindowExchange | None
     restrictions: Restrictions
+    profiles: Profiles | None
     pins: ToolPins
 
 
@@ -205,6 +211,8 @@ class Core:
         self.metrics.watch("ledger_disputed", "1 if the ledger's proofs contradict its word", self._disputed)
         self.metrics.watch("servers", "Servers that calls may go to", lambda: len(self.servers()))
         self.metrics.watch("servers_file_broken", "1 if the list of servers is not sound", self._list_broken)
+        self.metrics.watch("baselines_learning", "Agents whose baseline is not ready", lambda: self._known("learning"))
+        self.metrics.watch("baselines_ready", "Agents with a baseline of behaviour", lambda: self._known("ready"))
         self.metrics.watch("modes_waiting", "Changes to observe that nobody approved", lambda: len(self._waiting()))
 
     async def start(self) -> Running:
@@ -298,7 +306,7 @@ class Core:
         store = ServiceFleetStore(ledger) if isinstance(ledger, ServiceClient) else None
         windows = self._windows(reader, store)
         trusted = () if config.bundles.trusted_keys is None else read_trusted_keys(config.bundles.trusted_keys)
-        canary = Canary(self.metrics)
+        canary, profiles = Canary(self.metrics), self._profiles(reader, bundles)
         policies = PolicySource(
             bundles,
             config.state_directory,
@@ -339,7 +347,11 @@ class Core:
             config, servers, sessions, self.clock, rounds=rounds, restrictions=restrictions, pins=pins
         )
         guarding = await asyncio.to_thread(
-            guarding_of, config.inspection, self._inspector, sources=(PinnedTools(pins),), tool_states=PinnedTools(pins)
+            guarding_of,
+            config.inspection,
+            self._inspector,
+            sources=(PinnedTools(pins), *spoken_for(profiles)),
+            tool_states=PinnedTools(pins),
         )
         pep = EnforcementPoint(
             admission,
@@ -355,6 +367,7 @@ class Core:
             disputed=lambda: receipts is not None and receipts.disputed is not None,
             tracing=await stack.enter_async_context(tracing_of(config, self._pseudonyms, self.metrics)),
             safeguards=guarding.safeguards,
+            on_judged=(lambda _: None) if profiles is None else profiles.judged,
         )
         listings = Listings(
             self._evaluator,
@@ -381,7 +394,7 @@ class Core:
         await reload.start()
         if receipts is not None:
             receipts.start()
-        await self._begin(restrictions, pins, ends, sweeps, inventory)
+        await self._begin(restrictions, pins, ends, sweeps, inventory, profiles, recorder)
         exchange = self._exchange(windows, store, reader, recorder)
         if isinstance(bundles, CanarySource) and isinstance(self._evaluator, CanaryEvaluator):
             canary.start(bundles, self._evaluator, recorder, trusted)
@@ -400,6 +413,7 @@ class Core:
             exchange=exchange,
             restrictions=restrictions,
             pins=pins,
+            profiles=profiles,
         )
 
     async def _begin(
@@ -409,6 +423,8 @@ class Core:
         ends: SessionEnds,
         sweeps: WindowSweeps,
         inventory: InventoryReport,
+        profiles: Profiles | None,
+        recorder: Recorder,
     ) -> None:
         """Begin what is repeated beside the messages, and hear what is contained before the first of them."""
         self._stack.push_async_callback(restrictions.stop)
@@ -419,6 +435,9 @@ class Core:
         sweeps.start()
         self._stack.push_async_callback(inventory.stop)
         await inventory.start()
+        if profiles is not None:
+            self._stack.push_async_callback(profiles.stop)
+            profiles.start(recorder)
 
     def _listed(self, reader: StateDatabase, recorder: Recorder) -> tuple[Servers, InventoryReport]:
         """Return the list of servers, with nothing on it yet, and what tells the ledger of it."""
@@ -464,6 +483,17 @@ class Core:
     def _windows(self, reader: StateDatabase, store: FleetStore | None) -> Windows:
         strict = StrictWindows(store, self.metrics, seconds=self.config.windows.strict_seconds)
         return Windows(reader, self._pseudonyms, strict)
+
+    def _profiles(self, reader: StateDatabase, source: object) -> Profiles | None:
+        settings = self.config.profiles
+        if settings is None:
+            return None
+        orders = source if isinstance(source, BaselineOrders) else None
+        return Profiles(reader, self._pseudonyms, settings, self.metrics, orders)
+
+    def _known(self, state: Baseline) -> int:
+        profiles = None if self._running is None else self._running.profiles
+        return 0 if profiles is None else profiles.in_state(state)
 
     def _rounds(self, reader: StateDatabase, store: FleetStore | None) -> Rounds:
         seconds = self.config.windows.strict_seconds

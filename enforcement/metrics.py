@@ -83,6 +83,17 @@ class Metrics:
             ["server", "kind"],
             registry=self.registry,
         )
+        self.behaviour = Counter(
+            "tallystick_behaviour_flags",
+            "Departures of agents from what they usually do, by detector",
+            ["detector"],
+            registry=self.registry,
+        )
+        self.unprofiled = Counter(
+            "tallystick_unprofiled_calls",
+            "Calls of agents of which no profile is kept, because there are too many",
+            registry=self.registry,
+        )
         self.unrecorded = Counter(
             "tallystick_unrecorded_denials", "Denials that could not be recorded", registry=self.registry
         )

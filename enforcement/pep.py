@@ -130,6 +130,7 @@ class EnforcementPoint:
         disputed: Callable[[], bool] = lambda: False,
         tracing: Tracing | None = None,
         safeguards: Safeguards = NO_SAFEGUARDS,
+        on_judged: Callable[[Case], None] = lambda _: None,
     ) -> None:
         """Take the parts.
 
@@ -148,6 +149,7 @@ class EnforcementPoint:
             disputed: Whether the ledger's proofs contradict its word.
             tracing: Traces calls; None where nobody asked for it.
             safeguards: Say what policies read of a call beside its facts.
+            on_judged: Told of each message whose decision is durable, whatever it is; as `on_settled` otherwise.
         """
         self._safeguards = safeguards
         self._admission = admission
@@ -162,6 +164,7 @@ class EnforcementPoint:
         self._on_settled = on_settled
         self._disputed = disputed
         self._tracing = tracing
+        self._on_judged = on_judged
 
     async def handle(self, inbound: Inbound) -> Verdict:
         """Judge one message; the decision is durable when this returns.
@@ -191,6 +194,11 @@ class EnforcementPoint:
         return verdict
 
     def _tell_settled(self, case: Case) -> None:
+        if case.recorded:
+            try:
+                self._on_judged(case)
+            except Exception as error:  # noqa: BLE001  # the decision stands, whoever cannot be told of it
+                _LOG.error("judged_not_told", decision_id=case.decision_id, error=type(error).__name__)
         if not case.recorded or case.request is None or case.evaluation is None:
             return
         try:

@@ -31,7 +31,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 12
+_SCHEMA_VERSION: Final = 13
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -123,6 +123,11 @@ CREATE TABLE IF NOT EXISTS tool_words (word INTEGER PRIMARY KEY AUTOINCREMENT, s
 """
 """Since version 12."""
 
+_PROFILES: Final = """
+CREATE TABLE IF NOT EXISTS profiles (agent TEXT PRIMARY KEY, profile BLOB NOT NULL) STRICT, WITHOUT ROWID;
+"""
+"""Since version 13: what agents usually do (`enforcement.profiles`)."""
+
 _FROM_1: Final = """
 ALTER TABLE sessions ADD COLUMN agent TEXT;
 ALTER TABLE sessions ADD COLUMN user TEXT;
@@ -181,6 +186,7 @@ class StateDatabase:
         columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(queue)")]
         chain = "" if "link" in columns else _CHAIN
         later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN + _FLEET + _RELEASES + chain + _INVENTORY + _TOOL_PINS
+        later += _PROFILES
         steps = {0: _SCHEMA + later, 1: _FROM_1 + later, **dict.fromkeys(range(2, _SCHEMA_VERSION), later)}
         if version in steps:
             connection.executescript(f"BEGIN IMMEDIATE;{steps[version]}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")

@@ -74,6 +74,8 @@ RECORD_SUBJECTS: Final = (
     "containment",
     "inventory",
     "tool",
+    "baseline",
+    "drift",
 )
 STREAM: Final = "stream"
 POPULATION: Final = "population"

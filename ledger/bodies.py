@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from ledger.bodies_drift import BaselineEvent, Drift
 from ledger.bodies_inspection import Inspection, ToolState
 from ledger.bodies_inventory import InventoryEvent
 from ledger.bodies_tools import ToolEvent
@@ -879,4 +880,6 @@ Body: TypeAlias = (
     | Containment
     | InventoryEvent
     | ToolEvent
+    | BaselineEvent
+    | Drift
 )

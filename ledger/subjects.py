@@ -37,6 +37,7 @@ from ledger.bodies import (
     Tombstone,
     ToolEvent,
 )
+from ledger.bodies_drift import BaselineEvent, Drift
 from ledger.errors import MalformedError
 from ledger.records import Record, record_type
 
@@ -114,6 +115,20 @@ def _bucket(kind: str, days: int, held: bool) -> Bucket:  # noqa: FBT001  # a ke
     return Bucket(kind, date(1970, 1, 1) + timedelta(days=days), held)
 
 
+_ACTORS_OWN: Final = (
+    BundleEvent,
+    AccessEvent,
+    Tombstone,
+    ErasureEvent,
+    RetentionEvent,
+    Approval,
+    ModeEvent,
+    BaselineEvent,
+    Drift,
+)
+"""Whose payloads are their author's alone."""
+
+
 def _named(record: Record) -> tuple[str | None, ...]:
     body = record.body
     if isinstance(body, Decision | Outcome | SessionEnd | OPADecision):
@@ -123,7 +138,7 @@ def _named(record: Record) -> tuple[str | None, ...]:
     if isinstance(body, Containment):
         return (body.session, body.actor)
     # What says that a subject was erased, and why, must outlive the subject's keys: it is its author's alone.
-    if isinstance(body, BundleEvent | AccessEvent | Tombstone | ErasureEvent | RetentionEvent | Approval | ModeEvent):
+    if isinstance(body, _ACTORS_OWN):
         return (body.actor,)
     if isinstance(body, InventoryEvent | ToolEvent):
         return (body.actor,)

@@ -33,6 +33,7 @@ from ledger.bodies import (
     ShadowCount,
     ToolEvent,
 )
+from ledger.bodies_drift import BaselineEvent, Drift
 from ledger.canonical import canonical_bytes, parse_json
 from ledger.errors import MalformedError, OverloadedError, SignatureInvalidError, StaleKeysError
 from ledger.merkle import hash_leaf
@@ -66,6 +67,8 @@ ENFORCER_BODIES: Final = (
     ModeEvent,
     InventoryEvent,
     ToolEvent,
+    BaselineEvent,
+    Drift,
 )
 """What an enforcer may write; keys, bundles and tombstones are the service's own."""
 

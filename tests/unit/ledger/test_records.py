@@ -62,6 +62,10 @@ _WORDS = (
     "justified",
     "removed",
     "inventory",
+    "ready",
+    "flagged",
+    "tool_definition",
+    "harmless",
 )
 
 
@@ -221,6 +225,8 @@ class TestEveryField:
             "body.containment.actor",
             "body.containment.session",
             "body.inventory.actor",
+            "body.baseline.actor",
+            "body.drift.actor",
             "body.opa_decision.client",
             "body.opa_decision.fingerprint",
             "body.opa_decision.user",
@@ -245,6 +251,8 @@ class TestEveryField:
             "body.tool.comment",
             "body.containment.comment",
             "body.inventory.comment",
+            "body.baseline.comment",
+            "body.drift.comment",
             "body.opa_decision.event",
             "body.opa_decision.input",
             "body.opa_decision.result",

@@ -39,6 +39,8 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "containment": ("session", "actor"),
     "inventory": ("actor",),
     "tool": ("actor",),
+    "baseline": ("actor",),
+    "drift": ("actor",),
 }
 """Fields that name a subject whose keys seal a record's payloads, in order."""
 

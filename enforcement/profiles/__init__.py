@@ -1,0 +1,1 @@
+"""What an agent usually does, learned from its own calls, and what departs from it."""
