@@ -16,6 +16,10 @@ that is being decided; a list that followed them would flicker. So do signals (`
 arguments, and how unusual a call is, nobody can say without them. Only the state of a tool's definition is the same
 whatever the arguments; a request that holds signals says it, of a tool that has a name.
 
+A PERMIT names the rules that may grant it, as far as the engine can tell them, and the obligations that come with every
+permit of the call, whatever its arguments: ``approval`` there means that no call passes without a person. Reports of
+privileges read both (`service.privilege_report`); lists do not.
+
 A request with unknown arguments is never recorded and never enforced: no message can bring such a text for arguments,
 because it is no JSON.
 """

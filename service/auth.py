@@ -66,6 +66,7 @@ class Permission(StrEnum):
     ACTIVATE_BUNDLES = "activate bundles"
     PROPOSE_MODES = "propose what is only observed"
     REVIEW_MODES = "review what is only observed"
+    CONFIRM_TAGS = "confirm and reject tags"
     MAKE_PACKS = "make evidence packs"
     ADMINISTER = "introduce enforcers and issue tokens"
     ERASE = "erase, expire and hold payloads"
@@ -108,6 +109,7 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
             Permission.REVIEW_BUNDLES,
             Permission.ACTIVATE_BUNDLES,
             Permission.REVIEW_MODES,
+            Permission.CONFIRM_TAGS,
             Permission.END_CONTAINMENTS,
             Permission.READ_TOOLS,
             Permission.REVIEW_TOOLS,
@@ -130,6 +132,7 @@ PERSONS_ONLY: Final = frozenset(
         Permission.OPEN_PAYLOADS,
         Permission.REVIEW_BUNDLES,
         Permission.REVIEW_MODES,
+        Permission.CONFIRM_TAGS,
         Permission.ERASE,
         Permission.CONTAIN,
         Permission.END_CONTAINMENTS,

@@ -230,7 +230,16 @@ class CedarEngine:
         may_hold = not answer.diagnostics.reasons and any(not rule.forbids for rule in failed)
         shown = answer.decision is cedarpy.Decision.Allow or may_hold
         effect = Effect.PERMIT if shown else Effect.DENY if answer.diagnostics.reasons else Effect.NOT_APPLICABLE
-        return self._plain(revision, effect, Reason.NO_PERMIT if effect is Effect.NOT_APPLICABLE else Reason.POLICY)
+        listed = self._plain(revision, effect, Reason.NO_PERMIT if effect is Effect.NOT_APPLICABLE else Reason.POLICY)
+        if not shown:
+            return listed
+        holding = [rules[identity] for identity in answer.diagnostics.reasons]
+        granting = [rule for rule in (*holding, *failed) if not rule.forbids]
+        return msgspec.structs.replace(
+            listed,
+            rules=tuple(sorted(rule.name for rule in granting)[:MAX_RULES_NAMED]),
+            obligations=_certain(granting, [rule for rule in holding if rule.name in selection.exact]),
+        )
 
     def _plain(self, revision: str, effect: Effect, reason: Reason, detail: str = "") -> Decision:
         return Decision(
@@ -278,6 +287,12 @@ class _RefusedError(PolicyError):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+def _certain(granting: Sequence[CedarRule], exact: Sequence[CedarRule]) -> tuple[str, ...]:
+    """Return the obligations of every permit of a call: those of a rule that holds anyway, and those of all rules."""
+    of_all = set.intersection(*(set(rule.obligations) for rule in granting)) if granting else set[str]()
+    return tuple(sorted(of_all.union(*(rule.obligations for rule in exact))))
 
 
 def _position(rule: CedarRule) -> int:

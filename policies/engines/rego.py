@@ -69,13 +69,13 @@ from policies.boundaries import BoundaryFacts, boundary_facts
 from policies.bundles import Bundle
 from policies.engine import LoadedBundle, Reason
 from policies.engines.rego_decisions import MAX_RULES_NAMED, RegoAnswer, RegoDecisions
-from policies.engines.rego_listing import ListingRules, listed_document, listed_effect, listing_rules
+from policies.engines.rego_listing import ListingRules, listed_document, listed_effect, listed_grant, listing_rules
 from policies.engines.rego_modules import RegoSource, read_source
 from policies.engines.rego_names import DENIES, NEEDS, OBLIGATIONS, PERMITS
 from policies.engines.rego_program import EvaluationFailedError, Program, program_of, stopped_at
 from policies.engines.rego_requests import InputRefusedError
 from policies.listing import Unknown, tool_state_known, unknown_in
-from policies.model import Decision, DecisionRequest
+from policies.model import Decision, DecisionRequest, Effect
 
 __all__ = ["RegoEngine"]
 
@@ -159,7 +159,8 @@ class RegoEngine:
         except EvaluationFailedError as error:
             return self._decisions.failed(handle.revision, error.reason, error.detail)
         effect, reason = listed_effect(rules, program)
-        return self._decisions.listed(handle.revision, effect, reason)
+        granted = listed_grant(rules, program) if effect is Effect.PERMIT else ((), ())
+        return self._decisions.listed(handle.revision, effect, reason, *granted)
 
     def _answered(self, revision: str, program: Program) -> Decision:
         # All of them are evaluated whatever the first says, so that an error in any of them is never passed over.

@@ -45,9 +45,16 @@ class RegoDecisions:
         """Return the decision that says: no answer, therefore no."""
         return self._decision(revision, Effect.INDETERMINATE, reason, detail=detail)
 
-    def listed(self, revision: str, effect: Effect, reason: Reason) -> Decision:
+    def listed(
+        self,
+        revision: str,
+        effect: Effect,
+        reason: Reason,
+        rules: Sequence[str] = (),
+        obligations: tuple[str, ...] = (),
+    ) -> Decision:
         """Return what is said of a call whose arguments are unknown (`policies.listing`)."""
-        return self._decision(revision, effect, reason)
+        return self._decision(revision, effect, reason, rules=rules, obligations=obligations)
 
     def answered(self, revision: str, said: RegoAnswer, stopped_at: Callable[[], str | None]) -> Decision:
         """Return the decision that an answer makes.

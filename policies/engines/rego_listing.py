@@ -41,7 +41,7 @@ from policies.listing import TOOL_STATE, Unknown
 from policies.model import DecisionRequest, Effect, Obligation, with_signals
 from policies.signals import Signals
 
-__all__ = ["ListingRules", "listed_document", "listed_effect", "listing_rules"]
+__all__ = ["ListingRules", "listed_document", "listed_effect", "listed_grant", "listing_rules"]
 
 _KNOWN_INPUT: Final = frozenset({"principal", "action", "time", "environment"})
 
@@ -56,6 +56,9 @@ class ListingRules:
         denies: Members of ``denies`` that depend on nothing unknown.
         ends_known: The same of ``end_session`` among ``obligations``.
         all_known: Nothing that decides depends on anything unknown.
+        permits: Members of ``permits`` that depend on nothing unknown.
+        obligations: The same of ``obligations``.
+        named: The bundle names its permits.
     """
 
     listed: bool
@@ -63,6 +66,9 @@ class ListingRules:
     denies: frozenset[str]
     ends_known: bool
     all_known: bool
+    permits: frozenset[str]
+    obligations: frozenset[str]
+    named: bool
 
 
 class _Dependence:
@@ -149,13 +155,36 @@ def listing_rules(source: RegoSource, unknown: Unknown, *, state_known: bool = F
         if name == Obligation.END_SESSION
     ]
     unsure = {name for name, depends in denies if depends}
+    permits = [(name, dependence.of_rule(module, rule)) for module, rule, name in _members(source, PERMITS)]
+    obliges = [(name, dependence.of_rule(module, rule)) for module, rule, name in _members(source, OBLIGATIONS)]
     return ListingRules(
         listed=any(rule_key(module, rule) == (*package, LISTED) for module in source.modules for rule in module.rules),
         allow_known=not dependence.of_key((*package, ALLOW)),
         denies=frozenset(name for name, _ in denies) - unsure,
         ends_known=bool(ends) and not any(ends),
         all_known=not any(dependence.of_key((*package, name)) for name in (ALLOW, PERMITS, DENIES, OBLIGATIONS)),
+        permits=_known(permits),
+        obligations=_known(obliges),
+        named=bool(permits),
     )
+
+
+def _known(members: Sequence[tuple[str, bool]]) -> frozenset[str]:
+    """Return the names that no rule which depends on the unknown gives."""
+    return frozenset(name for name, _ in members) - {name for name, depends in members if depends}
+
+
+def listed_grant(rules: ListingRules, program: Program) -> tuple[Sequence[str], tuple[str, ...]]:
+    """Return the rules that may permit a call, and the obligations of every permit of it, as far as can be told.
+
+    Of a permit that depends on the unknown nobody can tell from Rego's answer whether it may hold; it is not named.
+    """
+    try:
+        named = sorted(rules.permits.intersection(program.members(PERMITS)))
+        obliged = tuple(sorted(rules.obligations.intersection(program.members(OBLIGATIONS))))
+    except EvaluationFailedError:
+        return (), ()
+    return named if rules.named else [ALLOW], obliged
 
 
 def listed_document(source: RegoSource, request: DecisionRequest) -> dict[str, RegoValue]:

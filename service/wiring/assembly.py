@@ -32,6 +32,7 @@ from ledger.stores.sql_catalog import SQLCatalog
 from ledger.stores.sql_leases import SQLLease
 from ledger.stores.sql_objects import SQLBundleStore, SQLPayloadStore
 from ledger.stores.sql_payloads import SQLPayloadArchive
+from ledger.stores.sql_usage import SQLUsage
 from ledger.stores.subject_keys import DirectorySubjectKeys
 from ledger.vault import Vault
 from policies.registry import Registry
@@ -53,6 +54,7 @@ from service.impact_files import ImpactFiles
 from service.impact_orders import ImpactStore
 from service.impacts import IMPACT_LEASE_SECONDS, ImpactJobs
 from service.ingest import Admission, LogIdentity
+from service.inventory import Inventory
 from service.key_records import KeyringReader
 from service.keyset import KeySet
 from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_record_check
@@ -61,6 +63,7 @@ from service.opa_intake import OPAIntake
 from service.packs import PACK_LEASE_SECONDS, PackJobs, PackStore
 from service.people import People
 from service.person_tokens import PersonTokens
+from service.privileges import Privileges
 from service.reach import Acknowledgements
 from service.recorder import ServiceRecorder
 from service.rollback_replays import RollbackReplays
@@ -305,6 +308,17 @@ def _assemble(
         actor=lambda: pseudonym(current.keys.pseudonym.seed, "actor", settings.service_id),
     )
     access = AccessRecorder(recorder, lambda: current.keys.pseudonym.seed)
+    inventory = Inventory(
+        log_id,
+        settings.service_id,
+        size=lambda: store.sequenced_size(log_id),
+        usage=SQLUsage(database),
+        catalog=catalog,
+        reader=reader,
+        sink=recorder,
+        clock=clock,
+        simulated=identity.simulated,
+    )
     return Services(
         settings=settings,
         identity=identity,
@@ -384,6 +398,15 @@ def _assemble(
         modes=Modes(log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, clock=clock),
         tools=Tools(
             log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, vault=vault, check=check
+        ),
+        inventory=inventory,
+        privileges=Privileges(
+            log_id,
+            inventory=inventory,
+            bundles=ActiveBundles(log_id, registry, catalog),
+            evaluator=evaluator,
+            catalog=catalog,
+            reader=reader,
         ),
         fleet_windows=FleetWindows(database, log_id, clock),
         lifecycle=lifecycle,

@@ -55,6 +55,7 @@ from service.fleet_windows import FleetWindows
 from service.health import Metrics, ReadinessProbe
 from service.impacts import ImpactJobs
 from service.ingest import Admission, LogIdentity
+from service.inventory import Inventory
 from service.key_records import NO_KEYS, KeyringReader
 from service.keyset import KeySet, introductions
 from service.lifecycle import Lifecycle
@@ -63,6 +64,7 @@ from service.opa_intake import OPAIntake
 from service.packs import PackJobs
 from service.people import People
 from service.predecessor import load_predecessor, require_predecessor
+from service.privileges import Privileges
 from service.rebuilds import record_rebuilds
 from service.recorder import ServiceRecorder
 from service.settings import Settings
@@ -180,6 +182,8 @@ class Services:
     impacts: ImpactJobs
     modes: Modes
     tools: Tools
+    inventory: Inventory
+    privileges: Privileges
     fleet_windows: FleetWindows
     lifecycle: Lifecycle
     minimum_index: MinimumIndex

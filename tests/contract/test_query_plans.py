@@ -24,6 +24,7 @@ from ledger.ports import SealedPayload
 from ledger.records import Record, new_record_id
 from ledger.stores import tables
 from ledger.stores.sql_payloads import SQLPayloadArchive
+from ledger.stores.sql_usage import SQLUsage
 from ledger.subjects import Bucket
 from tests.support.ledger import LOG_ID, NOW_MS, EmbeddedLedger, Enforcer, make_decision, pending
 
@@ -178,6 +179,7 @@ ASKED: Final[dict[str, tuple[str, Callable[[Filled], object]]]] = {
     "position": ("seq", lambda log: log.ledger.catalog.last_position(LOG_ID, "service")),
     "stream": ("seq", lambda log: log.ledger.catalog.count_between(LOG_ID, "gateway-1", log.decision.epoch, 1, 9)),
     "tally": ("leaf_index", lambda log: log.ledger.catalog.tally(LOG_ID, from_index=2900)),
+    "usage": ("leaf_index", lambda log: SQLUsage(log.ledger.engine).usage(LOG_ID, 2900, 2950)),
     "tally of a time": ("time_ms", lambda log: log.ledger.catalog.tally(LOG_ID, from_ms=LATE_MS)),
     "payload": ("record_id", lambda log: archive(log).payload(LOG_ID, log.decision.record_id, "message")),
     "payloads of a subject": ("subject", lambda log: archive(log).of_subject(LOG_ID, log.body.user)),

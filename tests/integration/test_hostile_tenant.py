@@ -92,6 +92,7 @@ class Aim:
             "order_id": self.order_id,
             "server": self.server,
             "tool": self.server,
+            "agent": f"{self.log_id}-bot",
             **self.extra,
         }
         return re.sub(r"\{(\w+)(:path)?\}", lambda found: values[found[1]], pattern)
@@ -270,6 +271,15 @@ CASES: dict[str, Case] = {
     "POST /v1/holds": Case(aimed=False, sends=one(json={"session": "1" * 32, "reason": PURPOSE})),
     "GET /v1/holds": OWN,
     "POST /v1/holds/{hold_id}/release": AIMED,
+    "GET /v1/inventory": OWN,
+    "POST /v1/inventory": Case(
+        sends=lambda aim: [{"json": {"view": "privileges", "agent": f"{aim.log_id}-bot"}}],
+    ),
+    "GET /v1/inventory/{server}": AIMED,
+    "POST /v1/inventory/{server}/tags": Case(
+        sends=one(json={"tool": "Payroll-DB", "tags": ["write"], "verdict": "rejected"})
+    ),
+    "GET /v1/agents/{agent}/privileges": AIMED,
     "POST /v1/modes": Case(aimed=False, sends=one(json={"server": "finance", "reason": PURPOSE})),
     "GET /v1/modes": OWN,
     "GET /v1/modes/approved": OWN,
@@ -363,7 +373,12 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
     """Put one of everything into a log, all of it named after the log."""
     tenant = server.tenant(log_id)
     enforcer = tenant.enforcer(f"{log_id}-gateway", seed=seed)
-    names = {"agent": f"{log_id}-bot", "rules": (f"{log_id}-rule",), "failed_condition": f"{log_id}-rule"}
+    names = {
+        "agent": f"{log_id}-bot",
+        "server": f"{log_id}-server",
+        "rules": (f"{log_id}-rule",),
+        "failed_condition": f"{log_id}-rule",
+    }
     user = user_of(tenant)
     decision_id = enforcer.decide(session=session, user=user, **names)
     seen = ToolEvent(action="quarantined", server=f"{log_id}-server", tool=f"{log_id}-server", digest=TOOL_DIGEST)

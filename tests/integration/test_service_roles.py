@@ -28,6 +28,7 @@ from service.api import (
     health,
     holds,
     impacts,
+    inventory,
     keys,
     logs,
     modes,
@@ -113,6 +114,11 @@ POST   /v1/modes                                 401    403      403    403     
 GET    /v1/modes                                 401    403      403    200     200       200      200
 GET    /v1/modes/approved                        401    200      403    403     403       403      403
 POST   /v1/modes/{change_id}/review              401    403      403    403     403       404      404
+GET    /v1/inventory                             401    403      403    200     200       200      200
+POST   /v1/inventory                             401    403      403    201     403       403      201
+GET    /v1/inventory/{server}                    401    403      403    200     200       200      200
+POST   /v1/inventory/{server}/tags               401    403      403    403     403       201      201
+GET    /v1/agents/{agent}/privileges             401    403      403    200     200       200      200
 POST   /v1/containments                          401    403      403    403     201       403      201
 GET    /v1/containments                          401    403      403    200     200       200      200
 GET    /v1/containments/{order_id}               401    403      403    404     404       404      404
@@ -184,6 +190,8 @@ class Furnished:
             "key_id": "nobodys",
             "hold_id": self.decision_id,
             "change_id": self.decision_id,
+            "server": "finance",
+            "agent": "finance-bot",
             "order_id": self.decision_id,
             "server": "finance",
             "tool:path": "nobodys",
@@ -213,6 +221,8 @@ class Furnished:
             "/v1/windows/exchange": {"json": {"origin": "0" * 32, "since": 0}},
             "/v1/erasures": {"json": {"user": "nobody", "basis": "an inquiry by the board"}},
             "/v1/holds": {"json": {"session": "0" * 32, "reason": "an inquiry by the board"}},
+            "/v1/inventory": {"json": {"view": "inventory"}},
+            "/v1/inventory/{server}/tags": {"json": {"tool": "Payroll-DB", "tags": ["write"], "verdict": "confirmed"}},
             "/v1/modes": {"json": {"server": "finance", "reason": "month-end is denied"}},
             "/v1/modes/{change_id}/review": {"json": {"verdict": "approved"}},
             "/v1/containments": {"json": {"agent": "stopped", "seconds": 60, "reason": "an inquiry by the board"}},
@@ -297,6 +307,7 @@ def test_the_table_has_every_route_of_the_api():
         fleet,
         fleet_windows,
         impacts,
+        inventory,
         modes,
         opa,
         opa_bundles,

@@ -49,6 +49,7 @@ review bundles                         no       no     no      no        yes    
 activate bundles                       no       no     no      no        yes      yes
 propose what is only observed          no       no     no      yes       no       yes
 review what is only observed           no       no     no      no        yes      yes
+confirm and reject tags                no       no     no      no        yes      yes
 make evidence packs                    no       no     yes     no        no       yes
 introduce enforcers and issue tokens   no       no     no      no        no       yes
 erase, expire and hold payloads        no       no     no      no        no       yes
@@ -133,6 +134,7 @@ def test_machines_approve_review_contain_erase_and_open_nothing():
         Permission.OPEN_PAYLOADS,
         Permission.REVIEW_BUNDLES,
         Permission.REVIEW_MODES,
+        Permission.CONFIRM_TAGS,
         Permission.ERASE,
         Permission.CONTAIN,
         Permission.END_CONTAINMENTS,
