@@ -190,7 +190,6 @@ class Furnished:
             "key_id": "nobodys",
             "hold_id": self.decision_id,
             "change_id": self.decision_id,
-            "server": "finance",
             "agent": "finance-bot",
             "order_id": self.decision_id,
             "server": "finance",
