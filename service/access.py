@@ -12,12 +12,14 @@ from ledger.bodies import AccessEvent, AccessScope, Commitment
 from ledger.commitments import SALT_BYTES, pseudonym
 from ledger.ports import Acknowledgement, Draft, Opening, RecordSink, commit
 from service.auth import Caller
+from service.persons import actor_name
 
 __all__ = ["AccessRecorder"]
 
 _NOBODY: Final = "unauthenticated"
 _OPERATOR: Final = "operator"
 _NEWCOMER: Final = "enrolment"
+_PROVIDER: Final = "identity_provider"
 
 
 class AccessRecorder:
@@ -105,6 +107,26 @@ class AccessRecorder:
             actor_role=_NOBODY,
             target_kind=target_kind,
             result=result,
+        )
+        return Draft(body=body)
+
+    def provider_draft(self, issuer: str, subject: str | None, action: str, *, items: int) -> Draft:
+        """Return the record of what an identity provider had done.
+
+        Args:
+            issuer: The provider.
+            subject: The person whom it concerns; the provider itself if None.
+            action: What was done.
+            items: How many were concerned.
+        """
+        named = issuer if subject is None else actor_name(issuer, subject)
+        body = AccessEvent(
+            action=action,
+            actor=pseudonym(self._pseudonym_key(), "actor", named),
+            actor_role=_PROVIDER,
+            target_kind="token",
+            items=items,
+            result="ok",
         )
         return Draft(body=body)
 

@@ -268,6 +268,11 @@ class Hosting:
         ready = all(check.ok for check in checks if check.vital)
         return LogState(log_id=log_id, ready=ready, failure=None, checks=checks)
 
+    @property
+    def asks_providers(self) -> bool:
+        """Whether people log in by an OpenID provider, to any of the logs."""
+        return any(place.settings.oidc_issuer for place in self._places.values())
+
     def render_metrics(self) -> bytes:
         """Return the exposition text of all logs; for any thread."""
         parts = [("", self.metrics)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from ledger.errors import ConflictError
@@ -31,14 +31,18 @@ _MAX_SEEN: Final = 4096
 class People:
     """The persons of one log; one event loop owns it, its tokens any thread."""
 
-    def __init__(self, tokens: PersonTokens, keys: Callable[[], KeySet], access: AccessRecorder) -> None:
+    def __init__(
+        self, tokens: PersonTokens, keys: Callable[[], KeySet], access: AccessRecorder, *, methods: Collection[str]
+    ) -> None:
         """Take the parts.
 
         Args:
             tokens: Where persons' tokens are.
             keys: The log's keys, as they are now.
             access: Records who logs in.
+            methods: How people may have logged in.
         """
+        self._methods = frozenset(methods)
         self.tokens = tokens
         self._keys = keys
         self._access = access
@@ -48,13 +52,15 @@ class People:
         """Let somebody in whose token was found: check the seal of a person's, and record a console's first use.
 
         Raises:
-            UnauthenticatedError: It has no seal of this log's keys.
+            UnauthenticatedError: It has no seal of this log's keys, or was made in a way that is not open any more.
             DependencyError: The login could not be recorded.
         """
         person = caller.person
         if person is None:
             return
         self.check_seal(caller, person)
+        if person.method not in self._methods:
+            raise UnauthenticatedError("people log in by the identity provider here: run `tallystick login`")
         if person.method not in _BY_HAND or caller.token_sha256 in self._seen:
             return
         await self._record_first_use(caller, person)
@@ -104,6 +110,23 @@ class People:
             caller, "refused", "permission", target_id=permission.name.lower(), result="no_person"
         )
         await self._access.record([draft])
+
+    async def end(self, issuer: str, *, subject: str | None, provider_session: str | None) -> int:
+        """End logins, as their provider says; that it did is recorded, and how many there were is returned.
+
+        Args:
+            issuer: The provider.
+            subject: Whose.
+            provider_session: Of which session there.
+
+        Raises:
+            StorageError: The database failed.
+            DependencyError: It could not be recorded; the logins have ended.
+        """
+        count = await asyncio.to_thread(self.tokens.end, issuer, subject=subject, provider_session=provider_session)
+        if count:
+            await self._access.record([self._access.provider_draft(issuer, subject, "provider_logout", items=count)])
+        return count
 
     def issue(self, person: Person, role: Role, *, seconds: int) -> tuple[str, Caller]:
         """Make a token for a person, sealed with the key that counts now; see `PersonTokens.issue`."""

@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger.errors import ConfigError
 from service.logs_file import LogEntry, read_logs_file
+from service.oidc.settings import require_own_people
+from service.persons import MAX_PERSON_SECONDS, PERSON_SECONDS
 from service.separation import require_apart
 
 __all__ = ["MAX_PORT", "PROCESS_WIDE", "Installation", "Settings", "load_installation", "load_settings", "passphrase"]
@@ -126,6 +128,18 @@ class Settings(BaseSettings):
         opa_seconds: For one question to it and its answer.
         max_requests: Most requests with a token that one log has in hand at once.
         logs: A file that names several logs, each with what differs from these settings.
+        oidc_issuer: The OpenID provider by which people log in; none by default. See docs/people.md.
+        oidc_client_id: What this service is called there.
+        oidc_client_secret: URI of its secret there; none for a public client.
+        oidc_ca: File with the certificates that must vouch for its host, PEM; the system's by default.
+        oidc_scopes: What is asked for.
+        oidc_role_claim: Claim of the ID token with a person's roles; dots lead into nested objects.
+        oidc_roles: ``VALUE=ROLE`` pairs with commas between them: which value of that claim means which role.
+        oidc_log_claim: Claim of the ID token that must name the log's id; none by default.
+        oidc_email_domains: Domains, with commas between them, of which a verified address must be; any by default.
+        oidc_require: ``ROLE=acr:VALUE`` or ``ROLE=amr:VALUE`` pairs: how somebody must have logged in for a role.
+        oidc_seconds: How long a login counts.
+        break_glass: With a provider, let tokens made at the console in as well; each says so.
         operator_token: Where several logs are served: URI of the secret that opens health and metrics of all of them.
     """
 
@@ -192,10 +206,24 @@ class Settings(BaseSettings):
     opa_token: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""
     opa_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1.0
     max_requests: Annotated[int, Field(ge=1, le=100_000)] = 1_024
+    oidc_issuer: Annotated[str, Field(max_length=512)] = ""
+    oidc_client_id: Annotated[str, Field(max_length=256)] = ""
+    oidc_client_secret: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""
+    oidc_ca: Path | None = None
+    oidc_scopes: Annotated[str, Field(pattern=r"^openid( [!-~]+)*$")] = "openid profile email"
+    oidc_role_claim: Annotated[str, Field(min_length=1, max_length=512)] = "roles"
+    oidc_roles: str = ""
+    oidc_log_claim: Annotated[str, Field(max_length=512)] = ""
+    oidc_email_domains: str = ""
+    oidc_require: str = ""
+    oidc_seconds: Annotated[int, Field(ge=60, le=MAX_PERSON_SECONDS)] = PERSON_SECONDS
+    break_glass: bool = False
     logs: Path | None = None
     operator_token: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""
 
-    @field_validator("logs", "engine_cellar", "bundle_trust", "tls_certificate", "tls_client_ca", mode="before")
+    @field_validator(
+        "logs", "oidc_ca", "engine_cellar", "bundle_trust", "tls_certificate", "tls_client_ca", mode="before"
+    )
     @classmethod
     def _no_file(cls, value: object) -> object:
         return None if value == "" else value
@@ -290,6 +318,10 @@ class Settings(BaseSettings):
             found.append("The service listens beyond this machine and its URL is plain HTTP: tokens can be overheard.")
         if self.workers > 1 and not self.worker_listen:
             found.append("No worker has a place of its own: /metrics tells of whichever worker answers.")
+        if self.oidc_issuer and self.break_glass:
+            found.append(
+                "Tokens made at the console let people in beside the OpenID provider; each such login says so."
+            )
         if self.insecure_cookies:
             found.append("Login cookies are sent over plain HTTP.")
         return found
@@ -385,6 +417,7 @@ def _logs(settings: Settings, file: Path) -> tuple[Settings, ...]:
     entries = read_logs_file(file, known=frozenset(Settings.model_fields) - PROCESS_WIDE)
     logs = tuple(_log(settings, entry) for entry in entries)
     require_apart(logs)
+    require_own_people(logs)
     return logs
 
 

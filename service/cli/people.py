@@ -43,6 +43,7 @@ def token(name: str, role: str, hours: int, log_id: str | None, *, as_json: bool
     """
     from ledger.clock import SystemClock
     from ledger.database import open_engine
+    from ledger.errors import ConfigError
     from migrations.schema import require_current
     from service.keyset import load_key_set
     from service.person_tokens import PersonTokens
@@ -51,15 +52,21 @@ def token(name: str, role: str, hours: int, log_id: str | None, *, as_json: bool
 
     settings = load_settings(log_id=log_id)
     settings.require_database()
+    if settings.oidc_issuer and not settings.break_glass:
+        raise ConfigError(
+            "people log in by the OpenID provider: run `tallystick login`. In need, TALLYSTICK_BREAK_GLASS=true lets "
+            "tokens of the console in as well, here and at the service, and each such login is recorded as one"
+        )
+    method = "break_glass" if settings.oidc_issuer else "console"
     keys = load_key_set(settings.keys_dir, passphrase())
     engine = open_engine(settings.effective_database_url)
     require_current(engine)
-    person = Person(issuer=CONSOLE, subject=name, name=name, method="console")
+    person = Person(issuer=CONSOLE, subject=name, name=name, method=method)
     tokens = PersonTokens(engine, SystemClock(), settings.log_id)
     seed = keys.pseudonym.seed
     issued, caller = tokens.issue(person, Role(role), seed=seed, seconds=hours * _SECONDS_PER_HOUR)
     engine.dispose()
     if as_json:
-        echo_json({"name": name, "role": role, "token": issued, "expires_ms": caller.expires_ms, "method": "console"})
+        echo_json({"name": name, "role": role, "token": issued, "expires_ms": caller.expires_ms, "method": method})
     else:
         say(issued)

@@ -1,4 +1,4 @@
-"""The two cookies: the login, and the secret of a login form that has no session yet.
+"""The cookies: the login, the secret of a login form that has no session yet, and a login under way at a provider.
 
 ``__Host-`` makes browsers refuse the cookie unless it is Secure, for this host alone and for all paths, so that no
 neighbouring host can plant one. On a loopback address without TLS, where the operator allowed it
@@ -8,7 +8,7 @@ neighbouring host can plant one. On a loopback address without TLS, where the op
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from fastapi.responses import Response
 
@@ -28,6 +28,7 @@ class Cookies:
         self._session_seconds = session_seconds
         self.session_name = f"{prefix}{_NAME}"
         self.form_name = f"{prefix}{_NAME}-form"
+        self.attempt_name = f"{prefix}{_NAME}-login"
 
     def session(self, cookies: Mapping[str, str]) -> str | None:
         """Return the session id that a request carries, or None."""
@@ -50,7 +51,27 @@ class Cookies:
         """Give the browser the secret that the login form carries as well."""
         self._set(response, self.form_name, secret, _FORM_SECONDS)
 
-    def _set(self, response: Response, name: str, value: str, seconds: int) -> None:
+    def attempt(self, cookies: Mapping[str, str]) -> str | None:
+        """Return the login under way that a request carries, or None."""
+        return cookies.get(self.attempt_name) or None
+
+    def set_attempt(self, response: Response, attempt: str, seconds: int) -> None:
+        """Keep a login under way in the browser; it must come along when another site sends the browser back."""
+        self._set(response, self.attempt_name, attempt, seconds, same_site="lax")
+
+    def clear_attempt(self, response: Response) -> None:
+        """Forget the login under way."""
+        self._set(response, self.attempt_name, "", 0, same_site="lax")
+
+    def _set(
+        self,
+        response: Response,
+        name: str,
+        value: str,
+        seconds: int,
+        *,
+        same_site: Literal["lax", "strict"] = "strict",
+    ) -> None:
         response.set_cookie(
-            name, value, max_age=seconds, path="/", secure=self._secure, httponly=True, samesite="strict"
+            name, value, max_age=seconds, path="/", secure=self._secure, httponly=True, samesite=same_site
         )

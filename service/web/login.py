@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -22,7 +23,7 @@ from service.web.guard import Dashboard, Lobby, LobbyDep, PageRoute, redirect, s
 from service.web.sessions import may_log_in
 from service.wiring.services import Services
 
-__all__ = ["router"]
+__all__ = ["Refusal", "address_of", "begin_session", "checked_form", "form_page", "login_page", "refused", "router"]
 
 _log = structlog.get_logger()
 
@@ -33,12 +34,13 @@ _Code = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\.[A-Za-z0-9_-]{43
 _Next = Annotated[str, Query(max_length=1024)]
 
 
-def _address(request: Request) -> str:
+def address_of(request: Request) -> str:
+    """Return where a visitor calls from."""
     # The socket's word: a header that names another address can be made up.
     return request.client.host if request.client else "unknown"
 
 
-def _form_page(request: Request, lobby: Lobby, template: str, *, status: int = 200, **values: object) -> Response:
+def form_page(request: Request, lobby: Lobby, template: str, *, status: int = 200, **values: object) -> Response:
     """Return a page with a form for visitors without a session; cookie and form carry the same secret."""
     secret = lobby.cookies.form_secret(request.cookies) or secrets.token_urlsafe(32)
     response = lobby.strangers.page(template, session=None, path=request.url.path, status=status, csrf=secret, **values)
@@ -46,7 +48,7 @@ def _form_page(request: Request, lobby: Lobby, template: str, *, status: int = 2
     return response
 
 
-async def _checked_form(request: Request, lobby: Lobby) -> dict[str, str]:
+async def checked_form(request: Request, lobby: Lobby) -> dict[str, str]:
     """Return the fields of a form that our own page sent, for a visitor without a session."""
     require_same_origin(request.headers, lobby.hosting.settings.external_url)
     form = await read_form(request)
@@ -60,7 +62,7 @@ async def _checked_form(request: Request, lobby: Lobby) -> dict[str, str]:
     return form
 
 
-def _login_page(
+def login_page(
     request: Request,
     lobby: Lobby,
     *,
@@ -69,7 +71,15 @@ def _login_page(
     error: str = "",
     notice: str = "",
 ) -> Response:
-    return _form_page(request, lobby, "login.html", status=status, wanted=safe_next(wanted), error=error, notice=notice)
+    """Return the login page."""
+    only = lobby.hosting.only
+    # Where several logs are served, strangers are not told which of them ask a provider.
+    asked = lobby.hosting.asks_providers
+    host = only.oidc.settings.host if only is not None and only.oidc is not None else ""
+    values = {"provider": asked, "provider_host": host, "log_named": only is not None}
+    return form_page(
+        request, lobby, "login.html", status=status, wanted=safe_next(wanted), error=error, notice=notice, **values
+    )
 
 
 @router.get("/login")
@@ -80,11 +90,11 @@ async def show_login(
     if await seat_of(request) is not None:
         return redirect(safe_next(wanted))
     notice = "You are logged out." if said == "logged-out" else ""
-    return _login_page(request, lobby, wanted=wanted, notice=notice)
+    return login_page(request, lobby, wanted=wanted, notice=notice)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Refusal:
+class Refusal:
     """A failed login.
 
     Attributes:
@@ -102,19 +112,19 @@ class _Refusal:
     caller: Caller | None = None
 
 
-async def _refused(request: Request, lobby: Lobby, refusal: _Refusal) -> Response:
+async def refused(request: Request, lobby: Lobby, refusal: Refusal) -> Response:
     """Answer a failed login: counted and recorded, or told to wait where so many failed that the log has to be spared.
 
     Only failures wait. Behind a proxy all people share an address, and nobody's failures may shut the others out. A
     failure is recorded in the log that was named; what named none of ours is recorded nowhere, and looks the same.
     Where there are several logs no answer waits for the record: its time would tell which logs there are.
     """
-    address, now_ms = _address(request), lobby.hosting.clock.now_ms()
+    address, now_ms = address_of(request), lobby.hosting.clock.now_ms()
     if seconds := lobby.throttle.wait_seconds(address, now_ms):
         patience = (
             f"{refusal.error} Too many logins have failed from your address: wait {seconds} seconds between attempts."
         )
-        response = _login_page(request, lobby, wanted=refusal.wanted, status=429, error=patience)
+        response = login_page(request, lobby, wanted=refusal.wanted, status=429, error=patience)
         response.headers["Retry-After"] = str(seconds)
         return response
     dashboard = lobby.dashboard(refusal.log_id)
@@ -125,10 +135,10 @@ async def _refused(request: Request, lobby: Lobby, refusal: _Refusal) -> Respons
         lobby.later(_record_refusal_later(dashboard.services, address, refusal))
     else:
         await _record_refusal(dashboard.services, address, refusal)
-    return _login_page(request, lobby, wanted=refusal.wanted, status=403, error=refusal.error)
+    return login_page(request, lobby, wanted=refusal.wanted, status=403, error=refusal.error)
 
 
-async def _record_refusal(services: Services, address: str, refusal: _Refusal) -> None:
+async def _record_refusal(services: Services, address: str, refusal: Refusal) -> None:
     access = services.access
     if refusal.caller is None:
         draft = access.stranger_draft(address, "login", _TARGET, result=refusal.result)
@@ -137,7 +147,7 @@ async def _record_refusal(services: Services, address: str, refusal: _Refusal) -
     await access.record([draft])
 
 
-async def _record_refusal_later(services: Services, address: str, refusal: _Refusal) -> None:
+async def _record_refusal_later(services: Services, address: str, refusal: Refusal) -> None:
     current_log.set(services.identity.log_id)
     try:
         await _record_refusal(services, address, refusal)
@@ -145,8 +155,25 @@ async def _record_refusal_later(services: Services, address: str, refusal: _Refu
         _log.error("failed_login_not_recorded", result=refusal.result, **describe(error))
 
 
-async def _begin(request: Request, lobby: Lobby, dashboard: Dashboard, caller: Caller, wanted: str) -> Response:
-    """Log a caller in: record first, then a new session; a session that the browser had before ends."""
+async def begin_session(
+    request: Request,
+    lobby: Lobby,
+    dashboard: Dashboard,
+    caller: Caller,
+    wanted: str,
+    *,
+    arrive: Callable[[str], Response] = redirect,
+) -> Response:
+    """Log a caller in: record first, then a new session; a session that the browser had before ends.
+
+    Args:
+        request: Who asks.
+        lobby: The dashboard's.
+        dashboard: Where he logs in.
+        caller: Whom he speaks for.
+        wanted: Where he wanted to go.
+        arrive: Makes the answer that leads there.
+    """
     services = dashboard.services
     work_for(request, services)
     await services.people.admit(caller)
@@ -156,7 +183,7 @@ async def _begin(request: Request, lobby: Lobby, dashboard: Dashboard, caller: C
     if before is not None and earlier is not None:
         await asyncio.to_thread(lobby.sessions(earlier).end, before)
     session_id = await asyncio.to_thread(lobby.sessions(services.identity.log_id).begin, caller)
-    response = redirect(safe_next(wanted))
+    response = arrive(safe_next(wanted))
     lobby.cookies.set_session(response, session_id)
     return response
 
@@ -178,7 +205,7 @@ def _dashboard_of(lobby: Lobby, caller: Caller) -> Dashboard:
 @router.post("/login")
 async def log_in(request: Request, lobby: LobbyDep) -> Response:
     """Log in with a token."""
-    form = await _checked_form(request, lobby)
+    form = await checked_form(request, lobby)
     wanted, token = form.get("next", "/"), form.get("token", "").strip()
     log_id, known = log_of_token(token), None
     try:
@@ -186,13 +213,13 @@ async def log_in(request: Request, lobby: LobbyDep) -> Response:
         dashboard = _dashboard_of(lobby, caller)
     except UnauthenticatedError:
         error = "This token is unknown, expired or revoked. Check that you copied all of it."
-        refusal = _Refusal(log_id=log_id, result="unknown_token", error=error, wanted=wanted)
-        return await _refused(request, lobby, refusal)
+        refusal = Refusal(log_id=log_id, result="unknown_token", error=error, wanted=wanted)
+        return await refused(request, lobby, refusal)
     except ForbiddenError:
         error = "This is an enforcer's token: it writes records and opens no dashboard."
-        refusal = _Refusal(log_id=log_id, result="role_refused", error=error, wanted=wanted, caller=known)
-        return await _refused(request, lobby, refusal)
-    return await _begin(request, lobby, dashboard, caller, wanted)
+        refusal = Refusal(log_id=log_id, result="role_refused", error=error, wanted=wanted, caller=known)
+        return await refused(request, lobby, refusal)
+    return await begin_session(request, lobby, dashboard, caller, wanted)
 
 
 _DEAD_LINK: Final = "This login link was used before or has expired. Log in with a token, or ask for another link."
@@ -204,26 +231,26 @@ async def show_link(request: Request, lobby: LobbyDep, code: _Code) -> Response:
     log_id = lobby.log_of(code)
     known = log_id is not None and await asyncio.to_thread(lobby.links(log_id).is_open, code)
     if not known or lobby.dashboard(log_id) is None:
-        return _login_page(request, lobby, status=403, error=_DEAD_LINK)
-    return _form_page(request, lobby, "link.html", code=code)
+        return login_page(request, lobby, status=403, error=_DEAD_LINK)
+    return form_page(request, lobby, "link.html", code=code)
 
 
 @router.post("/login/link/{code}")
 async def follow_link(request: Request, lobby: LobbyDep, code: _Code) -> Response:
     """Log in with a link, once."""
-    await _checked_form(request, lobby)
+    await checked_form(request, lobby)
     log_id = lobby.log_of(code)
-    dead = _Refusal(log_id=log_id, result="dead_link", error=_DEAD_LINK)
+    dead = Refusal(log_id=log_id, result="dead_link", error=_DEAD_LINK)
     # A log that is not there is asked as any other is; one that is not open spends no link.
     known = log_id is not None and await asyncio.to_thread(lobby.links(log_id).is_open, code)
     dashboard = lobby.dashboard(log_id)
     if log_id is None or not known or dashboard is None:
-        return await _refused(request, lobby, dead)
+        return await refused(request, lobby, dead)
     try:
         caller = await asyncio.to_thread(lobby.links(log_id).spend, code)
     except UnauthenticatedError:
-        return await _refused(request, lobby, dead)
-    return await _begin(request, lobby, dashboard, caller, "/")
+        return await refused(request, lobby, dead)
+    return await begin_session(request, lobby, dashboard, caller, "/")
 
 
 @router.post("/logout")

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from ledger.errors import NotFoundError
 from service.hosting import Hosting
-from service.web import apidocs, containment_page, login, packs, pages
+from service.web import apidocs, containment_page, login, packs, pages, provider_login
 from service.web.guard import LobbyDep
 from service.web.lobby import LogLobby
 
@@ -29,5 +29,13 @@ async def get_asset(request: Request, lobby: LobbyDep, name: str) -> Response:  
 def install(app: FastAPI, hosting: Hosting) -> None:
     """Add the dashboard's pages to an application."""
     app.state.lobby = LogLobby(hosting)
-    for router in (pages.router, containment_page.router, packs.router, login.router, apidocs.router, _static):
+    for router in (
+        pages.router,
+        containment_page.router,
+        packs.router,
+        login.router,
+        provider_login.router,
+        apidocs.router,
+        _static,
+    ):
         app.include_router(router)

@@ -20,19 +20,20 @@ from typing import Final
 from sqlalchemy import Engine, delete, insert, select
 
 from ledger.clock import Clock
-from ledger.database import translated, writing
+from ledger.database import insert_if_absent, translated, writing
 from ledger.errors import ConfigError
 from service import tables
 from service.auth import Caller, Role, TokenStore
 from service.problems import ForbiddenError, UnauthenticatedError
 
-__all__ = ["LINK_SECONDS", "LoginLinks", "WebSession", "WebSessions", "log_of_secret", "may_log_in"]
+__all__ = ["LINK_SECONDS", "LoginLinks", "SpentStates", "WebSession", "WebSessions", "log_of_secret", "may_log_in"]
 
 LINK_SECONDS: Final = 15 * 60
 """Longest life of a login link."""
 
 _SECRET_BYTES: Final = 32
 _SESSION_LABEL: Final = b"tallystick/web-session/v1\n"
+_STATE_LABEL: Final = b"tallystick/login-state/v1\n"
 _LINK_LABEL: Final = b"tallystick/login-link/v1\n"
 _NO_CSRF: Final = ""
 _SECRET: Final = re.compile(r"([a-z0-9][a-z0-9-]{0,62})\.[A-Za-z0-9_-]{43}")
@@ -169,6 +170,39 @@ class WebSessions(_Rows):
             StorageError: The database failed.
         """
         return self._remove(session_id)
+
+
+class SpentStates(_Rows):
+    """Answers of a provider that were taken, so that none is taken twice; safe for any thread."""
+
+    def __init__(self, engine: Engine, clock: Clock, log_id: str) -> None:
+        """Keep them in a database whose schema is up to date."""
+        super().__init__(engine, clock, log_id, _STATE_LABEL)
+
+    def spend(self, state: str, *, seconds: int) -> None:
+        """Note that the answer to a login was taken.
+
+        Args:
+            state: The login's state, which we made.
+            seconds: For how long it could be answered.
+
+        Raises:
+            UnauthenticatedError: It was taken before.
+            StorageError: The database failed.
+        """
+        now = self._clock.now_ms()
+        row = {
+            "log_id": self._log_id,
+            "session_sha256": _digest(_STATE_LABEL, state),
+            "token_sha256": "",
+            "csrf": _NO_CSRF,
+            "created_ms": now,
+            "expires_ms": now + seconds * 1000,
+        }
+        # INVARIANT: single use. Of several answers at once, here or in another process, one inserts the row.
+        with translated("store a login"), writing(self._engine) as connection:
+            if not insert_if_absent(connection, tables.web_sessions, row):
+                raise UnauthenticatedError("this login was answered before: begin again")
 
 
 class LoginLinks(_Rows):

@@ -59,6 +59,8 @@ from service.key_records import KeyringReader
 from service.keyset import KeySet
 from service.lifecycle import Lifecycle, erasures_beyond, load_retention, own_record_check
 from service.modes import Modes
+from service.oidc.provider import OpenIDProvider
+from service.oidc.settings import login_methods, oidc_settings
 from service.opa_intake import OPAIntake
 from service.packs import PACK_LEASE_SECONDS, PackJobs, PackStore
 from service.people import People
@@ -307,6 +309,7 @@ def _assemble(
         clock=clock,
         actor=lambda: pseudonym(current.keys.pseudonym.seed, "actor", settings.service_id),
     )
+    provider = oidc_settings(settings)
     access = AccessRecorder(recorder, lambda: current.keys.pseudonym.seed)
     inventory = Inventory(
         log_id,
@@ -343,7 +346,10 @@ def _assemble(
         recorder=recorder,
         access=access,
         tokens=tokens,
-        people=People(PersonTokens(database, clock, log_id), lambda: current.keys, access),
+        people=People(
+            PersonTokens(database, clock, log_id), lambda: current.keys, access, methods=login_methods(settings)
+        ),
+        oidc=None if provider is None else OpenIDProvider(provider, clock),
         login_links=LoginLinks(database, clock, log_id, tokens),
         metrics=metrics,
         evaluator=evaluator,

@@ -60,6 +60,7 @@ from service.key_records import NO_KEYS, KeyringReader
 from service.keyset import KeySet, introductions
 from service.lifecycle import Lifecycle
 from service.modes import Modes
+from service.oidc.provider import OpenIDProvider
 from service.opa_intake import OPAIntake
 from service.packs import PackJobs
 from service.people import People
@@ -166,6 +167,7 @@ class Services:
     access: AccessRecorder
     tokens: TokenStore
     people: People
+    oidc: OpenIDProvider | None
     login_links: LoginLinks
     metrics: Metrics
     evaluator: Evaluator
@@ -250,6 +252,8 @@ class Services:
         await self.packs.start(self)
         self.bundle_watch.start()
         self.contacts.work.start()
+        if self.oidc is not None:
+            await self.oidc.start()
         self.containments.start()
         await self.impacts.start(self)
         await self._beat("start")
@@ -281,6 +285,8 @@ class Services:
         """End what writes records by itself."""
         await self.auditing.stop()
         await self.bundle_watch.stop()
+        if self.oidc is not None:
+            await self.oidc.stop()
         with contextlib.suppress(LedgerError):
             await self.contacts.stop()
         await self.containments.stop()
