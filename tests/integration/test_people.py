@@ -191,7 +191,7 @@ def test_nobody_approves_a_mode_that_his_own_machine_proposed(service):
 
 def test_one_person_under_two_subjects_of_one_name_releases_nothing_alone(service):
     console = service.person_token(Role.ADMIN, "cora@example.com")
-    elsewhere = Person(issuer="https://login.example", subject="c0", name="cora@example.com", method="oidc")
+    elsewhere = Person(issuer="https://login.example", subject="c0", name="cora@example.com", method="console")
     provider = service.services.people.issue(elsewhere, Role.RESPONDER, seconds=60)[0]
     assert ask(service, provider, "GET", "/v1/bundles", None)[0] == 200
     _, order = ask(service, console, "POST", "/v1/containments", ORDER)
@@ -205,7 +205,7 @@ def test_one_person_under_two_subjects_of_one_name_releases_nothing_alone(servic
 
 def test_nor_does_he_release_a_hold_alone(service):
     console = service.person_token(Role.ADMIN, "dora@example.com")
-    elsewhere = Person(issuer="https://login.example", subject="d0", name="dora@example.com", method="oidc")
+    elsewhere = Person(issuer="https://login.example", subject="d0", name="dora@example.com", method="console")
     provider = service.services.people.issue(elsewhere, Role.ADMIN, seconds=60)[0]
     status, hold = ask(service, console, "POST", "/v1/holds", HOLD)
     assert status == 201

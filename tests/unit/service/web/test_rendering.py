@@ -114,7 +114,15 @@ def page(template: str, *, simulated: bool, **values: object) -> str:
     return make_environment(Assets()).get_template(template).render(**common, **values)
 
 
-LOGIN = {"csrf": "x", "wanted": "/", "error": "", "notice": ""}
+LOGIN = {
+    "csrf": "x",
+    "wanted": "/",
+    "error": "",
+    "notice": "",
+    "provider": True,
+    "provider_host": "",
+    "log_named": True,
+}
 
 
 def test_a_page_of_a_simulated_log_says_so_and_that_of_a_real_one_does_not():
@@ -129,7 +137,15 @@ def test_a_login_page_carries_no_state_of_the_log():
 @pytest.mark.parametrize("name", ["error.html", "link.html", "login.html"])
 def test_pages_with_a_hostile_message_stay_inert(name):
     text = HOSTILE[1][0]
-    values = {**LOGIN, "error": text, "title": text, "detail": text, "code": text, "wanted": text}
+    values = {
+        **LOGIN,
+        "error": text,
+        "title": text,
+        "detail": text,
+        "code": text,
+        "wanted": text,
+        "provider_host": text,
+    }
     html = page(name, simulated=False, **values)
     assert "<img src=x" not in html
 
