@@ -24,6 +24,7 @@ from policies.engines.rego import RegoEngine
 from policies.engines.rego_requests import InexactNumberError, exact_document
 from policies.model import DecisionRequest, WindowValue
 from policies.parameters import FixedDecimal, parse_parameters
+from policies.signals import FINDING_KINDS, Signals
 from policies.testing import Case, case_requests, given_request, read_cases
 from policies.windows import read_windows
 from tests.support.scenarios import told
@@ -51,6 +52,21 @@ DOCUMENTS = ["{}", "[]", "null", "", "{", '{"amount": 1, "amount": 1}', '{"a": 1
 INTEGERS = st.one_of(st.integers(0, 2000), st.sampled_from([0, 1, 540, 1080, 2**31, 2**53 - 1]))
 LISTING = ("server/discover", "tools/list", "ping", "resources/list")
 NAMING = ("tools/call", "prompts/get", "resources/read")
+
+
+NONE_OR_ALL = st.sampled_from([(), ("hour",), ("hour", "tool")])
+SIGNALS = st.builds(
+    Signals,
+    inspected=st.sampled_from(["partial", "complete"]),
+    inspector=st.just("test"),
+    findings=st.sets(st.sampled_from([f"{kind}/any" for kind in FINDING_KINDS]), max_size=3).map(
+        lambda f: tuple(sorted(f))
+    ),
+    finding_count=st.integers(3, 9),
+    tool_state=st.sampled_from(["none", "unpinned", "first_use", "pinned", "quarantined"]),
+    baseline=st.sampled_from(["none", "learning", "ready"]),
+    deviations=NONE_OR_ALL,
+)
 
 
 @functools.cache
@@ -143,6 +159,7 @@ def facts(pair: str) -> dict[str, st.SearchStrategy[object]]:
         "arguments": arguments(pair),
         "windows": windows(pair),
         "method": st.sampled_from([*NAMING, *LISTING]),
+        "signals": st.one_of(st.sampled_from(values(pair, "signals")), SIGNALS),
     }
 
 

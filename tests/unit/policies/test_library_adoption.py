@@ -31,6 +31,7 @@ EXAMPLES = {
     "least-privilege": "engineer intern files read_file write_file sync touch crm get_customer customer-data",
     "path-allow-list": "analyst editor files read_file read_files write_file move_file data reports out Report-Bot",
     "rate-limits": "staff search query reindex",
+    "safeguards": "assistant deployer mail search_mail read_mail send_mail keys store_key money",
 }
 DATA = {"entities.json", "data.json", "parameters.json", "windows.json"}
 
