@@ -147,6 +147,7 @@ class Core:
         metrics: What is counted.
         certificates: Looks after the certificates that it uses, also those of transports.
         ways: What TLS is like on the ways to servers.
+        pseudonyms: Name what may not stand in the open.
         over_http: Calls go out over HTTP alone, so that servers of a file without a url are passed over. A transport
             of that kind says so before `start`.
     """
@@ -188,7 +189,7 @@ class Core:
         self._inspector = inspector
         self._on_stopped = on_stopped
         self.over_http = False
-        self._pseudonyms = Pseudonyms(keys.pseudonym)
+        self.pseudonyms = self._pseudonyms = Pseudonyms(keys.pseudonym)
         self._idle_ms = int(config.sessions.idle_seconds * _MS_PER_SECOND)
         self.look_seconds: Final = min(_LOOK_SECONDS, self._idle_ms / 4000)
         self._stack = AsyncExitStack()
@@ -653,11 +654,20 @@ class Core:
                 raise result
 
     @contextmanager
-    def _state(self) -> Iterator[tuple[Sessions, Spool]]:
-        """Open the state file once more, on a connection of its own."""
+    def beside(self) -> Iterator[tuple[StateDatabase, Spool]]:
+        """Open the state file once more, on a connection of its own; another process may run on it.
+
+        Raises:
+            ConfigError: The state directory belongs to another enforcer.
+            StorageError: The state file failed.
+        """
         with closing(StateDatabase(self.config.state_directory)) as state:
-            sessions = Sessions(state, self._pseudonyms, idle_ms=self._idle_ms)
-            yield sessions, self._spool(state)
+            yield state, self._spool(state)
+
+    @contextmanager
+    def _state(self) -> Iterator[tuple[Sessions, Spool]]:
+        with self.beside() as (state, spool):
+            yield Sessions(state, self._pseudonyms, idle_ms=self._idle_ms), spool
 
     def readiness(self) -> tuple[bool, dict[str, object]]:
         """Return whether it can decide and record, and what is to be said of it: names and counts, no caller's."""

@@ -56,6 +56,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "servers": ("servers", "servers"),
     "session": ("records", "session"),
     "tls": ("tls", "tls"),
+    "tools": ("tools", "tools"),
     "verify": ("verify", "verify"),
     "witness": ("witness", "witness"),
     "wrap": ("wrap", "wrap"),

@@ -8,7 +8,7 @@ from ledger.ports import Signer
 from ledger.remote_keys import RemoteKey, SigningKey
 from ledger.signers.local import LocalEnvelopeSigner, LocalSigner
 
-__all__ = ["bundle_signer", "fetch_public_key", "open_signer"]
+__all__ = ["bundle_signer", "fetch_public_key", "open_signer", "tools_signer"]
 
 
 def bundle_signer(key: LocalKey) -> EnvelopeSigner:
@@ -18,6 +18,15 @@ def bundle_signer(key: LocalKey) -> EnvelopeSigner:
         ConfigError: The key does not sign bundles.
     """
     return LocalEnvelopeSigner(key, purpose="bundle")
+
+
+def tools_signer(key: LocalKey) -> EnvelopeSigner:
+    """Return what signs manifests of tools with a key.
+
+    Raises:
+        ConfigError: The key does not sign manifests of tools.
+    """
+    return LocalEnvelopeSigner(key, purpose="tools")
 
 
 def open_signer(key: SigningKey) -> Signer:
