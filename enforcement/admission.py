@@ -306,6 +306,12 @@ class Admission:
             return None
         return self._digests.get(server.name, {}).get(message.name)
 
+    def tool_digest_now(self, case: Case) -> str | None:
+        """Return the digest of a call's tool as it was last listed by now."""
+        if case.server is None or case.message is None:
+            return None
+        return self._tool_digest(case.server, case.message)
+
     def _lacks_scope(self, case: Case) -> bool:
         scopes = None if case.identity is None else case.identity.scopes
         return scopes is not None and not scopes.issuperset(self._config.identity.scopes_for(case.inbound.server))

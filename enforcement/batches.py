@@ -112,11 +112,21 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A permitted call that has no outcome yet."""
+    """A permitted call that has no outcome yet.
+
+    Attributes:
+        decision_id: Its decision.
+        session: Pseudonym of its session.
+        user: Pseudonym of its user.
+        approval_id: It is held under this id, so that it has not gone on; None if it may have.
+        binding: What would have had to be agreed to.
+    """
 
     decision_id: str
     session: str
     user: str | None
+    approval_id: str | None = None
+    binding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

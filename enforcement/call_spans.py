@@ -34,9 +34,9 @@ from opentelemetry.util.types import AttributeValue
 
 from enforcement.drafts import Case
 from enforcement.facts import Pseudonyms
+from enforcement.judging import OpenTrace
 from enforcement.mcp_headers import single_header
 from enforcement.messages import Message, Refusal
-from enforcement.pep import OpenTrace
 from enforcement.revisions import STATEFUL, STATELESS
 from enforcement.trace_context import TraceContext, read_trace_context
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict

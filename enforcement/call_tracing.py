@@ -13,8 +13,8 @@ from typing import Final
 
 from enforcement.config import GatewayConfig
 from enforcement.facts import Pseudonyms
+from enforcement.judging import Tracing
 from enforcement.metrics import Metrics
-from enforcement.pep import Tracing
 
 __all__ = ["tracing_of"]
 

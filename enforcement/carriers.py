@@ -79,6 +79,9 @@ class Carriers:
             withdrawn = conversation.calls.get(permitted.message.cancels)
             if withdrawn is not None:  # the server may answer before it has answered this
                 withdrawn.withdraw()
+            held = conversation.held.get(permitted.message.cancels)
+            if held is not None:
+                held.withdraw("client_cancelled")
         return Exchange(
             permitted,
             inbound,

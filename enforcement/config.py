@@ -14,6 +14,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
+from enforcement.config_approvals import ApprovalRule, ApprovalSettings
 from enforcement.config_capture import MAX_ARGUMENTS, ArgumentSettings, Capture
 from enforcement.config_identity import IdentitySettings
 from enforcement.config_inspection import InspectionRules, InspectionSettings
@@ -153,6 +154,7 @@ class ToolSettings(Settings):
         capture: Instead of the server's.
         arguments: What holds for single arguments of it.
         inspection: What is said otherwise than for the server of the inspection of its calls and their answers.
+        approvals: How its calls are held until people have agreed, instead of the server's.
     """
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
@@ -162,6 +164,7 @@ class ToolSettings(Settings):
     capture: Capture | None = None
     arguments: Annotated[tuple[ArgumentSettings, ...], Field(max_length=MAX_ARGUMENTS)] = ()
     inspection: InspectionRules | None = None
+    approvals: ApprovalRule | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -192,6 +195,7 @@ class ServerSettings(Settings):
         inspection: What is said otherwise than for the gateway of the inspection of its messages and answers.
         revisions: Revisions of the protocol that pass, in place of the gateway's.
         tls: What TLS shows and asks for on the way to it.
+        approvals: How its calls are held until people have agreed, instead of the gateway's.
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
@@ -210,6 +214,7 @@ class ServerSettings(Settings):
     inspection: InspectionRules | None = None
     revisions: Revisions | None = None
     tls: ClientTLSSettings | None = None
+    approvals: ApprovalRule | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -385,6 +390,7 @@ class GatewayConfig(Settings):
         restrictions: How what is contained reaches the gateway.
         pinning: How it looks after the definitions of tools.
         inspection: What is looked for in messages and answers; without it nothing is.
+        approvals: How calls are held until people have agreed; without it nothing is held.
         protocol: Which revisions of the protocol pass.
         tls: TLS where clients arrive; without it they arrive in the clear.
         stdio: How ``tallystick wrap`` runs a server; it refuses to without.
@@ -417,6 +423,7 @@ class GatewayConfig(Settings):
     restrictions: RestrictionSettings = RestrictionSettings()
     pinning: PinningSettings = PinningSettings()
     inspection: InspectionSettings | None = None
+    approvals: ApprovalSettings | None = None
     protocol: ProtocolSettings = ProtocolSettings()
     tls: ListenerTLSSettings | None = None
     stdio: StdioSettings | None = None

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from enforcement.refusals import RequestId
-from enforcement.verdicts import Permitted
+from enforcement.verdicts import Permitted, Withdrawable
 
 __all__ = ["Asked", "Conversation", "OpenCall", "Owner"]
 
@@ -75,6 +75,7 @@ class Conversation:
         streams: Open requests of the client's: a session with one is not idle.
         asked: Requests of the server that wait for an answer.
         calls: Calls of the client that are under way.
+        held: Those that wait for people: the server has not had them.
         ended: It is over.
     """
 
@@ -87,6 +88,7 @@ class Conversation:
     streams: int = 0
     asked: dict[RequestId, Asked] = field(default_factory=dict)
     calls: dict[RequestId, OpenCall] = field(default_factory=dict)
+    held: dict[RequestId, Withdrawable] = field(default_factory=dict)
     ended: bool = False
     _events: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _replied: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
@@ -106,7 +108,7 @@ class Conversation:
 
     def in_flight(self, request_id: RequestId) -> bool:
         """Whether a call of the client's under this id is under way."""
-        return request_id in self.calls
+        return request_id in self.calls or request_id in self.held
 
     def has_sent(self, event_id: str) -> bool:
         """Whether an event of this id, one of the last so many, was passed on to the client."""

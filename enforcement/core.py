@@ -22,6 +22,7 @@ import nacl.signing
 import structlog
 
 from enforcement.admission import Admission
+from enforcement.approvals import approvals_of
 from enforcement.batches import Depth, RecordIdentity
 from enforcement.call_tracing import tracing_of
 from enforcement.canary import Canary, CanaryEvaluator
@@ -31,14 +32,16 @@ from enforcement.conversations import Conversations
 from enforcement.facts import Pseudonyms
 from enforcement.fleet_store import FleetStore, ServiceFleetStore
 from enforcement.guarding import guarding_of
+from enforcement.holding import Holding
 from enforcement.inventory import InventoryReport
+from enforcement.judging import PolicyEvaluator
 from enforcement.ledger_client import ServiceClient
 from enforcement.listings import Listings
 from enforcement.looking import Inspector
 from enforcement.metrics import Metrics
 from enforcement.modes import ModeChange
 from enforcement.passage import Passage
-from enforcement.pep import EnforcementPoint, PolicyEvaluator
+from enforcement.pep import EnforcementPoint
 from enforcement.pin_store import PinStore
 from enforcement.pins import PinnedTools, ToolPins
 from enforcement.policy_source import PolicySource
@@ -120,6 +123,7 @@ class Running:
         restrictions: What is stopped.
         profiles: What agents usually do; None if nothing is learned.
         pins: Which definitions of tools stand.
+        holding: Holds calls until people have agreed, if that is wanted.
     """
 
     passage: Passage
@@ -136,6 +140,7 @@ class Running:
     restrictions: Restrictions
     profiles: Profiles | None
     pins: ToolPins
+    holding: Holding | None
 
 
 class Core:
@@ -207,6 +212,7 @@ class Core:
             "restrictions_stale", "1 if nobody says what else is stopped by now", lambda: self._restrictions()[1]
         )
         self.metrics.watch("tools_quarantined", "Tools that wait for a person's word", self._quarantined)
+        self.metrics.watch("held_calls", "Calls that wait for people", self._held)
         self.metrics.watch("ledger_reachable", "1 if the ledger took records last time", self._reachable)
         self.metrics.watch("unproven_records", "Records acknowledged and not proven", self._unproven)
         self.metrics.watch("ledger_disputed", "1 if the ledger's proofs contradict its word", self._disputed)
@@ -369,6 +375,7 @@ class Core:
             tracing=await stack.enter_async_context(tracing_of(config, self._pseudonyms, self.metrics)),
             safeguards=guarding.safeguards,
             on_judged=(lambda _: None) if profiles is None else profiles.judged,
+            holding=self._holding(bundles, admission, policies, recorder),
         )
         listings = Listings(
             self._evaluator,
@@ -415,6 +422,7 @@ class Core:
             restrictions=restrictions,
             pins=pins,
             profiles=profiles,
+            holding=pep.holding,
         )
 
     async def _begin(
@@ -446,6 +454,24 @@ class Core:
         servers.watch(self.ways.keep)
         servers.watch(inventory.note_servers)
         return servers, inventory
+
+    def _holding(
+        self, source: object, admission: Admission, policies: PolicySource, recorder: Recorder
+    ) -> Holding | None:
+        """Return what holds calls, if the configuration wants that; it asks only while it holds some."""
+        approvals = approvals_of(self.config, source)
+        if approvals is None:
+            return None
+        self._stack.push_async_callback(approvals.stop)
+        approvals.start()
+        return Holding(
+            approvals,
+            admission=admission,
+            policies=policies,
+            recorder=recorder,
+            pseudonyms=self._pseudonyms,
+            clock=self.clock,
+        )
 
     def _restrictions_of(self, source: object, sessions: Sessions, recorder: Recorder) -> Restrictions:
         return Restrictions(
@@ -729,6 +755,10 @@ class Core:
 
     def _quarantined(self) -> float:
         return 0.0 if self._running is None else float(self._running.pins.quarantined())
+
+    def _held(self) -> float:
+        holding = None if self._running is None else self._running.holding
+        return 0.0 if holding is None else float(len(holding))
 
     def _reachable(self) -> float:
         return float(self._running is not None and self._running.recorder.reachable)

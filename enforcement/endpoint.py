@@ -43,6 +43,7 @@ from enforcement.tls_peer import peer_of
 from enforcement.transport_requests import LISTEN, TERMINATE
 from enforcement.upstream import ServerSide
 from enforcement.verdicts import Denied, Inbound
+from enforcement.waiting import StreamedWait
 from enforcement.way import Way
 
 __all__ = ["TRANSPORT", "Endpoint", "serving"]
@@ -223,6 +224,10 @@ class Endpoint:
     async def _judge(
         self, inbound: Inbound, conversation: Conversation | None, client: ClientSide, receive: Receive
     ) -> None:
+        if isinstance(client, ASGIClient) and inbound.action is None:
+            idle_seconds = self._limits.upstream_idle_seconds
+            client = StreamedWait(client, receive, inbound.headers, conversation, idle_seconds=idle_seconds)
+            inbound = replace(inbound, waiting=client)
         verdict = await self._passage.judge(inbound)
         if isinstance(verdict, Denied):
             await client.reply(verdict.reply)

@@ -36,9 +36,9 @@ from enforcement.config_files import authorizations
 from enforcement.connections import closing_strangers, connection_class
 from enforcement.core import Core, CoreKeys
 from enforcement.endpoint import Endpoint, serving
+from enforcement.judging import PolicyEvaluator
 from enforcement.looking import Inspector
 from enforcement.metrics import Metrics
-from enforcement.pep import PolicyEvaluator
 from enforcement.pin_fetching import ToolFetcher
 from enforcement.ports import BundleSource, LedgerClient
 from enforcement.resources import WELL_KNOWN, metadata_at

@@ -15,6 +15,9 @@ gateway's clock is ahead of it, is measured by the way (`enforcement.clock_offse
 ``GET /v1/restrictions?after=VERSION&digest=DIGEST&wait=20`` answers with the set of restrictions in force, or with 304
 if it is the one named, which the service holds back for as long as there is no other. Asking is the acknowledgement.
 
+``GET /v1/approvals/verdicts?after=VERSION&wait=20`` answers likewise with what people have said of the calls that this
+gateway holds; it is asked only while there are any.
+
 No redirect is followed, no cookie kept, no proxy taken from the environment: the enforcer's token goes to the
 configured service and nowhere else.
 """
@@ -40,6 +43,7 @@ from enforcement.ports import (
     BundleAnswer,
     NewRestrictions,
     NewToolVerdicts,
+    NewVerdicts,
     NoBundle,
     Posted,
     PostResult,
@@ -47,12 +51,15 @@ from enforcement.ports import (
     RestrictionAnswer,
     SameRestrictions,
     SameToolVerdicts,
+    SameVerdicts,
     ToolVerdictAnswer,
     Unavailable,
     UnchangedBundle,
+    VerdictAnswer,
 )
 from enforcement.tls_client import ClientContext
 from enforcement.tls_files import Rotating
+from ledger.approvals import MAX_VERDICTS_BYTES
 from ledger.canonical import parse_json
 from ledger.clock import Clock
 from ledger.errors import MalformedError, UpstreamError
@@ -211,6 +218,21 @@ class ServiceClient:
             return NewToolVerdicts(answer)
         if status == HTTPStatus.NOT_MODIFIED:
             return SameToolVerdicts()
+        return Unavailable(f"http_{status}", _retry_after(headers))
+
+    async def verdicts(self, version: int, *, wait_seconds: float = 0.0) -> VerdictAnswer:
+        """Ask what people have said of held calls; see `enforcement.ports.ApprovalChannel`."""
+        path = f"/v1/approvals/verdicts?after={version}&wait={int(wait_seconds)}"
+        try:
+            status, headers, answer = await self._send(
+                "GET", path, {}, None, MAX_VERDICTS_BYTES, more_seconds=wait_seconds
+            )
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        if status == HTTPStatus.OK:
+            return NewVerdicts(answer)
+        if status == HTTPStatus.NOT_MODIFIED:
+            return SameVerdicts(headers.get("Preference-Applied") == "wait")
         return Unavailable(f"http_{status}", _retry_after(headers))
 
     async def signature(self, revision: str) -> bytes | Unavailable:

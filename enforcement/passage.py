@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from enforcement.answers import Answer
+from enforcement.approvals import Held
 from enforcement.pep import EnforcementPoint
 from enforcement.refusals import Reply
 from enforcement.review import AnswerReview, Reviewed
@@ -57,15 +58,31 @@ class Passage:
         """
         if self._stopping.is_set():
             return STOPPING
-        judging = self._see_through(self._pep.handle(inbound))
+        judging = self._see_through(self._judge(inbound, leaving := asyncio.Event()))
         try:
             verdict = await asyncio.shield(judging)
         except asyncio.CancelledError:
+            leaving.set()
             self._see_through(self._abandon(judging))
             raise
         if isinstance(verdict, Permitted) and self._stopping.is_set():  # while it was judged
             await self._see_through(self._abandon(judging))
             return STOPPING
+        return verdict
+
+    async def _judge(self, inbound: Inbound, leaving: asyncio.Event) -> Verdict:
+        """Judge a message, and if people must agree, wait until they have; anew under each bundle."""
+        while isinstance(verdict := await self._pep.take(inbound), Held):
+            assert self._pep.holding is not None  # what holds it
+            left = asyncio.create_task(_withdrawn(leaving, verdict))
+            try:
+                if self._stopping.is_set():
+                    verdict.withdraw("gateway_stopped")
+                concluded = await self._pep.holding.conclude(self._pep, verdict)
+            finally:
+                left.cancel()
+            if concluded is not None:
+                return concluded
         return verdict
 
     def standing_against(self, permitted: Permitted) -> str | None:
@@ -104,6 +121,8 @@ class Passage:
     async def stop(self) -> None:
         """Cancel the calls that are under way and wait until their outcomes are recorded."""
         self._stopping.set()
+        if self._pep.holding is not None:
+            self._pep.holding.withdraw_all("gateway_stopped")
         for call in self._calls:
             call.cancel()
         while self._calls or self._records:
@@ -123,3 +142,9 @@ class Passage:
         self._records.add(task)
         task.add_done_callback(self._records.discard)
         return task
+
+
+async def _withdrawn(leaving: asyncio.Event, held: Held) -> None:
+    """End the wait for a held call when its client's own task is cancelled."""
+    await leaving.wait()
+    held.withdraw("client_disconnected")

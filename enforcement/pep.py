@@ -32,29 +32,32 @@ record says whether this decision was enforced.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from msgspec import UNSET
 
 from enforcement.admission import Admission, refusing
+from enforcement.approvals import Held
 from enforcement.batches import Batch, Item, Room, opens_call
 from enforcement.drafts import Case, Ruling, decision_draft, minimal_draft, outcome_draft, outcome_of
 from enforcement.facts import UNKNOWN, Pseudonyms
+from enforcement.holding import Holding
+from enforcement.judging import OpenTrace, PolicyEvaluator, Tracing
 from enforcement.metrics import Metrics
 from enforcement.offload import off_loop
 from enforcement.policy_source import PolicySource, StaleBundle
 from enforcement.recorder import Recorder
 from enforcement.sessions import Sessions
 from enforcement.signals import NO_SAFEGUARDS, Safeguards, SignalsUnavailableError
+from enforcement.state import Change
 from enforcement.strictness import handling_of
 from enforcement.verdicts import (
     INPUT_REQUIRED,
     RESULT_OBLIGATIONS,
-    CallTrace,
     Completion,
     Denial,
     Denied,
@@ -68,7 +71,6 @@ from enforcement.windows import Windows
 from ledger import bodies
 from ledger.errors import ConflictError, LedgerError, OverloadedError, StorageError, UpstreamError
 from ledger.ports import Draft
-from policies.bundles import Bundle
 from policies.evaluate import Evaluation, Reason
 from policies.model import Decision, DecisionRequest, Effect, Obligation
 
@@ -81,30 +83,6 @@ _EFFECTS: Final[Mapping[Effect, bodies.Effect]] = {
     Effect.INDETERMINATE: "INDETERMINATE",
     Effect.NOT_APPLICABLE: "NOT_APPLICABLE",
 }
-
-
-class PolicyEvaluator(Protocol):
-    """Asks a policy; `policies.evaluate.Evaluator` is one."""
-
-    async def evaluate_many(self, bundle: Bundle, requests: Sequence[DecisionRequest]) -> Sequence[Evaluation]:
-        """Return one evaluation for each request, in order."""
-        ...
-
-
-class OpenTrace(CallTrace, Protocol):
-    """The spans of one message that is being judged."""
-
-    def judged(self, case: Case, verdict: Verdict) -> None:
-        """Note the verdict."""
-        ...
-
-
-class Tracing(Protocol):
-    """Traces calls; `enforcement.call_spans.CallSpans` does."""
-
-    def begin(self, inbound: Inbound) -> OpenTrace:
-        """Begin to trace a message that has just arrived."""
-        ...
 
 
 class _NoAnswerError(Exception):
@@ -131,6 +109,7 @@ class EnforcementPoint:
         tracing: Tracing | None = None,
         safeguards: Safeguards = NO_SAFEGUARDS,
         on_judged: Callable[[Case], None] = lambda _: None,
+        holding: Holding | None = None,
     ) -> None:
         """Take the parts.
 
@@ -150,6 +129,7 @@ class EnforcementPoint:
             tracing: Traces calls; None where nobody asked for it.
             safeguards: Say what policies read of a call beside its facts.
             on_judged: Told of each message whose decision is durable, whatever it is; as `on_settled` otherwise.
+            holding: Holds calls until people have agreed; None where what needs that is denied.
         """
         self._safeguards = safeguards
         self._admission = admission
@@ -165,8 +145,15 @@ class EnforcementPoint:
         self._disputed = disputed
         self._tracing = tracing
         self._on_judged = on_judged
+        self.holding = holding
 
     async def handle(self, inbound: Inbound) -> Verdict:
+        """Judge one message, which cannot wait for people; see `take`."""
+        verdict = await self.take(replace(inbound, waiting=None))
+        assert not isinstance(verdict, Held)  # nobody waits for it
+        return verdict
+
+    async def take(self, inbound: Inbound) -> Verdict | Held:
         """Judge one message; the decision is durable when this returns.
 
         Nothing is raised but cancellation; that leaves at worst a permitted call without outcome, which the next start
@@ -177,10 +164,10 @@ class EnforcementPoint:
             return await self._handle(case)
         case.trace = trace = self._tracing.begin(inbound)
         verdict = await self._handle(case)
-        trace.judged(case, verdict)
+        trace.judged(case, verdict.permitted if isinstance(verdict, Held) else verdict)
         return verdict
 
-    async def _handle(self, case: Case) -> Verdict:
+    async def _handle(self, case: Case) -> Verdict | Held:
         started = perf_counter()
         try:
             verdict = await self._judge(case)
@@ -239,7 +226,7 @@ class EnforcementPoint:
         if failure is not None:
             raise StorageError("the answer could not be described, and is not released") from failure
 
-    async def _judge(self, case: Case) -> Verdict:
+    async def _judge(self, case: Case) -> Verdict | Held:
         objection = await self._admission.admit(case)
         if case.trace is not None and case.answered is None:
             case.trace.read(case.message or case.refusal)
@@ -281,7 +268,7 @@ class EnforcementPoint:
             raise _NoAnswerError(Reason.ENGINE_ERROR) from error
         return evaluation
 
-    async def _apply(self, case: Case, ruling: Ruling) -> Verdict:
+    async def _apply(self, case: Case, ruling: Ruling) -> Verdict | Held:
         """Do what was decided, or, where the server or tool is only observed, let the call through."""
         assert case.identity is not None
         assert case.server is not None
@@ -290,15 +277,34 @@ class EnforcementPoint:
         mode, strict = handling_of(case.server, case.message, tags)
         if mode == "observe":
             return await self._permit(case, replace(ruling, enforcement="allow", observed=True), strict=strict)
+        if ruling.enforcement == "allow" and self.holding is not None and self.holding.demands(case):
+            return await self._ask(case, replace(ruling, enforcement="ask"), cause="irreversible")
         if ruling.enforcement == "allow":
             return await self._permit(case, ruling, strict=strict)
+        if ruling.enforcement == "ask":
+            return await self._ask(case, ruling, cause="policy")
         if ruling.enforcement == "kill":
             # From here on the principal is blocked; the block becomes durable with the decision's record.
             case.block = self._sessions.block(case.identity, decision_id=case.decision_id, now_ms=case.now_ms)
             return await self._deny(case, ruling, not_forwarded="session_ended")
-        return await self._deny(
-            case, ruling, not_forwarded="approval_required" if ruling.enforcement == "ask" else None
-        )
+        return await self._deny(case, ruling)
+
+    async def _ask(self, case: Case, ruling: Ruling, *, cause: str) -> Verdict | Held:
+        """Hold a call until people have agreed, or deny it where that cannot be."""
+        if standing := self._standing_against(case):
+            return await self._deny(case, _instead(ruling, standing))
+        found: Held | Denied | str = "approval_required"
+        if self.holding is not None:
+            found = await self.holding.hold(self, case, ruling, cause=cause)
+        return await self._deny(case, ruling, not_forwarded=found) if isinstance(found, str) else found
+
+    async def store_held(self, case: Case, ruling: Ruling, items: list[Item], change: Change) -> None:
+        """Make the decision to hold a call durable, in the ledger; it counts as permitted until it is given up.
+
+        Raises:
+            LedgerError: It is not; as `Recorder.record`.
+        """
+        await self._record(case, ruling, items, strict=True, held=change)
 
     # --- permits
 
@@ -306,7 +312,7 @@ class EnforcementPoint:
         """Make the permit durable, then let the call go; if it cannot be made so, do not."""
         assert case.identity is not None
         # Since this one was evaluated, another call may have killed, and a responder may have contained.
-        if hindered := self._standing_against(case) or self._hindered(strict=strict):
+        if hindered := self._standing_against(case) or self.hindered(strict=strict):
             return await self._deny(case, _instead(ruling, hindered))
         try:
             await self._store(case, ruling, strict=strict)
@@ -316,9 +322,9 @@ class EnforcementPoint:
             return await self._withhold(case, ruling, "ledger_unavailable")
         if standing := self._standing_against(case):  # while the ledger was asked
             return await self._withhold(case, ruling, standing)
-        return self._permitted(case, strict=strict)
+        return self.permitted(case, strict=strict)
 
-    def _hindered(self, *, strict: bool) -> str | None:
+    def hindered(self, *, strict: bool) -> str | None:
         """Say why no call may go on now, as far as that is known before anything is recorded."""
         if strict and not self._recorder.reachable:
             return "ledger_unavailable"
@@ -348,10 +354,11 @@ class EnforcementPoint:
 
     async def _withhold(self, case: Case, ruling: Ruling, reason: str) -> Denied:
         """Close a call whose permit is recorded but that must not go upstream."""
-        await self.complete(self._permitted(case, strict=False), Completion(status="not_forwarded", reason=reason))
-        return self._denied(case, _instead(ruling, reason))
+        await self.complete(self.permitted(case, strict=False), Completion(status="not_forwarded", reason=reason))
+        return self.denied(case, _instead(ruling, reason))
 
-    def _permitted(self, case: Case, *, strict: bool) -> Permitted:
+    def permitted(self, case: Case, *, strict: bool) -> Permitted:
+        """Return what goes on of a call."""
         assert case.message is not None
         assert case.server is not None
         assert case.identity is not None
@@ -378,7 +385,7 @@ class EnforcementPoint:
             await self._store(case, ruling, strict=False, not_forwarded=not_forwarded or ruling.reason)
         except (StorageError, OverloadedError) as error:
             return self._unrecorded(case, ruling, error)
-        return self._denied(case, ruling)
+        return self.denied(case, ruling)
 
     async def _fail(self, case: Case) -> Denied:
         """Deny a message on which the gateway itself failed, with a record that holds no more than it must."""
@@ -386,7 +393,7 @@ class EnforcementPoint:
         try:
             if not case.recorded:
                 await self._record(case, ruling, [Item(case.decision_id, minimal_draft(case, self._pseudonyms))])
-                return self._denied(case, ruling)
+                return self.denied(case, ruling)
         except ConflictError:
             _LOG.warning("decision_was_recorded", decision_id=case.decision_id)
         except Exception as error:  # noqa: BLE001  # the last resort must not raise: a denial it is, recorded or not
@@ -399,14 +406,15 @@ class EnforcementPoint:
         except LedgerError as error:
             # A denial has no call to close; for a permit, the next start closes it as unknown.
             _LOG.warning("call_not_closed", decision_id=case.decision_id, error=type(error).__name__)
-        return self._denied(case, ruling)
+        return self.denied(case, ruling)
 
     def _unrecorded(self, case: Case, ruling: Ruling, error: Exception) -> Denied:
         _LOG.error("denial_not_recorded", decision_id=case.decision_id, error=type(error).__name__)
         self._metrics.unrecorded.inc()
-        return self._denied(case, ruling, recorded=False)
+        return self.denied(case, ruling, recorded=False)
 
-    def _denied(self, case: Case, ruling: Ruling, *, recorded: bool = True) -> Denied:
+    def denied(self, case: Case, ruling: Ruling, *, recorded: bool = True) -> Denied:
+        """Return the denial of a call, and count it."""
         self._metrics.denials.labels(_server(case), ruling.reason).inc()
         case.ruling = ruling
         refused = case.refusal is not None and ruling.reason == case.refusal.reason
@@ -436,9 +444,11 @@ class EnforcementPoint:
             items.append(Item(self._recorder.new_record_id(), closing))
         await self._record(case, ruling, items, strict=strict)
 
-    async def _record(self, case: Case, ruling: Ruling, items: list[Item], *, strict: bool = False) -> None:
-        allowed = ruling.enforcement == "allow"
-        changes = [] if case.block is None else [case.block]
+    async def _record(
+        self, case: Case, ruling: Ruling, items: list[Item], *, strict: bool = False, held: Change | None = None
+    ) -> None:
+        allowed = ruling.enforcement == "allow" or held is not None
+        changes = [change for change in (case.block, held) if change is not None]
         changes += self._windows.settle(case.decision_id, permitted=allowed)
         changes += self._admission.settle_round(case, permitted=allowed)
         if case.identity is not None and case.session is not None:

@@ -14,12 +14,14 @@ from enforcement.batches import QueuedRecord
 
 __all__ = [
     "ActiveBundle",
+    "ApprovalChannel",
     "BundleAnswer",
     "BundleSource",
     "CanarySource",
     "LedgerClient",
     "NewRestrictions",
     "NewToolVerdicts",
+    "NewVerdicts",
     "NoBundle",
     "PostResult",
     "Posted",
@@ -28,10 +30,12 @@ __all__ = [
     "RestrictionChannel",
     "SameRestrictions",
     "SameToolVerdicts",
+    "SameVerdicts",
     "ToolVerdictAnswer",
     "ToolVerdictChannel",
     "Unavailable",
     "UnchangedBundle",
+    "VerdictAnswer",
 ]
 
 
@@ -221,5 +225,44 @@ class ToolVerdictChannel(Protocol):
 
         Args:
             digest: Of the set at hand.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewVerdicts:
+    """People have said something of held calls: a document, not yet read.
+
+    Attributes:
+        document: Its bytes; see `ledger.approvals.VerdictSet`.
+    """
+
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SameVerdicts:
+    """Nobody has said anything since.
+
+    Attributes:
+        may_ask_again: The service held the question, so that the next may follow at once.
+    """
+
+    may_ask_again: bool = False
+
+
+VerdictAnswer: TypeAlias = NewVerdicts | SameVerdicts | Unavailable
+
+
+@runtime_checkable
+class ApprovalChannel(Protocol):
+    """Hands out what people have said of the calls that this enforcement point holds."""
+
+    async def verdicts(self, version: int, *, wait_seconds: float = 0.0) -> VerdictAnswer:
+        """Ask what people have said. Nothing is raised but cancellation.
+
+        Args:
+            version: Of what was heard last; -1 for nothing.
+            wait_seconds: How long the service may wait for more before it answers.
         """
         ...

@@ -11,7 +11,7 @@ Records that nobody waits for are *gathered* for `RecordingSettings.gather_secon
 than what is in it. They are durable meanwhile. Whoever demands the ledger's word ends the gathering at once.
 
 When the process starts, each call of the run before that was permitted and has no outcome gets the outcome ``unknown``:
-nobody knows whether the server did it.
+nobody knows whether the server did it; one that was still held is ``not_forwarded`` (`enforcement.left_open`).
 
 What could not be stored but must be (the outcome of a call that was made, the block of a kill) is *owed*: it goes
 before everything else into the next transaction, which a heartbeat brings about if nothing else does.
@@ -32,10 +32,11 @@ import structlog
 from enforcement.batches import Batch, Depth, Item, QueuedRecord
 from enforcement.config import RecordingSettings
 from enforcement.drainer import Drainer
+from enforcement.left_open import left_open_drafts
 from enforcement.ports import LedgerClient
 from enforcement.spool import Spool
 from enforcement.vitals import Vitals, heartbeat
-from ledger.bodies import Heartbeat, Outcome
+from ledger.bodies import Heartbeat
 from ledger.errors import LedgerError, StorageError, TallystickError, UpstreamError
 from ledger.ports import Draft
 from ledger.records import Record
@@ -144,14 +145,7 @@ class Recorder:
         await self._announce()
         left_open = await self.in_thread(self._spool.open_calls)
         for call in left_open:
-            outcome = Outcome(
-                decision_id=call.decision_id,
-                status="unknown",
-                reason="gateway_restarted",
-                session=call.session,
-                user=call.user,
-            )
-            await self.record(self.batch(Draft(body=outcome)), strict=False)
+            await self.record(self.batch(*left_open_drafts(call)), strict=False)
         if left_open:
             _LOG.warning("calls_left_open", count=len(left_open))
         self._beating = asyncio.create_task(self._beat())

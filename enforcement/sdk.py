@@ -34,10 +34,11 @@ from enforcement.answering import released, withheld_reply
 from enforcement.core import Core, Running
 from enforcement.identity import Identity
 from enforcement.mcp import Kind
-from enforcement.refusals import ErrorCode
+from enforcement.refusals import ErrorCode, RequestId
 from enforcement.sdk_answers import answer_bytes, ended, error_code, message_bytes, settled_answer
 from enforcement.sdk_outbound import Guard, RequestChannel, guarded, load_errors
-from enforcement.verdicts import Denied, Inbound, Permitted
+from enforcement.verdicts import Denied, Inbound, Permitted, Withdrawable
+from enforcement.waiting import WAITS, never_gone, progress_at
 
 if TYPE_CHECKING:
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -109,6 +110,7 @@ class SDKMiddleware:
             transport="sdk",
             parsed=await running.admission.read(body, self._server, negotiated=negotiated),
             overloaded=self._in_flight > config.limits.concurrent_calls,
+            waiting=None if ctx.request_id is None else _SDKWait(ctx),
         )
 
     async def _identity(self, ctx: ServerRequestContext[Any, Any]) -> Identity | None:
@@ -172,3 +174,24 @@ class SDKMiddleware:
         if settled.replaced:
             raise self._error(settled.body)
         return result if settled.body is answer else json.loads(settled.body)["result"]
+
+
+class _SDKWait:
+    """A client of the SDK's server while its call is held; the SDK cancels the middleware when it goes away."""
+
+    def __init__(self, ctx: ServerRequestContext[Any, Any]) -> None:
+        self._session = ctx.session
+
+    def began(self, _: RequestId, __: Withdrawable) -> None:
+        """See `enforcement.verdicts.Waiting`."""
+
+    def ended(self, _: RequestId, __: Withdrawable) -> None:
+        """Likewise."""
+
+    async def tell(self, _: int | str | None, count: int) -> None:
+        """Report that the call waits; the SDK knows whether the client wants to hear of it."""
+        await self._session.report_progress(progress_at(count), None, WAITS)
+
+    async def gone(self) -> str:
+        """Wait for ever."""
+        return await never_gone()

@@ -496,7 +496,8 @@ class Spool:
         Raises:
             StorageError: The file failed.
         """
-        rows = self._state.read("SELECT decision_id, session, user FROM open_calls ORDER BY decision_id")
+        columns = "decision_id, session, user, approval_id, binding"
+        rows = self._state.read(f"SELECT {columns} FROM open_calls ORDER BY decision_id")  # noqa: S608  # constants
         return [OpenCall(*row) for row in rows]
 
     def depth(self) -> Depth:
@@ -543,7 +544,7 @@ def _track_call(connection: sqlite3.Connection, record: Record) -> None:
     body = record.body
     if isinstance(body, Decision) and opens_call(body):
         row = (record.record_id, body.session, body.user)
-        connection.execute("INSERT INTO open_calls VALUES (?, ?, ?)", row)
+        connection.execute("INSERT INTO open_calls (decision_id, session, user) VALUES (?, ?, ?)", row)
     elif isinstance(body, Decision):
         # A permit whose commit was reported lost may be with the ledger already, and in the queue no more.
         opened = connection.execute("SELECT 1 FROM open_calls WHERE decision_id = ?", (record.record_id,))

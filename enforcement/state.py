@@ -31,7 +31,7 @@ __all__ = ["Change", "StateDatabase", "lock_directory"]
 
 _FILE: Final = "state.db"
 _LOCK: Final = "gateway.lock"
-_SCHEMA_VERSION: Final = 13
+_SCHEMA_VERSION: Final = 14
 _BUSY_SECONDS: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT;
@@ -128,6 +128,12 @@ CREATE TABLE IF NOT EXISTS profiles (agent TEXT PRIMARY KEY, profile BLOB NOT NU
 """
 """Since version 13: what agents usually do (`enforcement.profiles`)."""
 
+_HELD: Final = """
+ALTER TABLE open_calls ADD COLUMN approval_id TEXT;
+ALTER TABLE open_calls ADD COLUMN binding TEXT;
+"""
+"""Since version 14: which open calls are held, and have not gone on."""
+
 _FROM_1: Final = """
 ALTER TABLE sessions ADD COLUMN agent TEXT;
 ALTER TABLE sessions ADD COLUMN user TEXT;
@@ -185,8 +191,10 @@ class StateDatabase:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(queue)")]
         chain = "" if "link" in columns else _CHAIN
-        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN + _FLEET + _RELEASES + chain + _INVENTORY + _TOOL_PINS
-        later += _PROFILES
+        calls = [name for _, name, *_ in connection.execute("PRAGMA table_info(open_calls)")]
+        held = "" if "approval_id" in calls else _HELD
+        later = _WINDOWS + _TRAILS + _MODES + _ROUNDS + _UNPROVEN + _FLEET + _RELEASES + chain
+        later += _INVENTORY + _TOOL_PINS + _PROFILES + held
         steps = {0: _SCHEMA + later, 1: _FROM_1 + later, **dict.fromkeys(range(2, _SCHEMA_VERSION), later)}
         if version in steps:
             connection.executescript(f"BEGIN IMMEDIATE;{steps[version]}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")

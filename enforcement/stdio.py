@@ -28,6 +28,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -37,6 +38,7 @@ from enforcement.answering import failed_reply, released, settle, withheld_reply
 from enforcement.config import Limits
 from enforcement.core import Running
 from enforcement.identity import Identity
+from enforcement.line_waiting import LineWait
 from enforcement.lines import Line, LineSplitter, one_line
 from enforcement.messages import Kind, Message, Refusal
 from enforcement.outlet import Outlet, Sink
@@ -106,6 +108,7 @@ class _Call:
 
     answer: asyncio.Future[_Answer | _Ended]
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: LineWait | None = None
     started: float = field(default_factory=perf_counter)
 
     def end(self, how: _Answer | _Ended) -> bool:
@@ -172,6 +175,7 @@ class StdioWrapper:
         self._turns = {"client": _passed(), "server": _passed()}
         self._halt = asyncio.Event()
         self._ended: _Ended | None = None
+        self._over = asyncio.Event()
 
     def halt(self) -> None:
         """End as soon as may be: what is under way is cancelled and recorded."""
@@ -236,6 +240,7 @@ class StdioWrapper:
 
     def _end_calls(self, ended: _Ended) -> None:
         self._ended = ended
+        self._over.set()
         for call in self._calls.values():
             call.end(ended)
 
@@ -311,7 +316,11 @@ class StdioWrapper:
     ) -> None:
         verdict = None
         try:
-            verdict = await self._passage.judge(inbound)
+            if call is not None:
+                call.waiting = LineWait(self._to_client.put, self._over, self._reason, before, turn)
+                if isinstance(inbound.parsed, Message):
+                    call.waiting.on_held = partial(self._note_revision, inbound.parsed)
+            verdict = await self._passage.judge(replace(inbound, waiting=None if call is None else call.waiting))
             waited = not before.is_set()
             await before.wait()
             if isinstance(verdict, Denied):
@@ -327,7 +336,7 @@ class StdioWrapper:
 
     def _deny(self, parsed: Message | Refusal | None, denied: Denied, line: Line) -> None:
         """Answer what has an answer: requests, and what cannot be told to be none."""
-        if isinstance(parsed, Message) and parsed.kind is not Kind.REQUEST:
+        if denied.withdrawn or (isinstance(parsed, Message) and parsed.kind is not Kind.REQUEST):
             return
         if isinstance(parsed, Refusal) and line.whole and not _has_answer(parsed, line.data):
             return
@@ -342,8 +351,7 @@ class StdioWrapper:
         self, permitted: Permitted, line: Line, call: _Call | None, turn: asyncio.Event, *, waited: bool
     ) -> None:
         message = permitted.message
-        if self._revision is None and message.era == "stateless":
-            self._revision = message.protocol_version
+        self._note_revision(message)
         if self._ended is not None:
             await self._close(permitted, call, _Ended("not_forwarded", self._ended.reason))
             return
@@ -359,10 +367,17 @@ class StdioWrapper:
         else:
             await self._await_answer(permitted, call)
 
+    def _note_revision(self, message: Message) -> None:
+        """Take the revision of the first message that may go on, or could be held, for that of all that name none."""
+        if self._revision is None and message.era == "stateless":
+            self._revision = message.protocol_version
+
     async def _notify(self, permitted: Permitted) -> None:
         withdrawn = permitted.message.cancels
         call = None if withdrawn is None else self._calls.get(withdrawn)
-        if withdrawn is not None and call is not None and call.end(_Ended("cancelled", _WITHDRAWN)):
+        if call is not None and call.waiting is not None and call.waiting.held is not None:
+            call.waiting.held.withdraw(_WITHDRAWN)  # the server has not had it, and answers nothing
+        elif withdrawn is not None and call is not None and call.end(_Ended("cancelled", _WITHDRAWN)):
             self._withdraw(withdrawn)
         await released(self._passage, permitted, Completion(status="completed"))
 

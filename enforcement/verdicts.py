@@ -34,6 +34,8 @@ __all__ = [
     "Permitted",
     "Transport",
     "Verdict",
+    "Waiting",
+    "Withdrawable",
     "denial_reply",
     "enforcement_of",
 ]
@@ -79,6 +81,15 @@ _BY_REASON: Final[Mapping[str, tuple[int, int, str, tuple[tuple[str, str], ...]]
 }
 
 
+_DENIALS: Final[Mapping[str, str]] = {
+    "session_ended": "The session has been ended; an operator must release it",
+    "contained": "Stopped by a responder",
+    "approval_denied": "A person has denied this call",
+    "approval_expired": "Nobody has approved this call in time",
+    "tool_changed": "The tool is another one than the one that was approved",
+}
+
+
 class Dialogue(Protocol):
     """What a session of a stateful revision knows of requests that are under way; see `enforcement.conversation`."""
 
@@ -96,6 +107,34 @@ class Dialogue(Protocol):
 
     def has_sent(self, event_id: str) -> bool:
         """Whether an event of this id was passed on to the client."""
+        ...
+
+
+class Withdrawable(Protocol):
+    """A call that is held, as its transport sees it; see `enforcement.approvals.Held`."""
+
+    def withdraw(self, reason: str) -> None:
+        """Note that nobody waits for it any more; it is not forwarded from here on, whoever agrees."""
+        ...
+
+
+class Waiting(Protocol):
+    """A client that can wait while its call is held; see `enforcement.waiting`."""
+
+    def began(self, request_id: RequestId, held: Withdrawable) -> None:
+        """Note that its call is held."""
+        ...
+
+    def ended(self, request_id: RequestId, held: Withdrawable) -> None:
+        """Note that it is held no more."""
+        ...
+
+    async def tell(self, token: int | str | None, count: int) -> None:
+        """Say that its call waits, for the ``count``-th time; under a token if it wants to hear of progress."""
+        ...
+
+    async def gone(self) -> str:
+        """Return once it has gone away, with the reason that is recorded."""
         ...
 
 
@@ -146,6 +185,7 @@ class Inbound:
         dialogue: Its session, or what of one there is without a name; None in the stateless era.
         batched: It came with others, in one body.
         unknown_session: It names a session that is not there, or not its principal's.
+        waiting: Its client, if that can wait for people; what needs their approval is denied otherwise.
     """
 
     server: str
@@ -165,13 +205,20 @@ class Inbound:
     dialogue: Dialogue | None = None
     batched: bool = False
     unknown_session: bool = False
+    waiting: Waiting | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The message goes no further; this is the answer."""
+    """The message goes no further; this is the answer.
+
+    Attributes:
+        reply: The answer.
+        withdrawn: The client has withdrawn its request: where a transport can, it gets no answer.
+    """
 
     reply: Reply
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,11 +372,8 @@ def _wording(denial: Denial, request_id: RequestId | None) -> tuple[int, int, st
         return status, ErrorCode.DENIED, "Denied by policy", ()
     if denial.enforcement == "ask":
         return status, ErrorCode.APPROVAL_REQUIRED, "A person must approve this call", ()
-    if denial.enforcement == "kill" or denial.reason == "session_ended":
-        return status, ErrorCode.DENIED, "The session has been ended; an operator must release it", ()
-    if denial.reason == "contained":
-        return status, ErrorCode.DENIED, "Stopped by a responder", ()
-    return status, ErrorCode.DENIED, "Denied by policy", ()
+    reason = "session_ended" if denial.enforcement == "kill" else denial.reason
+    return status, ErrorCode.DENIED, _DENIALS.get(reason, "Denied by policy"), ()
 
 
 RESULT_OBLIGATIONS: Final = frozenset({Obligation.REDACT_RESULT, Obligation.BLOCK_RESULT})

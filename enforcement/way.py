@@ -110,6 +110,8 @@ class Way:
         asked, conversation.asked = conversation.asked, {}
         for one in asked.values():
             await self.complete(one.permitted, Completion(status="cancelled", reason=reason))
+        for held in list(conversation.held.values()):
+            held.withdraw(reason)
         for call in list(conversation.calls.values()):
             await call.abandon(reason)
 

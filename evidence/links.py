@@ -3,7 +3,8 @@
 Pure. `Links` sees every record of the range once, in leaf order, and can then be asked for the derived attributes of
 any of them; `subjects` says what these mean. Both the maker of a pack and its verifier do this, from the same entries.
 
-Only the enforcer that made a decision can say in its favour how it ended or that a person approved it. What speaks
+Only the enforcer that made a decision can say in its favour how it ended, and that it was held and what was agreed was
+used. That people agreed, only another one can say: the service, which takes such a record from no gateway. What speaks
 against it counts whoever says it: any outcome but ``not_forwarded`` means that the call was forwarded, also where a
 first one denied it.
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Final, NamedTuple
 
+from ledger.approvals import Terms, binding_of
 from ledger.bodies import Approval, BundleEvent, Decision, Outcome
 from ledger.records import Record
 from policies.bundle_lives import BundleLife, RecordedEvent, derive_state
@@ -43,6 +45,15 @@ class _Step(NamedTuple):
     action: str
     time_ms: int
     expires_ms: int
+    needed: int
+    roles: tuple[str, ...]
+    role: str | None
+    binding: str
+    person: tuple[str | None, str | None]
+
+
+def _terms(held: _Step) -> Terms:
+    return Terms(approval_id=held.approval_id, expires_ms=held.expires_ms, needed=held.needed, roles=held.roles)
 
 
 @dataclass(slots=True)
@@ -107,7 +118,19 @@ class Links:
         elif isinstance(body, Outcome):
             self._outcomes.setdefault(body.decision_id, []).append(_Outcome(leaf, enforcer, body.status))
         elif isinstance(body, Approval):
-            step = _Step(leaf, enforcer, body.approval_id, body.action, record.time_ms, body.expires_ms)
+            step = _Step(
+                leaf,
+                enforcer,
+                body.approval_id,
+                body.action,
+                record.time_ms,
+                body.expires_ms,
+                body.needed,
+                body.roles,
+                body.actor_role,
+                body.binding,
+                (body.actor, record.pseudonym_key_id),
+            )
             self._approvals.setdefault(body.decision_id, []).append(step)
         elif isinstance(body, BundleEvent):
             life = self._lives.setdefault(body.revision, _Life())
@@ -134,8 +157,10 @@ class Links:
     def _own_outcomes(self, decision_id: str, enforcer: str) -> list[_Outcome]:
         return [one for one in self._outcomes.get(decision_id, ()) if one.enforcer == enforcer]
 
-    def _own_steps(self, decision_id: str, enforcer: str) -> list[_Step]:
-        return [step for step in self._approvals.get(decision_id, ()) if step.enforcer == enforcer]
+    @staticmethod
+    def _counts(step: _Step, enforcer: str) -> bool:
+        """Whether a step of an approval is by whom it must be: what people say, by another than who holds the call."""
+        return (step.enforcer != enforcer) is (step.action in ("seen", "granted", "denied"))
 
     def _forwarded_at(self, decision_id: str) -> int | None:
         """Return the leaf of the first outcome, of any enforcer, by which the call was forwarded."""
@@ -145,19 +170,33 @@ class Links:
     def _was_withheld(self, decision_id: str) -> bool:
         return self.outcome(decision_id) == _NOT_FORWARDED and self._forwarded_at(decision_id) is None
 
-    def _was_approved(self, decision_id: str, enforcer: str) -> bool:
-        """Whether an approval was given, then used in its time, and the call forwarded only then, if it was."""
+    def _was_approved(self, decision_id: str, enforcer: str, body: Decision) -> bool:
+        """Whether enough people agreed to what was held, in time, and the call was forwarded only after that was used.
+
+        Steps of its own enforcer say that it was held and used, those of others what people said.
+        """
         forwarded = self._forwarded_at(decision_id)
-        given: dict[str, int] = {}
-        for step in self._own_steps(decision_id, enforcer):
-            if step.action == "approved":
-                given[step.approval_id] = step.expires_ms
-            elif step.action == "used":
-                in_time = step.time_ms <= given.pop(step.approval_id, -1)
-                if in_time and (forwarded is None or step.leaf < forwarded):
+        held: dict[str, _Step] = {}
+        agreed: dict[str, set[tuple[str | None, str | None]]] = {}
+        over: set[str] = set()
+        for step in self._approvals.get(decision_id, ()):
+            terms = held.get(step.approval_id)
+            own = step.enforcer == enforcer
+            if step.action == "held" and own:
+                if step.approval_id not in over and step.binding == binding_of(decision_id, body, _terms(step)):
+                    held.setdefault(step.approval_id, step)
+            elif terms is None or step.binding != terms.binding or step.action == "seen":
+                continue
+            elif step.action == "granted" and not own:
+                if step.time_ms < terms.expires_ms and (not terms.roles or step.role in terms.roles):
+                    agreed.setdefault(step.approval_id, set()).add(step.person)
+            elif step.action == "used" and own:
+                enough = len(agreed.get(step.approval_id, ())) >= max(1, terms.needed)
+                if enough and step.time_ms < terms.expires_ms and (forwarded is None or step.leaf < forwarded):
                     return True
-            elif step.action != "requested":
-                given.pop(step.approval_id, None)
+                over.add(held.pop(step.approval_id).approval_id)
+            elif step.action == "denied" or (own and step.action != "granted"):
+                over.add(held.pop(step.approval_id).approval_id)
         return False
 
     def _decision_of(self, outcome: Outcome, enforcer: str) -> str:
@@ -191,7 +230,7 @@ class Links:
 
     def _of_decision(self, leaf: int, record_id: str, enforcer: str, body: Decision) -> dict[str, object]:
         outcomes = self._own_outcomes(record_id, enforcer)
-        steps = self._own_steps(record_id, enforcer)
+        steps = [step for step in self._approvals.get(record_id, ()) if self._counts(step, enforcer)]
         session = self._sessions[body.session]
         life = _Life() if body.bundle is None else self._lives.get(body.bundle.revision, _Life())
         return {
@@ -199,7 +238,7 @@ class Links:
             "outcomes": len(outcomes),
             "forwarded": self._forwarded_at(record_id) is not None,
             "approval": steps[-1].action if steps else "none",
-            "approved": self._was_approved(record_id, enforcer),
+            "approved": self._was_approved(record_id, enforcer, body),
             "bundle_published": life.before("published", leaf),
             "bundle_activated": life.before("activated", leaf),
             "session_agents": len(session.agents),

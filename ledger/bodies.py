@@ -493,26 +493,43 @@ class ModeEvent(Struct, frozen=True, tag_field="type", tag="mode"):
 
 
 class Approval(Struct, frozen=True, tag_field="type", tag="approval"):
-    """A step in the approval of a held call.
+    """A step in the approval of a held call; which ones count, and what follows from them, is in `ledger.approvals`.
+
+    The gateway writes what happens to the call (held, used, expired, cancelled, refused), the service what people do
+    about it (seen, granted, denied, refused); neither can write the other's.
 
     Attributes:
         approval_id: One id for the steps of one approval.
         decision_id: The held decision.
-        action: The step.
-        actor: The approver; absent for an expiry.
-        binding: Commitment to the canonical arguments, tool and bundle that were shown.
-        expires_ms: POSIX milliseconds after which it counts no more.
-        comment: Free text of the approver.
+        action: The step: held; seen (its exact parameters were opened); granted and denied, by one person each; used
+            (approved, checked again, and about to be forwarded); expired; cancelled (its client withdrew it or went
+            away, or the gateway stopped); refused (somebody tried a way round).
+        binding: Digest of what is approved, and of nothing else (`ledger.approvals.binding_of`). It goes over the
+            salted commitment to the message, never over its plaintext.
+        expires_ms: Of a held call: POSIX milliseconds from which on nobody can approve it.
+        needed: Of a held call: how many people must agree.
+        roles: Of a held call: under which roles they may.
+        cause: Of a held call: ``policy`` asked for it, or the tool is ``irreversible``.
+        reason: Of what is cancelled or refused: machine-readable.
+        actor: Who did it; absent where the gateway did.
+        actor_role: Under which role.
+        comment: Free text of whoever granted or denied.
     """
 
     approval_id: Uuid
     decision_id: Uuid
     action: Annotated[
-        Literal["requested", "approved", "denied", "expired", "used", "cancelled"], msgspec.Meta(extra=PUBLIC)
+        Literal["held", "seen", "granted", "denied", "used", "expired", "cancelled", "refused"],
+        msgspec.Meta(extra=PUBLIC),
     ]
-    binding: Commitment
-    expires_ms: Count
+    binding: Hex32
+    expires_ms: Count = 0
+    needed: Count = 0
+    roles: Names = ()
+    cause: Annotated[Literal["policy", "irreversible"] | None, msgspec.Meta(extra=PUBLIC)] = None
+    reason: Name | None = None
     actor: Pseudonym | None = None
+    actor_role: Name | None = None
     comment: Commitment | None = None
 
 

@@ -16,6 +16,7 @@ from ledger.errors import TallystickError
 from service import failures, problems
 from service.api import (
     access,
+    approvals,
     authzen,
     bundle_canary,
     bundle_steps,
@@ -185,6 +186,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
                 bundle_canary,
                 bundles,
                 bundle_steps,
+                approvals,
                 containments,
                 opa_bundles,
                 packs,

@@ -75,6 +75,7 @@ class Permission(StrEnum):
     FOLLOW_RESTRICTIONS = "follow the restrictions in force"
     READ_TOOLS = "read definitions of tools"
     REVIEW_TOOLS = "approve definitions of tools"
+    APPROVE = "see and decide held calls"
 
 
 _READERS: Final = {Permission.READ_LOG, Permission.READ_DECISIONS, Permission.READ_BUNDLES}
@@ -113,6 +114,7 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
             Permission.END_CONTAINMENTS,
             Permission.READ_TOOLS,
             Permission.REVIEW_TOOLS,
+            Permission.APPROVE,
         }
     ),
     Role.ADMIN: frozenset(
@@ -138,6 +140,7 @@ PERSONS_ONLY: Final = frozenset(
         Permission.END_CONTAINMENTS,
         Permission.READ_TOOLS,
         Permission.REVIEW_TOOLS,
+        Permission.APPROVE,
     }
 )
 """What takes a person who logged in: a role is not enough, and no machine's token holds these."""

@@ -235,7 +235,7 @@ class Hosting:
             if place.services is not None:
                 place.services.bundle_watch.release()
                 place.services.containments.watch.release()
-                place.services.containments.watch.release()
+                place.services.approvals.watch.release()
 
     async def stop(self) -> None:
         """Close every log in order, and let go of what they share."""

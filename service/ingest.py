@@ -71,6 +71,8 @@ ENFORCER_BODIES: Final = (
     Drift,
 )
 """What an enforcer may write; keys, bundles and tombstones are the service's own."""
+_SAID_BY_PEOPLE: Final = frozenset({"seen", "granted", "denied"})
+"""Steps of an approval that only the service writes: a gateway could approve its own calls otherwise."""
 
 
 _ATTEMPTS: Final = 16
@@ -294,6 +296,8 @@ class Admission:
             raise ForbiddenError(f"record {record.record_id} is {kind}, the log is not")
         if not isinstance(record.body, ENFORCER_BODIES):
             raise ForbiddenError(f"record {record.record_id} is of a type that enforcers do not write")
+        if isinstance(record.body, Approval) and record.body.action in _SAID_BY_PEOPLE:
+            raise ForbiddenError(f"record {record.record_id} says what people said, which enforcers do not write")
         if record.time_ms >= MAX_PERIOD_MS:
             raise MalformedError(f"record {record.record_id} is of a time that no calendar has")
 

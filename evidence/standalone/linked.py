@@ -1,16 +1,18 @@
 """What follows for one record from the others of the same pack: outcomes, approvals, lives of bundles, sessions.
 
-Pure, standard library only. Only the enforcer that made a decision can say in its favour how it ended or that a person
-approved it; what speaks against it counts whoever says it.
+Pure, standard library only. Only the enforcer that made a decision can say in its favour how it ended, and that it was
+held and what was agreed used; only another one that people agreed. What speaks against it counts whoever says it.
 
 Source: docs/evidence.md, section 5, "Derived attributes".
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NamedTuple
 
 from evidence.standalone.records import Record
+from evidence.standalone.texts import canonical
 
 __all__ = ["Links"]
 
@@ -21,13 +23,52 @@ class _Outcome(NamedTuple):
     status: str
 
 
-class _Step(NamedTuple):
-    leaf: int
-    enforcer: str
-    approval_id: str
-    action: str
-    time_ms: int
-    expires_ms: int
+_BY_PEOPLE = ("seen", "granted", "denied")
+
+
+def _binding_of(decision: Record, held: Record) -> str:
+    """Return what those who agree to a held call agree to (docs/formats.md, "Approvals")."""
+    body, terms = decision.body, held.body
+    bundle = body.get("bundle")
+    told = {name: body.get(name) for name in ("agent", "user", "session", "server", "method", "tool", "tool_digest")}
+    told |= {name: terms.get(name, 0) for name in ("expires_ms", "needed")}
+    told |= {"approval_id": terms["approval_id"], "decision_id": terms["decision_id"]}
+    told |= {"format": "tallystick.approval/1", "roles": list(terms.get("roles", ()))}
+    told |= {"bundle": None if bundle is None else bundle["revision"], "message": body["message"]}
+    return hashlib.sha256(canonical(told)).hexdigest()
+
+
+class _HeldCall:
+    """A held call, and who has agreed to it."""
+
+    def __init__(self, record: Record) -> None:
+        body = record.body
+        self.approval_id: str = body["approval_id"]
+        self.binding: str = body["binding"]
+        self.expires_ms: int = body.get("expires_ms", 0)
+        self.needed: int = max(1, body.get("needed", 0))
+        self.roles: tuple[str, ...] = tuple(body.get("roles", ()))
+        self.people: set[tuple[str | None, str | None]] = set()
+
+    def used_at(self, steps: list[Record], enforcer: str) -> int | None:
+        """Return the leaf at which its enforcer used it in time, enough people having agreed before; None if never."""
+        for step in steps:
+            body, own = step.body, step.enforcer_id == enforcer
+            if body["approval_id"] != self.approval_id or body["binding"] != self.binding:
+                continue
+            if body["action"] == "granted":
+                if (
+                    not own
+                    and step.time_ms < self.expires_ms
+                    and (not self.roles or body.get("actor_role") in self.roles)
+                ):
+                    self.people.add((body.get("actor"), step.value.get("pseudonym_key_id")))
+            elif body["action"] == "used" and own:
+                in_time = step.time_ms < self.expires_ms
+                return step.leaf if in_time and len(self.people) >= self.needed else None
+            elif body["action"] == "denied" or (own and body["action"] not in ("held", "seen")):
+                return None
+        return None
 
 
 class _Actor(NamedTuple):
@@ -104,7 +145,7 @@ class Links:
         self._ids: set[str] = set()
         self._decisions: dict[str, tuple[str, str]] = {}
         self._outcomes: dict[str, list[_Outcome]] = {}
-        self._steps: dict[str, list[_Step]] = {}
+        self._steps: dict[str, list[Record]] = {}
         self._sessions: dict[str, _Session] = {}
         self._lives: dict[str, _Life] = {}
 
@@ -126,8 +167,7 @@ class Links:
             outcome = _Outcome(record.leaf, record.enforcer_id, body["status"])
             self._outcomes.setdefault(body["decision_id"], []).append(outcome)
         elif kind == "approval":
-            told = (body["approval_id"], body["action"], record.time_ms, body["expires_ms"])
-            self._steps.setdefault(body["decision_id"], []).append(_Step(record.leaf, record.enforcer_id, *told))
+            self._steps.setdefault(body["decision_id"], []).append(record)
         elif kind == "bundle":
             self.add_bundle_step(record)
 
@@ -150,20 +190,18 @@ class Links:
     def _was_withheld(self, record_id: str) -> bool:
         return self.outcome(record_id) == "not_forwarded" and self._forwarded_at(record_id) is None
 
-    def _was_approved(self, record_id: str, enforcer: str) -> bool:
-        forwarded = self._forwarded_at(record_id)
-        given: dict[str, int] = {}
-        for step in self._steps.get(record_id, ()):
-            if step.enforcer != enforcer:
+    def _was_approved(self, decision: Record) -> bool:
+        steps = self._steps.get(decision.value["record_id"], ())
+        forwarded = self._forwarded_at(decision.value["record_id"])
+        known: set[str] = set()
+        for held in steps:
+            own = held.enforcer_id == decision.enforcer_id and held.body["action"] == "held"
+            if not own or held.body["approval_id"] in known or held.body["binding"] != _binding_of(decision, held):
                 continue
-            if step.action == "approved":
-                given[step.approval_id] = step.expires_ms
-            elif step.action == "used":
-                in_time = step.time_ms <= given.pop(step.approval_id, -1)
-                if in_time and (forwarded is None or step.leaf < forwarded):
-                    return True
-            elif step.action != "requested":
-                given.pop(step.approval_id, None)
+            known.add(held.body["approval_id"])
+            used = _HeldCall(held).used_at([step for step in steps if step.leaf > held.leaf], decision.enforcer_id)
+            if used is not None and (forwarded is None or used < forwarded):
+                return True
         return False
 
     def derived(self, record: Record) -> dict[str, Any]:
@@ -193,7 +231,11 @@ class Links:
     def _of_decision(self, record: Record) -> dict[str, Any]:
         record_id, enforcer, leaf = record.value["record_id"], record.enforcer_id, record.leaf
         outcomes = [one for one in self._outcomes.get(record_id, ()) if one.enforcer == enforcer]
-        steps = [step for step in self._steps.get(record_id, ()) if step.enforcer == enforcer]
+        steps = [
+            step.body["action"]
+            for step in self._steps.get(record_id, ())
+            if (step.body["action"] in _BY_PEOPLE) is (step.enforcer_id != enforcer)
+        ]
         session = self._sessions[record.body["session"]]
         bundle = record.get("bundle") or {}
         life = self._lives.get(bundle.get("revision", ""), _Life())
@@ -201,8 +243,8 @@ class Links:
             "outcome": outcomes[0].status if outcomes else "missing",
             "outcomes": len(outcomes),
             "forwarded": self._forwarded_at(record_id) is not None,
-            "approval": steps[-1].action if steps else "none",
-            "approved": self._was_approved(record_id, enforcer),
+            "approval": steps[-1] if steps else "none",
+            "approved": self._was_approved(record),
             "bundle_published": life.before("published", leaf),
             "bundle_activated": life.before("activated", leaf),
             "session_agents": len(session.agents),

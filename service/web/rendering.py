@@ -39,6 +39,7 @@ PAGE_HEADERS: Final[Mapping[str, str]] = {
 
 _NAVIGATION: Final = (
     ("/", "Decisions", Permission.READ_DECISIONS),
+    ("/approvals", "Held calls", Permission.READ_DECISIONS),
     ("/packs", "Evidence packs", Permission.MAKE_PACKS),
     ("/docs/api", "API", None),
 )

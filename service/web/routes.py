@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from ledger.errors import NotFoundError
 from service.hosting import Hosting
-from service.web import apidocs, containment_page, login, packs, pages, provider_login
+from service.web import apidocs, approvals, containment_page, login, packs, pages, provider_login
 from service.web.guard import LobbyDep
 from service.web.lobby import LogLobby
 
@@ -31,6 +31,7 @@ def install(app: FastAPI, hosting: Hosting) -> None:
     app.state.lobby = LogLobby(hosting)
     for router in (
         pages.router,
+        approvals.router,
         containment_page.router,
         packs.router,
         login.router,

@@ -38,6 +38,7 @@ from ledger.vault import Vault
 from policies.registry import Registry
 from policies.trusted_keys import read_trusted_keys
 from service.access import AccessRecorder
+from service.approvals import Approvals
 from service.auditing import AUDIT_LEASE, AUDIT_LEASE_SECONDS, AuditLoop, ProcessAuditRunner
 from service.auth import TokenStore
 from service.bundle_watch import BundleWatch
@@ -370,6 +371,18 @@ def _assemble(
             clock=clock,
         ),
         containments=containments,
+        approvals=Approvals(
+            log_id,
+            service_id=settings.service_id,
+            size=lambda: store.sequenced_size(log_id),
+            catalog=catalog,
+            reader=reader,
+            check=check,
+            vault=vault,
+            sink=recorder,
+            clock=clock,
+            keys=lambda: current.keys,
+        ),
         opa_archives=OPAArchives(),
         decision_point=DecisionPoint(
             log_id,

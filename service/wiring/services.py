@@ -41,6 +41,7 @@ from policies.evaluate import Evaluator
 from policies.registry import Registry
 from policies.worker_process import WorkerLimits
 from service.access import AccessRecorder
+from service.approvals import Approvals
 from service.auditing import AuditLoop
 from service.auth import TokenStore
 from service.bundle_watch import BundleWatch
@@ -177,6 +178,7 @@ class Services:
     contacts: Contacts
     fleet: FleetReader
     containments: Containments
+    approvals: Approvals
     opa_archives: OPAArchives
     decision_point: DecisionPoint
     opa_intake: OPAIntake
@@ -255,6 +257,7 @@ class Services:
         if self.oidc is not None:
             await self.oidc.start()
         self.containments.start()
+        self.approvals.start()
         await self.impacts.start(self)
         await self._beat("start")
         self._heartbeats.append(self._beating())
@@ -290,6 +293,7 @@ class Services:
         with contextlib.suppress(LedgerError):
             await self.contacts.stop()
         await self.containments.stop()
+        await self.approvals.stop()
         await self.packs.stop()
         await self.impacts.stop()
         await self.lifecycle.stop()
@@ -337,5 +341,11 @@ class Services:
         """The work that is repeated beside answering requests."""
         dating = () if self.timestamping is None else (self.timestamping.work,)
         mine = (*self._heartbeats, self.collecting.work, *dating, *self.lifecycle.works)
-        news = (self.bundle_watch.work, self.containments.watch.work, self.containments.work, self.contacts.work)
+        news = (
+            self.bundle_watch.work,
+            self.containments.watch.work,
+            self.containments.work,
+            self.contacts.work,
+            self.approvals.watch.work,
+        )
         return (*mine, self.packs.work, self.impacts.work, self.auditing.work, *news)

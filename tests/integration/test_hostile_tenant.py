@@ -70,6 +70,7 @@ class Aim:
     change_id: str
     order_id: str
     server: str
+    approval_id: str
     batch: bytes
     record_id: str
     extra: Mapping[str, str] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Aim:
             "server": self.server,
             "tool": self.server,
             "agent": f"{self.log_id}-bot",
+            "approval_id": self.approval_id,
             **self.extra,
         }
         return re.sub(r"\{(\w+)(:path)?\}", lambda found: values[found[1]], pattern)
@@ -100,7 +102,7 @@ class Aim:
     def masked(self, text: str) -> str:
         """Return a text without these names, so that two answers can be compared."""
         names = (self.decision_id, self.session, self.user, self.revision, self.job_id, self.token_sha256)
-        names += (self.key_id, self.hold_id, self.change_id, self.order_id, self.server)
+        names += (self.key_id, self.hold_id, self.change_id, self.order_id, self.server, self.approval_id)
         for name in sorted((*names, self.enforcer_id, self.code, self.record_id, self.log_id), key=len, reverse=True):
             text = text.replace(name, "<name>")
         return text
@@ -125,6 +127,7 @@ def unaimed() -> Aim:
         change_id=new_record_id(1_763_546_400_000, b"m" * 10),
         order_id=new_record_id(1_763_546_400_000, b"o" * 10),
         server="initech-server",
+        approval_id=new_record_id(1_763_546_400_000, b"a" * 10),
         batch=EnforcerClient.spell([(record, ())]),
         record_id=record.record_id,
     )
@@ -283,6 +286,13 @@ CASES: dict[str, Case] = {
     "POST /v1/modes": Case(aimed=False, sends=one(json={"server": "finance", "reason": PURPOSE})),
     "GET /v1/modes": OWN,
     "GET /v1/modes/approved": OWN,
+    "GET /v1/approvals": OWN,
+    "GET /v1/approvals/verdicts": OWN,
+    "GET /v1/approvals/{approval_id}": AIMED,
+    "POST /v1/approvals/{approval_id}/open": AIMED,
+    "POST /v1/approvals/{approval_id}/verdict": Case(
+        sends=one(json={"verdict": "granted", "binding": "0" * 64, "reason": PURPOSE})
+    ),
     "POST /v1/modes/{change_id}/review": Case(sends=one(json={"verdict": "rejected"})),
     "POST /v1/containments": Case(aimed=False, sends=one(json={"agent": "mallory", "seconds": 60, "reason": PURPOSE})),
     "GET /v1/containments": OWN,
@@ -323,6 +333,10 @@ CASES: dict[str, Case] = {
     "GET /decisions/{decision_id}/entry": AIMED,
     "GET /sessions/{session_id}": AIMED,
     "GET /containments/{order_id}": AIMED,
+    "GET /approvals": OWN,
+    "GET /approvals/{approval_id}": AIMED,
+    "POST /approvals/{approval_id}/open": Case(sends=one(data={"csrf": "x"})),
+    "POST /approvals/{approval_id}/verdict": Case(sends=one(data={"csrf": "x", "verdict": "granted"})),
     "GET /packs": OWN,
     "GET /packs/{job_id}.pdf": AIMED,
     "GET /packs/{job_id}.zip": AIMED,
@@ -388,6 +402,7 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
     enforcer.post([(enforcer.record(seen), ())]).raise_for_status()
     rules = [f'@id("{log_id}-only") {effect} (principal, action, resource);' for effect in ("permit", "forbid")]
     revisions = [tenant.put_in_force(ready_bundle(rule)) for rule in rules]
+    approval_id = enforcer.hold(decision_id)
     with tenant.client(Role.ADMIN) as admin:
         ordered = admin.post(
             "/v1/evidence-packs", json={"from_ms": 1, "to_ms": 2, "frameworks": ["soc2"], "title": f"{log_id}-pack"}
@@ -421,6 +436,7 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
         change_id=proposed["change_id"],
         order_id=order["id"],
         server=f"{log_id}-server",
+        approval_id=approval_id,
         batch=enforcer.spell([(record, ())]),
         record_id=record.record_id,
     )

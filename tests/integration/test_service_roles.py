@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from ledger.notes import encode_base64
 from service.api import (
     access,
+    approvals,
     authzen,
     bundle_canary,
     bundle_steps,
@@ -129,6 +130,11 @@ GET    /v1/tools/verdicts                        401    200      403    403     
 GET    /v1/tools/{server}/{tool:path}            401    403      403    404     404       404      404
 GET    /v1/tools/{server}/{tool:path}/difference 401    403      403    403     404       404      404
 POST   /v1/tools/{server}/{tool:path}/verdict    401    403      403    403     403       404      404
+GET    /v1/approvals                             401    403      403    200     200       200      200
+GET    /v1/approvals/verdicts                    401    304      403    403     403       403      403
+GET    /v1/approvals/{approval_id}               401    403      403    404     404       404      404
+POST   /v1/approvals/{approval_id}/open          401    403      403    403     403       404      404
+POST   /v1/approvals/{approval_id}/verdict       401    403      403    403     403       404      404
 GET    /v1/restrictions                          401    200      403    403     403       403      403
 POST   /v1/expiries                              401    403      403    403     403       403      200
 POST   /v1/minimum-index                         401    403      403    403     403       403      409
@@ -194,6 +200,7 @@ class Furnished:
             "order_id": self.decision_id,
             "server": "finance",
             "tool:path": "nobodys",
+            "approval_id": self.decision_id,
         }
         path = route
         for name, value in values.items():
@@ -229,6 +236,9 @@ class Furnished:
             "/v1/containments/{order_id}/review": {"json": {"verdict": "justified", "comment": "as it should be"}},
             "/v1/tools/{server}/{tool:path}/verdict": {
                 "json": {"verdict": "approved", "digest": "0" * 64, "comment": "as it should be"}
+            },
+            "/v1/approvals/{approval_id}/verdict": {
+                "json": {"verdict": "granted", "binding": "0" * 64, "reason": "an inquiry by the board"}
             },
             "/v1/expiries": {"json": {"dry_run": True}},
             "/v1/minimum-index": {"json": {"below": 256}},
@@ -300,6 +310,7 @@ def test_the_table_has_every_route_of_the_api():
     modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
     modules += (
         bundle_canary,
+        approvals,
         containments,
         enrolments,
         exports,

@@ -26,8 +26,9 @@ from enforcement.config import GatewayConfig
 from enforcement.gateway import Gateway, build_gateway
 from enforcement.identity import Identity
 from enforcement.looking import Inspector
+from ledger.approvals import VerdictSet
+from ledger.bodies import Approval, Outcome
 from ledger.bodies import Decision as DecisionRecord
-from ledger.bodies import Outcome
 from ledger.clock import Clock, SimulatedClock
 from ledger.commitments import open_commitment
 from ledger.completeness import EnforcerStream, assess
@@ -91,6 +92,7 @@ class FakeLedger:
     restricted: RestrictionSet | None = field(default_factory=RestrictionSet)
     acknowledged: list[int] = field(default_factory=list)
     taken: dict[tuple[str, str], int] | None = field(default_factory=dict)
+    verdicts: VerdictSet | None = field(default_factory=lambda: VerdictSet(version=-1, items=()))
     url: str = ""
     _runner: web.AppRunner | None = None
     _port: int = 0
@@ -101,6 +103,7 @@ class FakeLedger:
         app.router.add_get("/v1/bundles/active", self._bundle)
         app.router.add_get("/v1/restrictions", self._restrictions)
         app.router.add_post("/v1/windows/reservations", self._reserve)
+        app.router.add_get("/v1/approvals/verdicts", self._verdicts)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
@@ -177,6 +180,19 @@ class FakeLedger:
         if request.query["digest"] == self.restricted.digest:
             return web.Response(status=304)
         return web.Response(body=self.restricted.document)
+
+    async def _verdicts(self, request: web.Request) -> web.Response:
+        """Answer at once with what `verdicts` is, likewise."""
+        if self.verdicts is None:
+            return web.json_response({"title": "unavailable"}, status=503)
+        if int(request.query["after"]) == self.verdicts.version:
+            return web.Response(status=304)
+        return web.Response(body=self.verdicts.document)
+
+    def steps(self, action: str | None = None) -> list[Approval]:
+        """Return the steps of approvals that the gateway has recorded."""
+        bodies = [record.body for record in self.records if isinstance(record.body, Approval)]
+        return [body for body in bodies if action is None or body.action == action]
 
     async def _reserve(self, request: web.Request) -> web.Response:
         """Give out what is asked for, once for each decision, and tell the sums; unavailable if `taken` is None."""

@@ -20,12 +20,13 @@ import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
-from ledger.bodies import AccessEvent, Body, BundleReference, Decision, Outcome
+from ledger.approvals import Terms, binding_of
+from ledger.bodies import AccessEvent, Approval, Body, BundleReference, Decision, Outcome
 from ledger.clock import Clock, SystemClock
 from ledger.commitments import SALT_BYTES
 from ledger.notes import encode_base64
 from ledger.ports import Opening, commit
-from ledger.records import Record, encode_record
+from ledger.records import Record, encode_record, new_record_id
 from policies.bundles import Bundle
 from policies.engines.cedar import CedarEngine
 from policies.model import encode_request
@@ -129,6 +130,44 @@ class EnforcerClient:
         record = self.record(body)
         self.post([(record, [openings[0], *([opening] if bundle else [])])]).raise_for_status()
         return record.record_id
+
+    def hold(self, decision_id: str, *, seconds: float = 900, binding: str | None = None, **changes: Any) -> str:
+        """Record that a decision of this enforcer is held, truly bound unless told otherwise; return its approval id.
+
+        Args:
+            decision_id: The decision.
+            seconds: For how long.
+            binding: What is said to be bound.
+            changes: Other terms than one person of any role.
+        """
+        services = self._service.services
+        decision = services.reader.record(services.catalog.index_of(self._service.log_id, decision_id)).body
+        assert isinstance(decision, Decision)
+        now_ms = self._clock.now_ms()
+        terms = Terms(
+            approval_id=new_record_id(now_ms, secrets.token_bytes(10)),
+            expires_ms=now_ms + int(1000 * seconds),
+            needed=changes.get("needed", 1),
+            roles=changes.get("roles", ()),
+        )
+        body = Approval(
+            approval_id=terms.approval_id,
+            decision_id=decision_id,
+            action="held",
+            binding=binding or binding_of(decision_id, decision, terms),
+            expires_ms=terms.expires_ms,
+            needed=terms.needed,
+            roles=terms.roles,
+            cause="policy",
+        )
+        self.post([(self.record(body), ())]).raise_for_status()
+        return terms.approval_id
+
+    def step(self, approval_id: str, action: Any, **changes: Any) -> httpx.Response:
+        """Record a step of this enforcer's, truly or not, and return the answer."""
+        call = next(one for one in self._service.services.approvals.look() if one.approval_id == approval_id)
+        members = {"decision_id": call.decision_id, "binding": call.binding, **changes}
+        return self.post([(self.record(Approval(approval_id=approval_id, action=action, **members)), ())])
 
     def complete(self, decision_id: str, decision: Decision | None = None, **changes: Any) -> str:
         """Record the outcome of a decision and return the outcome's record id."""

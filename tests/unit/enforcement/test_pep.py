@@ -311,7 +311,7 @@ def test_a_failure_after_the_decision_was_recorded_adds_no_second_one(
         def fail(*_: object, **__: object) -> Permitted:
             raise RuntimeError("bug")
 
-        monkeypatch.setattr(world.pep, "_permitted", fail)
+        monkeypatch.setattr(world.pep, "permitted", fail)
         verdict = await world.pep.handle(INBOUND)
         assert told(verdict)["reason"] == "internal_error"
         (decision,) = world.decisions()

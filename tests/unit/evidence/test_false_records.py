@@ -11,7 +11,7 @@ import pytest
 from evidence.assemble import AssembledPack
 from evidence.summary import ControlStatus
 from evidence.verification import Status
-from ledger.bodies import Approval, BundleReference, Commitment, Outcome
+from ledger.bodies import Approval, BundleReference, Outcome
 from ledger.records import decode_entry
 from tests.support.ledger import Enforcer
 from tests.support.packs import FROM_MS, PackLog
@@ -59,8 +59,7 @@ def _use(log: PackLog, leaf: int, by: Enforcer) -> None:
         approval_id=APPROVAL,
         decision_id=decode_entry(log.entries[leaf]).record_id,
         action="used",
-        binding=Commitment(digest="0" * 64, size_bytes=1),
-        expires_ms=0,
+        binding="0" * 64,
     )
     log.add(by, body)
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from evidence.links import Links
-from ledger.bodies import Approval, Commitment, Outcome
+from ledger.approvals import Terms, binding_of
+from ledger.bodies import Approval, Decision, Outcome
 from ledger.records import decode_entry
 from tests.support.ledger import Enforcer
 from tests.support.packs import ACTOR, PackLog
@@ -217,24 +218,39 @@ def step(
     *,
     by: Enforcer | None = None,
     approval_id: str = APPROVAL,
-    expires_in_ms: int = 1000,
+    expires_in_ms: int = 1_000_000,
+    actor: str = "a",
+    **changes: Any,
 ) -> None:
-    """Write a step of the approval of a call."""
-    enforcer = by or log.gateway
-    body = Approval(
+    """Write a step of the approval of a call: what people say by the service, all else by the gateway."""
+    record = decode_entry(log.entries[leaf])
+    assert isinstance(record.body, Decision)
+    said = action in ("seen", "granted", "denied")
+    members: dict[str, Any] = {"actor": actor * 32, "actor_role": "approver"} if said else {}
+    terms = Terms(
         approval_id=approval_id,
-        decision_id=decision_id(log, leaf),
-        action=action,
-        binding=Commitment(digest="e" * 64, size_bytes=1),
-        expires_ms=enforcer.time_ms + expires_in_ms,
+        expires_ms=record.time_ms + expires_in_ms,
+        needed=changes.pop("needed", 1),
+        roles=("approver",),
     )
-    log.add(enforcer, body)
+    if action == "held":
+        members = {"expires_ms": terms.expires_ms, "needed": terms.needed, "roles": terms.roles}
+    binding = binding_of(record.record_id, record.body, terms)
+    members = {"binding": binding, **members, **changes}
+    body = Approval(approval_id=approval_id, decision_id=record.record_id, action=action, **members)
+    log.add(by or (log.service if said else log.gateway), body)
 
 
-def test_an_approval_is_known_by_its_last_step_and_counts_once_it_was_used(log: PackLog) -> None:
-    leaf = log.call(name="void", outcome=None)
+@pytest.fixture
+def leaf(log: PackLog) -> int:
+    """Return a call that needs a person."""
+    log.begin()
+    return log.call(name="void", outcome=None)
+
+
+def test_an_approval_is_known_by_its_last_step_and_counts_once_it_was_used(log: PackLog, leaf: int) -> None:
     assert derived(log, leaf)["approval"] == "none"
-    for action in ("requested", "approved", "used"):
+    for action in ("held", "seen", "granted", "used"):
         step(log, leaf, action)
         values = derived(log, leaf)
         assert (values["approval"], values["approved"]) == (action, action == "used")
@@ -246,51 +262,83 @@ def test_an_approval_is_known_by_its_last_step_and_counts_once_it_was_used(log: 
     "actions",
     [
         ["used"],
-        ["requested", "used"],
-        ["used", "approved"],
-        ["requested", "approved"],
-        ["approved", "cancelled", "used"],
-        ["approved", "denied", "used"],
-        ["approved", "expired", "used"],
-        ["requested", "denied"],
+        ["held", "used"],
+        ["granted", "used"],
+        ["granted", "held", "used"],
+        ["held", "used", "granted"],
+        ["held", "granted"],
+        ["held", "granted", "cancelled", "used"],
+        ["held", "granted", "denied", "used"],
+        ["held", "granted", "expired", "used"],
+        ["held", "granted", "refused", "used"],
+        ["held", "seen", "used"],
+        ["held", "denied"],
     ],
     ids=" ".join,
 )
-def test_an_approval_counts_only_if_it_was_given_and_then_used(log: PackLog, actions: list[str]) -> None:
-    leaf = log.call(name="void", outcome=None)
+def test_an_approval_counts_only_if_it_was_held_and_granted_and_then_used(
+    log: PackLog, leaf: int, actions: list[str]
+) -> None:
     for action in actions:
         step(log, leaf, action)
     assert not derived(log, leaf)["approved"]
 
 
-def test_an_approval_that_had_expired_when_it_was_used_does_not_count(log: PackLog) -> None:
-    leaf = log.call(name="void", outcome=None)
-    step(log, leaf, "approved", expires_in_ms=1)
-    step(log, leaf, "used", expires_in_ms=10_000)
+def test_an_approval_counts_only_with_as_many_people_as_it_needs(log: PackLog, leaf: int) -> None:
+    for action, actor in (("held", ""), ("granted", "a"), ("granted", "a")):
+        step(log, leaf, action, actor=actor, needed=2)
+    step(log, leaf, "used", needed=2)
     assert not derived(log, leaf)["approved"]
 
 
-def test_the_use_of_another_approval_does_not_count(log: PackLog) -> None:
-    leaf = log.call(name="void", outcome=None)
-    step(log, leaf, "approved")
-    step(log, leaf, "used", approval_id=APPROVAL.replace("1", "2"))
-    assert not derived(log, leaf)["approved"]
+def test_two_people_are_two(log: PackLog, leaf: int) -> None:
+    for action, actor in (("held", ""), ("granted", "a"), ("granted", "b"), ("used", "")):
+        step(log, leaf, action, actor=actor, needed=2)
+    assert derived(log, leaf)["approved"]
 
 
-def test_an_approval_that_another_enforcer_records_does_not_count(log: PackLog) -> None:
-    log.begin()
-    leaf = log.call(name="void", outcome=None)
-    step(log, leaf, "approved", by=log.service)
-    step(log, leaf, "used", by=log.service)
-    values = derived(log, leaf)
-    assert (values["approval"], values["approved"]) == ("none", False)
+@pytest.mark.parametrize("changes", [{"binding": "0" * 64}, {"actor_role": "auditor"}], ids=str)
+def test_who_agrees_to_something_else_or_under_another_role_does_not_count(
+    log: PackLog, leaf: int, changes: dict[str, str]
+) -> None:
+    step(log, leaf, "held")
+    step(log, leaf, "granted", **changes)
     step(log, leaf, "used")
     assert not derived(log, leaf)["approved"]
 
 
-def test_an_approval_that_is_used_after_the_call_was_forwarded_does_not_count(log: PackLog) -> None:
-    leaf = log.call(name="void", outcome=None)
-    step(log, leaf, "approved")
+def test_what_was_held_must_be_bound_to_its_decision(log: PackLog, leaf: int) -> None:
+    for action in ("held", "granted", "used"):
+        step(log, leaf, action, binding="0" * 64)
+    assert not derived(log, leaf)["approved"]
+
+
+def test_an_approval_that_had_expired_when_it_was_used_does_not_count(log: PackLog, leaf: int) -> None:
+    for action in ("held", "granted", "used"):
+        step(log, leaf, action, expires_in_ms=1)
+    assert not derived(log, leaf)["approved"]
+
+
+def test_the_use_of_another_approval_does_not_count(log: PackLog, leaf: int) -> None:
+    step(log, leaf, "held")
+    step(log, leaf, "granted")
+    step(log, leaf, "used", approval_id=APPROVAL.replace("1", "2"))
+    assert not derived(log, leaf)["approved"]
+
+
+def test_a_gateway_agrees_to_nothing_and_nobody_else_uses_what_was_agreed(log: PackLog, leaf: int) -> None:
+    step(log, leaf, "held")
+    step(log, leaf, "granted", by=log.gateway)
+    step(log, leaf, "used", by=log.service)
+    values = derived(log, leaf)
+    assert (values["approval"], values["approved"]) == ("held", False)
+    step(log, leaf, "used")
+    assert not derived(log, leaf)["approved"]
+
+
+def test_an_approval_that_is_used_after_the_call_was_forwarded_does_not_count(log: PackLog, leaf: int) -> None:
+    step(log, leaf, "held")
+    step(log, leaf, "granted")
     outcome(log, decision_id(log, leaf))
     step(log, leaf, "used")
     assert not derived(log, leaf)["approved"]

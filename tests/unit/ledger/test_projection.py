@@ -32,7 +32,7 @@ OTHER_BODIES = [
     Heartbeat(kind="start", version="1", spool_depth=0),
     Dropped(first_seq=1, last_seq=2, decisions=1, reason="spool_lost"),
     Succession(origin="o", size=1, root="0" * 64, checkpoint_sha256="1" * 64, reason="key_lost"),
-    Approval(approval_id=SOME_ID, decision_id=SOME_ID, action="requested", binding=COMMITMENT, expires_ms=1),
+    Approval(approval_id=SOME_ID, decision_id=SOME_ID, action="held", binding="b" * 64, expires_ms=1),
     Tombstone(subject=PSEUDONYM, payloads=1, reason="erasure", actor=PSEUDONYM),
     AccessEvent(action="query", actor=PSEUDONYM, actor_role="auditor", target_kind="log", result="ok"),
 ]

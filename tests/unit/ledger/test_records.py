@@ -240,7 +240,6 @@ class TestEveryField:
             "body.decision.masked_request",
             "body.outcome.result",
             "body.bundle.comment",
-            "body.approval.binding",
             "body.approval.comment",
             "body.tombstone.basis",
             "body.access.purpose",

@@ -143,15 +143,14 @@ def commitment():
             Approval(
                 approval_id=SOME_ID,
                 decision_id=SOME_ID,
-                action="approved",
-                binding=commitment(),
-                expires_ms=0,
+                action="granted",
+                binding="b" * 64,
                 actor=ACTOR,
             ),
             ACTOR,
         ),
         (
-            Approval(approval_id=SOME_ID, decision_id=SOME_ID, action="expired", binding=commitment(), expires_ms=0),
+            Approval(approval_id=SOME_ID, decision_id=SOME_ID, action="expired", binding="b" * 64),
             "enforcer-service",
         ),
         (Heartbeat(kind="start", version="1", spool_depth=0), "enforcer-service"),

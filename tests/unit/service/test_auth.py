@@ -58,6 +58,7 @@ release and review containments        no       no     no      yes       yes    
 follow the restrictions in force       yes      no     no      no        no       no
 read definitions of tools              no       no     no      yes       yes      yes
 approve definitions of tools           no       no     no      no        yes      yes
+see and decide held calls              no       no     no      no        yes      yes
 """
 
 
@@ -140,6 +141,7 @@ def test_machines_approve_review_contain_erase_and_open_nothing():
         Permission.END_CONTAINMENTS,
         Permission.READ_TOOLS,
         Permission.REVIEW_TOOLS,
+        Permission.APPROVE,
     } == PERSONS_ONLY
 
 

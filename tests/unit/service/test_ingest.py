@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import nacl.signing
@@ -400,13 +401,12 @@ def test_keys_bundles_and_tombstones_are_not_an_enforcers_to_write(enforcer, bod
         admission(enforcer).admit([submitted(enforcer.record(body), {})], "gateway-1")
 
 
-def approval() -> tuple[Approval, Opening]:
-    binding, opening = commit("binding", b"s" * 16, b"{}")
+def approval(action: Any) -> Approval:
     ids = {
         "approval_id": "0" * 8 + "-0000-0000-0000-" + "0" * 12,
         "decision_id": "1" * 8 + "-0000-0000-0000-" + "0" * 12,
     }
-    return Approval(**ids, action="requested", binding=binding, expires_ms=NOW_MS), opening
+    return Approval(**ids, action=action, binding="b" * 64)
 
 
 ENFORCER_BODIES = [
@@ -423,10 +423,16 @@ def test_what_an_enforcer_writes_beside_decisions_is_admitted(enforcer, body):
     assert pending.payloads == ()
 
 
-def test_an_approval_is_admitted_with_its_binding(enforcer):
-    body, opening = approval()
-    (pending,) = admission(enforcer).admit([submitted(enforcer.record(body), {"binding": opening})], "gateway-1")
-    assert [payload.field for payload in pending.payloads] == ["binding"]
+@pytest.mark.parametrize("action", ["held", "used", "expired", "cancelled", "refused"])
+def test_what_happens_to_a_held_call_is_its_enforcers_to_write(enforcer, action):
+    (pending,) = admission(enforcer).admit([submitted(enforcer.record(approval(action)), {})], "gateway-1")
+    assert pending.payloads == ()
+
+
+@pytest.mark.parametrize("action", ["seen", "granted", "denied"])
+def test_no_enforcer_says_what_people_said_of_a_held_call(enforcer, action):
+    with pytest.raises(ForbiddenError, match="says what people said"):
+        admission(enforcer).admit([submitted(enforcer.record(approval(action)), {})], "gateway-1")
 
 
 @pytest.mark.parametrize(

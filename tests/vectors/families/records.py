@@ -94,6 +94,8 @@ def _changes(value: JSONObject) -> Iterator[tuple[str, str, JSONObject]]:
 
 _OTHER_WORDS = {
     "approved": "denied",
+    "granted": "denied",
+    "irreversible": "policy",
     "expired": "denied",
     "placed": "released",
     "published": "retired",
