@@ -13,18 +13,18 @@ Source: JSON-RPC 2.0 section 5; Model Context Protocol, revision 2026-07-28, Str
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from enforcement.json_slices import MAX_JSON_NODES, exceeds_nodes, object_members
 from enforcement.mcp import refuse_lookalikes
 from enforcement.refusals import RequestId
-from enforcement.tool_definitions import definition_digest
+from enforcement.tool_definitions import Definition, definition_digest
 from ledger.canonical import MAX_SAFE_INTEGER, parse_json
 from ledger.errors import MalformedError
 
-__all__ = ["MAX_TOOLS", "Answer", "parse_answer", "parse_stream_message", "tool_digests"]
+__all__ = ["MAX_TOOLS", "Answer", "digests_of", "parse_answer", "parse_stream_message", "tool_digests"]
 
 MAX_TOOLS: Final = 1000
 """Most tools whose digests are learned of one server."""
@@ -113,6 +113,16 @@ def tool_digests(result: bytes) -> dict[str, str]:
             continue
         if digests.setdefault(name, digest) != digest:
             ambiguous.add(name)
+    return {name: digest for name, digest in digests.items() if name not in ambiguous}
+
+
+def digests_of(definitions: Iterable[Definition]) -> dict[str, str]:
+    """Return the digests of definitions that were read, as `tool_digests` does."""
+    digests: dict[str, str] = {}
+    ambiguous: set[str] = set()
+    for one in definitions:
+        if one.name is not None and one.digest is not None and digests.setdefault(one.name, one.digest) != one.digest:
+            ambiguous.add(one.name)
     return {name: digest for name, digest in digests.items() if name not in ambiguous}
 
 

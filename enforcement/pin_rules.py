@@ -41,12 +41,10 @@ _MIN_MEMBERS: Final[Mapping[str, int]] = {"parameters": 1, "words": 4}
 _TOKEN: Final = re.compile(r"[^\W_](?:[\w.:/-]{0,126}\w)?")
 # A name that is an ordinary word is only spoken of where it stands as a name: marked as one, or called a tool.
 _TELLING: Final = re.compile(r"[a-z0-9][A-Z]|[^\W_][_.:/-][^\W_]|\d")
-_QUOTE: Final = "[`\"'\u201c\u201d\u2018\u2019]"
-_MARKED: Final = re.compile(
-    rf"{_QUOTE}([\w.:/-]{{2,128}}){_QUOTE}"
-    r"|\b([\w.:/-]{2,128})(?=\(\)|[ \t]tool\b)"
-    r"|\btool[ \t]+([\w.:/-]{2,128})"
-)
+_PARTS: Final = re.compile(r"[./:]")
+_BEFORE: Final = re.compile(r"(?:[`\"'\u201c\u2018]|\btool[ \t]{1,4})\Z", re.IGNORECASE)
+_AFTER: Final = re.compile(r"[`\"'\u201d\u2019]|\(\)|[ \t]{1,4}tool\b", re.IGNORECASE)
+_NEAR_CHARS: Final = 12
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,11 +127,22 @@ class Neighbours:
         """
         if not self.by_name:
             return None
-        tokens = {token.casefold() for token in _TOKEN.findall(text) if _TELLING.search(token)}
-        tokens |= {next(filter(None, match.groups())).strip(".:/-").casefold() for match in _MARKED.finditer(text)}
-        for token in sorted((tokens & self.by_name.keys()) - own):
-            return self.by_name[token]
+        for found in _TOKEN.finditer(text):
+            token = found[0].casefold()
+            for name in (token, *_PARTS.split(token)) if _PARTS.search(token) else (token,):
+                place = self.by_name.get(name)
+                if place is not None and name not in own and (_TELLING.search(found[0]) or _marked(text, found)):
+                    return place
         return None
+
+
+def _marked(text: str, found: re.Match[str]) -> bool:
+    """Whether a word stands in a text as a name: in quotes, as a call, or called a tool."""
+    before, after = (
+        text[max(0, found.start() - _NEAR_CHARS) : found.start()],
+        text[found.end() : found.end() + _NEAR_CHARS],
+    )
+    return _BEFORE.search(before) is not None or _AFTER.match(after) is not None
 
 
 def settled(pin: Pin, verdict: ToolVerdict | None) -> Pin:

@@ -112,6 +112,8 @@ class ToolPins:
         self._spellings: dict[str, frozenset[str]] = {}
         self._neighbours: dict[str, Neighbours] = {}
         self._texts: dict[str, dict[str, Definition]] = {}
+        self._last_read: dict[str, tuple[bytes, Sequence[Definition]]] = {}
+        self._judged: dict[str, frozenset[str]] = {}
         self._pages: dict[str, dict[str, Definition]] = {}
         self._judging = asyncio.Lock()
         self._work = Repeating(
@@ -247,10 +249,9 @@ class ToolPins:
         if mode is None:
             return
         async with self._judging:
-            texts = self._texts.get(server, {})
-            definitions = await off_loop(len(result), read_definitions, result, texts)
+            texts = self._judged.get(server, frozenset())
+            definitions = await self.read(server, result)
             page = {definition.text: definition for definition in definitions}
-            self._texts[server] = {**texts, **page} if len(texts) + len(page) <= 2 * MAX_TOOLS else page
             last = not _more(result)
             # A list in several pages is whole if the pages of one asker came one after the other.
             pages = self._pages.pop(server, {}) if continues and alone else {}
@@ -258,7 +259,23 @@ class ToolPins:
             if not last and alone:
                 self._pages[server] = {**pages, **page}
             fresh_bytes = sum(len(text) for text in page if text not in texts)
+            self._judged[server] = frozenset(page)
             await self._judge(server, mode, together, fresh_bytes=fresh_bytes, whole=last and (alone or not continues))
+
+    async def read(self, server: str, result: bytes) -> Sequence[Definition]:
+        """Return the definitions in a list; those that stood in one before are not read again.
+
+        Raises:
+            MalformedError: It is no list of tools, or holds too many values.
+        """
+        if (last := self._last_read.get(server)) is not None and last[0] is result:
+            return last[1]
+        texts = self._texts.get(server, {})
+        definitions = await off_loop(len(result), read_definitions, result, texts)
+        page = {definition.text: definition for definition in definitions}
+        self._texts[server] = {**texts, **page} if len(texts) + len(page) <= 2 * MAX_TOOLS else page
+        self._last_read[server] = result, definitions
+        return definitions
 
     async def _judge(
         self, server: str, mode: PinMode, listing: Sequence[Definition], *, fresh_bytes: int, whole: bool

@@ -10,13 +10,14 @@ INVARIANT: what is recorded of an answer is what the server sent; what is releas
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
 from enforcement.answer_inspection import AnswerInspection
-from enforcement.answers import Answer, tool_digests
+from enforcement.answers import Answer, digests_of, tool_digests
 from enforcement.listings import ListingFailedError, Listings
 from enforcement.metrics import Metrics
 from enforcement.offload import off_loop
@@ -24,7 +25,7 @@ from enforcement.pins import ToolPins
 from enforcement.rounds import RoundReview
 from enforcement.server_names import is_another
 from enforcement.verdicts import Permitted
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, MalformedError
 from policies.signals import Signals
 
 __all__ = ["AnswerReview", "Reviewed"]
@@ -126,7 +127,7 @@ class AnswerReview:
             asking = await self._rounds.review(permitted, body)
             return Reviewed(body=asking.body, reason=asking.reason, failed=asking.failed)
         if permitted.message.method == _LIST_OF_TOOLS:
-            self._learn_tools(permitted, await off_loop(len(result), tool_digests, result))
+            self._learn_tools(permitted, await self._digests(permitted.server.name, result))
             self._note_tools(permitted.server.name, result)
             if self._pins is not None and (fault := await self._pin(self._pins, permitted, result)) is not None:
                 return Reviewed(body=None, reason=fault, failed=True)
@@ -148,3 +149,11 @@ class AnswerReview:
             _LOG.error("tools_not_pinned", server=permitted.server.name, error=type(error).__name__)
             return "tools_not_pinned"
         return None
+
+    async def _digests(self, server: str, result: bytes) -> dict[str, str]:
+        """Return the digests of what is listed; of a server with pins they are known, and made once."""
+        if self._pins is not None and server in self._pins.pinned_servers:
+            with suppress(MalformedError):  # nothing is learned of it; and nothing of it is shown, see `_pin`
+                return digests_of(await self._pins.read(server, result))
+            return {}
+        return await off_loop(len(result), tool_digests, result)

@@ -20,7 +20,8 @@ from disarm import skeleton_key
 __all__ = ["hidden_characters", "shown", "skeleton"]
 
 _MAX_CHARS: Final = 2048
-_UNQUOTINGS: Final = 3
+_UNQUOTINGS: Final = 16
+_NESTED: Final = re.compile(r"%(?:25)+(?=[0-9A-Fa-f]{2})")  # a percent sign that was encoded again and again
 _SEPARATORS: Final = re.compile(r"[\W_]+")
 _HIDDEN: Final = re.compile(
     "["
@@ -43,7 +44,9 @@ def skeleton(name: str) -> str:
     """
     text = name[:_MAX_CHARS]
     for _ in range(_UNQUOTINGS):
-        if "%" not in text or (decoded := unquote(text)) == text:
+        if not text.isascii():
+            text = unicodedata.normalize("NFKC", text)  # percent signs and digits come in other widths as well
+        if "%" not in text or (decoded := unquote(_NESTED.sub("%", text))) == text:
             break
         text = decoded
     key = skeleton_key(text.encode(errors="replace").decode(), digit_policy="tr39")

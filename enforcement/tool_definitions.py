@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import Final
 
+import orjson
+
 from enforcement.json_slices import MAX_JSON_NODES, array_items, exceeds_nodes, object_members
-from ledger.canonical import JSONValue, canonical_bytes, parse_json, sha256
+from ledger.canonical import MAX_JSON_DEPTH, JSONValue, canonical_bytes, parse_json, sha256
 from ledger.errors import MalformedError
 
 __all__ = [
@@ -40,6 +43,7 @@ MAX_DEFINITION_BYTES: Final = 256 << 10
 """Longest definition of one tool."""
 
 _OWN_HASH: Final = "contentHash"
+_FRACTION: Final = re.compile(rb"[0-9](?:[.eE]|[0-9]{15})")  # in a text as well: it is read the other way then
 _ALGORITHM: Final = "sha256-"
 _LABELS: Final = frozenset({"name", "title", "icons", "version", "_meta", _OWN_HASH})
 
@@ -100,15 +104,33 @@ def definition_digest(value: JSONValue) -> str | None:
 def read_definition(text: str) -> Definition:
     """Read one tool of a list."""
     data = text.encode(errors="surrogatepass")
-    try:
-        value = parse_json(data) if len(data) <= MAX_DEFINITION_BYTES else None
-    except MalformedError:
-        value = None
+    value = _read_plain(data)
+    if value is None:
+        try:
+            value = parse_json(data) if len(data) <= MAX_DEFINITION_BYTES else None
+        except MalformedError:
+            value = None
     digest = definition_digest(value) if isinstance(value, dict) else None
     if digest is None or not isinstance(value, dict):
         return Definition(_name_in(text), text, None, None)
     name = value.get("name")
     return Definition(name if isinstance(name, str) and name else None, text, value, digest)
+
+
+def _read_plain(data: bytes) -> JSONValue:
+    """Return what a strict reader would, of a text that is written as most are; None for any other, and for null.
+
+    A text that is written out again byte for byte had no name twice, no half of a surrogate pair, and no number that
+    reads otherwise; with so few brackets it is not too deep, and without a fraction it is its own canonical value.
+    """
+    if len(data) > MAX_DEFINITION_BYTES or data.count(b"{") + data.count(b"[") > MAX_JSON_DEPTH:
+        return None
+    try:
+        value: JSONValue = orjson.loads(data)
+        written = orjson.dumps(value)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    return value if written == data and _FRACTION.search(data) is None else None
 
 
 def read_definitions(result: bytes, known: Mapping[str, Definition]) -> list[Definition]:
