@@ -21,6 +21,7 @@ Exit status: 0 all proven or done; 1 a proof, digest or check fails; 2 malformed
 
 _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "anchor": ("anchor", "anchor"),
+    "approvals": ("approvals", "approvals"),
     "audit": ("audit", "audit"),
     "backup": ("backup", "backup"),
     "contain": ("containing", "contain"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from ledger.bodies import Approval
 from ledger.clock import SimulatedClock
@@ -16,6 +18,7 @@ from ledger.commitments import SALT_BYTES
 from ledger.ports import commit
 from service.approvals import Approvals
 from service.auth import Role
+from service.cli.main import cli
 from tests.support.ledger import LOG_ID, NOW_MS, make_decision
 from tests.support.service import EnforcerClient, RunningService, start_service
 
@@ -271,3 +274,40 @@ def test_lists_say_nothing_of_parameters(desk: Desk) -> None:
     assert held in listed
     for secret in ("pay", "1.10", "\u202e"):
         assert secret not in listed
+
+
+# --- from the command line
+
+
+def run(desk: Desk, *arguments: str, token: str) -> Any:
+    options = ["--url", desk.service.server.url, "--token", token]
+    return CliRunner().invoke(cli, ["approvals", *arguments, *options], standalone_mode=False)
+
+
+def test_a_person_looks_and_agrees_from_the_command_line(desk: Desk) -> None:
+    held = desk.hold()
+    token = desk.person()
+    assert held in run(desk, "list", token=token).output
+    shown = run(desk, "show", held, token=token).output
+    assert "IT HOLDS WHAT CANNOT BE SEEN: RIGHT-TO-LEFT OVERRIDE" in shown
+    assert "\u202e" not in shown
+    binding = desk.view(held)["binding"]
+    done = run(desk, "approve", held, "--binding", binding, "--reason", REASON, "--json", token=token)
+    assert json.loads(done.output)["state"] == "granted"
+    assert desk.steps(held)[-1] == ("granted", None)
+
+
+def test_a_person_denies_from_the_command_line(desk: Desk) -> None:
+    held = desk.hold()
+    binding = desk.view(held)["binding"]
+    run(desk, "deny", held, "--binding", binding, "--reason", REASON, token=desk.person())
+    assert desk.view(held)["state"] == "denied"
+
+
+@pytest.mark.parametrize("command", ["approve", "show"])
+def test_a_machine_does_neither_from_the_command_line(desk: Desk, command: str) -> None:
+    held = desk.hold()
+    more = ["--binding", desk.view(held)["binding"], "--reason", REASON] if command == "approve" else []
+    done = run(desk, command, held, *more, token=desk.service.machine_token(Role.APPROVER, "robot"))
+    assert done.exit_code != 0 or done.exception is not None or done.return_value not in (0, None)
+    assert desk.steps(held)[-1] == ("refused", "not_a_person")

@@ -203,6 +203,7 @@ def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads
     assert {name for name, *more in COMMANDS if not more} == {
         "anchor",
         "audit",
+        "approvals",
         "backup",
         "contain",
         "demo",
