@@ -1,4 +1,4 @@
-"""What a server sends in one stream beside answers, judged before the client sees it.
+"""What a server sends in one stream beside answers, judged before the client sees it, and looked through.
 
 A *request* of the server's is judged like a call: one decision, and as its outcome the client's answer. If it is
 denied, the gateway answers the server in the client's place, and the client never sees it.
@@ -9,6 +9,7 @@ denied, the gateway answers the server in the client's place, and the client nev
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 from enforcement.conversation import Conversation
 from enforcement.messages import Kind, Message, Refusal
@@ -21,9 +22,16 @@ from ledger.errors import MalformedError
 
 __all__ = ["Downlink"]
 
+_Tag = TypeVar("_Tag")
+
 
 class Downlink:
-    """Judges what comes down one stream. Owned by the stream's reader."""
+    """Judges what comes down one stream. Owned by the stream's reader.
+
+    Attributes:
+        conversation: Its session; None in the stateless era.
+        looking: Looks through its notifications.
+    """
 
     def __init__(self, way: Way, stream: Permitted, inbound: Inbound, conversation: Conversation | None) -> None:
         """Begin with nothing judged.
@@ -40,6 +48,7 @@ class Downlink:
         self._inbound = inbound
         self.conversation = conversation
         self._notices = Notices(way.judge, way.complete, way.passage.standing_against)
+        self.looking = way.passage.stream(stream)
 
     def speaks(self, version: str) -> None:
         """Note the revision that the stream's message has agreed on."""
@@ -64,6 +73,19 @@ class Downlink:
         if self.conversation is None:
             raise MalformedError("a server has no requests of its own in this revision")
         return await self._admits_request(self.conversation, line, data, deliverable=deliverable)
+
+    async def released(self, line: ServerLine, data: bytes, tag: _Tag) -> list[tuple[bytes | None, _Tag]]:
+        """Return what goes on to the client now that a message may; see `enforcement.stream_inspection`.
+
+        Args:
+            line: Which message it is; no answer.
+            data: Its bytes.
+            tag: Comes back with it, now or later.
+        """
+        if line.kind is Kind.NOTIFICATION:
+            return await self.looking.take(line.method, data, tag)
+        # What the server asks the client is judged as it is, and waits for nothing.
+        return [*self.looking.flush(), (data, tag)]
 
     async def close(self) -> None:
         """Record what passed; call it when the stream is over."""

@@ -19,7 +19,7 @@ is carried to its end without it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Final
@@ -37,6 +37,7 @@ from enforcement.refusals import ErrorCode, Reply, error_reply
 from enforcement.review import Reviewed
 from enforcement.server_messages import sketch
 from enforcement.sse import Event, EventStream, encode_cursor, encode_event
+from enforcement.stream_inspection import both
 from enforcement.trace_headers import onward_lines, trace_headers
 from enforcement.upstream import ServerAnswer, ServerSide, answered_by
 from enforcement.verdicts import Completion, Inbound, OutcomeStatus, Permitted
@@ -332,6 +333,7 @@ class Exchange:
                 held = await self._look_into(event)
                 if held is not None:
                     return held
+        await self._release_held()
         if self._resumable and not self._withdrawn and self._link.may_park(self):
             self._parked = True
             raise _ParkedError
@@ -343,7 +345,7 @@ class Exchange:
         event_id, retry_ms = (event.event_id, event.retry_ms) if self._link.event_ids_pass else (None, None)
         self._resumable = self._resumable or event_id is not None
         if not data:  # a comment that keeps the connection open, or from where the stream can be gone on with
-            await self._pass(encode_cursor(event_id=event_id, retry_ms=retry_ms), event_id)
+            await self._pass_cursor(event_id, retry_ms)
             return None
         if event.kind != "message":  # MCP has no other kind, and a client might read one as an answer
             raise _FailedError("malformed_answer", data)
@@ -360,12 +362,30 @@ class Exchange:
             raise _FailedError("malformed_answer", data) from error
         if line.kind is Kind.RESPONSE:
             self._last = (event_id, retry_ms)
+            await self._release_held()
             return await self._answered(answer, data)
         if passes:
-            await self._pass(encode_event(data, event_id=event_id, retry_ms=retry_ms), event_id)
+            tag = (event_id, retry_ms)
+            await self._pass_all(await self._link.downlink.released(line, data, tag))
         elif event_id is not None:
-            await self._pass(encode_cursor(event_id=event_id, retry_ms=retry_ms), event_id)
+            await self._pass_cursor(event_id, retry_ms)
         return None
+
+    async def _release_held(self) -> None:
+        """Pass on the notifications that were held back: nothing follows them any more that they could go on in."""
+        await self._pass_all(self._link.downlink.looking.flush())
+
+    async def _pass_all(self, shown: Sequence[tuple[bytes | None, tuple[str | None, int | None]]]) -> None:
+        for data, (event_id, retry_ms) in shown:
+            if data is not None:
+                await self._pass(encode_event(data, event_id=event_id, retry_ms=retry_ms), event_id)
+            elif event_id is not None:
+                await self._pass(encode_cursor(event_id=event_id, retry_ms=retry_ms), event_id)
+
+    async def _pass_cursor(self, event_id: str | None, retry_ms: int | None) -> None:
+        # From behind what is held back, no client could go on without losing it.
+        known = None if self._link.downlink.looking.holds else event_id
+        await self._pass(encode_cursor(event_id=known, retry_ms=retry_ms), known)
 
     async def _pass(self, event: bytes, event_id: str | None) -> None:
         self._link.sent(event_id)
@@ -384,7 +404,7 @@ class Exchange:
         return _Held(completion, reply, body)
 
     def _completed(self, answer: Answer, body: bytes, reviewed: Reviewed) -> Completion:
-        failed = answer.error_code is not None
+        failed, looking = answer.error_code is not None, self._link.downlink.looking
         return Completion(
             status="failed" if failed or reviewed.failed else "completed",
             reason="jsonrpc_error" if failed else reviewed.reason,
@@ -396,8 +416,8 @@ class Exchange:
             error_code=answer.error_code,
             tool_error=answer.tool_error,
             hidden=reviewed.hidden,
-            signals=reviewed.signals,
-            redacted=reviewed.redacted,
+            signals=both(reviewed.signals, looking.signals),
+            redacted=reviewed.redacted + looking.redacted,
         )
 
     def _completion(self, status: OutcomeStatus, reason: str | None = None, answer: bytes | None = None) -> Completion:

@@ -13,8 +13,8 @@ Source: Model Context Protocol, revision 2025-11-25, Transports, "Listening for 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeAlias
 
 import structlog
 
@@ -41,6 +41,10 @@ _EVENTS: Final = "text/event-stream"
 _OK: Final = 200
 _NOT_FOUND: Final = 404
 _CLOSED: Final = "The server opens no such stream"
+
+
+_Place: TypeAlias = tuple[str | None, int | None]
+"""Id of an event, and after how many milliseconds a client shall come back."""
 
 
 class _EndedError(Exception):
@@ -94,7 +98,14 @@ class Listening(SessionCarrier):
 
     def _completion(self, status: OutcomeStatus, reason: str | None) -> Completion:
         latency_us = self._latency_us()
-        return Completion(status=status, reason=reason, latency_us=latency_us, http_status=self._http_status)
+        return Completion(
+            status=status,
+            reason=reason,
+            latency_us=latency_us,
+            http_status=self._http_status,
+            signals=self._downlink.looking.signals,
+            redacted=self._downlink.looking.redacted,
+        )
 
     async def _finish(self, reason: str | None) -> None:
         try:
@@ -142,31 +153,42 @@ class Listening(SessionCarrier):
             except MalformedError as error:
                 raise _EndedError("answer_too_large") from error
             for event in complete:
-                passed = await self._look_into(event)
-                if event.event_id is not None:
-                    self._conversation.sent(event.event_id)
-                await self._to_client(self._client.send_event(passed))
+                await self._pass_on(await self._look_into(event))
             if self._conversation.ended:
                 raise _EndedError("session_ended")
 
-    async def _look_into(self, event: Event) -> bytes:
-        """Return what the client gets of an event: what may not pass leaves its place in the stream behind."""
-        cursor = encode_cursor(event_id=event.event_id, retry_ms=event.retry_ms)
+        await self._pass_on(self._downlink.looking.flush())
+
+    async def _pass_on(self, shown: Sequence[tuple[bytes | None, _Place]]) -> None:
+        """Send events; what may not pass leaves its place in the stream behind."""
+        for data, (event_id, retry_ms) in shown:
+            if event_id is not None:
+                self._conversation.sent(event_id)
+            if data is None:
+                event = encode_cursor(event_id=event_id, retry_ms=retry_ms)
+            else:
+                event = encode_event(data, event_id=event_id, retry_ms=retry_ms)
+            await self._to_client(self._client.send_event(event))
+
+    async def _look_into(self, event: Event) -> Sequence[tuple[bytes | None, _Place]]:
+        """Return what the client gets now: what this event lets go, and of the event what may pass."""
+        place: _Place = (event.event_id, event.retry_ms)
+        # From behind what is held back, no client could go on without losing it.
+        aside: _Place = (None, event.retry_ms) if self._downlink.looking.holds else place
         if not event.data:
-            return cursor
+            return [(None, aside)]
         if event.kind != "message":
             raise _EndedError("malformed_answer")
         try:
             line = await off_loop(len(event.data), sketch, event.data)
             if line.kind is Kind.RESPONSE:
-                data = await self._answer(line, event.data)
-            else:
-                data = event.data if await self._downlink.admits(line, event.data) else None
+                answer = await self._answer(line, event.data)
+                return [(None, aside)] if answer is None else [*self._downlink.looking.flush(), (answer, place)]
+            if not await self._downlink.admits(line, event.data):
+                return [(None, aside)]
+            return await self._downlink.released(line, event.data, place)
         except MalformedError as error:
             raise _EndedError("malformed_answer") from error
-        if data is None:
-            return cursor
-        return encode_event(data, event_id=event.event_id, retry_ms=event.retry_ms)
 
     async def _answer(self, line: ServerLine, data: bytes) -> bytes | None:
         """Return what may pass of an answer, which belongs to a call of this session or does not pass."""

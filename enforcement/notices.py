@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from enforcement.verdicts import Completion, Inbound, Permitted, Verdict
+from policies.signals import Signals
 
 __all__ = ["MAX_METHODS", "Notices"]
 
@@ -34,6 +35,7 @@ class Notices:
         judge: Callable[[Inbound], Awaitable[Verdict]],
         complete: Callable[[Permitted, Completion], Awaitable[bool]],
         standing: Callable[[Permitted], str | None],
+        looked: Callable[[], tuple[Signals | None, int]] = lambda: (None, 0),
     ) -> None:
         """Begin with nothing judged.
 
@@ -41,7 +43,9 @@ class Notices:
             judge: Judges a message; see `enforcement.passage.Passage.judge`.
             complete: Records what became of a permitted one.
             standing: Says why a permitted one must not go on after all; see `Passage.standing_against`.
+            looked: Says what inspection found in them, and how many places were redacted, where their outcome says so.
         """
+        self._looked = looked
         self._judge = judge
         self._complete = complete
         self._standing = standing
@@ -74,7 +78,9 @@ class Notices:
             methods, self._methods = self._methods, {}
         for method in methods.values():
             if method.permitted is not None:
-                await self._complete(method.permitted, Completion(status="completed", messages=method.passed))
+                signals, redacted = self._looked()
+                completion = Completion(status="completed", messages=method.passed, signals=signals, redacted=redacted)
+                await self._complete(method.permitted, completion)
 
     async def _judged(self, method: str, first: Callable[[], Awaitable[Inbound]]) -> _Method | None:
         async with self._judging:  # of two firsts only one is

@@ -22,6 +22,7 @@ from enforcement.approvals import Held
 from enforcement.pep import EnforcementPoint
 from enforcement.refusals import Reply
 from enforcement.review import AnswerReview, Reviewed
+from enforcement.stream_inspection import StreamInspection
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
 from ledger.errors import LedgerError
 
@@ -102,6 +103,10 @@ class Passage:
         What is recorded meanwhile is recorded even if the caller is cancelled.
         """
         return await asyncio.shield(self._see_through(self._review.review(permitted, answer, body)))
+
+    def stream(self, permitted: Permitted) -> StreamInspection[Any]:
+        """Return what looks through a server's notifications on the stream that a permitted message has."""
+        return self._review.stream(permitted)
 
     async def complete(self, permitted: Permitted, completion: Completion) -> None:
         """Record what became of a permitted call; it is recorded even if the caller is cancelled meanwhile.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -24,6 +24,7 @@ from enforcement.offload import off_loop
 from enforcement.pins import ToolPins
 from enforcement.rounds import RoundReview
 from enforcement.server_names import is_another
+from enforcement.stream_inspection import StreamInspection
 from enforcement.verdicts import Permitted
 from ledger.errors import LedgerError, MalformedError
 from policies.signals import Signals
@@ -97,6 +98,10 @@ class AnswerReview:
             body: Its bytes, a JSON-RPC response.
         """
         return await self._inspected(permitted, body, await self._reviewed(permitted, answer, body))
+
+    def stream(self, permitted: Permitted) -> StreamInspection[Any]:
+        """Return what looks through the notifications of the stream that a message has."""
+        return StreamInspection(self._inspection, permitted)
 
     async def _inspected(self, permitted: Permitted, sent: bytes, reviewed: Reviewed) -> Reviewed:
         """Return what a client gets once the answer is looked through as well; it is the last thing that is done."""

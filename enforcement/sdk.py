@@ -87,7 +87,7 @@ class SDKMiddleware:
                 if ctx.request_id is None:
                     return None  # a notification has no answer; it goes no further
                 raise self._error(verdict.reply.body)
-            channel = guarded(ctx, self._guarding(running), inbound)
+            channel = guarded(ctx, self._guarding(running), inbound, verdict)
             try:
                 return await self._forward(running, verdict, ctx, call_next, channel)
             finally:

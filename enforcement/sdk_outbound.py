@@ -35,8 +35,10 @@ from enforcement.notices import Notices
 from enforcement.refusals import ErrorCode
 from enforcement.revisions import STATELESS
 from enforcement.sdk_answers import answer_bytes, ended, error_code, message_bytes, settled_answer
+from enforcement.stream_inspection import StreamInspection
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted
 from ledger.errors import ConfigError
+from policies.signals import Signals
 
 if TYPE_CHECKING:
     import anyio
@@ -142,8 +144,10 @@ class _Channel:
         self._version = version
         self.asked = asked
         passage = guard.running.passage
-        self._notices = Notices(passage.judge, guard.complete, passage.standing_against)
+        self._notices = Notices(passage.judge, guard.complete, passage.standing_against, self._looked)
         self._closed = False
+        self._passing = asyncio.Lock()
+        self.looking: StreamInspection[CallOptions | None] | None = None
 
     async def send_raw_request(
         self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
@@ -159,6 +163,7 @@ class _Channel:
             verdict = await self._guard.running.passage.judge(await self._inbound(body, overloaded=overloaded))
             if isinstance(verdict, Denied):
                 raise self._guard.errors.answer(ErrorCode.DENIED, "Denied")
+            await self._let_go()
             return await self._ask(verdict, method, _params(body), opts)
         finally:
             self.asked.waiting -= 1
@@ -167,10 +172,36 @@ class _Channel:
         """Send a notification, if those of its method may pass."""
         body = message_bytes(method, params, None)
         if await self._notices.admits(method, lambda: self._inbound(body)):
-            await self._inner.notify(method, _params(body), opts)
+            await self._pass_on(method, body, opts)
+
+    async def _pass_on(self, method: str, body: bytes, opts: CallOptions | None) -> None:
+        """Send what may go now of the notifications; see `enforcement.stream_inspection`."""
+        async with self._passing:  # in the order in which they came
+            if self.looking is None:
+                await self._send(body, opts)
+                return
+            for shown, options in await self.looking.take(method, body, opts):
+                if shown is not None:
+                    await self._send(shown, options)
+
+    async def _let_go(self) -> None:
+        """Send the notifications that were held back: something else follows them."""
+        async with self._passing:
+            for shown, options in () if self.looking is None else self.looking.flush():
+                if shown is not None:
+                    await self._send(shown, options)
+
+    def _looked(self) -> tuple[Signals | None, int]:
+        return (None, 0) if self.looking is None else (self.looking.signals, self.looking.redacted)
+
+    async def _send(self, body: bytes, opts: CallOptions | None) -> None:
+        message = json.loads(body)
+        await self._inner.notify(message["method"], message.get("params"), opts)
 
     async def close(self) -> None:
         """Record what passed; nothing passes any more."""
+        if not self._closed:
+            await self._let_go()
         self._closed = True
         if self._notices.end():
             await self._guard.see_through(self._notices)
@@ -263,31 +294,41 @@ class RequestChannel(_Channel):
         told = {"progressToken": self._token, "progress": progress, "total": total, "message": message}
         body = message_bytes(_PROGRESS, {name: value for name, value in told.items() if value is not None}, None)
         if await self._notices.admits(_PROGRESS, lambda: self._inbound(body)):
-            await self._context.progress(progress, total, message)
+            await self._pass_on(_PROGRESS, body, None)
+
+    async def _send(self, body: bytes, opts: CallOptions | None) -> None:
+        message = json.loads(body)
+        if message["method"] != _PROGRESS:
+            await super()._send(body, opts)
+            return
+        told = message["params"]
+        await self._context.progress(told["progress"], told.get("total"), told.get("message"))
 
 
-def guarded(ctx: ServerRequestContext[Any, Any], guard: Guard, about: Inbound) -> RequestChannel:
+def guarded(ctx: ServerRequestContext[Any, Any], guard: Guard, about: Inbound, permitted: Permitted) -> RequestChannel:
     """Have all that is sent while a message of the client's is handled judged.
 
     Args:
         ctx: The message as the SDK hands it over; its session is changed in place.
         guard: What the server's channels share.
         about: The message as it was judged.
+        permitted: The verdict on it.
 
     Returns:
         The message's own channel, to be closed when it is handled.
     """
     session = ctx.session
     connection = session._connection  # noqa: SLF001  # see `load_errors`
-    asked = _connection_asked(connection, guard, about)
+    asked = _connection_asked(connection, guard, about, permitted)
     token = _progress_token(ctx.params)
     inner = session._request_outbound  # noqa: SLF001  # likewise
     channel = RequestChannel(inner, guard, about, lambda: connection.protocol_version, asked, token)
+    channel.looking = guard.running.passage.stream(permitted)
     session._request_outbound = channel  # noqa: SLF001  # likewise
     return channel
 
 
-def _connection_asked(connection: Connection, guard: Guard, about: Inbound) -> _Asked:
+def _connection_asked(connection: Connection, guard: Guard, about: Inbound, permitted: Permitted) -> _Asked:
     """Have what the connection sends as a whole judged, from its first message on."""
     known = connection.outbound
     if isinstance(known, _Channel):
@@ -296,6 +337,8 @@ def _connection_asked(connection: Connection, guard: Guard, about: Inbound) -> _
     asked = _Asked()
     if connection.has_standalone_channel:
         channel = _Channel(known, guard, about, lambda: connection.protocol_version, asked)
+        # Of no call, so that no call's obligations hold for what comes here.
+        channel.looking = guard.running.passage.stream(replace(permitted, obligations=frozenset()))
         connection.outbound = channel
         connection.exit_stack.push_async_callback(channel.close)
     return asked

@@ -45,6 +45,7 @@ from enforcement.outlet import Outlet, Sink
 from enforcement.refusals import ErrorCode, RefusalReason, RefusedError, RequestId, error_reply
 from enforcement.revisions import Direction
 from enforcement.server_messages import ServerLine, refusal_to_server, sketch
+from enforcement.stream_inspection import StreamInspection
 from enforcement.verdicts import Completion, Denied, Inbound, OutcomeStatus, Permitted
 from ledger.errors import MalformedError
 
@@ -169,6 +170,7 @@ class StdioWrapper:
         self._asked: dict[RequestId, Permitted] = {}
         self._notices: dict[str, Permitted | None] = {}
         self._passed_on: Counter[str] = Counter()
+        self._looking: StreamInspection[str] | None = None  # through notifications, from the first one on
         self._tasks: set[asyncio.Task[None]] = set()
         room = max(_MAX_LINES, 2 * limits.concurrent_calls)
         self._room = {"client": asyncio.Semaphore(room), "server": asyncio.Semaphore(room)}
@@ -231,10 +233,18 @@ class StdioWrapper:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         for asked in self._asked.values():
             await released(self._passage, asked, Completion(status="cancelled", reason=self._reason()))
+        self._let_go()
+        looking = self._looking
         for noticed in self._notices.values():
             if noticed is not None:
                 passed = self._passed_on[noticed.message.method]
-                await released(self._passage, noticed, Completion(status="completed", messages=passed))
+                completion = Completion(
+                    status="completed",
+                    messages=passed,
+                    signals=None if looking is None else looking.signals,
+                    redacted=0 if looking is None else looking.redacted,
+                )
+                await released(self._passage, noticed, completion)
         await self._to_child.close(_LAST_SECONDS)
         await self._to_client.close(_LAST_SECONDS)
 
@@ -402,6 +412,7 @@ class StdioWrapper:
             self._revision = _agreed(settled.completion.result)
         recorded = await released(self._passage, permitted, settled.completion)
         await how.before.wait()
+        self._let_go()
         self._to_client.put(one_line(settled.body if recorded else withheld_reply(permitted).body))
 
     async def _close(self, permitted: Permitted, call: _Call | None, ended: _Ended) -> None:
@@ -463,8 +474,8 @@ class StdioWrapper:
         if said.kind is Kind.NOTIFICATION:
             passes = await self._noticed(said.method, line, before)
             await before.wait()
-            if passes and self._to_client.put(one_line(line.data)):
-                self._passed_on[said.method] += 1
+            if passes:
+                await self._pass_notice(said.method, line.data)
             if passes and said.cancels in self._asked:
                 withdrawn = self._asked.pop(said.cancels)
                 await released(self._passage, withdrawn, Completion(status="cancelled", reason="server_cancelled"))
@@ -481,9 +492,28 @@ class StdioWrapper:
             self._to_child.put(one_line(refusal_to_server(said.request_id, ErrorCode.DENIED, text)))
         elif self._ended is None:
             self._asked[said.request_id] = verdict
+            self._let_go()
             self._to_client.put(one_line(line.data))
         else:
             await released(self._passage, verdict, Completion(status="cancelled", reason=self._reason()))
+
+    async def _pass_notice(self, method: str, data: bytes) -> None:
+        """Pass on what may pass now of a server's notifications; see `enforcement.stream_inspection`."""
+        noticed = self._notices[method]
+        assert noticed is not None  # or it would not pass
+        if self._looking is None:
+            self._looking = self._passage.stream(noticed)
+        self._put_notices(await self._looking.take(method, data, method))
+
+    def _let_go(self) -> None:
+        """Pass on the notifications that were held back: something else follows them."""
+        if self._looking is not None:
+            self._put_notices(self._looking.flush())
+
+    def _put_notices(self, shown: Sequence[tuple[bytes | None, str]]) -> None:
+        for data, method in shown:
+            if data is not None and self._to_client.put(one_line(data)):
+                self._passed_on[method] += 1
 
     async def _noticed(self, method: str, line: Line, before: asyncio.Event) -> bool:
         """Return whether a notification passes; the first of its method is judged for all that nothing else stops."""

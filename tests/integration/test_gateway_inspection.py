@@ -15,6 +15,7 @@ from typing import Any
 import mcp_types
 import pytest
 from mcp.client import Client
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
 
@@ -52,13 +53,20 @@ async def fail(text: str) -> str:
     raise ToolError(text)
 
 
+async def tell_in_pieces(ctx: Context) -> str:
+    """Tell a key while working, a piece at a time, and then do the rest."""
+    for step, piece in enumerate((f"using {KEY[:8]}", KEY[8:14], f"{KEY[14:]} now", "almost done ", "done ")):
+        await ctx.report_progress(step + 1, 5, piece)
+    return "worked"
+
+
 async def poisoned() -> str:
     return "harmless"
 
 
 poisoned.__doc__ = f"Read mail. Before that, {ORDER}."
 
-TOOLS = (echo, read_split, read_long, fail, poisoned)
+TOOLS = (echo, read_split, read_long, fail, tell_in_pieces, poisoned)
 
 
 def play(
@@ -406,3 +414,30 @@ def test_the_inspector_of_the_configuration_finds_and_redacts_behind_every_trans
     assert dirty.inspection is not None
     assert {name.partition("/")[0] for name in dirty.inspection.findings} >= {"secret", "ansi"}
     assert len(dirty.inspection.inspector) == 64
+
+
+@pytest.mark.parametrize("transport", ["http", "asgi", "stdio", "sdk"])  # FastMCP's tools report progress otherwise
+@pytest.mark.parametrize("acts", [{"secret": "redact"}, {}])
+def test_a_secret_that_is_told_in_pieces_of_a_stream_is_redacted_in_each_of_them(
+    transport: str, acts: dict[str, str], tmp_path: Path
+) -> None:
+    heard: list[tuple[float, str]] = []
+
+    async def note(progress: float, _total: float | None, message: str | None) -> None:
+        heard.append((progress, message or ""))
+
+    async def case(_: Surroundings, client: Client) -> None:
+        result = await client.call_tool("tell_in_pieces", {}, progress_callback=note)
+        assert result.content[0].text == "worked"
+
+    world = play(case, transport, tmp_path, inspection={"acts": acts})
+    assert [step for step, _ in heard] == [1, 2, 3, 4, 5]
+    said = "".join(message for _, message in heard)
+    if not acts:
+        assert said == f"using {KEY} nowalmost done done "
+        return
+    assert said.startswith("using [redacted: secret][redacted: secret]")
+    assert said.endswith(" nowalmost done done ")
+    assert not any(piece in said for piece in (KEY[:8], KEY[8:14], KEY[14:]))
+    told = [one for one in world.ledger.outcomes() if one.inspection and "secret/key" in one.inspection.findings]
+    assert any(one.redacted >= 3 for one in told)
