@@ -26,7 +26,7 @@ from ledger.errors import (
 from service.cli.output import in_words
 from service.settings import MAX_PORT
 
-__all__ = ["ServiceClient", "service_options", "service_section"]
+__all__ = ["ServiceClient", "open_client", "service_options", "service_section"]
 
 _TIMEOUT_SECONDS: Final = 60.0
 _TOKEN: Final = re.compile(r"[!-~]{1,256}")
@@ -76,18 +76,13 @@ class ServiceClient:
             ConfigError: There is no token, or it cannot be one; or ``url`` is no address of a service.
         """
         if not token:
-            raise ConfigError("a token is needed: set TALLYSTICK_TOKEN")
+            token = _logged_in(url)
+        if not token:
+            raise ConfigError("a token is needed: set TALLYSTICK_TOKEN, or log in with `tallystick login`")
         if _TOKEN.fullmatch(token) is None:
             raise ConfigError("that is no token: a token has the form ts1.…")
-        # The environment's proxies are left alone: a token must go to the service and nowhere else.
-        address = _address(url)
-        self._client = httpx.Client(
-            base_url=address,
-            verify=_context() if address.scheme == "https" else True,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=_TIMEOUT_SECONDS,
-            trust_env=bool(os.environ.get("TALLYSTICK_USE_PROXY")),
-        )
+        self._client = open_client(url)
+        self._client.headers["Authorization"] = f"Bearer {token}"
         if (context := click.get_current_context(silent=True)) is not None:
             context.call_on_close(self._client.close)
 
@@ -119,6 +114,30 @@ class ServiceClient:
     def delete(self, path: str) -> Any:  # noqa: ANN401  # JSON
         """Return the JSON of a DELETE."""
         return _json(self.request("DELETE", path))
+
+
+def open_client(url: str) -> httpx.Client:
+    """Return an HTTP client for a service, which speaks for nobody yet.
+
+    Raises:
+        ConfigError: ``url`` is no address of a service.
+    """
+    # The environment's proxies are left alone: a token must go to the service and nowhere else.
+    address = _address(url)
+    return httpx.Client(
+        base_url=address,
+        verify=_context() if address.scheme == "https" else True,
+        timeout=_TIMEOUT_SECONDS,
+        trust_env=bool(os.environ.get("TALLYSTICK_USE_PROXY")),
+    )
+
+
+def _logged_in(url: str) -> str | None:
+    """Return the token of a person's login to a service, if one is kept here."""
+    from service.cli.logins import kept_login
+
+    kept = kept_login(url)
+    return None if kept is None else str(kept["access_token"])
 
 
 def _context() -> ssl.SSLContext:

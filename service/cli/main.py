@@ -41,6 +41,8 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "intermediary": ("intermediary", "intermediary"),
     "inventory": ("inventory", "inventory"),
     "keys": ("keys", "keys"),
+    "login": ("login", "login"),
+    "logout": ("login", "logout"),
     "logs": ("logs", "logs"),
     "migrate": ("serve", "migrate"),
     "modes": ("modes", "modes"),
@@ -59,6 +61,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "tls": ("tls", "tls"),
     "tools": ("tools", "tools"),
     "verify": ("verify", "verify"),
+    "whoami": ("login", "whoami"),
     "witness": ("witness", "witness"),
     "wrap": ("wrap", "wrap"),
 }

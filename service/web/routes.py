@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from ledger.errors import NotFoundError
 from service.hosting import Hosting
-from service.web import apidocs, approvals, containment_page, login, packs, pages, provider_login
+from service.web import apidocs, approvals, containment_page, login, packs, pages, provider_login, terminal_login
 from service.web.guard import LobbyDep
 from service.web.lobby import LogLobby
 
@@ -36,6 +36,7 @@ def install(app: FastAPI, hosting: Hosting) -> None:
         packs.router,
         login.router,
         provider_login.router,
+        terminal_login.router,
         apidocs.router,
         _static,
     ):

@@ -26,7 +26,16 @@ from service import tables
 from service.auth import Caller, Role, TokenStore
 from service.problems import ForbiddenError, UnauthenticatedError
 
-__all__ = ["LINK_SECONDS", "LoginLinks", "SpentStates", "WebSession", "WebSessions", "log_of_secret", "may_log_in"]
+__all__ = [
+    "LINK_SECONDS",
+    "LoginLinks",
+    "LoginRows",
+    "SpentStates",
+    "WebSession",
+    "WebSessions",
+    "log_of_secret",
+    "may_log_in",
+]
 
 LINK_SECONDS: Final = 15 * 60
 """Longest life of a login link."""
@@ -77,7 +86,7 @@ def _digest(label: bytes, secret: str) -> str:
     return hashlib.sha256(label + secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class _Rows:
+class LoginRows:
     """The table's rows of one kind, told apart by the label under which their secret is hashed."""
 
     def __init__(self, engine: Engine, clock: Clock, log_id: str, label: bytes) -> None:
@@ -128,7 +137,7 @@ class _Rows:
             return connection.execute(statement).rowcount == 1
 
 
-class WebSessions(_Rows):
+class WebSessions(LoginRows):
     """Logins to the dashboard of one log; safe for any thread."""
 
     def __init__(self, engine: Engine, clock: Clock, log_id: str, tokens: TokenStore, *, lifetime_seconds: int) -> None:
@@ -172,7 +181,7 @@ class WebSessions(_Rows):
         return self._remove(session_id)
 
 
-class SpentStates(_Rows):
+class SpentStates(LoginRows):
     """Answers of a provider that were taken, so that none is taken twice; safe for any thread."""
 
     def __init__(self, engine: Engine, clock: Clock, log_id: str) -> None:
@@ -205,7 +214,7 @@ class SpentStates(_Rows):
                 raise UnauthenticatedError("this login was answered before: begin again")
 
 
-class LoginLinks(_Rows):
+class LoginLinks(LoginRows):
     """Single-use codes that log a browser in without a token being typed; safe for any thread."""
 
     def __init__(self, engine: Engine, clock: Clock, log_id: str, tokens: TokenStore) -> None:

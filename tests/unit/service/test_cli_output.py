@@ -222,6 +222,8 @@ def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads
         "intermediary",
         "inventory",
         "keys",
+        "login",
+        "logout",
         "logs",
         "migrate",
         "modes",
@@ -240,6 +242,7 @@ def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads
         "tls",
         "tools",
         "verify",
+        "whoami",
         "witness",
         "wrap",
     }
