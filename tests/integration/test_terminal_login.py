@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner
 
 from service.auth import Role
-from service.cli.login import login, logout, whoami
 from service.cli.main import cli
 from tests.support.service import RunningService, start_service
 
@@ -183,22 +182,22 @@ def test_the_commands_log_in_use_it_and_log_out(service, tmp_path: Path, monkeyp
 
     monkeypatch.setattr("service.cli.login.webbrowser.open", opened)
     runner, url = CliRunner(), ["--url", service.url]
-    assert runner.invoke(whoami, url).exit_code == 64
-    done = runner.invoke(login, [*url, "--json"])
+    assert runner.invoke(cli, ["whoami", *url]).exit_code == 64
+    done = runner.invoke(cli, ["login", *url, "--json"])
     assert done.exit_code == 0, done.output
     assert shown.is_set()
     assert json.loads(done.stdout)["name"] == "rita"
     assert "tp1." not in done.output
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert "rita, responder of acme" in runner.invoke(whoami, url).stdout
+    assert "rita, responder of acme" in runner.invoke(cli, ["whoami", *url]).stdout
     used = runner.invoke(cli, ["find", *url, "--json"])
     assert used.exit_code == 0, used.output
     token = json.loads(file.read_text())[service.url]["access_token"]
-    assert runner.invoke(logout, url).exit_code == 0
+    assert runner.invoke(cli, ["logout", *url]).exit_code == 0
     with service.client(token=token) as client:
         assert client.get("/v1/decisions").status_code == 401
-    assert runner.invoke(whoami, url).exit_code == 64
-    assert runner.invoke(logout, url).exit_code == 64
+    assert runner.invoke(cli, ["whoami", *url]).exit_code == 64
+    assert runner.invoke(cli, ["logout", *url]).exit_code == 64
 
 
 def test_a_login_that_others_can_read_is_not_used(service, tmp_path: Path, monkeypatch):
@@ -206,6 +205,6 @@ def test_a_login_that_others_can_read_is_not_used(service, tmp_path: Path, monke
     file.write_text(json.dumps({service.url: {"access_token": "tp1.acme." + "x" * 43}}))
     file.chmod(0o644)
     monkeypatch.setenv("TALLYSTICK_LOGIN_FILE", str(file))
-    refused = CliRunner().invoke(whoami, ["--url", service.url])
+    refused = CliRunner().invoke(cli, ["whoami", "--url", service.url])
     assert refused.exit_code == 64
     assert "can be read by others" in refused.output
