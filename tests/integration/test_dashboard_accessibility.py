@@ -155,7 +155,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSer
         with service.client(Role.RESPONDER) as responder:
             wanted = {"server": "finance", "tool": "refund_customer", "seconds": 14_400, "reason": "ticket 18"}
             contained = responder.post("/v1/containments", json=wanted).raise_for_status().json()["id"]
+        held = gateway.hold(gateway.decide(enforcement="ask", decision="PERMIT"))
+        gateway.step(gateway.hold(completed), "expired")
         pages = {
+            "held": "/approvals",
+            "held call": f"/approvals/{held}",
             "home": "/",
             "filtered": "/?enforcement=kill",
             "nothing found": "/?agent=nobody",
@@ -180,6 +184,7 @@ class BrokenAnchor:
 
 PAGES: Final = (
     *("home", "filtered", "nothing found", "faulty filter", "killed", "completed", "session", "contained", "packs"),
+    *("held", "held call"),
     "api",
     "not found",
 )
@@ -221,6 +226,22 @@ def test_a_page_is_sound_in_structure_contrast_and_size_of_targets(stage, reader
     _, pages = stage
     reader.goto(pages[name])
     assert faults_of(reader) == SOUND
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_held_call_is_sound_when_it_is_opened(stage, chromium, look):
+    service, pages = stage
+    visitor = new_visitor(chromium, service.url, **LOOKS[look])
+    page = visitor.page()
+    page.goto(service.login_url(Role.APPROVER))
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(service.url + "/")
+    page.goto(pages["held call"])
+    assert faults_of(page) == SOUND
+    page.get_by_role("button", name="Show exactly what will run").click()
+    page.get_by_role("button", name="Approve").wait_for()
+    assert faults_of(page) == SOUND
+    visitor.close()
 
 
 @pytest.mark.parametrize("look", LOOKS)
