@@ -31,6 +31,10 @@ _STYLED: Final = re.compile(f"[{_STYLED_LETTER}][{_STYLED_LETTER} ]{{3,}}")
 _MIXABLE: Final = "\u0370-\u03ff\u0400-\u052f\u0530-\u058f\u13a0-\u13ff\uab70-\uabbf\u2c80-\u2cff\u1d00-\u1d2b"
 _WORD: Final = re.compile(f"[A-Za-z0-9{_MIXABLE}]*[{_MIXABLE}][A-Za-z0-9{_MIXABLE}]*")
 _CYRILLIC: Final = re.compile("[\u0400-\u052f]")
+_OWN_CYRILLIC: Final = re.compile(
+    "[" + "".join(chr(code) for code in range(0x430, 0x460) if code not in LOOKALIKES) + "]"
+)
+_SEAM: Final = re.compile(f"[A-Za-z0-9][{_MIXABLE}]|[{_MIXABLE}][A-Za-z0-9]")
 _SHORTEST_WORD: Final = 4
 _SHORTEST_LOOKALIKE: Final = 3
 _JOINERS: Final = "\u200c\u200d"
@@ -75,22 +79,19 @@ def _is_plain(character: str) -> bool:
 
 def odd_words(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield rule, start and end of words whose letters are taken from several scripts, or look like Latin ones."""
-    words = list(_WORD.finditer(text))
-    if not words:
+    mixed = bool(_SEAM.search(text))
+    # A text that has letters of that script which look like no Latin ones is written in it.
+    strange = not _OWN_CYRILLIC.search(text) and bool(_CYRILLIC.search(text))
+    if not mixed and not strange:
         return
-    # A text that has words of that script for itself is written in it.
-    cyrillic = any(
-        _CYRILLIC.search(word[0]) and not all(ord(letter) in LOOKALIKES for letter in word[0]) for word in words
-        if not re.search("[A-Za-z]", word[0])
-    )  # fmt: skip
-    for word in words:
+    for word in _WORD.finditer(text):
         letters = [letter for letter in word[0] if letter.isalpha()]
         latin = sum(letter.isascii() for letter in letters)
-        strange = [letter for letter in letters if not letter.isascii()]
-        looks = all(ord(letter) in LOOKALIKES for letter in strange)
-        if latin and strange and looks and len(letters) >= _SHORTEST_WORD:
+        others = [letter for letter in letters if not letter.isascii()]
+        looks = all(ord(letter) in LOOKALIKES for letter in others)
+        if latin and others and looks and len(letters) >= _SHORTEST_WORD:
             yield "mixed_script", word.start(), word.end()
-        elif not latin and looks and len(letters) >= _SHORTEST_LOOKALIKE and not cyrillic and _is_cyrillic(strange):
+        elif not latin and looks and len(letters) >= _SHORTEST_LOOKALIKE and strange and _is_cyrillic(others):
             yield "lookalike_word", word.start(), word.end()
 
 

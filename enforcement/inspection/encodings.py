@@ -12,13 +12,13 @@ import binascii
 import html
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from enforcement.inspection.patterns import linear
+from enforcement.inspection.patterns import Pattern, linear
 from enforcement.inspection.settings import Limits
 from enforcement.inspection.views import View, pieces, substituted
 
@@ -44,6 +44,16 @@ _TEXT_SHARE: Final = 0.85
 _SHORTEST_TEXT: Final = 8
 _PRINTABLE: Final = bytes({*range(32, 127), 9, 10, 13, *range(0x80, 0x100)})
 _GZIP, _ZLIB = b"\x1f\x8b", (b"\x78\x01", b"\x78\x9c", b"\x78\xda", b"\x78\x5e")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sort:
+    """A way to escape characters one by one: its sign, where several stand together, one of them, and its meaning."""
+
+    sign: bytes
+    stretch: Pattern
+    escape: re.Pattern[bytes]
+    decode: Callable[[re.Match[bytes]], bytes]
 
 
 @dataclass(slots=True)
@@ -73,18 +83,9 @@ def opened(view: View, limits: Limits, ratio: int, budget: int) -> Opened:
         budget: Bytes that may still be made.
     """
     found = Opened([], 0, complete=True, bombs=[])
-    for pattern, decode, sign in (
-        (_PERCENT, _unpercent, b"%"),
-        (_REFERENCE, _unreference, b"&"),
-        (_BACKSLASH, _unbackslash, b"\\"),
-    ):
-        if sign not in view.data:
-            continue
-        made = substituted(view, pattern, decode)
-        if made is view:
-            continue
-        made.layers = view.layers + 1
-        _add(found, made, budget)
+    for sort in _SORTS:
+        if sort.sign in view.data:
+            _escapes(view, sort, found, budget)
     blobs = list(_blobs(view, ratio, budget - found.spent, found))
     if blobs:
         _add(found, pieces(view, blobs, layers=view.layers + 1), budget)
@@ -93,9 +94,23 @@ def opened(view: View, limits: Limits, ratio: int, budget: int) -> Opened:
     return found
 
 
+def _escapes(view: View, sort: _Sort, found: Opened, budget: int) -> None:
+    """Undo the escapes of one sort, only where they stand close together: one alone hides no words."""
+    stretches = [
+        (start, end, view.data[start:end])
+        for start, end in islice((match.span() for match in sort.stretch.finditer(view.data)), _MOST_BLOBS)
+    ]
+    if stretches:
+        made = substituted(pieces(view, stretches, layers=view.layers + 1), sort.escape, sort.decode)
+        made.layers = view.layers + 1
+        _add(found, made, budget)
+        found.complete = found.complete and len(stretches) < _MOST_BLOBS
+
+
 def _span(view: View) -> tuple[int, int]:
-    """Return where in its parent a view's first piece stands."""
-    return view.edits[0][2:]
+    """Return where in what was looked at a layer's first piece stands."""
+    assert view.parent is not None  # a layer is made of something
+    return (view if view.parent.parent is None or not view.parent.edits else view.parent).edits[0][2:]
 
 
 def _add(found: Opened, view: View, budget: int) -> None:
@@ -125,11 +140,38 @@ def _unbackslash(match: re.Match[bytes]) -> bytes:
     return chr(code).encode(errors="replace") if code <= 0x10FFFF else b"?"  # noqa: PLR2004  # the last code point
 
 
+_SORTS: Final = (
+    _Sort(
+        b"%",
+        linear(rb"(?:[^\s%\"'<>]{0,24}%[0-9A-Fa-f]{2}){2,}[^\s%\"'<>]{0,48}"),
+        _PERCENT,
+        _unpercent,
+    ),
+    _Sort(
+        b"&",
+        linear(rb"(?:[^\n&]{0,16}&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});){3,}[^\n&]{0,48}"),
+        _REFERENCE,
+        _unreference,
+    ),
+    _Sort(
+        b"\\",
+        linear(
+            rb"(?:[^\n\\]{0,12}\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|u\{[0-9a-fA-F]{1,6}\}|U[0-9a-fA-F]{8}|[0-7]{3})){4,}"
+            rb"[^\n\\]{0,48}"
+        ),
+        _BACKSLASH,
+        _unbackslash,
+    ),
+)
+
+
 def _blobs(view: View, ratio: int, budget: int, found: Opened) -> Iterator[tuple[int, int, bytes]]:
     spent = 0
     candidates = _BLOB.finditer(view.data)
     for match in islice(candidates, _MOST_BLOBS):
         start, end = match.span()
+        if _is_word(match.group()):
+            continue
         for text in _decoded(match.group()):
             plain = _inflated(text, ratio)
             if plain is None:
@@ -148,6 +190,11 @@ def _blobs(view: View, ratio: int, budget: int, found: Opened) -> Iterator[tuple
             break
     if next(candidates, None) is not None:
         found.complete = False
+
+
+def _is_word(text: bytes) -> bool:
+    """Whether a candidate is a name or a path: letters of one case without digits, joined by signs."""
+    return (text.islower() or text.isupper()) and text.translate(None, b"0123456789=") == text
 
 
 def _decoded(text: bytes) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Final
 
 from enforcement.inspection import characters, encodings, folding, json_text, links, personal, secrets, terminal
@@ -117,7 +117,7 @@ class _Run:
     """One inspection, under way."""
 
     def __init__(
-        self, settings: Settings, rules: Mapping[str, Rules], tenants: Tenants, data: bytes, role: Role | None
+        self, settings: Settings, rules: Mapping[str, Sequence[Rules]], tenants: Tenants, data: bytes, role: Role | None
     ) -> None:
         self.data = data
         self.spans: list[_Span] = []
@@ -139,9 +139,10 @@ class _Run:
         self._bombs(first, is_json=is_json)
         waiting = [first]
         if is_json:
-            self._seamed = self._seams()
-            if self._seamed is not None:
-                waiting.append(self._seamed)
+            seams = self._seams()
+            if seams is not None:
+                self._seamed = seams if seams.parent is None or seams.parent.parent is None else seams.parent
+                waiting.append(seams)
         while waiting:
             view = waiting.pop(0)
             self._look(view)
@@ -169,13 +170,15 @@ class _Run:
         if len(values) < _SHORT_JSON:
             return None
         parts: list[tuple[int, int, bytes]] = []
-        for (_, end), (start, stop) in pairwise(values):
-            before = max(end - _SEAM, values[0][0])
-            tail = self.data[before:end]
-            tail = tail[tail.rfind(b'"') + 1 :]
-            head = self.data[start : min(stop, start + _SEAM)]
-            parts += [(end - len(tail), end, tail), (start, start + len(head), head)]
-        return _joined(View(self.data), parts)
+        for start, end in values:
+            if end - start <= 2 * _SEAM:
+                parts.append((start, end, self.data[start:end]))
+                continue
+            # Of a long one the middle touches no other.
+            parts.append((start, start + _SEAM, self.data[start : start + _SEAM]))
+            parts.append((end, end, b"\n\n"))
+            parts.append((end - _SEAM, end, self.data[end - _SEAM : end]))
+        return json_text.unescaped(pieces(View(self.data), parts, layers=0, between=b""))
 
     def _look(self, view: View) -> None:
         data = view.data
@@ -208,7 +211,8 @@ class _Run:
 
     def _characters(self, view: View) -> None:
         text = view.data.decode(errors="replace")
-        found = [*characters.odd_characters(text, self._settings.thresholds), *characters.odd_words(text)]
+        words = list(characters.odd_words(text))
+        found = [*characters.odd_characters(text, self._settings.thresholds), *words]
         offsets = _byte_offsets(text, [place for _, start, end in found for place in (start, end)])
         self._take(view, "unicode", ((rule, offsets[start], offsets[end]) for rule, start, end in found))
 
@@ -217,9 +221,8 @@ class _Run:
             return
         folded = folding.fold(view)
         readings = [folded]
-        likeness = folding.skeleton(folded)
-        if likeness is not folded and likeness.data != folded.data:
-            readings.append(likeness)
+        if not view.data.isascii() and any(characters.odd_words(view.data.decode(errors="replace"))):
+            readings.append(folding.skeleton(folded))
         backwards, moved = encodings.reversed_or_moved(view)
         if moved:
             readings.append(folding.rot13(folding.fold(view)))
@@ -227,17 +230,16 @@ class _Run:
             readings.append(View(folded.data[::-1], folded, layers=view.layers, mirrored=True))
         for reading in readings:
             self._take_hits(reading, self._scan("folded", reading.data))
+            if self._role is not None:
+                self._take_hits(reading, self._scan("asked", reading.data))
         if "injection" in self._kinds:
             self._take(folded, "injection", squeezed_orders(folded.data))
 
     # --- taking down
 
     def _scan(self, view: str, data: bytes) -> list[Hit]:
-        rules = self._rules.get(view)
-        if rules is None:
-            return []
         try:
-            return list(rules.scan(data))
+            return [hit for rules in self._rules.get(view, ()) for hit in rules.scan(data)]
         except TimeoutError:
             self.complete = False
             return []
@@ -274,7 +276,7 @@ class _Run:
             while inner is not self._seamed and inner.parent is not None and not inner.edits and not inner.mirrored:
                 inner = inner.parent
             if inner is self._seamed:
-                return inner.parts(start, end)
+                return inner.parts(start, end) if inner is view or not view.edits else ((start, end),)
         return ((start, end),)
 
     # --- telling
@@ -343,17 +345,6 @@ class _Run:
 
     def _kept(self, spans: list[_Span]) -> list[_Span]:
         return spans[: self._limits.max_findings]
-
-
-def _joined(parent: View, parts: Sequence[tuple[int, int, bytes]]) -> View:
-    """Return the ends of each two values put together, the pairs apart from each other."""
-    made = [(start, end, text) for start, end, text in parts]
-    data: list[tuple[int, int, bytes]] = []
-    for number, (start, end, text) in enumerate(made):
-        data.append((start, end, text))
-        if number % 2:
-            data.append((end, end, b"\n\n"))
-    return pieces(parent, data, layers=0, between=b"")
 
 
 def _lines(data: bytes, offsets: Sequence[int]) -> list[int]:

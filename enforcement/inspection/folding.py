@@ -29,6 +29,8 @@ _TAGS: Final = range(0xE0020, 0xE007F)
 _INVISIBLE_CHARACTER: Final = re.compile(f"[{INVISIBLE}]")
 _LEET: Final = {b"0": b"o", b"1": b"i", b"3": b"e", b"4": b"a", b"5": b"s", b"7": b"t", b"@": b"a", b"$": b"s"}
 _SPACES: Final = b"\t\n\r\v\f_-*\"'`+|=\\"
+_ASCII_BYTES: Final = bytes(range(128))
+_FEW: Final = 8
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff]+")
 
 
@@ -97,6 +99,11 @@ def fold(view: View) -> View:
     plain = View(view.data.translate(_ASCII), view, layers=view.layers)
     if view.data.isascii():
         return plain
+    if len(view.data.translate(None, _ASCII_BYTES)) * _FEW > len(view.data):
+        # Of a script that folds to as many bytes, every byte stays in its place.
+        folded = plain.data.decode(errors="replace").translate(_FOLDED).encode()
+        if len(folded) == len(plain.data):
+            return View(folded, plain, layers=view.layers)
     return substituted(plain, _NOT_ASCII, _fold_run)
 
 

@@ -36,7 +36,7 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,40}")
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'{}[]"'))
 _HIDDEN: Final = "*"
 _DEEP: Final = 64
-_TEXT_NAMES: Final = (b'"text"', b'"delta"')
+_TEXT_VALUE: Final = re.compile(rb'(?<!\\)"(?:text|delta)"[ \t\r\n]*:[ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +226,4 @@ def tokens(data: bytes) -> Iterator[tuple[int, int, bool]]:
 
 def text_values(data: bytes) -> list[tuple[int, int]]:
     """Return the insides of the strings named ``text`` or ``delta``, which a reader puts behind one another."""
-    if sum(data.count(name) for name in _TEXT_NAMES) < 2:  # noqa: PLR2004  # one alone has no seam
-        return []
-    found: list[tuple[int, int]] = []
-    before: list[bytes] = [b"", b""]
-    for match in _TOKEN.finditer(data):
-        token = match[0]
-        if len(token) > 1 and token[:1] == b'"' and before[1] == b":" and before[0] in _TEXT_NAMES:
-            found.append((match.start() + 1, match.end() - 1))
-        before = [before[1], token]
-    return found
+    return [match.span(1) for match in _TEXT_VALUE.finditer(data)]

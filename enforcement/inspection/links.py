@@ -18,12 +18,12 @@ from enforcement.inspection.settings import Thresholds
 __all__ = ["carrying_links"]
 
 _LINK: Final = linear(
-    rb"(?i)(?P<image>!\[[^\]\n]{0,200}\][(\[]?\s{0,4}<?(?P<a>https?://[^\s)>\"']{4,900}))"
-    rb"|(?P<link>\[[^\]\n]{0,200}\]\(\s{0,4}<?(?P<b>https?://[^\s)>\"']{4,900}))"
+    rb"(?i)(?P<image>!\[[^\]\n]{0,200}\][(\[]?\s{0,4}<?(?P<a>https?://[^\s)>\"']+))"
+    rb"|(?P<link>\[[^\]\n]{0,200}\]\(\s{0,4}<?(?P<b>https?://[^\s)>\"']+))"
     rb"|(?P<html><(?:img|iframe|video|audio|source|embed|object|link|script|input)\b[^>]{0,300}?(?:src|href"
-    rb"|data|srcset)\s{0,3}=\s{0,3}[\"']?(?P<c>https?://[^\s\"'>]{4,900}))"
-    rb"|(?P<style>url\(\s{0,3}[\"']?(?P<d>https?://[^\s)\"']{4,900}))"
-    rb"|(?P<reference>\n\[[^\]\n]{1,60}\]:\s{1,4}<?(?P<e>https?://[^\s>]{4,900}))"
+    rb"|data|srcset)\s{0,3}=\s{0,3}[\"']?(?P<c>https?://[^\s\"'>]+))"
+    rb"|(?P<style>url\(\s{0,3}[\"']?(?P<d>https?://[^\s)\"']+))"
+    rb"|(?P<reference>\n\[[^\]\n]{1,60}\]:\s{1,4}<?(?P<e>https?://[^\s>]+))"
 )
 _CARRIER: Final = re.compile(
     r"^(?:d|data|q|leak|exfil|secret|token|key|api_?key|pass(?:word)?|pwd|payload|context|history"

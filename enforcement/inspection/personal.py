@@ -48,12 +48,11 @@ Check = Callable[[str], object]
 
 # Shapes that are rare in other text; each alternative ends where no more of it can follow.
 _SHAPE: Final = linear(
-    rb"(?i)(?P<email>[a-z0-9][a-z0-9._%+-]{0,63}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,5}[a-z]{2,24})"
+    rb"(?i)(?P<email>[a-z0-9_+-]@[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)*\.[a-z]{2,24}\b)"
     rb"|(?P<iban>\b[a-z]{2}[0-9]{2}(?: ?[a-z0-9]{4}){2,7}(?: ?[a-z0-9]{1,4})?\b)"
     rb"|(?P<phone>\+[1-9][0-9]{0,2}[ .(/-]{0,2}[0-9(](?:[ ().-]{0,2}[0-9]){6,13}\b)"
     rb"|(?P<ip>\b(?:[0-9]{1,3}\.){3}[0-9]{1,3}\b)"
-    rb"|(?P<ip6>\b(?:[0-9a-f]{1,4}:){4,7}(?::?[0-9a-f]{1,4}){1,4}\b"
-    rb"|\b2[0-9a-f]{3}:(?:[0-9a-f]{0,4}:){1,6}[0-9a-f]{1,4}\b)"
+    rb"|(?P<ip6>\b[0-9a-f]{1,4}(?::[0-9a-f]{0,4}){3,7}\b)"
     rb"|(?P<ssn>\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b)"
     rb"|(?P<cpf>\b[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}\b)"
     rb"|(?P<ahv>\b756\.[0-9]{4}\.[0-9]{4}\.[0-9]{2}\b)"
@@ -105,6 +104,8 @@ _RESERVED_MAIL: Final = re.compile(
 )
 _NUMBER: Final = re.compile(r"[+(]?[0-9A-Za-z](?:[ .()/-]{0,2}[0-9A-Za-z]){4,23}")
 _FEWEST_DIGITS: Final = 6
+_LOCAL_PART: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._%+-]*\Z|[_+-]\Z")
+_LOCAL_LENGTH: Final = 64
 
 
 def _nino(number: str) -> None:
@@ -173,9 +174,13 @@ def personal_data(
     """
     for match in islice(_SHAPE.finditer(data), most):
         shape = match.name
-        rule = _rule_of_shape(shape, match.group().decode("latin-1"), public_only=public_only)
+        start, end = match.span()
+        if shape == "email":
+            head = _LOCAL_PART.search(data[max(0, start - _LOCAL_LENGTH) : start + 1])
+            start = start + 1 - len(head[0]) if head else start
+        rule = _rule_of_shape(shape, data[start:end].decode("latin-1"), public_only=public_only)
         if rule:
-            yield rule, *match.span()
+            yield rule, start, end
     for match in islice(_NAMED.finditer(data), most):
         start, _ = match.span("value")
         number = _NUMBER.match(match.group("value").decode("latin-1"))

@@ -12,6 +12,11 @@ case, plain letters; see `folding`), ``topic`` what a rule of kind ``intent`` te
 finding's; every match of its patterns is a finding, but for patterns whose name starts with ``$_``, which are for
 conditions only. So are rules whose name starts with ``_``.
 
+A file may say where a match can be at all: a rule named ``_near…`` whose metadata ``near…`` are patterns in RE2's syntax.
+Its rules then look only around what these match, which is what makes many of them cheap on a text that has nothing::
+
+    rule _near { meta: view = "folded" near = "ignor|disregard" condition: false }
+
 Source: https://virustotal.github.io/yara-x/docs/
 """
 
@@ -20,9 +25,10 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -30,6 +36,7 @@ from typing import Final
 import yara_x
 
 from enforcement.inspection.findings import KINDS, Kind
+from enforcement.inspection.patterns import Pattern, linear
 from enforcement.inspection.settings import TOPICS
 from ledger.errors import ConfigError
 
@@ -39,7 +46,12 @@ _MOST_FILES: Final = 200
 _LONGEST_FILE_BYTES: Final = 1 << 20
 _MOST_RULES: Final = 5_000
 _KEPT_SCANNERS: Final = 12
-_VIEWS: Final = ("text", "folded")
+_SMALL_BYTES: Final = 2_048
+_AROUND_BYTES, _BEHIND_BYTES = 256, 400
+_LONGEST_BYTES: Final = 20_000
+_MOST_LONG: Final = 64
+_BETWEEN: Final = b"\n\n\n"
+_VIEWS: Final = ("text", "folded", "asked")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -70,11 +82,13 @@ class Rules:
         compiled: YARA-X's own.
         limit: Matches of one pattern that are told.
         seconds: Time for one scan.
+        near: Where they look; None: everywhere.
     """
 
     compiled: yara_x.Rules
     limit: int
     seconds: int
+    near: Pattern | None = None
 
     def scan(self, data: bytes) -> Iterator[Hit]:
         """Yield the matches in bytes, pattern by pattern.
@@ -82,6 +96,29 @@ class Rules:
         Raises:
             TimeoutError: It took too long.
         """
+        if self.near is None or len(data) <= _SMALL_BYTES:
+            yield from self._hits(data)
+            return
+        windows = _windows(self.near, data)
+        if not windows:
+            return
+        starts: list[int] = []  # of each window in what is scanned
+        length = longer = 0
+        for start, end in windows:
+            starts.append(length)
+            length += end - start + len(_BETWEEN)
+        for hit in self._hits(_BETWEEN.join([data[start:end] for start, end in windows])):
+            number = bisect_right(starts, hit.start) - 1
+            moved = windows[number][0] - starts[number]
+            start, end = hit.start + moved, min(hit.end + moved, windows[number][1])
+            if end == windows[number][1] < len(data) and longer < _MOST_LONG:
+                # A key's lines may go on behind the window.
+                longer += 1
+                again = self._hits(data[start : start + _LONGEST_BYTES])
+                end = max((start + one.end for one in again if one.rule == hit.rule and not one.start), default=end)
+            yield replace(hit, start=start, end=end)
+
+    def _hits(self, data: bytes) -> Iterator[Hit]:
         try:
             results = _scanner(self).scan(data)
         except yara_x.TimeoutError:
@@ -101,6 +138,19 @@ class Rules:
                         match.offset,
                         match.offset + match.length,
                     )
+
+
+def _windows(near: Pattern, data: bytes) -> list[tuple[int, int]]:
+    """Return the stretches around what a pattern matches, those that touch put together."""
+    found: list[tuple[int, int]] = []
+    for match in near.finditer(data):
+        start, end = match.span()
+        start, end = max(0, start - _AROUND_BYTES), min(len(data), end + _BEHIND_BYTES)
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
 
 
 class _Scanners(threading.local):
@@ -155,7 +205,9 @@ def read_folder(folder: Path) -> dict[str, bytes]:
         raise ConfigError(f"{folder}: the rules cannot be read: {error.strerror}") from error
 
 
-def compile_rules(sources: Sequence[Mapping[str, bytes]], *, limit: int, seconds: int) -> tuple[dict[str, Rules], str]:
+def compile_rules(
+    sources: Sequence[Mapping[str, bytes]], *, limit: int, seconds: int
+) -> tuple[dict[str, list[Rules]], str]:
     """Compile rules, each file for itself first, so that a bad rule is told with its file.
 
     Args:
@@ -169,28 +221,35 @@ def compile_rules(sources: Sequence[Mapping[str, bytes]], *, limit: int, seconds
     Raises:
         ConfigError: A rule cannot be compiled, lacks its kind or view, or there are too many.
     """
-    compilers = {view: yara_x.Compiler() for view in _VIEWS}
-    used: set[str] = set()
+    groups: dict[tuple[str, bool], list[tuple[str, bytes, str]]] = {}
+    nears: dict[str, list[str]] = {}
     names: dict[str, str] = {}
     digest = hashlib.sha256()
     for number, files in enumerate(sources):
         for name, text in files.items():
             digest.update(f"{number}/{name}:{len(text)}\n".encode() + text)
-            for view, rules in _by_view(name, text).items():
-                for rule in rules:
-                    if rule in names:
-                        raise ConfigError(f"{name}: rule {rule} stands in {names[rule]} too")
-                    names[rule] = name
-                compilers[view].new_namespace(f"n{number}_{hashlib.sha256(name.encode()).hexdigest()[:16]}")
-                compilers[view].add_source(text.decode(), origin=name)
-                used.add(view)
+            view, rules, near = _read(name, text)
+            for rule in rules:
+                if rule in names:
+                    raise ConfigError(f"{name}: rule {rule} stands in {names[rule]} too")
+                names[rule] = name
+            groups.setdefault((view, bool(near)), []).append((f"n{number}_{len(names)}", text, name))
+            nears.setdefault(view, []).extend(near)
     if len(names) > _MOST_RULES:
         raise ConfigError(f"{len(names)} rules; at most {_MOST_RULES} are compiled")
-    return {view: Rules(compilers[view].build(), limit, seconds) for view in _VIEWS if view in used}, digest.hexdigest()
+    made: dict[str, list[Rules]] = {}
+    for (view, is_near), texts in groups.items():
+        compiler = yara_x.Compiler()
+        for namespace, text, name in texts:
+            compiler.new_namespace(namespace)
+            compiler.add_source(text.decode(), origin=name)
+        near_pattern = linear("|".join(f"(?:{part})" for part in nears[view]).encode()) if is_near else None
+        made.setdefault(view, []).append(Rules(compiler.build(), limit, seconds, near_pattern))
+    return made, digest.hexdigest()
 
 
-def _by_view(name: str, text: bytes) -> dict[str, list[str]]:
-    """Return the rules of a file by view; a file's rules all have the same.
+def _read(name: str, text: bytes) -> tuple[str, list[str], list[str]]:
+    """Return a file's view, the names of its rules, and where they look; a file's rules all have the same view.
 
     Raises:
         ConfigError: It has none, cannot be compiled, or a rule lacks something.
@@ -205,14 +264,35 @@ def _by_view(name: str, text: bytes) -> dict[str, list[str]]:
     except yara_x.CompileError as error:
         raise ConfigError(f"{name}: {_one_line(str(error))}") from None
     found: dict[str, list[str]] = {}
+    near: list[str] = []
     for rule in compiled:
-        if not rule.identifier.startswith("_"):  # a helper of others tells nothing itself
+        if rule.identifier.startswith("_near"):
+            near += _near(name, rule)
+        elif not rule.identifier.startswith("_"):  # a helper of others tells nothing itself
             found.setdefault(_view_of(name, rule), []).append(rule.identifier)
     if not found:
         raise ConfigError(f"{name}: holds no rule")
     if len(found) > 1:
-        raise ConfigError(f"{name}: its rules are for one view, text or folded; put the others into another file")
-    return found
+        raise ConfigError(f"{name}: its rules are for one view; put the others into another file")
+    ((view, rules),) = found.items()
+    return view, rules, near
+
+
+def _near(name: str, rule: yara_x.Rule) -> list[str]:
+    # A text with escapes comes as bytes.
+    parts = [
+        value.decode() if isinstance(value, bytes) else str(value)
+        for key, value in rule.metadata
+        if key.startswith("near")
+    ]
+    for part in parts:
+        try:
+            pattern = linear(part.encode())
+        except ConfigError as error:
+            raise ConfigError(f"{name}: rule {rule.identifier}: {error}") from None
+        if pattern.matches(b""):
+            raise ConfigError(f"{name}: rule {rule.identifier}: its pattern matches an empty text, which is everywhere")
+    return parts
 
 
 def _view_of(name: str, rule: yara_x.Rule) -> str:

@@ -17,13 +17,11 @@ from enforcement.inspection.settings import Thresholds
 __all__ = ["entropy", "named_secrets", "plausible"]
 
 _NAMED: Final = linear(
-    rb"(?i)(?:^|[^a-z0-9])(?P<name>[a-z0-9_.-]{0,40}?(?:passw(?:or)?d|passphrase|pwd|passwort|contrase(?:n"
-    rb"|\xc3\xb1)a|mot[_ ]de[_ ]passe"
-    rb"|secret|api[_-]?key|access[_-]?key|secret[_-]?key|private[_-]?key|auth[_-]?key|encryption[_-]?key"
-    rb"|signing[_-]?key|token"
-    rb"|client[_-]?secret|credentials?)(?:[_-]?(?:value|id|key|prod|production|live|hash))?)[\"'\]]?"
-    rb"(?:[ \t]{0,4}(?:=>|:=|=|:)[ \t]{0,4}|[ \t]{1,3}(?:is|lautet|es|est)[ \t:]{1,3})"
-    rb"(?P<value>\"[^\"\r\n]{4,512}\"|'[^'\r\n]{4,512}'|[^\s\"',;(){}<>\[\]]{6,512})"
+    rb"(?i)(?P<name>passw(?:or)?d|passphrase|pwd|passwort|contrase(?:n|\xc3\xb1)a|mot[_ ]de[_ ]passe|secret|api[_-]?key"
+    rb"|access[_-]?key|private[_-]?key|auth[_-]?key|encryption[_-]?key|signing[_-]?key|token|credentials?)"
+    rb"(?:[_-]?(?:value|id|key|prod|production|live|hash|limit|count|type|url))?[\"'\]]?"
+    rb"(?:[ \t]*(?:=>|:=|=|:)[ \t]*|[ \t]+(?:is|lautet|es|est)[ \t:]+)"
+    rb"(?P<value>\"[^\"\r\n]+\"|'[^'\r\n]+'|[^\s\"',;(){}<>\[\]]+)"
 )
 _PASSWORD: Final = re.compile(r"passw|passphrase|pwd|contrase|mot.de", re.IGNORECASE)
 _REFERENCE: Final = re.compile(
@@ -40,6 +38,8 @@ _DIGEST_NAME: Final = re.compile(
 _LONG: Final = 20
 _CLASSES: Final = tuple(re.compile(pattern) for pattern in (r"[a-z]", r"[A-Z]", r"[0-9]", r"[^A-Za-z0-9]"))
 _FEWEST_DISTINCT: Final = 5
+_LONGEST: Final = 512
+_NAME_BEFORE: Final = 12
 
 
 def entropy(text: str) -> float:
@@ -57,9 +57,12 @@ def named_secrets(data: bytes, thresholds: Thresholds) -> Iterator[tuple[str, in
     """Yield rule, start and end of each value that its name calls a secret."""
     for match in _NAMED.finditer(data):
         start, end = match.span("value")
+        if end - start > _LONGEST:
+            continue
         if data[start : start + 1] in (b'"', b"'"):
             start, end = start + 1, end - 1
-        name = match.group("name").decode("latin-1")
+        head = match.span("name")[0]
+        name = data[max(0, head - _NAME_BEFORE) : start].decode("latin-1")
         value = data[start:end].decode(errors="replace")
         if _DIGEST_NAME.search(name) or _REFERENCE.search(value):
             continue

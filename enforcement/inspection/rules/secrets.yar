@@ -1,6 +1,9 @@
 // Keys and tokens by their published formats. Looked at is the text as received, its escapes undone.
 // Each has a fixed prefix or an unmistakable shape; what has none is found by the name that stands before it (secrets.py).
 
+// No match is without one of these near it: only there the rules look.
+rule _near_secrets { meta: view = "text" near = "AKIA|ASIA|ABIA|ACCA|AIza|ya29\\.|GOCSPX-|AccountKey=|SharedAccessKey=|[78]Q~|[?&]sig=|gh[pousr]_|github_pat_|gl(?:pat|dt|rt|ptt|cbt|ft|soat|agent|imt|sa|c)[-_]|GR1348941|ATBB|ATATT3|xox[abeoprs]-|xapp-|hooks\\.slack|api/webhooks|[MNO][A-Za-z0-9_-]{23,27}\\.[A-Za-z0-9_-]{6}\\.|[0-9]:AA|webhookb2|\\b(?:SK|AC)[0-9a-f]{8}|SG\\.|\\bkey-[0-9a-f]|-us[0-9]|xkeysib-|[sr]k_(?:live|test)|whsec_|sq0|EAAA|access_token\\$|shp(?:at|ca|pa|ss)_|AQE[a-z]|npm_|pypi-AgE|rubygems_|dckr_|hv[sbr]\\.|atlasv1|do[opr]_v1|HRKU-|fo1_|dapi[0-9a-f]|pscale_|sbp_|sb_secret|\\bsk-|\\bhf_|api_org_|gsk_|r8_|xai-|pplx-|lsv2_|CCI(?:PAT|PRJ)_|bk(?:ua|at|ct)_|sq[upa]_|NR(?:AK|JS|II|AA)-|sntry|lin_(?:api|oauth)|ntn_|PMAK-|figd_|\\bpat[A-Za-z0-9]{14}\\.|\\bsl\\.|\\bdp\\.|AGE-SECRET|PRIVATE KEY|PuTTY-User|eyJ|://[^\\s/:@]{0,64}:[^\\s/:@]{3}|(?i:password=|pwd=|authorization)" condition: false }
+
 rule aws_access_key_id { meta: kind = "secret" strings: $a = /\b(AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b/ condition: $a }
 rule gcp_api_key { meta: kind = "secret" strings: $a = /\bAIza[A-Za-z0-9_-]{35}/ condition: $a }
 rule google_oauth_token { meta: kind = "secret" strings: $a = /\bya29\.[A-Za-z0-9_-]{20,400}/ condition: $a }
