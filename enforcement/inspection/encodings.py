@@ -40,7 +40,7 @@ _BITS: Final = re.compile(rb"(?:[01]{8} ?)+")
 _MOVED: Final = linear(rb"(?i)vtaber|qvfertneq|vafgehpgvba|flfgrz cebzcg|cerivbhf|sbetrg|cnffjbeq|hfre")
 _BACKWARDS: Final = linear(rb"(?i)erongi|dragersid|snoitcurtsni|tpmorp|suoiverp|tegrof|drowssap")
 _MOST_BLOBS: Final = 2_000
-_TEXT_SHARE: Final = 0.85
+_TEXT_SHARE: Final = 0.95
 _SHORTEST_TEXT: Final = 8
 _PRINTABLE: Final = bytes({*range(32, 127), 9, 10, 13, *range(0x80, 0x100)})
 _GZIP, _ZLIB = b"\x1f\x8b", (b"\x78\x01", b"\x78\x9c", b"\x78\xda", b"\x78\x5e")
@@ -209,7 +209,7 @@ def _decoded(text: bytes) -> Iterator[bytes]:
         bits = text.replace(b" ", b"")
         yield bytes(int(bits[place : place + 8], 2) for place in range(0, len(bits), 8))
         return
-    if _HEX.fullmatch(bare):
+    if _HEX.fullmatch(bare) and not bare.isdigit():
         yield bytes.fromhex(bare.decode())
         return
     if _BASE32.fullmatch(bare):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -63,7 +64,7 @@ _SHAPE: Final = linear(
     rb"|(?P<fiscal>\b[a-z]{6}[0-9]{2}[a-z][0-9]{2}[a-z][0-9]{3}[a-z]\b)"
     rb"|(?P<bnn>\b[0-9]{2}\.[0-9]{2}\.[0-9]{2}-[0-9]{3}\.[0-9]{2}\b)"
     rb"|(?P<personnummer>\b(?:19|20)?[0-9]{6}[-+][0-9]{4}\b)"
-    rb"|(?P<card>\b[3-6][0-9]{3}(?:[ -]?[0-9]{4}){2}[ -]?[0-9]{1,7}\b|\b3[47][0-9]{2}[ -]?[0-9]{6}[ -]?[0-9]{5}\b)"
+    rb"|(?P<card>\b[2-6][0-9]{3}(?:[ -]?[0-9]{4}){2}[ -]?[0-9]{1,7}\b|\b3[47][0-9]{2}[ -]?[0-9]{6}[ -]?[0-9]{5}\b)"
 )
 # What a word says before a number.
 _NAMED: Final = linear(
@@ -89,7 +90,7 @@ _BIRTH: Final = linear(
     rb"|geboortedatum|urodzon[ya]|data urodzenia"
     rb"|\xd0\xb4\xd0\xb0\xd1\x82\xd0\xb0 \xd1\x80\xd0\xbe\xd0\xb6\xd0\xb4\xd0\xb5\xd0\xbd\xd0\xb8\xd1\x8f)["
     rb"\"' :=(]{1,6}"
-    rb"(?P<value>[0-9]{1,4}[-/. ](?:[0-9]{1,2}|[a-z\xc3\xa9\xc3\xbb]{3,10})[-/., ]{1,2}[0-9]{2,4}"
+    rb"(?P<value>[0-9]{1,4}[-/. ]{1,2}(?:[0-9]{1,2}|[a-z\x80-\xff]{3,12})[-/., ]{1,2}[0-9]{2,4}"
     rb"|[a-z]{3,9} [0-9]{1,2},? [0-9]{4})"
 )
 _NINO: Final = re.compile(
@@ -106,6 +107,7 @@ _NUMBER: Final = re.compile(r"[+(]?[0-9A-Za-z](?:[ .()/-]{0,2}[0-9A-Za-z]){4,23}
 _FEWEST_DIGITS: Final = 6
 _LOCAL_PART: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._%+-]*\Z|[_+-]\Z")
 _LOCAL_LENGTH: Final = 64
+_USER_OF_ADDRESS: Final = re.compile(rb"://[^\s/@]*\Z")
 
 
 def _nino(number: str) -> None:
@@ -120,7 +122,7 @@ def _passport(number: str) -> None:
 
 
 _BY_SHAPE: Final[dict[str, tuple[str, Check]]] = {
-    "iban": ("iban", iban.validate),
+    "iban": ("iban", partial(iban.validate, check_country=False)),
     "ssn": ("us_ssn", ssn.validate),
     "cpf": ("br_cpf", cpf.validate),
     "ahv": ("ch_ahv", ahv.validate),
@@ -178,6 +180,8 @@ def personal_data(
         if shape == "email":
             head = _LOCAL_PART.search(data[max(0, start - _LOCAL_LENGTH) : start + 1])
             start = start + 1 - len(head[0]) if head else start
+            if _USER_OF_ADDRESS.search(data[max(0, start - _LOCAL_LENGTH) : start]):
+                continue  # the password in an address
         rule = _rule_of_shape(shape, data[start:end].decode("latin-1"), public_only=public_only)
         if rule:
             yield rule, start, end

@@ -38,6 +38,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "gateway": ("gateway", "gateway"),
     "hold": ("erasing", "hold"),
     "impact": ("impact", "impact"),
+    "inspect": ("inspect", "inspect"),
     "intermediary": ("intermediary", "intermediary"),
     "inventory": ("inventory", "inventory"),
     "keys": ("keys", "keys"),

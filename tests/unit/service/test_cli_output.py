@@ -219,6 +219,7 @@ def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads
         "gateway",
         "hold",
         "impact",
+        "inspect",
         "intermediary",
         "inventory",
         "keys",
