@@ -210,9 +210,12 @@ class _Run:
         )
 
     def _characters(self, view: View) -> None:
+        hides, mixes = characters.may_hide(view.data), characters.may_mix(view.data)
+        if not hides and not mixes:
+            return
         text = view.data.decode(errors="replace")
-        words = list(characters.odd_words(text))
-        found = [*characters.odd_characters(text, self._settings.thresholds), *words]
+        found = list(characters.odd_characters(text, self._settings.thresholds)) if hides else []
+        found += characters.odd_words(text) if mixes else ()
         offsets = _byte_offsets(text, [place for _, start, end in found for place in (start, end)])
         self._take(view, "unicode", ((rule, offsets[start], offsets[end]) for rule, start, end in found))
 
@@ -221,7 +224,8 @@ class _Run:
             return
         folded = folding.fold(view)
         readings = [folded]
-        if not view.data.isascii() and any(characters.odd_words(view.data.decode(errors="replace"))):
+        mixes = not view.data.isascii() and characters.may_mix(view.data)
+        if mixes and any(characters.odd_words(view.data.decode(errors="replace"))):
             readings.append(folding.skeleton(folded))
         backwards, moved = encodings.reversed_or_moved(view)
         if moved:

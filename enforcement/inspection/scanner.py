@@ -12,8 +12,9 @@ case, plain letters; see `folding`), ``topic`` what a rule of kind ``intent`` te
 finding's; every match of its patterns is a finding, but for patterns whose name starts with ``$_``, which are for
 conditions only. So are rules whose name starts with ``_``.
 
-A file may say where a match can be at all: a rule named ``_near…`` whose metadata ``near…`` are patterns in RE2's syntax.
-Its rules then look only around what these match, which is what makes many of them cheap on a text that has nothing::
+A file may say where a match can be at all: a rule named ``_near…`` whose metadata ``near…`` are patterns in RE2's
+syntax. Its rules then look only around what these match, which is what makes many of them cheap on a text that has
+nothing::
 
     rule _near { meta: view = "folded" near = "ignor|disregard" condition: false }
 

@@ -30,8 +30,9 @@ _KIND_HELP: Final = "Only this kind of finding; may be given several times."
 def inspect(file: Path, kinds: tuple[str, ...], rules: Path | None, *, as_json: bool) -> None:
     """Inspect FILE, or what is piped in: secrets, personal data, injection, odd characters.
 
-    A text that begins as JSON does is read as JSON: places are pointers, spans are bytes; else lines and bytes. The values
-    that were found are never printed. Exit status 1 with findings, 4 if none was found but not everything was looked at.
+    A text that begins as JSON does is read as JSON: places are pointers, spans are bytes; else lines and bytes. The
+    values that were found are never printed. Exit status 1 with findings, 4 if none was found but not everything was
+    looked at.
     """
     # Two libraries and a compiler of rules: not for those who only ask for help.
     from enforcement.inspection import KINDS, Inspector, Settings, read_folder

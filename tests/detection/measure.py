@@ -1,10 +1,11 @@
-"""docs/detection.md, made by a measurement: how much of labelled sets the inspector finds, and what it finds in clean ones.
+"""docs/detection.md, made by a measurement: how much of labelled sets the inspector finds, and what it finds in clean
+ones.
 
     python -m tests.detection.measure > docs/detection.md
 
-`tests/detection/test_detection.py` holds the page equal to what this makes, and the figures above their floors. The sets
-(`made`, `written`) are apart from the rules: a text is never added because it is found, nor taken out because it is not.
-"""
+`tests/detection/test_detection.py` holds the page equal to what this makes, and the figures above their floors. The
+sets (`made`, `written`) are apart from the rules: a text is never added because it is found, nor taken out because it
+is not."""
 
 from __future__ import annotations
 

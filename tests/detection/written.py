@@ -1,5 +1,6 @@
-"""Labelled texts that were written by hand, apart from the rules: attacks as somebody who never read them would word them,
-and clean texts that look like attacks.
+"""Labelled texts that were written by hand, apart from the rules.
+
+Attacks as somebody who never read the rules would word them, and clean texts that look like attacks.
 
 Nobody adds a text here because a rule finds it. What is missed stays, and is counted.
 """

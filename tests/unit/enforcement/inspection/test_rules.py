@@ -127,3 +127,19 @@ def test_whatever_is_redacted_stays_json_and_spans_stay_inside(value, ascii_only
     json.loads(clean)
     assert b"ghp_a1B2" not in clean
     assert b"4111111111111111" not in clean
+
+
+def test_no_odd_character_is_passed_over_by_the_look_at_bytes():
+    import re
+
+    from enforcement.inspection.characters import may_hide, may_mix
+    from enforcement.inspection.confusables import LOOKALIKES
+    from enforcement.inspection.folding import INVISIBLE
+
+    hidden = re.compile(f"[{INVISIBLE}]")
+    blind = [code for code in range(0x80, 0x110000) if hidden.match(chr(code)) and not may_hide(chr(code).encode())]
+    assert blind == []
+    mixable = re.compile(
+        "[\u0370-\u03ff\u0400-\u052f\u0530-\u058f\u13a0-\u13ff\uab70-\uabbf\u2c80-\u2cff\u1d00-\u1d2b]"
+    )
+    assert [code for code in LOOKALIKES if mixable.match(chr(code)) and not may_mix(chr(code).encode())] == []
