@@ -249,7 +249,7 @@ def privileges_view(report: PrivilegeReport) -> dict[str, Any]:
 
 
 @router.get(
-    "/v1/agents/{agent}/privileges",
+    "/v1/agents/{agent:path}/privileges",
     summary="What an agent can reach, and what it used",
     response_description="Every tool, what is granted and unused first.",
 )

@@ -35,17 +35,19 @@ class Filters:
         tool: Tool name, or empty.
         enforcement: One of `ENFORCEMENT_CHOICES`, or empty; ``observed`` asks for what was not enforced.
         rule: Name of a determining rule, or empty.
+        server: Server name, or empty.
     """
 
     agent: str = ""
     tool: str = ""
     enforcement: str = ""
     rule: str = ""
+    server: str = ""
 
     @property
     def faults(self) -> dict[str, str]:
         """Return a sentence for each field that holds what no record can."""
-        names = {"agent": self.agent, "tool": self.tool, "rule": self.rule}
+        names = {"agent": self.agent, "tool": self.tool, "rule": self.rule, "server": self.server}
         found = {
             field: "Names have letters, digits and _ . : / @ + - only, at most 128."
             for field, value in names.items()
@@ -59,6 +61,7 @@ class Filters:
     def given(self) -> dict[str, str]:
         """Return the fields that restrict, in a fixed order."""
         fields = {"agent": self.agent, "tool": self.tool, "enforcement": self.enforcement, "rule": self.rule}
+        fields["server"] = self.server
         return {name: value for name, value in fields.items() if value}
 
     def typed(self, field: str) -> Verbatim:
@@ -74,6 +77,7 @@ class Filters:
             enforcement=None if observed else self.enforcement or None,
             mode="observe" if observed else None,
             rule=self.rule or None,
+            server=self.server or None,
             before=before,
             limit=PAGE_ROWS + 1,
         )
@@ -96,6 +100,14 @@ class Filters:
 _Field = Annotated[str, Query(max_length=256)]
 
 
-def filters_of(agent: _Field = "", tool: _Field = "", enforcement: _Field = "", rule: _Field = "") -> Filters:
+def filters_of(
+    agent: _Field = "", tool: _Field = "", enforcement: _Field = "", rule: _Field = "", server: _Field = ""
+) -> Filters:
     """Return the filters of a request; blanks around a name are not part of it."""
-    return Filters(agent=agent.strip(), tool=tool.strip(), enforcement=enforcement.strip(), rule=rule.strip())
+    return Filters(
+        agent=agent.strip(),
+        tool=tool.strip(),
+        enforcement=enforcement.strip(),
+        rule=rule.strip(),
+        server=server.strip(),
+    )

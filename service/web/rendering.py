@@ -40,6 +40,7 @@ PAGE_HEADERS: Final[Mapping[str, str]] = {
 _NAVIGATION: Final = (
     ("/", "Decisions", Permission.READ_DECISIONS),
     ("/approvals", "Held calls", Permission.READ_DECISIONS),
+    ("/inventory", "Inventory", Permission.READ_DECISIONS),
     ("/packs", "Evidence packs", Permission.MAKE_PACKS),
     ("/docs/api", "API", None),
 )

@@ -7,7 +7,18 @@ from fastapi.responses import Response
 
 from ledger.errors import NotFoundError
 from service.hosting import Hosting
-from service.web import apidocs, approvals, containment_page, login, packs, pages, provider_login, terminal_login
+from service.web import (
+    agent_page,
+    apidocs,
+    approvals,
+    containment_page,
+    inventory_page,
+    login,
+    packs,
+    pages,
+    provider_login,
+    terminal_login,
+)
 from service.web.guard import LobbyDep
 from service.web.lobby import LogLobby
 
@@ -33,6 +44,8 @@ def install(app: FastAPI, hosting: Hosting) -> None:
         pages.router,
         approvals.router,
         containment_page.router,
+        inventory_page.router,
+        agent_page.router,
         packs.router,
         login.router,
         provider_login.router,

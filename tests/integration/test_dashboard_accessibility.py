@@ -169,6 +169,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSer
             "session": f"/sessions/{SESSION}",
             "contained": f"/containments/{contained}",
             "packs": "/packs",
+            "servers": "/inventory",
+            "tools": "/inventory?show=tools",
+            "nothing in the inventory": "/inventory?show=tools&server=nowhere&unowned=1",
+            "agent": "/agents/finance-bot",
             "api": "/docs/api",
             "not found": "/decisions/x",
         }
@@ -185,6 +189,7 @@ class BrokenAnchor:
 PAGES: Final = (
     *("home", "filtered", "nothing found", "faulty filter", "killed", "completed", "session", "contained", "packs"),
     *("held", "held call"),
+    *("servers", "tools", "nothing in the inventory", "agent"),
     "api",
     "not found",
 )

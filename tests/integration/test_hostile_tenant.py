@@ -282,7 +282,7 @@ CASES: dict[str, Case] = {
     "POST /v1/inventory/{server}/tags": Case(
         sends=one(json={"tool": "Payroll-DB", "tags": ["write"], "verdict": "rejected"})
     ),
-    "GET /v1/agents/{agent}/privileges": AIMED,
+    "GET /v1/agents/{agent:path}/privileges": AIMED,
     "POST /v1/modes": Case(aimed=False, sends=one(json={"server": "finance", "reason": PURPOSE})),
     "GET /v1/modes": OWN,
     "GET /v1/modes/approved": OWN,
@@ -337,6 +337,8 @@ CASES: dict[str, Case] = {
     "GET /approvals/{approval_id}": AIMED,
     "POST /approvals/{approval_id}/open": Case(sends=one(data={"csrf": "x"})),
     "POST /approvals/{approval_id}/verdict": Case(sends=one(data={"csrf": "x", "verdict": "granted"})),
+    "GET /inventory": OWN,
+    "GET /agents/{agent:path}": AIMED,
     "GET /packs": OWN,
     "GET /packs/{job_id}.pdf": AIMED,
     "GET /packs/{job_id}.zip": AIMED,

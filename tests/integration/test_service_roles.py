@@ -119,7 +119,7 @@ GET    /v1/inventory                             401    403      403    200     
 POST   /v1/inventory                             401    403      403    201     403       403      201
 GET    /v1/inventory/{server}                    401    403      403    200     200       200      200
 POST   /v1/inventory/{server}/tags               401    403      403    403     403       201      201
-GET    /v1/agents/{agent}/privileges             401    403      403    200     200       200      200
+GET    /v1/agents/{agent:path}/privileges        401    403      403    200     200       200      200
 POST   /v1/containments                          401    403      403    403     201       403      201
 GET    /v1/containments                          401    403      403    200     200       200      200
 GET    /v1/containments/{order_id}               401    403      403    404     404       404      404
@@ -196,7 +196,7 @@ class Furnished:
             "key_id": "nobodys",
             "hold_id": self.decision_id,
             "change_id": self.decision_id,
-            "agent": "finance-bot",
+            "agent:path": "finance-bot",
             "order_id": self.decision_id,
             "server": "finance",
             "tool:path": "nobodys",

@@ -12,6 +12,9 @@ from service.web.guard import safe_next
     [
         "/",
         "/packs",
+        "/inventory",
+        "/inventory?show=tools&unused=1",
+        "/agents/finance-bot",
         "/docs/api",
         "/?agent=finance-bot&before=12",
         "/decisions/01a1fcad-9ff9-750b-91ac-898a54d423a5",
