@@ -57,6 +57,7 @@ from enforcement.ports import (
     UnchangedBundle,
     VerdictAnswer,
 )
+from enforcement.profiles.orders import BaselineOrder
 from enforcement.tls_client import ClientContext
 from enforcement.tls_files import Rotating
 from ledger.approvals import MAX_VERDICTS_BYTES
@@ -87,6 +88,13 @@ class _Approved(msgspec.Struct, frozen=True):
 
 
 _APPROVED: Final = msgspec.json.Decoder(_Approved)
+
+
+class _Orders(msgspec.Struct, frozen=True):
+    items: tuple[BaselineOrder, ...]
+
+
+_ORDERS: Final = msgspec.json.Decoder(_Orders)
 
 
 def encode_submission(record: QueuedRecord) -> bytes:
@@ -258,6 +266,19 @@ class ServiceClient:
         if status == HTTPStatus.NOT_FOUND:
             return None
         return answer if status == HTTPStatus.OK else Unavailable(f"http_{status}", _retry_after(headers))
+
+    async def baseline_orders(self) -> Sequence[BaselineOrder] | Unavailable:
+        """Ask what people ordered about baselines; see `enforcement.profiles.orders.BaselineOrders`."""
+        try:
+            status, headers, answer = await self._send("GET", "/v1/drift/orders", {}, None, _MAX_ANSWER_BYTES)
+        except UpstreamError as error:
+            return Unavailable(str(error))
+        if status != HTTPStatus.OK:
+            return Unavailable(f"http_{status}", _retry_after(headers))
+        try:
+            return _ORDERS.decode(answer).items
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return Unavailable("unreadable_answer")
 
     async def approved_modes(self) -> Sequence[ApprovedMode] | Unavailable:
         """Ask what may be only observed from now on; see `enforcement.server_reload.ModeApprovals`."""

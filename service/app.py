@@ -23,6 +23,7 @@ from service.api import (
     bundles,
     containments,
     decisions,
+    drift,
     enrolments,
     erasures,
     exports,
@@ -180,6 +181,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
         for module in (
             *(
                 decisions,
+                drift,
                 sessions,
                 replays,
                 impacts,

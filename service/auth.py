@@ -76,6 +76,7 @@ class Permission(StrEnum):
     READ_TOOLS = "read definitions of tools"
     REVIEW_TOOLS = "approve definitions of tools"
     APPROVE = "see and decide held calls"
+    REVIEW_DRIFT = "close departures, accept baselines"
 
 
 _READERS: Final = {Permission.READ_LOG, Permission.READ_DECISIONS, Permission.READ_BUNDLES}
@@ -102,6 +103,7 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
             Permission.CONTAIN,
             Permission.END_CONTAINMENTS,
             Permission.READ_TOOLS,
+            Permission.REVIEW_DRIFT,
         }
     ),
     Role.APPROVER: frozenset(
@@ -115,6 +117,7 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
             Permission.READ_TOOLS,
             Permission.REVIEW_TOOLS,
             Permission.APPROVE,
+            Permission.REVIEW_DRIFT,
         }
     ),
     Role.ADMIN: frozenset(
@@ -141,6 +144,7 @@ PERSONS_ONLY: Final = frozenset(
         Permission.READ_TOOLS,
         Permission.REVIEW_TOOLS,
         Permission.APPROVE,
+        Permission.REVIEW_DRIFT,
     }
 )
 """What takes a person who logged in: a role is not enough, and no machine's token holds these."""

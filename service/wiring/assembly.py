@@ -47,6 +47,7 @@ from service.contacts import Contacts
 from service.containments import Containments
 from service.current_keys import CurrentKeys
 from service.deciding import ActiveBundles, DecisionPoint
+from service.drift import Behaviour
 from service.fairness import Bytes, Places
 from service.fleet_reader import FleetReader
 from service.fleet_windows import FleetWindows
@@ -415,6 +416,9 @@ def _assemble(
             ),
         ),
         modes=Modes(log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, clock=clock),
+        behaviour=Behaviour(
+            log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, check=check, clock=clock
+        ),
         tools=Tools(
             log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, vault=vault, check=check
         ),

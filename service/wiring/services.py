@@ -50,6 +50,7 @@ from service.contacts import Contacts
 from service.containments import Containments
 from service.current_keys import CurrentKeys
 from service.deciding import DecisionPoint
+from service.drift import Behaviour
 from service.fairness import THREADS, Bytes, LargeTurns, Places
 from service.fleet_reader import FleetReader
 from service.fleet_windows import FleetWindows
@@ -186,6 +187,7 @@ class Services:
     impacts: ImpactJobs
     modes: Modes
     tools: Tools
+    behaviour: Behaviour
     inventory: Inventory
     privileges: Privileges
     fleet_windows: FleetWindows

@@ -26,6 +26,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy import ColumnElement, Engine, Table, event, select, update
 
 from ledger.bodies import ToolEvent
+from ledger.bodies_drift import BaselineEvent
 from ledger.commitments import pseudonym
 from ledger.errors import CommitmentError, LedgerError
 from ledger.notes import encode_base64
@@ -69,6 +70,7 @@ class Aim:
     hold_id: str
     change_id: str
     order_id: str
+    drift_id: str
     server: str
     approval_id: str
     batch: bytes
@@ -91,6 +93,7 @@ class Aim:
             "hold_id": self.hold_id,
             "change_id": self.change_id,
             "order_id": self.order_id,
+            "drift_id": self.drift_id,
             "server": self.server,
             "tool": self.server,
             "agent": f"{self.log_id}-bot",
@@ -102,7 +105,15 @@ class Aim:
     def masked(self, text: str) -> str:
         """Return a text without these names, so that two answers can be compared."""
         names = (self.decision_id, self.session, self.user, self.revision, self.job_id, self.token_sha256)
-        names += (self.key_id, self.hold_id, self.change_id, self.order_id, self.server, self.approval_id)
+        names += (
+            self.key_id,
+            self.hold_id,
+            self.change_id,
+            self.order_id,
+            self.server,
+            self.approval_id,
+            self.drift_id,
+        )
         for name in sorted((*names, self.enforcer_id, self.code, self.record_id, self.log_id), key=len, reverse=True):
             text = text.replace(name, "<name>")
         return text
@@ -126,6 +137,7 @@ def unaimed() -> Aim:
         hold_id=new_record_id(1_763_546_400_000, b"h" * 10),
         change_id=new_record_id(1_763_546_400_000, b"m" * 10),
         order_id=new_record_id(1_763_546_400_000, b"o" * 10),
+        drift_id=new_record_id(1_763_546_400_000, b"d" * 10),
         server="initech-server",
         approval_id=new_record_id(1_763_546_400_000, b"a" * 10),
         batch=EnforcerClient.spell([(record, ())]),
@@ -299,6 +311,20 @@ CASES: dict[str, Case] = {
     "GET /v1/containments/{order_id}": AIMED,
     "POST /v1/containments/{order_id}/release": Case(sends=one(json={"reason": PURPOSE})),
     "POST /v1/containments/{order_id}/review": Case(sends=one(json={"verdict": "justified", "comment": PURPOSE})),
+    "GET /v1/drift": Case(
+        aimed=False, sends=lambda aim: [{}, {"params": {"agent": f"{aim.log_id}-bot", "state": "all"}}]
+    ),
+    "GET /v1/drift/baselines": Case(aimed=False, sends=lambda aim: [{}, {"params": {"agent": f"{aim.log_id}-bot"}}]),
+    "POST /v1/drift/baselines": Case(
+        sends=lambda aim: [
+            {"json": {"action": action, "agent": f"{aim.log_id}-bot", "enforcer": aim.enforcer_id, "comment": PURPOSE}}
+            for action in ("accept", "reset")
+        ]
+    ),
+    "GET /v1/drift/orders": OWN,
+    "GET /v1/drift/{drift_id}": AIMED,
+    "POST /v1/drift/{drift_id}/acknowledge": Case(sends=one(json={"comment": PURPOSE})),
+    "POST /v1/drift/{drift_id}/close": Case(sends=one(json={"disposition": "harmless", "comment": PURPOSE})),
     "GET /v1/tools": OWN,
     "GET /v1/tools/verdicts": OWN,
     "GET /v1/tools/{server}/{tool:path}": AIMED,
@@ -408,6 +434,9 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
     decision_id = enforcer.decide(session=session, user=user, **names)
     seen = ToolEvent(action="quarantined", server=f"{log_id}-server", tool=f"{log_id}-server", digest=TOOL_DIGEST)
     enforcer.post([(enforcer.record(seen), ())]).raise_for_status()
+    learned = BaselineEvent(action="learning", agent=f"{log_id}-bot")
+    enforcer.post([(enforcer.record(learned), ())]).raise_for_status()
+    flag = enforcer.flag(agent=f"{log_id}-bot", detector="new_tool", decisions=(decision_id,))
     rules = [f'@id("{log_id}-only") {effect} (principal, action, resource);' for effect in ("permit", "forbid")]
     revisions = [tenant.put_in_force(ready_bundle(rule)) for rule in rules]
     approval_id = enforcer.hold(decision_id)
@@ -443,6 +472,7 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
         hold_id=hold["hold_id"],
         change_id=proposed["change_id"],
         order_id=order["id"],
+        drift_id=flag.record_id,
         server=f"{log_id}-server",
         approval_id=approval_id,
         batch=enforcer.spell([(record, ())]),

@@ -21,6 +21,7 @@ from service.api import (
     bundles,
     containments,
     decisions,
+    drift,
     enrolments,
     erasures,
     exports,
@@ -125,6 +126,13 @@ GET    /v1/containments                          401    403      403    200     
 GET    /v1/containments/{order_id}               401    403      403    404     404       404      404
 POST   /v1/containments/{order_id}/release       401    403      403    403     404       404      404
 POST   /v1/containments/{order_id}/review        401    403      403    403     404       404      404
+GET    /v1/drift                                 401    403      403    200     200       200      200
+GET    /v1/drift/baselines                       401    403      403    200     200       200      200
+POST   /v1/drift/baselines                       401    403      403    403     404       404      404
+GET    /v1/drift/orders                          401    200      403    403     403       403      403
+GET    /v1/drift/{drift_id}                      401    403      403    404     404       404      404
+POST   /v1/drift/{drift_id}/acknowledge          401    403      403    403     404       404      404
+POST   /v1/drift/{drift_id}/close                401    403      403    403     404       404      404
 GET    /v1/tools                                 401    403      403    200     200       200      200
 GET    /v1/tools/verdicts                        401    200      403    403     403       403      403
 GET    /v1/tools/{server}/{tool:path}            401    403      403    404     404       404      404
@@ -201,6 +209,7 @@ class Furnished:
             "server": "finance",
             "tool:path": "nobodys",
             "approval_id": self.decision_id,
+            "drift_id": "019a9c14-6d80-7abc-8def-ffffffffffff",
         }
         path = route
         for name, value in values.items():
@@ -234,6 +243,11 @@ class Furnished:
             "/v1/containments": {"json": {"agent": "stopped", "seconds": 60, "reason": "an inquiry by the board"}},
             "/v1/containments/{order_id}/release": {"json": {"reason": "an inquiry by the board"}},
             "/v1/containments/{order_id}/review": {"json": {"verdict": "justified", "comment": "as it should be"}},
+            "/v1/drift/baselines": {
+                "json": {"action": "reset", "agent": "nobodys", "enforcer": "gateway-1", "comment": "as it should be"}
+            },
+            "/v1/drift/{drift_id}/acknowledge": {"json": {"comment": "as it should be"}},
+            "/v1/drift/{drift_id}/close": {"json": {"disposition": "harmless", "comment": "as it should be"}},
             "/v1/tools/{server}/{tool:path}/verdict": {
                 "json": {"verdict": "approved", "digest": "0" * 64, "comment": "as it should be"}
             },
@@ -324,6 +338,7 @@ def test_the_table_has_every_route_of_the_api():
         replays,
         sessions,
         tools,
+        drift,
     )
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from ledger.approvals import Terms, binding_of
 from ledger.bodies import AccessEvent, Approval, Body, BundleReference, Decision, Outcome
+from ledger.bodies_drift import Drift
 from ledger.clock import Clock, SystemClock
 from ledger.commitments import SALT_BYTES
 from ledger.notes import encode_base64
@@ -69,6 +70,14 @@ class EnforcerClient:
         """Return a signed record with the next number; its time is the service's unless one is given."""
         self.enforcer.time_ms = (self._clock.now_ms() if time_ms is None else time_ms) - 1
         return self.enforcer.record(body)
+
+    def flag(self, **members: Any) -> Record:
+        """Post a departure, whose id is its record's, and return the record."""
+        record_id = new_record_id(self._clock.now_ms(), secrets.token_bytes(10))
+        self.enforcer.time_ms = self._clock.now_ms() - 1
+        record = self.enforcer.record(Drift(action="flagged", drift_id=record_id, **members), record_id=record_id)
+        self.post([(record, ())]).raise_for_status()
+        return record
 
     @staticmethod
     def spell(submissions: Sequence[tuple[Record, Sequence[Opening]]]) -> bytes:

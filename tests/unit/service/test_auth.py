@@ -59,6 +59,7 @@ follow the restrictions in force       yes      no     no      no        no     
 read definitions of tools              no       no     no      yes       yes      yes
 approve definitions of tools           no       no     no      no        yes      yes
 see and decide held calls              no       no     no      no        yes      yes
+close departures, accept baselines     no       no     no      yes       yes      yes
 """
 
 
@@ -142,6 +143,7 @@ def test_machines_approve_review_contain_erase_and_open_nothing():
         Permission.READ_TOOLS,
         Permission.REVIEW_TOOLS,
         Permission.APPROVE,
+        Permission.REVIEW_DRIFT,
     } == PERSONS_ONLY
 
 
