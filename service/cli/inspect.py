@@ -16,7 +16,7 @@ __all__ = ["inspect"]
 _KIND_HELP: Final = "Only this kind of finding; may be given several times."
 
 
-@click.command()
+@click.command(short_help="Look through a file for what nobody wants in it.")
 @click.argument("file", metavar="FILE|-", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", help=_KIND_HELP)
 @click.option(

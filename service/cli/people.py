@@ -15,7 +15,7 @@ _MAX_HOURS = 24
 _PERSONS = (Role.AUDITOR, Role.RESPONDER, Role.APPROVER, Role.ADMIN)
 
 
-@click.group()
+@click.group(short_help="Persons' tokens, made at the console.")
 def people() -> None:
     """Persons' tokens on the service's own machine, where nobody else vouches for who they are."""
 
