@@ -49,7 +49,7 @@ __all__ = [
 
 KEY_FORMAT: Final = "tallystick.key/1"
 ALGORITHMS: Final = (ED25519, MLDSA44, MLDSA65, "hmac-sha256", "xchacha20-poly1305", "xsalsa20-poly1305")
-PURPOSES: Final = ("log", "pack", "enforcer", "vault", "pseudonym", "spool", "witness", "bundle", "tools")
+PURPOSES: Final = ("log", "pack", "enforcer", "vault", "pseudonym", "spool", "witness", "bundle", "tools", "webhook")
 _SEED_BYTES: Final = 32
 _MAX_KEY_FILE_BYTES: Final = 16_384
 _KEY_FILE_MODE: Final = 0o600

@@ -43,6 +43,7 @@ from service.api import (
     replays,
     sessions,
     tools,
+    webhooks,
 )
 from service.api.description import describe
 from service.auth import Caller, Role
@@ -198,6 +199,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
                 modes,
                 tools,
                 pruning,
+                webhooks,
             ),
             *(fleet_windows, exports, logs, access, enrolments, fleet, keys, health, authzen, opa),
         )

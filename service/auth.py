@@ -73,6 +73,7 @@ class Permission(StrEnum):
     CONTAIN = "contain agents, sessions, tools and servers"
     END_CONTAINMENTS = "release and review containments"
     FOLLOW_RESTRICTIONS = "follow the restrictions in force"
+    MANAGE_WEBHOOKS = "add, try and remove webhooks"
     READ_TOOLS = "read definitions of tools"
     REVIEW_TOOLS = "approve definitions of tools"
     APPROVE = "see and decide held calls"

@@ -162,6 +162,17 @@ class Metrics:
             registry=self.registry,
         )
         self.waiting = Gauge("tallystick_waiting_records", "Records that wait to be sequenced", registry=self.registry)
+        self.webhooks = Gauge(
+            "tallystick_webhooks",
+            "Webhooks by how they stand: ok, failing, dead, gone",
+            ["state"],
+            registry=self.registry,
+        )
+        self.webhooks_skipped = Gauge(
+            "tallystick_webhooks_skipped_records",
+            "Records that were passed over because too many waited for a webhook",
+            registry=self.registry,
+        )
         self.fleet = FleetMetrics(self.registry)
 
     def render(self, services: Services) -> bytes:
@@ -194,6 +205,7 @@ class Metrics:
             self.background_ok.labels(work.name.replace(" ", "_")).set(work.failure is None)
         self._refresh_outsiders(services)
         self._refresh_engines(services)
+        self._refresh_webhooks(services)
         self.fleet.refresh(services.fleet.look)
         self.waiting.set(services.sequencer.waiting_records)
         audited = services.auditing.status
@@ -201,6 +213,14 @@ class Metrics:
         self.audit_age.set(max(0.0, age))
         self.audited.set(audited.size)
         self.audit_findings.set(audited.findings)
+
+    def _refresh_webhooks(self, services: Services) -> None:
+        """Bring the gauges up to date that tell who is told; without the database they stay as they were."""
+        with contextlib.suppress(LedgerError):
+            found = services.notifications.store.all()
+            for state in ("ok", "failing", "dead", "gone"):
+                self.webhooks.labels(state).set(sum(one.state == state for one in found))
+            self.webhooks_skipped.set(sum(one.skipped for one in found))
 
     def _refresh_engines(self, services: Services) -> None:
         """Bring the gauges up to date that tell of policy engines, which all logs of a process share."""

@@ -81,6 +81,7 @@ class Settings(BaseSettings):
         witness_mode: Without the quorum, ``open`` shows a checkpoint all the same, ``closed`` shows nothing new.
         witness_timeout_seconds: Longest wait for one witness.
         tsa_url: RFC 3161 time-stamping authority; none by default.
+        webhook_key: URI of the key that signs webhooks; without one there are none.
         tsa_certificates: PEM file of its root certificates.
         tsa_policy: Policy that its tokens must be made under, dotted; any by default.
         tsa_interval_seconds: At most one token in this time.
@@ -163,6 +164,7 @@ class Settings(BaseSettings):
     witness_mode: Literal["open", "closed"] = "open"
     witness_timeout_seconds: Annotated[float, Field(ge=0.1, le=60)] = 3.0
     tsa_url: str = ""
+    webhook_key: Annotated[str, Field(pattern=r"^((file|env):.+)?$")] = ""
     tsa_certificates: Path | None = None
     tsa_policy: Annotated[str, Field(pattern=r"^([0-2](\.(0|[1-9][0-9]*))+)?$")] = ""
     tsa_interval_seconds: Annotated[float, Field(ge=1, le=7 * 86_400)] = 3600.0

@@ -20,6 +20,7 @@ __all__ = [
     "restriction_acknowledgements",
     "token_persons",
     "web_sessions",
+    "webhooks",
 ]
 
 metadata = MetaData(naming_convention=NAMING_CONVENTION)
@@ -186,3 +187,24 @@ restriction_acknowledgements = Table(
     Column("seen_ms", BigInt, nullable=False),
 )
 """Which set of restrictions each gateway said last that it has in force; see `service.reach`."""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    _log_id(),
+    Column("webhook_id", String(36), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("events", Text, nullable=False),
+    Column("symmetric", BigInt, nullable=False),
+    Column("internal", BigInt, nullable=False),
+    Column("created_ms", BigInt, nullable=False),
+    Column("cursor_leaf", BigInt, nullable=False),
+    Column("gone", BigInt, nullable=False),
+    Column("failures", BigInt, nullable=False),
+    Column("next_ms", BigInt, nullable=False),
+    Column("delivered_ms", BigInt),
+    Column("error", Text, nullable=False),
+    Column("skipped", BigInt, nullable=False),
+    Column("told", Text, nullable=False),
+)
+"""Where news of the log are sent to, and up to which leaf they were taken; see `service.notifications`."""

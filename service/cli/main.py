@@ -63,6 +63,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "tools": ("tools", "tools"),
     "verify": ("verify", "verify"),
     "whoami": ("login", "whoami"),
+    "webhooks": ("webhooks", "webhooks"),
     "witness": ("witness", "witness"),
     "wrap": ("wrap", "wrap"),
 }

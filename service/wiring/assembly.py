@@ -75,6 +75,7 @@ from service.settings import Settings, passphrase
 from service.stopping import Stops
 from service.tools import Tools
 from service.web.sessions import LoginLinks
+from service.wiring.notifying import make_notifications
 from service.wiring.outsiders import make_timestamping, make_witnessing, read_witness_policy
 from service.wiring.places import make_anchor, make_tiles, probed, puts_at_once
 from service.wiring.services import Services, SharedParts, make_data_dir, open_shared
@@ -324,6 +325,18 @@ def _assemble(
         clock=clock,
         simulated=identity.simulated,
     )
+    fleet = FleetReader(
+        log_id,
+        service_id=settings.service_id,
+        catalog=catalog,
+        reader=reader,
+        keyring=keyring,
+        key_records=key_records,
+        history=history,
+        contacts=contacts,
+        containments=containments,
+        clock=clock,
+    )
     return Services(
         settings=settings,
         identity=identity,
@@ -359,19 +372,11 @@ def _assemble(
         bundle_archives=archives,
         bundle_watch=BundleWatch(registry.newest),
         contacts=contacts,
-        fleet=FleetReader(
-            log_id,
-            service_id=settings.service_id,
-            catalog=catalog,
-            reader=reader,
-            keyring=keyring,
-            key_records=key_records,
-            history=history,
-            contacts=contacts,
-            containments=containments,
-            clock=clock,
-        ),
+        fleet=fleet,
         containments=containments,
+        notifications=make_notifications(
+            settings, database, store, catalog, reader, look_at_fleet=fleet.look, clock=clock
+        ),
         approvals=Approvals(
             log_id,
             service_id=settings.service_id,

@@ -62,6 +62,7 @@ from service.key_records import NO_KEYS, KeyringReader
 from service.keyset import KeySet, introductions
 from service.lifecycle import Lifecycle
 from service.modes import Modes
+from service.notifications import Notifications
 from service.oidc.provider import OpenIDProvider
 from service.opa_intake import OPAIntake
 from service.packs import PackJobs
@@ -186,6 +187,7 @@ class Services:
     packs: PackJobs
     impacts: ImpactJobs
     modes: Modes
+    notifications: Notifications
     tools: Tools
     behaviour: Behaviour
     inventory: Inventory
@@ -260,6 +262,7 @@ class Services:
             await self.oidc.start()
         self.containments.start()
         self.approvals.start()
+        self.notifications.work.start()
         await self.impacts.start(self)
         await self._beat("start")
         self._heartbeats.append(self._beating())
@@ -296,6 +299,7 @@ class Services:
             await self.contacts.stop()
         await self.containments.stop()
         await self.approvals.stop()
+        await self.notifications.stop()
         await self.packs.stop()
         await self.impacts.stop()
         await self.lifecycle.stop()
@@ -349,5 +353,6 @@ class Services:
             self.containments.work,
             self.contacts.work,
             self.approvals.watch.work,
+            self.notifications.work,
         )
         return (*mine, self.packs.work, self.impacts.work, self.auditing.work, *news)

@@ -41,6 +41,7 @@ from service.api import (
     replays,
     sessions,
     tools,
+    webhooks,
 )
 from service.auth import Role
 from service.impacts import ImpactJobs
@@ -113,6 +114,10 @@ POST   /v1/holds                                 401    403      403    403     
 GET    /v1/holds                                 401    403      403    403     403       403      200
 POST   /v1/holds/{hold_id}/release               401    403      403    403     403       403      404
 POST   /v1/modes                                 401    403      403    403     201       403      201
+GET    /v1/webhooks                              401    403      403    200     200       200      200
+POST   /v1/webhooks                              401    403      403    403     403       403      409
+DELETE /v1/webhooks/{webhook_id}                 401    403      403    403     403       403      404
+POST   /v1/webhooks/{webhook_id}/test            401    403      403    403     403       403      404
 GET    /v1/modes                                 401    403      403    200     200       200      200
 GET    /v1/modes/approved                        401    200      403    403     403       403      403
 POST   /v1/modes/{change_id}/review              401    403      403    403     403       404      404
@@ -205,6 +210,7 @@ class Furnished:
             "hold_id": self.decision_id,
             "change_id": self.decision_id,
             "agent:path": "finance-bot",
+            "webhook_id": self.decision_id,
             "order_id": self.decision_id,
             "server": "finance",
             "tool:path": "nobodys",
@@ -238,6 +244,7 @@ class Furnished:
             "/v1/holds": {"json": {"session": "0" * 32, "reason": "an inquiry by the board"}},
             "/v1/inventory": {"json": {"view": "inventory"}},
             "/v1/inventory/{server}/tags": {"json": {"tool": "Payroll-DB", "tags": ["write"], "verdict": "confirmed"}},
+            "/v1/webhooks": {"json": {"url": "https://hooks.example/"}},
             "/v1/modes": {"json": {"server": "finance", "reason": "month-end is denied"}},
             "/v1/modes/{change_id}/review": {"json": {"verdict": "approved"}},
             "/v1/containments": {"json": {"agent": "stopped", "seconds": 60, "reason": "an inquiry by the board"}},
@@ -339,6 +346,7 @@ def test_the_table_has_every_route_of_the_api():
         sessions,
         tools,
         drift,
+        webhooks,
     )
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     there = {(method, route.path) for route in routes for method in route.methods}

@@ -56,6 +56,7 @@ erase, expire and hold payloads        no       no     no      no        no     
 contain agents, sessions, tools and servers no  no     no      yes       no       yes
 release and review containments        no       no     no      yes       yes      yes
 follow the restrictions in force       yes      no     no      no        no       no
+add, try and remove webhooks           no       no     no      no        no       yes
 read definitions of tools              no       no     no      yes       yes      yes
 approve definitions of tools           no       no     no      no        yes      yes
 see and decide held calls              no       no     no      no        yes      yes

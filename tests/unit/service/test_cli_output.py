@@ -244,6 +244,7 @@ def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads
         "tools",
         "verify",
         "whoami",
+        "webhooks",
         "witness",
         "wrap",
     }
