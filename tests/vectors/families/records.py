@@ -125,6 +125,7 @@ _OTHER_WORDS_OF = {
     ("drift", "flagged"): "closed",
     ("drift", "closed"): "acknowledged",
     ("outcome", "digest"): "redacted",
+    ("tool", "quarantined"): "changed",
     ("bundle", "tested"): "retired",
     ("bundle", "signed"): "retired",
     ("bundle", "rolled_back"): "retired",
