@@ -68,7 +68,8 @@ class Approver:
 
     Attributes:
         name: The name over which his pseudonym is made.
-        aliases: Everything else that he may be called, among callers' users: his subject, his address.
+        aliases: Everything else that he, or a machine of his, may be called: his subject, his address, his other
+            logins.
         role: Under which role.
         lacks: Why he may not, by who he is alone; None if he may.
     """
@@ -333,8 +334,9 @@ class Approvals:
 
     def _objection_to_grant(self, call: HeldCall, decision: Decision, person: Approver) -> str | None:
         keys = self._keys()
-        actors = keys.pseudonyms("actor", person.name)
         called = (person.name, *person.aliases)
+        # INVARIANT: people are told apart, and not logins: whoever has two is one, by whichever he opened or agreed.
+        actors = tuple(one for name in called for one in keys.pseudonyms("actor", name))
         own = decision.agent in called or any(decision.user in keys.pseudonyms("user", name) for name in called)
         if own:
             return "self_approval"
@@ -401,15 +403,23 @@ def _access(call: HeldCall, seen: Approval) -> AccessEvent:
     )
 
 
-def approver_of(caller: Caller) -> Approver:
-    """Return a caller as somebody who says something of held calls."""
+def approver_of(caller: Caller, names: Sequence[str]) -> Approver:
+    """Return a caller as somebody who says something of held calls.
+
+    Args:
+        caller: Who.
+        names: Every name that whoever stands behind him may have in records; see `service.people`.
+    """
     person = caller.person
     lacks = None
     if caller.role not in roles_holding(Permission.APPROVE):
         lacks = "not_permitted"
     elif person is None or not may(caller, Permission.APPROVE):
         lacks = "not_a_person"
-    aliases = (caller.name,) if person is None else (caller.name, person.name, person.subject)
+    own = (caller.name,) if person is None else (caller.name, person.name, person.subject)
+    # A gateway calls a user by his subject alone, without who vouches for it (`service.persons.actor_name`).
+    subjects = (name.rpartition("\n")[2] for name in names)
+    aliases = tuple(dict.fromkeys((*own, *names, *subjects)))
     return Approver(name=caller.actor, aliases=aliases, role=caller.role.value, lacks=lacks)
 
 

@@ -132,12 +132,20 @@ class People:
         """Make a token for a person, sealed with the key that counts now; see `PersonTokens.issue`."""
         return self.tokens.issue(person, role, seed=self._keys().pseudonym.seed, seconds=seconds)
 
+    async def names_of(self, caller: Caller) -> tuple[str, ...]:
+        """Return every name of whoever stands behind a token; see `PersonTokens.names_of`.
+
+        Raises:
+            StorageError: The database failed.
+        """
+        return await asyncio.to_thread(self.tokens.names_of, caller)
+
     async def pseudonyms_of(self, caller: Caller) -> tuple[str, ...]:
         """Return what a caller may be called in records, by every name and every key; the one of now first.
 
         Raises:
             StorageError: The database failed.
         """
-        names = await asyncio.to_thread(self.tokens.names_of, caller)
+        names = await self.names_of(caller)
         keys = self._keys()
         return tuple(dict.fromkeys(called for name in names for called in keys.pseudonyms("actor", name)))

@@ -160,7 +160,8 @@ async def get_approval(services: ServicesDep, _caller: _Reader, approval_id: _Ap
 )
 async def open_approval(services: ServicesDep, caller: _Anybody, approval_id: _ApprovalId) -> Response:
     """Return exactly what will run if enough people agree, laid out with everything in it that hides written out."""
-    opened = await services.approvals.open(approval_id, approver_of(caller))
+    person = approver_of(caller, await services.people.names_of(caller))
+    opened = await services.approvals.open(approval_id, person)
     view = held_view(opened.call, opened.decision, services.clock.now_ms())
     shown = {"text": opened.shown.text, "hidden": list(opened.shown.hidden)}
     return json_response({**view, "message": encode_base64(opened.message), "shown": shown})
@@ -176,8 +177,7 @@ async def decide_approval(
     services: ServicesDep, caller: _Anybody, approval_id: _ApprovalId, said: VerdictRequest
 ) -> Response:
     """Record a verdict on exactly what was opened; every attempt that is refused is recorded too."""
-    call = await services.approvals.decide(
-        approval_id, said.verdict, approver_of(caller), binding=said.binding, comment=said.reason
-    )
+    person = approver_of(caller, await services.people.names_of(caller))
+    call = await services.approvals.decide(approval_id, said.verdict, person, binding=said.binding, comment=said.reason)
     (view,) = await asyncio.to_thread(_views, services, [call])
     return json_response(view)

@@ -242,7 +242,9 @@ async def open_parameters(
 ) -> Response:
     """Show exactly what will run; that it was opened, and by whom, is recorded first."""
     await _checked_form(request, lobby, session)
-    opened = await dashboard.services.approvals.open(approval_id, approver_of(session.caller))
+    services = dashboard.services
+    person = approver_of(session.caller, await services.people.names_of(session.caller))
+    opened = await services.approvals.open(approval_id, person)
     return await _page(request, dashboard, session, opened.call, opened)
 
 
@@ -255,10 +257,11 @@ async def decide(
     said = form.get("verdict")
     if said not in ("granted", "denied"):
         raise MalformedError("approve it or deny it")
-    await dashboard.services.approvals.decide(
+    services = dashboard.services
+    await services.approvals.decide(
         approval_id,
         "granted" if said == "granted" else "denied",
-        approver_of(session.caller),
+        approver_of(session.caller, await services.people.names_of(session.caller)),
         binding=form.get("binding", ""),
         comment=require_comment(form.get("reason", "")),
     )

@@ -19,6 +19,7 @@ from ledger.ports import commit
 from service.approvals import Approvals
 from service.auth import Role
 from service.cli.main import cli
+from service.persons import CONSOLE, Person
 from tests.support.ledger import LOG_ID, NOW_MS, make_decision
 from tests.support.service import EnforcerClient, RunningService, start_service
 
@@ -142,6 +143,48 @@ def test_who_asked_for_a_call_cannot_agree_to_it(desk: Desk) -> None:
     assert desk.steps(held)[-1] == ("refused", "self_approval")
     assert desk.view(held)["granted_by"] == []
     assert desk.approve(held, "cleo").status_code == 200
+
+
+LOGINS = (
+    Person(issuer="https://login.example", subject="0a1b", name="ann@example.com", method="oidc"),
+    Person(issuer=CONSOLE, subject="ann@example.com", name="ann@example.com", method="break_glass"),
+)
+
+
+@pytest.fixture
+def in_need(tmp_path: Path) -> Iterator[Desk]:
+    """Return a desk whose people log in by a provider, and at the console in need."""
+    provider = {"oidc_issuer": "https://login.example", "oidc_client_id": "tally", "oidc_roles": "a=approver"}
+    clock = SimulatedClock(NOW_MS)
+    with start_service(tmp_path, clock=clock, break_glass=True, **provider) as service:
+        yield Desk(service, clock, service.enforcer())
+
+
+def logged_in(desk: Desk, person: Person) -> str:
+    return desk.service.services.people.issue(person, Role.APPROVER, seconds=3600)[0]
+
+
+@pytest.mark.parametrize("logins", [LOGINS, LOGINS[::-1]], ids=["provider-first", "console-first"])
+def test_who_has_two_logins_is_one_of_two_who_must_agree(in_need: Desk, logins: tuple[Person, Person]) -> None:
+    desk, tokens = in_need, [logged_in(in_need, person) for person in logins]
+    held = desk.hold(needed=2)
+    for token in tokens:
+        assert desk.open(held, token).status_code == 200
+    binding = desk.open(held, tokens[0]).json()["binding"]
+    said = {"verdict": "granted", "binding": binding, "reason": REASON}
+    first, second = (desk.ask("POST", f"/v1/approvals/{held}/verdict", token, **said) for token in tokens)
+    assert (first.status_code, second.status_code, desk.steps(held)[-1]) == (200, 409, ("refused", "twice"))
+    assert len(desk.verdicts().json()["items"][0]["grants"]) == 1
+
+
+def test_who_asked_for_a_call_cannot_agree_to_it_by_his_other_login(in_need: Desk) -> None:
+    desk, (provider, console) = in_need, LOGINS
+    logged_in(desk, provider)  # it was by this one that he asked
+    held, token = desk.hold(user=provider.subject), logged_in(desk, console)
+    binding = desk.open(held, token).json()["binding"]
+    said = {"verdict": "granted", "binding": binding, "reason": REASON}
+    assert desk.ask("POST", f"/v1/approvals/{held}/verdict", token, **said).status_code == 403
+    assert desk.steps(held)[-1] == ("refused", "self_approval")
 
 
 @pytest.mark.parametrize("role", [Role.APPROVER, Role.ADMIN])

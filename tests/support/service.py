@@ -297,7 +297,8 @@ class ServedLog:
 
     def person_token(self, role: Role, name: str, *, seconds: int = PERSON_SECONDS) -> str:
         """Issue the token of a person who is known at the console alone."""
-        person = Person(issuer=CONSOLE, subject=name, name=name, method="console")
+        method = "break_glass" if self.services.settings.oidc_issuer else "console"
+        person = Person(issuer=CONSOLE, subject=name, name=name, method=method)
         return self.services.people.issue(person, role, seconds=seconds)[0]
 
     def machine_token(self, role: Role, name: str | None = None, *, lifetime_days: int | None = None) -> str:
