@@ -78,25 +78,21 @@ class Behaviour:
         self._check = check
         self._clock = clock
         self._lock = threading.Lock()
-        # Under the lock: what was read up to which leaf. Entries never change, so that only what is new is read.
+        # Under the lock: what was read, of each type up to which leaf. Entries never change, so that only what is new
+        # is read. One leaf for both would pass over what is written between the two questions.
         self._book = DriftBook(service_id)
-        self._last = -1
+        self._last = {"baseline": -1, "drift": -1}
 
     def _read(self) -> DriftBook:
         with self._lock:
-            above = self._last
-            found = {
-                index
-                for kind in ("baseline", "drift")
-                for index in self._catalog.of_type(self._log_id, kind, above=above)
-            }
-            for index in sorted(found):
-                record = self._reader.record(index)
-                # INVARIANT: nobody but the service says what people said, whoever could write the table.
-                if record.enforcer_id == self._service_id:
-                    self._check(index, record)
-                self._book.take(index, record)
-                self._last = index
+            for kind, last in self._last.items():
+                for index in self._catalog.of_type(self._log_id, kind, above=last):
+                    record = self._reader.record(index)
+                    # INVARIANT: nobody but the service says what people said, whoever could write the table.
+                    if record.enforcer_id == self._service_id:
+                        self._check(index, record)
+                    self._book.take(index, record)
+                    self._last[kind] = index
             return self._book
 
     async def drifts(self) -> Sequence[DriftLife]:

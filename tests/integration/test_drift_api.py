@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from enforcement.ledger_client import ServiceClient
 from ledger.bodies_drift import BaselineEvent
+from ledger.catalog import Catalog
 from service.auth import Role
 from tests.support.service import EnforcerClient, RunningService, start_service
 
@@ -29,6 +32,38 @@ def gateway(service: RunningService) -> EnforcerClient:
 def learn(gateway: EnforcerClient, action: str, agent: str, **members: object) -> None:
     body = BaselineEvent(action=action, agent=agent, **members)
     gateway.post([(gateway.record(body), ())]).raise_for_status()
+
+
+class _Interrupted:
+    """A catalogue beside which a gateway writes, as soon as it has answered once."""
+
+    def __init__(self, catalog: Catalog, write: Callable[[], object]) -> None:
+        self._catalog, self._write = catalog, write
+        self.written = False
+
+    def of_type(self, log_id: str, record_type: str, **options: Any) -> list[int]:
+        found = self._catalog.of_type(log_id, record_type, **options)
+        if not self.written:
+            self.written = True
+            self._write()
+        return found
+
+
+def test_what_is_written_while_somebody_looks_is_seen_by_whoever_looks_next(service, gateway, monkeypatch):
+    def write() -> None:
+        learn(gateway, "learning", "meanwhile", needed_calls=499, needed_days=6)
+        gateway.flag(agent="meanwhile", detector="rate")
+
+    behaviour = service.services.behaviour
+    catalog = _Interrupted(behaviour._catalog, write)
+    with monkeypatch.context() as patched:
+        patched.setattr(behaviour, "_catalog", catalog)
+        asyncio.run(behaviour.drifts())
+    assert catalog.written
+    with service.client(Role.AUDITOR) as auditor:
+        asked = {"agent": "meanwhile"}
+        assert len(auditor.get("/v1/drift", params=asked).json()["items"]) == 1
+        assert len(auditor.get("/v1/drift/baselines", params=asked).json()["items"]) == 1
 
 
 def test_a_flag_is_listed_seen_and_closed_by_people_with_what_it_was(service, gateway):
