@@ -160,10 +160,11 @@ class ToolBook:
     @staticmethod
     def _after(life: ToolLife, leaf: int, event: ToolEvent) -> ToolLife:
         digest = event.digest or ""
-        if event.action == "approved":
-            return replace(life, state="approved", digest=digest, standing=digest, leaf=leaf)
-        if event.action == "rejected":
-            return replace(life, state="rejected", digest=digest, leaf=leaf)
+        if event.action in ("approved", "rejected"):
+            if digest != life.digest:
+                return life  # another definition was seen while it was being recorded: nobody has looked at that one
+            standing = digest if event.action == "approved" else life.standing
+            return replace(life, state=event.action, standing=standing, leaf=leaf)
         if event.action == "gone":
             return replace(life, listed=False)
         life = replace(life, listed=True)

@@ -13,7 +13,7 @@ from enforcement.tool_changes import difference
 from ledger.bodies import ToolEvent
 from ledger.catalog import Catalog
 from ledger.commitments import SALT_BYTES
-from ledger.errors import ErasedError, NotFoundError
+from ledger.errors import ConflictError, ErasedError, NotFoundError
 from ledger.ports import Draft, Opening, RecordSink, commit
 from ledger.reader import EntryReader
 from ledger.records import Record
@@ -159,7 +159,8 @@ class Tools:
 
         Raises:
             NotFoundError: No gateway has seen it.
-            ConflictError: Another definition was seen by now, or that is what stands already.
+            ConflictError: Another definition was seen by now, or that is what stands already; a word that came too late
+                is recorded, and changes nothing.
             LedgerError: It could not be recorded.
         """
         book = await asyncio.to_thread(self._read)
@@ -177,4 +178,6 @@ class Tools:
             comment=committed,
         )
         (done,) = await self._sink.append([Draft(body=event, openings=openings)])
+        if (await self.get(server, tool)).leaf < done.index:
+            raise ConflictError(f"another definition of {tool} was seen meanwhile: look at it again")
         return life, done.index

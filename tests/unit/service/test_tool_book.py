@@ -86,6 +86,18 @@ def test_a_gateway_that_is_behind_begins_no_new_quarantine(log):
     assert log.handed_out == ("approved", NEW, 2)
 
 
+@pytest.mark.parametrize("verdict", ["approved", "rejected"])
+@pytest.mark.parametrize("seen", [OTHER, None])
+def test_a_word_that_comes_after_another_definition_was_seen_ends_no_quarantine(log, verdict, seen):
+    log.say("first_seen", OLD)
+    log.say("quarantined", NEW, previous=OLD)
+    log.say("quarantined", seen, previous=OLD, by="gateway-2")
+    log.say(verdict, NEW, by=SERVICE)
+    assert log.handed_out == ("quarantined", seen or "", 3)
+    life = log.book.get("crm", "refund")
+    assert (life.waits(), life.standing) == (True, OLD)
+
+
 @pytest.mark.parametrize("digest", [OLD, OTHER, None])
 def test_another_definition_after_an_approval_is_a_new_quarantine(log, digest):
     log.say("quarantined", NEW)
