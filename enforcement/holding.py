@@ -57,6 +57,7 @@ _ENDS: Final[dict[str, str]] = {"approval_expired": "expired"}
 """Reasons that are steps of their own. Of the others, what nobody waits for any more is cancelled, all else refused."""
 _GONE: Final = frozenset({"client_disconnected", "client_cancelled", "gateway_stopped", "session_over"})
 _DENIED: Final = "approval_denied"
+_TOOL_METHOD: Final = "tools/call"
 
 
 class Point(Protocol):
@@ -138,8 +139,11 @@ class Holding:
 
     def demands(self, case: Case) -> bool:
         """Whether people must agree to a call although the policy merely permits it: its tool cannot be undone."""
-        request, server = case.request, case.server
-        if request is None or server is None or case.message is None or not _is_call(case):
+        request, server, message = case.request, case.server, case.message
+        if request is None or server is None or message is None or message.direction != "client":
+            return False
+        # A call without an id is none that could be held, and servers may do it all the same: it is denied.
+        if message.kind is not Kind.REQUEST and message.method != _TOOL_METHOD:
             return False
         return IRREVERSIBLE_TAG in request.resource.tags and self._rule(case, server).irreversible == "hold"
 
