@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -234,11 +236,11 @@ class Holding:
         """
         reason: str | None = "internal_error"
         try:
-            reason = await self._wait(held)
+            async with self._followed(held):
+                reason = await self._wait(held) or self._objection(point, held) or await self._use(held)
             if reason is None:
-                reason = self._objection(point, held)
-            if reason is None:
-                reason = await self._use(point, held)
+                # All was looked at before `used` was on its way to the ledger, which takes its time.
+                reason = self._said(held) or self._objection(point, held)
         except Exception as error:  # noqa: BLE001  # INVARIANT 7: whatever went wrong, the call does not go on
             _LOG.error("held_call_failed", decision_id=held.permitted.decision_id, error=type(error).__name__)
             reason = "internal_error"
@@ -249,26 +251,31 @@ class Holding:
         denied = await self._give_up(point, held, reason)
         return None if reason == BUNDLE_CHANGED else denied
 
-    async def _wait(self, held: Held) -> str | None:
-        """Wait until something is said of a held call; return why it goes no further, or None if it may."""
+    @asynccontextmanager
+    async def _followed(self, held: Held) -> AsyncIterator[None]:
+        """Tell the client of a held call that it waits, and hear of it if it does no more."""
         waiting, request_id = held.case.inbound.waiting, held.permitted.message.request_id
         assert waiting is not None
         assert request_id is not None
         waiting.began(request_id, held)
         beside = [asyncio.create_task(self._tell(held, waiting)), asyncio.create_task(_leave(held, waiting))]
         try:
-            while (verdict := self._said(held)) == "":
-                held.news.clear()
-                try:
-                    async with asyncio.timeout(_LOOK_SECONDS):
-                        await held.news.wait()
-                except TimeoutError:
-                    continue
-            return verdict
+            yield
         finally:
             for task in beside:
                 await end(task)
             waiting.ended(request_id, held)
+
+    async def _wait(self, held: Held) -> str | None:
+        """Wait until something is said of a held call; return why it goes no further, or None if it may."""
+        while (verdict := self._said(held)) == "":
+            held.news.clear()
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await held.news.wait()
+            except TimeoutError:
+                continue
+        return verdict
 
     def _said(self, held: Held) -> str | None:
         """Return why a call goes no further, None if it may, and an empty text as long as neither is known."""
@@ -299,7 +306,7 @@ class Holding:
     def _objection(self, point: Point, held: Held) -> str | None:
         """Return why a call to which enough people have agreed must not go on all the same."""
         case = held.case
-        if (standing := self._standing(point, held)) is not None:
+        if (standing := held.withdrawn or point.standing_against(held.permitted)) is not None:
             return standing
         # Where no definition was known, none was shown; that one is known by now takes nothing back.
         if case.tool_digest not in (None, self._admission.tool_digest_now(case)):
@@ -309,11 +316,7 @@ class Holding:
             return BUNDLE_CHANGED
         return point.hindered(strict=True)
 
-    @staticmethod
-    def _standing(point: Point, held: Held) -> str | None:
-        return held.withdrawn or point.standing_against(held.permitted)
-
-    async def _use(self, point: Point, held: Held) -> str | None:
+    async def _use(self, held: Held) -> str | None:
         """Make durable that the approval is used; return why the call goes no further after all."""
         permitted = held.permitted
         batch = self._recorder.batch(step_draft(held.terms.approval_id, permitted.decision_id, held.binding, "used"))
@@ -323,7 +326,7 @@ class Holding:
             await self._recorder.record(batch, strict=True)
         except UpstreamError:
             return "ledger_unavailable"
-        return self._standing(point, held)
+        return None
 
     async def _give_up(self, point: Point, held: Held, reason: str) -> Denied:
         """Close a held call that is not forwarded."""

@@ -1,4 +1,4 @@
-"""Ways round the people who must agree to a call."""
+"""Ways round the people who must agree to a call: what happens at the last moment, and calls that cannot be held."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from policies.model import Effect
 from tests.integration.test_gateway_approvals import play
 from tests.support.both_eras import STATEFUL
-from tests.support.gateway import Surroundings
+from tests.support.gateway import Surroundings, simple_bundle
+from tests.support.held import grant, held_by, say, settled
 from tests.support.mcp_messages import body_of, headers_of
 
 
@@ -35,3 +36,47 @@ def test_a_call_without_an_id_does_not_pass_by_the_people_who_must_agree_to_it(t
 
     tools = [{"name": "transfer_funds", "tags": ["irreversible"]}]
     play(scenario, tmp_path, answer=lambda _: {"effect": Effect.PERMIT}, server={"tools": tools})
+
+
+@pytest.mark.parametrize("meanwhile", ["approval_denied", "tool_changed", "client_disconnected", "bundle_changed"])
+def test_what_happens_while_the_use_of_an_approval_is_recorded_keeps_the_call_from_going_on(
+    tmp_path: Path, meanwhile: str
+) -> None:
+    async def scenario(world: Surroundings) -> None:
+        async with world.running() as gateway, world.client() as client:
+            await client.list_tools()
+            call = asyncio.create_task(client.call_tool("transfer_funds", {"amount": 1}))
+            step = await held_by(world)
+            running = gateway.core.require()
+            assert running.holding is not None
+            await world.settle(lambda: len(running.holding) == 1)
+            (held,) = running.holding._approvals._held.values()
+
+            async def before() -> None:
+                if not held.granted:
+                    return
+                world.ledger.before = None
+                if meanwhile == "approval_denied":
+                    say(world.ledger, step, grant(step), denied=True)
+                    await world.settle(lambda: held.denied)
+                elif meanwhile == "tool_changed":
+                    running.admission._digests["finance"]["transfer_funds"] = "0" * 64  # as a list would
+                elif meanwhile == "bundle_changed":
+                    world.ledger.bundle = simple_bundle("another")
+                    await gateway.core.refresh_bundle()
+                else:
+                    call.cancel()
+                    await world.settle(lambda: held.withdrawn is not None)
+
+            world.ledger.before = before
+            say(world.ledger, step, grant(step))
+            if meanwhile == "bundle_changed":
+                other = await held_by(world, 2)
+                say(world.ledger, other, denied=True)
+            await asyncio.gather(call, return_exceptions=True)
+            steps, status, reason = await settled(world, step)
+        assert steps[:2] == ["held", "used"], "it was granted, and on its way"
+        assert (status, reason) == ("not_forwarded", meanwhile)
+        assert world.tools.calls == []
+
+    play(scenario, tmp_path)
