@@ -56,6 +56,13 @@ def _terms(held: _Step) -> Terms:
     return Terms(approval_id=held.approval_id, expires_ms=held.expires_ms, needed=held.needed, roles=held.roles)
 
 
+def _agree(people: set[tuple[str, str | None]], step: _Step) -> None:
+    """Take in that somebody agreed: a person, under a role, who is surely none of those who did before."""
+    actor, key_id = step.person
+    if actor is not None and step.role is not None and all(key_id == other for _, other in people):
+        people.add((actor, key_id))
+
+
 @dataclass(slots=True)
 class _Session:
     """The principals of one session, and its calls that were allowed after it had been killed."""
@@ -177,7 +184,7 @@ class Links:
         """
         forwarded = self._forwarded_at(decision_id)
         held: dict[str, _Step] = {}
-        agreed: dict[str, set[tuple[str | None, str | None]]] = {}
+        agreed: dict[str, set[tuple[str, str | None]]] = {}
         over: set[str] = set()
         for step in self._approvals.get(decision_id, ()):
             terms = held.get(step.approval_id)
@@ -189,7 +196,7 @@ class Links:
                 continue
             elif step.action == "granted" and not own:
                 if step.time_ms < terms.expires_ms and (not terms.roles or step.role in terms.roles):
-                    agreed.setdefault(step.approval_id, set()).add(step.person)
+                    _agree(agreed.setdefault(step.approval_id, set()), step)
             elif step.action == "used" and own:
                 enough = len(agreed.get(step.approval_id, ())) >= max(1, terms.needed)
                 if enough and step.time_ms < terms.expires_ms and (forwarded is None or step.leaf < forwarded):

@@ -48,7 +48,15 @@ class _HeldCall:
         self.expires_ms: int = body.get("expires_ms", 0)
         self.needed: int = max(1, body.get("needed", 0))
         self.roles: tuple[str, ...] = tuple(body.get("roles", ()))
-        self.people: set[tuple[str | None, str | None]] = set()
+        self.people: set[tuple[str, str | None]] = set()
+
+    def _agree(self, step: Record) -> None:
+        """Take in that somebody agreed: two under different pseudonym keys could be one, and count as one."""
+        actor, role, key_id = step.get("actor"), step.get("actor_role"), step.value.get("pseudonym_key_id")
+        if actor is None or role is None or (self.roles and role not in self.roles):
+            return
+        if all(key_id == other for _, other in self.people):
+            self.people.add((actor, key_id))
 
     def used_at(self, steps: list[Record], enforcer: str) -> int | None:
         """Return the leaf at which its enforcer used it in time, enough people having agreed before; None if never."""
@@ -57,12 +65,8 @@ class _HeldCall:
             if body["approval_id"] != self.approval_id or body["binding"] != self.binding:
                 continue
             if body["action"] == "granted":
-                if (
-                    not own
-                    and step.time_ms < self.expires_ms
-                    and (not self.roles or body.get("actor_role") in self.roles)
-                ):
-                    self.people.add((body.get("actor"), step.value.get("pseudonym_key_id")))
+                if not own and step.time_ms < self.expires_ms:
+                    self._agree(step)
             elif body["action"] == "used" and own:
                 in_time = step.time_ms < self.expires_ms
                 return step.leaf if in_time and len(self.people) >= self.needed else None

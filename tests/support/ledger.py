@@ -66,6 +66,7 @@ class Enforcer:
     time_ms: int = NOW_MS
     simulated: bool = True
     tenant: str = "acme"
+    pseudonym_key_id: str | None = None
     key: nacl.signing.SigningKey = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +90,7 @@ class Enforcer:
             body=body,
             signature="A" * 86 + "==",
             simulated=self.simulated,
+            pseudonym_key_id=self.pseudonym_key_id,
         )
         return sign_record(draft, self.key)
 

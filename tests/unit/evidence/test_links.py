@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from evidence.links import Links
+from evidence.standalone.linked import Links as SecondLinks
+from evidence.standalone.records import Record
 from ledger.approvals import Terms, binding_of
 from ledger.bodies import Approval, Decision, Outcome
 from ledger.records import decode_entry
@@ -21,8 +24,15 @@ def links(log: PackLog, *, whole: bool = True) -> Links:
     return made
 
 
-def derived(log: PackLog, leaf: int, **options: Any) -> Any:
-    return links(log, **options).derived(leaf, decode_entry(log.entries[leaf]))
+def derived(log: PackLog, leaf: int, *, whole: bool = True) -> Any:
+    """Return what follows for a leaf; the verifier that shares no code must say the same."""
+    found = links(log, whole=whole).derived(leaf, decode_entry(log.entries[leaf]))
+    records = [Record(at, json.loads(entry)) for at, entry in enumerate(log.entries)]
+    other = SecondLinks(whole=whole)
+    for record in records:
+        other.add(record)
+    assert other.derived(records[leaf]) == found
+    return found
 
 
 def decision_id(log: PackLog, leaf: int) -> str:
@@ -226,12 +236,12 @@ def step(
     record = decode_entry(log.entries[leaf])
     assert isinstance(record.body, Decision)
     said = action in ("seen", "granted", "denied")
-    members: dict[str, Any] = {"actor": actor * 32, "actor_role": "approver"} if said else {}
+    members: dict[str, Any] = {"actor": actor * 32 or None, "actor_role": "approver"} if said else {}
     terms = Terms(
         approval_id=approval_id,
         expires_ms=record.time_ms + expires_in_ms,
         needed=changes.pop("needed", 1),
-        roles=("approver",),
+        roles=changes.pop("roles", ("approver",)),
     )
     if action == "held":
         members = {"expires_ms": terms.expires_ms, "needed": terms.needed, "roles": terms.roles}
@@ -295,6 +305,23 @@ def test_two_people_are_two(log: PackLog, leaf: int) -> None:
     for action, actor in (("held", ""), ("granted", "a"), ("granted", "b"), ("used", "")):
         step(log, leaf, action, actor=actor, needed=2)
     assert derived(log, leaf)["approved"]
+
+
+@pytest.mark.parametrize("second", ["a", "b"])
+def test_two_who_agree_under_different_pseudonym_keys_count_as_one(log: PackLog, leaf: int, second: str) -> None:
+    step(log, leaf, "held", needed=2)
+    step(log, leaf, "granted", actor="a", needed=2)
+    log.service.pseudonym_key_id = "b" * 16
+    step(log, leaf, "granted", actor=second, needed=2)
+    step(log, leaf, "used", needed=2)
+    assert not derived(log, leaf)["approved"]
+
+
+@pytest.mark.parametrize("changes", [{"actor": ""}, {"actor_role": None}], ids=str)
+def test_nobody_and_no_role_agree_to_nothing(log: PackLog, leaf: int, changes: dict[str, Any]) -> None:
+    for action, members in (("held", {}), ("granted", changes), ("used", {})):
+        step(log, leaf, action, roles=(), **members)
+    assert not derived(log, leaf)["approved"]
 
 
 @pytest.mark.parametrize("changes", [{"binding": "0" * 64}, {"actor_role": "auditor"}], ids=str)
