@@ -14,7 +14,7 @@ from ledger.bodies import Decision, SessionEnd
 from ledger.completeness import SessionCount
 from ledger.records import Record
 
-__all__ = ["ALWAYS", "counted_calls", "of_a_page", "of_replays", "of_the_pruned", "of_the_tail"]
+__all__ = ["ALWAYS", "counted_calls", "of_a_page", "of_related", "of_replays", "of_the_pruned", "of_the_tail"]
 
 ALWAYS: Final = (
     "payloads: an answer holds commitments to messages, requests and results; they are opened apart, for a purpose",
@@ -39,6 +39,11 @@ def of_the_pruned(minimum: int) -> list[str]:
 def of_a_page(what: str, limit: int, *, more: bool) -> list[str]:
     """Return what to say of a list that was cut."""
     return [f"{what}: at most {limit} on a page; ask again with next_cursor"] if more else []
+
+
+def of_related(*, cut: bool) -> list[str]:
+    """Return what to say of records beside a session's own, of which only the newest were looked at or are told."""
+    return ["older records about the session's tools, approvals, departures and containments"] if cut else []
 
 
 def of_replays(classes: Iterable[tuple[str, bool | None]]) -> list[str]:

@@ -22,7 +22,9 @@ from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.left_out import ALWAYS, counted_calls
 from service.left_out import of_a_page as left_out_of_a_page
+from service.left_out import of_related as left_out_of_related
 from service.left_out import of_the_pruned as left_out_of_the_pruned
+from service.session_related import related_leaves
 from service.wiring.services import Services
 
 __all__ = ["router", "served_session", "stream_gaps"]
@@ -32,13 +34,18 @@ router = APIRouter(tags=["sessions"], responses=PROBLEMS, route_class=ServiceRou
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """A part of a session: its entries by leaf index, its streams, where the next part begins, what was pruned."""
+    """A part of a session: its entries by leaf index, its streams, where the next part begins, what was pruned.
+
+    With the last part comes what else belongs to its story.
+    """
 
     entries: list[tuple[int, bytes]]
     streams: list[dict[str, object]]
     next_cursor: int | None
     calls: SessionCount | None
     pruned_below: int
+    related: list[tuple[int, bytes]]
+    related_cut: bool
 
 
 def served_session(services: Services, session: str) -> tuple[list[int], int]:
@@ -68,7 +75,10 @@ def _read(services: Services, session: str, cursor: int | None, limit: int) -> _
     more = start + limit < len(indexes)
     # Counted once, with the last page: only then is every record of the session told; never, if some are pruned.
     calls = None if more or pruned_below else counted_calls(map(services.reader.record, indexes))
-    return _Page(read[start - first :], streams, indexes[start + limit - 1] if more else None, calls, pruned_below)
+    leaves, cut = ([], False) if more else related_leaves(services, session, indexes)
+    related = [(index, next(services.reader.entries(index, index + 1))) for index in leaves]
+    cursor = indexes[start + limit - 1] if more else None
+    return _Page(read[start - first :], streams, cursor, calls, pruned_below, related, cut)
 
 
 def stream_gaps(services: Services, records: Sequence[Record]) -> list[dict[str, object]]:
@@ -96,6 +106,10 @@ def stream_gaps(services: Services, records: Sequence[Record]) -> list[dict[str,
     ]
 
 
+def _told(entries: Sequence[tuple[int, bytes]]) -> list[dict[str, object]]:
+    return [{"leaf_index": index, "record": msgspec.Raw(entry)} for index, entry in entries]
+
+
 @router.get(
     "/v1/sessions/{session}",
     summary="One session in order",
@@ -110,19 +124,24 @@ async def get_session(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
 ) -> Response:
-    """Return a session's decisions, outcomes and ends in log order, and whether records are missing in between."""
+    """Return a session's decisions, outcomes and ends in log order, and whether records are missing in between.
+
+    With the last page comes what else belongs to its story: steps of approvals, definitions of the tools that were
+    called, departures from what is usual, containments.
+    """
     page = await asyncio.to_thread(_read, services, session, cursor, limit)
     draft = services.access.draft(caller, "read", "session", target_id=session, items=len(page.entries))
     await services.access.record([draft])
-    events = [{"leaf_index": index, "record": msgspec.Raw(entry)} for index, entry in page.entries]
     left_out = [
         *left_out_of_a_page("later records of the session", limit, more=page.next_cursor is not None),
         *left_out_of_the_pruned(page.pruned_below),
+        *left_out_of_related(cut=page.related_cut),
         *ALWAYS,
     ]
     answer = {
         "session": session,
-        "events": events,
+        "events": _told(page.entries),
+        "related": _told(page.related),
         "streams": page.streams,
         "calls": None if page.calls is None else asdict(page.calls),
         "next_cursor": page.next_cursor,

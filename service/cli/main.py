@@ -58,7 +58,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "restore": ("backup", "restore"),
     "serve": ("serve", "serve"),
     "servers": ("servers", "servers"),
-    "session": ("records", "session"),
+    "session": ("sessions", "session"),
     "tls": ("tls", "tls"),
     "tools": ("tools", "tools"),
     "verify": ("verify", "verify"),

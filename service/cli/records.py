@@ -1,4 +1,4 @@
-"""``tallystick find``, ``session``, ``replay`` and ``open``: what an incident responder asks a service."""
+"""``tallystick find``, ``replay`` and ``open``: what an incident responder asks a service."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ledger.errors import ConfigError
 from ledger.notes import decode_base64
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import DECISION_ID, SESSION_ID, milliseconds, utc
-from service.cli.output import ExitCode, counted, echo_json, json_option, say, table, with_exit_codes
+from service.cli.output import ExitCode, echo_json, json_option, say, table, with_exit_codes
 
-__all__ = ["EFFECTS", "bundle_argument", "find", "open_payload", "replay", "session"]
+__all__ = ["EFFECTS", "bundle_argument", "find", "open_payload", "replay"]
 
 _A_PAGE: Final = 50
 _ALL: Final = 10_000
@@ -165,88 +165,6 @@ def _tell_sessions(items: Sequence[Mapping[str, Any]], left_out: Sequence[str], 
         return
     rows = ((s["session"], s["agent"], s["decisions"], utc(s["first_ms"]), utc(s["last_ms"])) for s in found.values())
     table(("session", "agent", "decisions", "first (UTC)", "last (UTC)"), rows)
-
-
-def _outcome(body: Mapping[str, Any]) -> str:
-    details = [body["status"]]
-    if body.get("reason"):
-        details.append(body["reason"])
-    if "error_code" in body:
-        details.append(f"error {body['error_code']}")
-    if body.get("tool_error"):
-        details.append("the tool reported an error")
-    return ", ".join(details)
-
-
-def _end(event: Mapping[str, Any]) -> str:
-    body, when = event["record"]["body"], utc(event["record"]["time_ms"])
-    told = f"{counted(body['calls'], 'calls')} by its enforcer's count, {body['denied']} not let through"
-    return f"{when}  leaf {event['leaf_index']}  the session ended ({body['reason']}): {told}"
-
-
-def _whole_session(client: ServiceClient, session_id: str) -> dict[str, Any]:
-    """Return all pages of a session as one."""
-    events: list[Mapping[str, Any]] = []
-    streams: dict[tuple[str, str], dict[str, Any]] = {}
-    cursor: int | None = None
-    while True:
-        page = client.get(f"/v1/sessions/{session_id}", cursor=cursor)
-        events += page["events"]
-        for stream in page["streams"]:
-            whole = streams.setdefault((stream["enforcer_id"], stream["epoch"]), {**stream, "missing": 0})
-            whole["last_seq"] = max(whole["last_seq"], stream["last_seq"])
-            whole["missing"] += stream["missing"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return {
-                "session": session_id,
-                "events": events,
-                "streams": list(streams.values()),
-                "calls": page["calls"],
-                "left_out": page["left_out"],
-            }
-
-
-@click.command(short_help="Tell what happened in a session.")
-@click.argument("session_id", type=SESSION_ID)
-@service_options
-@json_option
-@with_exit_codes
-def session(session_id: str, url: str, token: str | None, *, as_json: bool) -> None:
-    """Tell what happened in the session SESSION_ID, in order, and whether a record is missing in between."""
-    found = _whole_session(ServiceClient(url, token), session_id)
-    if as_json:
-        echo_json(found)
-        return
-    events: Sequence[Mapping[str, Any]] = found["events"]
-    decisions = [event for event in events if event["record"]["body"]["type"] == "decision"]
-    outcomes = {
-        event["record"]["body"]["decision_id"]: event["record"]["body"]
-        for event in events
-        if event["record"]["body"]["type"] == "outcome"
-    }
-    say(f"session {session_id}: {counted(len(decisions), 'calls')}")
-    for event in decisions:
-        leaf, when, _agent, called, enforcement, why, record_id, _session, mark = _row(event)
-        body = event["record"]["body"]
-        say(f"  {when}  leaf {leaf}  {body['agent']} calls {called}: {enforcement} ({why}) {mark}".rstrip())
-        if (bundle := body.get("bundle")) is not None:
-            engine = f"{bundle['engine']} {bundle['engine_version']}"
-            say(f"      bundle {bundle['name']} {bundle['revision'][:12]}, {engine}")
-        outcome = outcomes.get(record_id)
-        say(f"      outcome: {_outcome(outcome) if outcome else 'none: the call did not go upstream'}")
-    for event in events:
-        if event["record"]["body"]["type"] == "session_end":
-            say(f"  {_end(event)}")
-    for stream in found["streams"]:
-        missing = stream["missing"]
-        told = "no record is missing" if missing == 0 else f"{missing} records are MISSING"
-        say(f"  {stream['enforcer_id']}: numbers {stream['first_seq']} to {stream['last_seq']}, {told}")
-    if found["calls"] is None:
-        for told in found["left_out"]:
-            say(f"  left out: {told}")
-        return
-    say(f"  calls: {found['calls']['verdict']}: {found['calls']['reason']}")
 
 
 def bundle_argument(value: str) -> dict[str, object]:

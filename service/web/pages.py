@@ -22,6 +22,7 @@ from service.api.decisions import find_decision, get_proof
 from service.api.sessions import served_session, stream_gaps
 from service.auth import Caller, Permission, may, require
 from service.problems import ForbiddenError
+from service.session_related import related_leaves
 from service.web.contained import ContainedPanel, contained_panel
 from service.web.counts import Counts
 from service.web.filters import ENFORCEMENT_CHOICES, PAGE_ROWS, Filters, filters_of
@@ -264,7 +265,9 @@ def _read_session(dashboard: Dashboard, session: str, after: int | None) -> tupl
     def gaps(records: Sequence[Record]) -> list[dict[str, object]]:
         return stream_gaps(services, records)
 
-    return tell(indexes, after, dashboard.records.records, gaps), pruned_below
+    leaves, _cut = related_leaves(services, session, indexes)
+    related = list(zip(leaves, dashboard.records.records(leaves), strict=True))
+    return tell(indexes, after, dashboard.records.records, gaps, related), pruned_below
 
 
 @router.get("/sessions/{session_id}")

@@ -77,7 +77,17 @@ def test_rug_pull(tmp_path: Path) -> None:
             assert (monday.counted, tuesday.counted, tuesday.forwarded) == (1, 0, [])
             assert [(one.name, one.reason) for one in agent.refused] == [("count", "tool_quarantined")]
             stories = "\n".join(place.command("session", one) for one in place.sessions("Office-Bot"))
-            in_order(stories, "mail/count: ALLOW", "completed", "mail/count: DENY", "tool_quarantined")
+            in_order(
+                stories,
+                "the definition of mail/count was seen for the first time",
+                "mail/count: ALLOW",
+                "tool: ",
+                "completed",
+                "the definition of mail/count was quarantined: changed",
+                "mail/count: DENY (tool_quarantined)",
+                "tool: quarantined, definition ",
+                "did not go upstream",
+            )
             waiting = place.command("tools", "list", "--waiting")
             assert "changed" in waiting
             assert "instruction" in waiting or "destination" in waiting

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ledger.bodies import Outcome, SessionEnd
+from ledger.bodies import Approval, Containment, Outcome, SessionEnd, ToolEvent
 from ledger.records import Record
 from service.web import stories
 from service.web.stories import tell
@@ -139,3 +139,37 @@ def test_calls_are_counted_over_the_whole_session_on_its_last_page_alone():
     records = ended(log(6), calls=3)
     assert [told(records, after).calls for after in (None, 2)] == [None, None]
     assert told(records, after=5).calls.verdict == "complete"
+
+
+def with_asides(after: int | None = None):
+    """A log in which a tool is quarantined before a session, a call of it is held, and somebody contains the agent."""
+    records = log(4)
+    held_id = records[2].record_id
+    enforcer = Enforcer("gateway-2")
+    step = {"approval_id": held_id, "decision_id": held_id, "binding": "e" * 64}
+    beside = [
+        (0, enforcer.record(ToolEvent(action="quarantined", server="mail", tool="count", reasons=("changed",)))),
+        (13, enforcer.record(Approval(action="held", needed=1, expires_ms=5, **step))),
+        (15, enforcer.record(Approval(action="denied", actor="7" * 32, actor_role="approver", **step))),
+        (99, enforcer.record(Containment(action="expired", containment_id=held_id, actor="7" * 32, actor_role="x"))),
+    ]
+    by_leaf = dict(zip((10, 11, 12, 20), records, strict=True))
+    read = lambda wanted: [by_leaf[index] for index in wanted]  # noqa: E731  # one line is enough
+    return tell([10, 11, 12, 20], after, read, spans, beside)
+
+
+def test_what_happened_beside_stands_at_its_place_and_steps_of_an_approval_with_their_call():
+    story = with_asides()
+    assert [step.aside.leaf if step.aside else step.row.leaf for step in story.steps] == [0, 10, 12, 99]
+    assert [one.leaf for one in story.steps[2].approvals] == [13, 15]
+    assert "a person denied it" in story.steps[2].approvals[1].text
+    assert story.steps[1].approvals == ()
+    assert any(note.startswith("decided: ") for note in story.steps[1].notes)
+
+
+def test_what_happened_beside_is_told_on_one_page_and_no_other(monkeypatch):
+    monkeypatch.setattr(stories, "STORY_ROWS", 2)
+    first, last = with_asides(), with_asides(11)
+    assert [step.aside.leaf for step in first.steps if step.aside] == [0]
+    assert [step.aside.leaf for step in last.steps if step.aside] == [99]
+    assert first.next == 11
