@@ -35,6 +35,7 @@ __all__ = [
     "WebSessions",
     "log_of_secret",
     "may_log_in",
+    "session_digest",
 ]
 
 LINK_SECONDS: Final = 15 * 60
@@ -82,6 +83,11 @@ def log_of_secret(secret: str) -> str | None:
     return None if spelt is None else spelt[1]
 
 
+def session_digest(session_id: str) -> str:
+    """Return what a session is known by in the database."""
+    return _digest(_SESSION_LABEL, session_id)
+
+
 def _digest(label: bytes, secret: str) -> str:
     return hashlib.sha256(label + secret.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -116,11 +122,15 @@ class LoginRows:
 
     def _find(self, secret: str) -> tuple[str, str, int] | None:
         """Return token digest, CSRF secret and expiry of a live row, or None."""
+        return self._find_row(_digest(self._label, secret))
+
+    def _find_row(self, digest: str) -> tuple[str, str, int] | None:
+        """See `_find`; for a row that is known by its digest alone."""
         columns = tables.web_sessions.c
         # Looked up by the digest of 256 random bits: timing tells an attacker nothing that he could use.
         query = select(columns.token_sha256, columns.csrf, columns.expires_ms).where(
             columns.log_id == self._log_id,
-            columns.session_sha256 == _digest(self._label, secret),
+            columns.session_sha256 == digest,
             columns.expires_ms > self._clock.now_ms(),
         )
         with translated("read a login"), self._engine.connect() as connection:

@@ -85,6 +85,12 @@ async def hand_out(request: Request, lobby: LobbyDep) -> Response:
     if person is None or seconds < 1:
         return _told("access_denied")
     token, caller = await asyncio.to_thread(services.people.issue, person, parent.role, seconds=seconds)
+    try:
+        # Whatever ends the person's logins from here on ends this one too; before, it did not know of it.
+        await asyncio.to_thread(services.tokens.caller, parent.log_id, parent.token_sha256)
+    except UnauthenticatedError:
+        await asyncio.to_thread(services.tokens.revoke, caller.log_id, caller.token_sha256)
+        return _told("access_denied")
     # INVARIANT: the login is on record before its token is handed out.
     await services.access.record([services.access.draft(caller, "login", "command_line")])
     answer = {
@@ -116,8 +122,8 @@ async def answer(request: Request, dashboard: DashboardDep, session: ReaderDep, 
     form = await read_form(request)
     check_secret(session.csrf, form.get(CSRF_FIELD))
     require_person(session.caller, "let a command line in")
-    yes = form.get("answer") == "yes"
-    await asyncio.to_thread(_logins(dashboard).answer, form.get("code", ""), session.caller if yes else None)
+    session_id = lobby.cookies.session(request.cookies) if form.get("answer") == "yes" else None
+    await asyncio.to_thread(_logins(dashboard).answer, form.get("code", ""), session_id)
     return redirect("/login/device/done")
 
 

@@ -4,7 +4,8 @@ The service is the authorization server of RFC 8628 here, and asks the provider,
 dashboard's own login: the command line needs no browser on its machine, and no address that a browser could reach.
 
 A request is a row of `web_sessions` under a label of its own: its secret is the command line's, its ``csrf`` the code
-that people compare, its token digest that of the login which said yes. Saying yes does not hand a token over: the
+that people compare, and in place of a token's digest stands that of the session which said yes: whoever leaves before
+the token is fetched takes it back. Saying yes does not hand a token over: the
 command line is given one of its own, of the same person and role, that ends no later.
 
 INVARIANT: a code is worth nothing without the device code, which only the command line that asked has; a request is
@@ -27,7 +28,7 @@ from ledger.errors import NotFoundError, OverloadedError
 from service import tables
 from service.auth import Caller, TokenStore
 from service.problems import UnauthenticatedError
-from service.web.sessions import LoginRows
+from service.web.sessions import LoginRows, session_digest
 
 __all__ = ["CODE", "POLL_SECONDS", "REQUEST_SECONDS", "Asked", "PendingError", "TerminalLogins"]
 
@@ -93,12 +94,12 @@ class TerminalLogins(LoginRows):
         code = f"{code[:4]}-{code[4:]}"
         return Asked(device_code=self._add(_PENDING, code, REQUEST_SECONDS), user_code=code)
 
-    def answer(self, user_code: str, caller: Caller | None) -> None:
+    def answer(self, user_code: str, session_id: str | None) -> None:
         """Say yes, or no, to a request; once.
 
         Args:
             user_code: What the command line shows.
-            caller: Whom it may speak for; None for no.
+            session_id: The session whose person it may speak for; None for no.
 
         Raises:
             NotFoundError: No such request waits.
@@ -114,7 +115,7 @@ class TerminalLogins(LoginRows):
                 columns.token_sha256 == _PENDING,
                 columns.expires_ms > self._clock.now_ms(),
             )
-            .values(token_sha256=_DENIED if caller is None else caller.token_sha256)
+            .values(token_sha256=_DENIED if session_id is None else session_digest(session_id))
         )
         with translated("answer a login"), writing(self._engine) as connection:
             if connection.execute(said).rowcount != 1:
@@ -153,4 +154,7 @@ class TerminalLogins(LoginRows):
         # INVARIANT: single use. Of several that found the row, the one whose delete removed it goes on.
         if not self._remove(device_code) or row[0] == _DENIED:
             raise UnauthenticatedError("access_denied")
-        return self._tokens.caller(self._log_id, row[0])
+        session = self._find_row(row[0])
+        if session is None:
+            raise UnauthenticatedError("access_denied")
+        return self._tokens.caller(self._log_id, session[0])

@@ -8,13 +8,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from click.testing import CliRunner
 
-from service.auth import Role
+from service.auth import Caller, Role
 from service.cli.main import cli
+from service.persons import CONSOLE
 from tests.support.service import RunningService, start_service
 
 ORDER = {"agent": "Bot", "seconds": 300, "reason": "it runs wild"}
@@ -105,6 +107,35 @@ def test_who_logs_out_before_it_is_fetched_takes_it_back(service):
         say(browser, request["user_code"])
     service.services.tokens.revoke("acme", service.services.tokens.authenticate(token).token_sha256)
     assert poll(service, request["device_code"]) == (400, {"error": "access_denied"})
+
+
+def test_who_leaves_the_dashboard_before_it_is_fetched_takes_it_back(service):
+    request = asked(service)
+    with person(service) as browser:
+        say(browser, request["user_code"])
+        csrf = field(browser.get("/").text, "csrf")
+        assert browser.post("/logout", data={"csrf": csrf}).status_code == 303
+    assert poll(service, request["device_code"]) == (400, {"error": "access_denied"})
+
+
+def test_whose_login_ends_while_it_is_fetched_lets_nobody_in(service, monkeypatch):
+    request, people, handed = asked(service), service.services.people, []
+    parent = service.person_token(Role.RESPONDER, "rita")
+    with person(service, parent) as browser:
+        say(browser, request["user_code"])
+
+    def issue(*arguments: Any, **options: Any) -> tuple[str, Caller]:
+        people.tokens.end(CONSOLE, subject="rita")  # as the provider's word does, at the last moment
+        handed.append(genuine(*arguments, **options))
+        return handed[-1]
+
+    with monkeypatch.context() as patched:
+        genuine = people.issue
+        patched.setattr(people, "issue", issue)
+        assert poll(service, request["device_code"]) == (400, {"error": "access_denied"})
+    ((token, _),) = handed
+    with service.client(token=token) as client:
+        assert client.get("/v1/decisions").status_code == 401
 
 
 def test_a_machine_at_the_dashboard_lets_nothing_in(service):
