@@ -10,14 +10,19 @@ secret in more or longer pieces than that loses its last ones. Nothing is held w
 blocked. A notification that would be blocked does not pass; it has no answer that could say so.
 
 INVARIANT: the order in which notifications came stays.
+
+INVARIANT 7: pieces that could not be looked at together (the inspector failed, or there are more members than are
+followed) do not pass where nothing passes that was not looked at.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from enforcement.answer_inspection import AnswerInspection
 from enforcement.config_inspection import Inspecting
@@ -39,11 +44,15 @@ MAX_HELD_BYTES: Final = 64 << 10
 MAX_TAIL_BYTES: Final = 4096
 """Bytes of the texts of one member that are kept, for what may go on."""
 
-_MAX_MEMBERS: Final = 32
+_MAX_MEMBERS: Final = 256
+"""Members whose texts are followed, of all methods together."""
+
 _OPEN_BYTES: Final = 6
 """A word of fewer bytes that ends a text is no beginning of anything worth holding a report of progress for."""
 
 _TOKEN: Final = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"(?:[ \t\r\n]*(:))?', re.DOTALL)
+_BACKSLASH: Final = 0x5C
+_LONG_ESCAPE: Final = 6  # a backslash, u and four digits
 _SPACE: Final = re.compile(rb"[ \t]|\\[nrt]|\\u0020")
 # Words of the protocol, and what a client knows already.
 _NO_TEXT: Final = frozenset(
@@ -64,7 +73,7 @@ class _Held(Generic[_Tag]):
 
 @dataclass(slots=True)
 class _Piece(Generic[_Tag]):
-    """One text of a notification: where it stands there, and what it is."""
+    """One text of a notification: where it stands there, and what it is; of an earlier one, its end."""
 
     notice: _Held[_Tag]
     start: int
@@ -120,8 +129,8 @@ class StreamInspection(Generic[_Tag]):
             return [(data, tag)]
         self._judge(notice, look, self._inspecting)
         self._queue.append(notice)
-        for member in self._add(method, notice):
-            await self._over_seams(member, self._inspection, self._inspecting)
+        for member in self._add(method, notice, self._inspecting):
+            await self._over_seams(member, notice, self._inspection, self._inspecting)
         return self._release(self._open())
 
     def flush(self) -> list[tuple[bytes | None, _Tag]]:
@@ -140,30 +149,53 @@ class StreamInspection(Generic[_Tag]):
         notice.blocked = blocked or placeless or (not look.whole and inspecting.holds_partial)
         notice.stretches += [one for one in look.stretches if acts[one.kind] == "redact"]
 
-    def _add(self, method: str, notice: _Held[_Tag]) -> Iterator[list[_Piece[_Tag]]]:
-        """Put the texts of a notification behind those before; yield the members in which there was one before."""
-        touched: list[list[_Piece[_Tag]]] = []
+    def _add(self, method: str, notice: _Held[_Tag], inspecting: Inspecting) -> list[list[_Piece[_Tag]]]:
+        """Put the texts of a notification behind those before; return the members that it has texts of."""
+        touched: dict[tuple[str, bytes], list[_Piece[_Tag]]] = {}
         for name, start, text in _texts(notice.data):
             key = (method, name)
             if key not in self._members and len(self._members) >= _MAX_MEMBERS:
+                self._not_looked_at([notice], inspecting)
                 continue
-            pieces = self._members.setdefault(key, [])
-            if pieces and not any(pieces is one for one in touched):
-                touched.append(pieces)
+            touched[key] = pieces = self._members.setdefault(key, [])
             pieces.append(_Piece(notice, start, text))
-        return iter(touched)
+        return list(touched.values())
+
+    def _not_looked_at(self, notices: Sequence[_Held[_Tag]], inspecting: Inspecting) -> None:
+        """Note that some notifications were not looked at together."""
+        if self._signals is not None:  # what was looked at first is noted already
+            self._signals = msgspec.structs.replace(self._signals, inspected="partial")
+        for notice in notices:
+            notice.blocked = notice.blocked or inspecting.holds_partial
 
     async def _over_seams(
+        self, pieces: list[_Piece[_Tag]], newest: _Held[_Tag], inspection: AnswerInspection, inspecting: Inspecting
+    ) -> None:
+        """Look through the texts of one member as if they were one; keep the end of them."""
+        most = min(MAX_TAIL_BYTES, inspecting.max_bytes // 2)
+        if pieces[0].notice is not newest:
+            await self._look_together(pieces, inspection, inspecting)
+        while len(pieces) > 1 and sum(len(piece.text) for piece in pieces[1:]) >= most:
+            del pieces[0]
+        cut = _outside_escapes(pieces[0].text, sum(len(piece.text) for piece in pieces) - most)
+        pieces[0].start += cut
+        pieces[0].text = pieces[0].text[cut:]
+
+    async def _look_together(
         self, pieces: list[_Piece[_Tag]], inspection: AnswerInspection, inspecting: Inspecting
     ) -> None:
-        """Look through the texts of one member as if they were one."""
-        while len(pieces) > 1 and sum(len(piece.text) for piece in pieces[1:]) > MAX_TAIL_BYTES:
-            del pieces[0]
-        together = b'"' + b"".join(piece.text for piece in pieces) + b'"'
-        look = await inspection.look(inspecting, together, self._stream.decision_id)
-        begin = 1
+        """Look for what reaches over a seam, as far as may be looked at."""
+        shown: list[bytes] = []
+        left = inspecting.max_bytes - len(b'""')
         for piece in pieces:
-            end = begin + len(piece.text)
+            shown.append(piece.text[: _outside_escapes(piece.text, left - 2 * _LONG_ESCAPE, all_of=left)])
+            left -= len(shown[-1])
+        look = await inspection.look(inspecting, b'"' + b"".join(shown) + b'"', self._stream.decision_id)
+        if not look.whole:
+            self._not_looked_at([piece.notice for piece in pieces], inspecting)
+        begin = 1
+        for piece, text in zip(pieces, shown, strict=True):
+            end = begin + len(text)
             for one in look.stretches:
                 # What lies within one text was found there.
                 if one.end <= begin or end <= one.start or (begin <= one.start and one.end <= end):
@@ -241,6 +273,28 @@ def _only(signals: Signals, kind: str) -> Signals:
 
 def _size(queue: list[_Held[_Tag]]) -> int:
     return sum(len(notice.data) for notice in queue)
+
+
+def _outside_escapes(text: bytes, place: int, *, all_of: int = 0) -> int:
+    """Return a place of an escaped text that is in no escape and no character: this one, or the next after it.
+
+    Args:
+        text: The text.
+        place: The place; before its beginning, the beginning is meant.
+        all_of: Of a text that is no longer, the end is meant.
+    """
+    if len(text) <= all_of:
+        return len(text)
+    if place <= 0:
+        return 0
+    for start in range(max(0, place - _LONG_ESCAPE + 1), place):
+        if text[start] == _BACKSLASH and (start - len(text[:start].rstrip(b"\\"))) % 2 == 0:
+            end = start + (_LONG_ESCAPE if text[start + 1 : start + 2] == b"u" else 2)
+            if end > place:
+                return min(end, len(text))
+    while place < len(text) and text[place] & 0xC0 == 0x80:  # noqa: PLR2004  # the middle of a character in UTF-8
+        place += 1
+    return place
 
 
 def _texts(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:

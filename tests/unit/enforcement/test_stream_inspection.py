@@ -155,6 +155,56 @@ def test_what_is_held_is_bounded_by_number_and_by_bytes(tmp_path):
     assert max(number + 1 - count for number, count in enumerate(counts)) <= 3
 
 
+@pytest.mark.parametrize("filler", [10, 2_000, 4_200, 50_000])
+def test_how_much_stands_around_a_seam_hides_nothing_that_reaches_over_it(filler: int, tmp_path):
+    more = "so there. " * (filler // 10)
+    for first, second in [("on ", " " + more), (more, " on"), (more, " " + more)]:
+        looking = stream(tmp_path, **REDACT)
+        _, shown = play(looking, progress(first + KEY[:9]), progress(KEY[9:] + second))
+        assert texts(shown) == f"{first}[redacted: secret][redacted: secret]{second}"
+        assert looking.redacted == 2
+
+
+@pytest.mark.parametrize("escape", ["\n", "\u00e9", "\U0001f600", "\\", '"'])
+def test_a_seam_is_found_behind_any_spelling(escape: str, tmp_path):
+    for length in range(4_090, 4_104):
+        _, shown = play(stream(tmp_path, **REDACT), progress(escape * length + KEY[:9]), progress(KEY[9:] + " ."))
+        assert texts(shown).endswith("[redacted: secret][redacted: secret] .")
+
+
+def test_a_small_limit_does_not_keep_pieces_from_being_looked_at_together(tmp_path):
+    looking = stream(tmp_path, **REDACT, max_bytes=1024)
+    _, shown = play(looking, progress("a " * 400 + KEY[:9]), progress(KEY[9:] + " b" * 400))
+    assert shown[0] is None or shown[1] is None or KEY not in texts(shown)
+    _, shown = play(stream(tmp_path, **REDACT, max_bytes=1024), progress("a " * 400), progress("b " * 400))
+    assert None not in shown, "nothing stands over the seam"
+
+
+def test_what_could_not_be_looked_at_together_does_not_pass(tmp_path):
+    looking = stream(tmp_path, **REDACT)
+    inspector = looking._inspection._inspector
+
+    def fail() -> None:
+        if len(inspector.looked) == 2:  # both are fine by themselves
+            raise RuntimeError("out of order")
+
+    inspector.before = fail
+    _, shown = play(looking, progress(KEY[:9]), progress(KEY[9:]))
+    assert KEY not in texts(shown)
+    assert shown[1] is None
+    assert looking.signals.inspected == "partial"
+    _, shown = play(stream(tmp_path, **REDACT, partial="pass"), progress("one "), progress("two"))
+    assert texts(shown) == "one two"
+
+
+def test_more_members_than_are_followed_do_not_let_pieces_by(tmp_path):
+    for count in (40, 400):
+        many = {f"member-{number}": "of no use" for number in range(count)}
+        _, shown = play(stream(tmp_path, **REDACT), log(many), log("fine "), progress(KEY[:9]), progress(KEY[9:]))
+        assert KEY not in texts(shown)
+        assert (shown[0] is None) is (count > 256)
+
+
 def test_memory_and_looks_do_not_grow_with_the_stream(tmp_path):
     looking = stream(tmp_path, **REDACT)
     inspector = looking._inspection._inspector
