@@ -31,7 +31,7 @@ from enforcement.config_identity import ClaimPath, IssuerSettings
 from enforcement.identity import Cause, CredentialError, Identity
 from enforcement.jwks import VerificationKey
 from enforcement.tls_peer import TLSPeer
-from ledger import bodies
+from ledger import body_fields
 from ledger.canonical import JSONValue, parse_json
 from ledger.errors import MalformedError
 from ledger.notes import decode_base64
@@ -289,7 +289,7 @@ def _at(claims: Mapping[str, JSONValue], path: ClaimPath) -> JSONValue:
 
 def _name(text: str) -> str:
     try:
-        return msgspec.convert(text, bodies.Name)
+        return msgspec.convert(text, body_fields.Name)
     except msgspec.ValidationError:
         raise CredentialError(Cause.NAME) from None
 

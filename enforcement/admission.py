@@ -41,7 +41,7 @@ from enforcement.sessions import Sessions
 from enforcement.state import Change
 from enforcement.transport_requests import LISTEN, read_transport_request
 from enforcement.verdicts import Inbound, Permitted
-from ledger import bodies
+from ledger import body_fields
 from ledger.clock import Clock
 from ledger.restrictions import Restriction
 from policies.model import with_signals
@@ -53,7 +53,7 @@ _TOOL_METHOD: Final = "tools/call"
 _TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 
 
-def refusing(decision: bodies.Effect, reason: str) -> Ruling:
+def refusing(decision: body_fields.Effect, reason: str) -> Ruling:
     """Return the ruling on a message that is refused without asking a policy."""
     return Ruling(decision=decision, enforcement="deny", reason=reason)
 

@@ -40,7 +40,7 @@ from enforcement.messages import Message, Refusal
 from enforcement.revisions import STATEFUL, STATELESS
 from enforcement.trace_context import TraceContext, read_trace_context
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted, Verdict
-from ledger import bodies
+from ledger import body_fields
 
 __all__ = ["DURATION_BUCKETS", "CallSpans"]
 
@@ -103,7 +103,7 @@ _READ_ERROR: Final = msgspec.json.Decoder(_ErrorAnswer)
 
 def _name(text: str | None) -> str | None:
     try:
-        return None if text is None else msgspec.convert(text, bodies.Name)
+        return None if text is None else msgspec.convert(text, body_fields.Name)
     except msgspec.ValidationError:
         return None
 

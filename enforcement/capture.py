@@ -35,7 +35,7 @@ from enforcement.config_capture import Capture
 from enforcement.json_slices import MAX_JSON_NODES, exceeds_nodes
 from enforcement.mcp import Message
 from enforcement.pointers import parse_pointer
-from ledger import bodies
+from ledger import body_fields
 from ledger.canonical import MAX_SAFE_INTEGER, JSONValue, parse_json
 from ledger.errors import MalformedError
 from policies.model import DecisionRequest, encode_request
@@ -107,7 +107,7 @@ class Captured:
     """
 
     payload: bytes
-    capture: bodies.Capture | None = None
+    capture: body_fields.Capture | None = None
     reason: Literal["oversize", "unreadable"] | None = None
 
 
@@ -170,7 +170,7 @@ def captured(
     return Captured(payload=_digest(told), capture="digest", reason="oversize" if capturing.mode != "digest" else None)
 
 
-def captured_request(capturing: Capturing, request: DecisionRequest, capture: bodies.Capture) -> bytes:
+def captured_request(capturing: Capturing, request: DecisionRequest, capture: body_fields.Capture) -> bytes:
     """Return a request with what is withheld masked: the facts that a decision was made on, without the call's content.
 
     Args:

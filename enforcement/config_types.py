@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ledger import bodies
+from ledger import body_fields
 
 __all__ = [
     "CIDR",
@@ -40,14 +40,14 @@ _T = TypeVar("_T")
 def _as_record_name(value: str) -> str:
     """Accept what a record's public name may be, and nothing else: one definition for both."""
     try:
-        return msgspec.convert(value, bodies.Name)
+        return msgspec.convert(value, body_fields.Name)
     except msgspec.ValidationError:
         raise ValueError("is not a name: letters, digits and _ . : / @ + -, at most 128, no space") from None
 
 
 def _as_log_id(value: str) -> str:
     try:
-        return msgspec.convert(value, bodies.LogId)
+        return msgspec.convert(value, body_fields.LogId)
     except msgspec.ValidationError:
         raise ValueError("is not a log id: lower-case letters, digits and -, at most 63") from None
 
@@ -55,7 +55,7 @@ def _as_log_id(value: str) -> str:
 def _as_zone(value: str) -> str:
     try:
         zoneinfo.ZoneInfo(value)
-        return msgspec.convert(value, bodies.Zone)
+        return msgspec.convert(value, body_fields.Zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError, msgspec.ValidationError):
         raise ValueError("is not a time zone of the IANA database, such as Europe/Berlin") from None
 

@@ -23,7 +23,8 @@ from enforcement.rounds import OpenedRound
 from enforcement.state import Change
 from enforcement.tls_peer import TLSPeer
 from enforcement.verdicts import CallTrace, Completion, Inbound, Permitted
-from ledger import bodies
+from ledger import bodies, body_fields
+from ledger.bodies_inspection import Inspection
 from ledger.commitments import SALT_BYTES, fingerprint
 from ledger.contents import NO_CONTENTS, contents_of
 from ledger.ports import Draft, Opening, commit
@@ -113,20 +114,20 @@ class Ruling:
         observed: The decision was not enforced.
     """
 
-    decision: bodies.Effect
-    enforcement: bodies.Enforcement
+    decision: body_fields.Effect
+    enforcement: body_fields.Enforcement
     reason: str
     observed: bool = False
 
 
-def _commit(name: str, payload: bytes) -> tuple[bodies.Commitment, Opening]:
+def _commit(name: str, payload: bytes) -> tuple[body_fields.Commitment, Opening]:
     return commit(name, secrets.token_bytes(SALT_BYTES), payload)
 
 
 def _name(text: str | None) -> str | None:
     """Return what may stand in the open: a name; anything else stays in the vaulted message."""
     try:
-        return None if text is None else msgspec.convert(text, bodies.Name)
+        return None if text is None else msgspec.convert(text, body_fields.Name)
     except msgspec.ValidationError:
         return None
 
@@ -140,7 +141,7 @@ def decision_draft(case: Case, ruling: Ruling, pseudonyms: Pseudonyms) -> Draft:
     taken = captured(capturing, case.inbound.body, pseudonyms.content, readable=case.message is not None)
     message, opening = _commit("message", taken.payload)
     openings = [opening]
-    committed: dict[str, bodies.Commitment] = {}
+    committed: dict[str, body_fields.Commitment] = {}
     if request is not None:
         name, payload = _asked(capturing, taken, request)
         committed[name], opening = _commit(name, payload)
@@ -214,7 +215,7 @@ def minimal_draft(case: Case, pseudonyms: Pseudonyms) -> Draft:
 
 def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseudonyms) -> Draft:
     """Return the outcome record of a permitted call."""
-    result: bodies.Commitment | None = None
+    result: body_fields.Commitment | None = None
     openings: tuple[Opening, ...] = ()
     taken: Captured | None = None
     if completion.answer is not None:
@@ -248,11 +249,11 @@ def outcome_draft(permitted: Permitted, completion: Completion, pseudonyms: Pseu
     return Draft(body=body, openings=openings)
 
 
-def inspection_of(signals: Signals | None) -> bodies.Inspection | None:
+def inspection_of(signals: Signals | None) -> Inspection | None:
     """Return what a record says of an inspection; None if there was none."""
     if signals is None or signals.inspected == "none":
         return None
-    return bodies.Inspection(
+    return Inspection(
         extent=signals.inspected,
         inspector=signals.inspector,
         findings=signals.findings,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from enforcement.identity import Identity
-from ledger import bodies
+from ledger import body_fields
 from ledger.errors import ConfigError
 
 __all__ = ["caller"]
@@ -43,7 +43,7 @@ def caller(
     """
     for name in (agent, authn, *roles):
         try:
-            msgspec.convert(name, bodies.Name)
+            msgspec.convert(name, body_fields.Name)
         except msgspec.ValidationError as error:
             raise ConfigError("an agent, a role or a way to verify it is not a name that a record can hold") from error
     digest = hashlib.sha256(json.dumps([authn, credential, agent, user]).encode()).hexdigest()

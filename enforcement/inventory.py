@@ -35,7 +35,7 @@ from enforcement.modes import recorded_tool
 from enforcement.recorder import Recorder
 from enforcement.state import StateDatabase
 from enforcement.tag_rules import advise
-from ledger.bodies import InventoryEvent
+from ledger.bodies_inventory import InventoryEvent
 from ledger.canonical import canonical_bytes, parse_json
 from ledger.clock import Clock
 from ledger.errors import LedgerError, MalformedError

@@ -19,7 +19,7 @@ import msgspec
 
 from enforcement.config import ServerSettings, ToolSettings
 from enforcement.config_types import Mode
-from ledger import bodies
+from ledger import body_fields
 
 __all__ = ["ApprovedMode", "Key", "ModeChange", "changes_between", "declared_modes", "kept_enforced", "recorded_tool"]
 
@@ -89,7 +89,7 @@ def recorded_tool(tool: str | None) -> str | None:
     if tool is None:
         return None
     try:
-        return msgspec.convert(tool, bodies.Name)
+        return msgspec.convert(tool, body_fields.Name)
     except msgspec.ValidationError:
         return _DIGEST_PREFIX + hashlib.sha256(tool.encode(errors="surrogatepass")).hexdigest()
 

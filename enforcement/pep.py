@@ -68,7 +68,7 @@ from enforcement.verdicts import (
     enforcement_of,
 )
 from enforcement.windows import Windows
-from ledger import bodies
+from ledger import body_fields
 from ledger.errors import ConflictError, LedgerError, OverloadedError, StorageError, UpstreamError
 from ledger.ports import Draft
 from policies.evaluate import Evaluation, Reason
@@ -77,7 +77,7 @@ from policies.model import Decision, DecisionRequest, Effect, Obligation
 __all__ = ["EnforcementPoint", "OpenTrace", "PolicyEvaluator", "Tracing"]
 
 _LOG: Final = structlog.get_logger(__name__)
-_EFFECTS: Final[Mapping[Effect, bodies.Effect]] = {
+_EFFECTS: Final[Mapping[Effect, body_fields.Effect]] = {
     Effect.PERMIT: "PERMIT",
     Effect.DENY: "DENY",
     Effect.INDETERMINATE: "INDETERMINATE",

@@ -14,7 +14,7 @@ from enforcement.facts import Pseudonyms
 from enforcement.modes import recorded_tool
 from enforcement.pin_rules import Pin
 from enforcement.pin_store import PinStore, said_of
-from ledger.bodies import ToolEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.commitments import SALT_BYTES, pseudonym
 from ledger.errors import LedgerError
 from ledger.ports import Draft, commit

@@ -37,7 +37,7 @@ from enforcement.ports import NewToolVerdicts, ToolVerdictChannel, Unavailable
 from enforcement.recorder import Recorder
 from enforcement.skeletons import skeleton
 from enforcement.tool_definitions import Definition, read_definitions
-from ledger.bodies import ToolEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.commitments import SALT_BYTES
 from ledger.errors import LedgerError, MalformedError
 from ledger.ports import Draft, commit

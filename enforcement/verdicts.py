@@ -17,7 +17,7 @@ from enforcement.mcp_headers import RawHeaders
 from enforcement.refusals import ErrorCode, Reply, RequestId, error_reply
 from enforcement.revisions import Direction
 from enforcement.tls_peer import TLSPeer
-from ledger import bodies
+from ledger import body_fields
 from policies.model import Decision, DecisionRequest, Obligation
 from policies.signals import Signals
 
@@ -382,7 +382,7 @@ RESULT_OBLIGATIONS: Final = frozenset({Obligation.REDACT_RESULT, Obligation.BLOC
 
 def enforcement_of(
     decision: Decision, *, fulfils: frozenset[Obligation] = frozenset()
-) -> tuple[bodies.Enforcement, str]:
+) -> tuple[body_fields.Enforcement, str]:
     """Return what must be done about a policy's answer, and the reason that is recorded.
 
     An obligation that this enforcement point cannot fulfil turns a permit into a denial.

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from ledger.bodies import Body, Commitment
+from ledger.bodies import Body
+from ledger.body_fields import Commitment
 from ledger.checkpoints import Checkpoint, UnverifiedCheckpoint
 from ledger.commitments import commitment_digest
 from ledger.errors import ConflictError

@@ -30,9 +30,9 @@ from typing import Annotated, Final, Literal, get_args, get_type_hints
 import msgspec
 import nacl.signing
 
-from ledger.bodies import (
+from ledger.bodies import Body
+from ledger.body_fields import (
     PUBLIC,
-    Body,
     Commitment,
     Count,
     FieldClass,

@@ -26,7 +26,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
-from ledger import bodies
+from ledger import body_fields
 from ledger.canonical import canonical_bytes, parse_json
 from ledger.errors import MalformedError
 
@@ -78,24 +78,24 @@ class Restriction(
         until_ms: When it ends by itself; None if it does not.
     """
 
-    restriction_id: bodies.Uuid
+    restriction_id: body_fields.Uuid
     kind: Literal["containment", "kill"]
     scope: Scope
-    since_ms: bodies.Count
-    agent: bodies.Name | None = None
-    user: bodies.Pseudonym | None = None
-    session: bodies.Pseudonym | None = None
-    server: bodies.Name | None = None
-    tool: bodies.Name | None = None
-    key_id: bodies.Hex8 | None = None
-    until_ms: bodies.Count | None = None
+    since_ms: body_fields.Count
+    agent: body_fields.Name | None = None
+    user: body_fields.Pseudonym | None = None
+    session: body_fields.Pseudonym | None = None
+    server: body_fields.Name | None = None
+    tool: body_fields.Name | None = None
+    key_id: body_fields.Hex8 | None = None
+    until_ms: body_fields.Count | None = None
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: Literal["tallystick.restrictions/1"]
     version: Annotated[int, msgspec.Meta(ge=NO_VERSION, le=2**53 - 1)]
     restrictions: Annotated[tuple[Restriction, ...], msgspec.Meta(max_length=MAX_RESTRICTIONS)]
-    lifted: Annotated[tuple[bodies.Uuid, ...], msgspec.Meta(max_length=MAX_LIFTED)]
+    lifted: Annotated[tuple[body_fields.Uuid, ...], msgspec.Meta(max_length=MAX_LIFTED)]
 
 
 class RestrictionSet:

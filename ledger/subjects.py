@@ -28,16 +28,16 @@ from ledger.bodies import (
     Decision,
     ErasureEvent,
     HoldEvent,
-    InventoryEvent,
     ModeEvent,
     OPADecision,
     Outcome,
     RetentionEvent,
     SessionEnd,
     Tombstone,
-    ToolEvent,
 )
 from ledger.bodies_drift import BaselineEvent, Drift
+from ledger.bodies_inventory import InventoryEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.errors import MalformedError
 from ledger.records import Record, record_type
 

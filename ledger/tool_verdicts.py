@@ -19,7 +19,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from ledger.bodies import Name
+from ledger.body_fields import Name
 from ledger.canonical import canonical_bytes, sha256
 from ledger.errors import MalformedError
 

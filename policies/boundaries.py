@@ -56,7 +56,7 @@ from typing import Annotated, Any, Final, Literal
 import jsonschema_rs
 import msgspec
 
-from ledger.bodies import Hex32, Name, Names
+from ledger.body_fields import Hex32, Name, Names
 from ledger.canonical import JSONValue, parse_json
 from ledger.errors import MalformedError, PolicySyntaxError
 from policies.boundary_schemas import CheckedSchemas

@@ -33,7 +33,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from ledger.bodies import Name
+from ledger.body_fields import Name
 from ledger.canonical import JSONValue, canonical_bytes, parse_json, sha256
 from ledger.errors import MalformedError, PolicySyntaxError
 from ledger.notes import decode_base64, encode_base64

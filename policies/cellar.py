@@ -26,7 +26,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from ledger.bodies import Name
+from ledger.body_fields import Name
 from ledger.canonical import canonical_bytes, sha256
 from policies.engine import Engine
 from policies.programs import EngineKind, kept_program

@@ -27,7 +27,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from ledger.bodies import Name
+from ledger.body_fields import Name
 from ledger.errors import PolicySyntaxError
 from policies.model import DecisionRequest
 

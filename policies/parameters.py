@@ -35,7 +35,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
-from ledger.bodies import Name
+from ledger.body_fields import Name
 from ledger.canonical import JSONValue, parse_json
 from ledger.errors import MalformedError, PolicyError, PolicySyntaxError
 from policies.argument_files import folded, lineage

@@ -18,7 +18,8 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
-from ledger.bodies import BundleEvent, Commitment
+from ledger.bodies import BundleEvent
+from ledger.body_fields import Commitment
 from ledger.canonical import sha256
 from ledger.commitments import SALT_BYTES
 from ledger.envelopes import EnvelopeKey

@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from ledger.bodies import AccessEvent, AccessScope, Commitment
+from ledger.bodies import AccessEvent, AccessScope
+from ledger.body_fields import Commitment
 from ledger.commitments import SALT_BYTES, pseudonym
 from ledger.ports import Acknowledgement, Draft, Opening, RecordSink, commit
 from service.auth import Caller

@@ -29,7 +29,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 
 from enforcement.facts import UNKNOWN, local_time
-from ledger.bodies import Count, Decision, Hex16, Name, Names, Zone
+from ledger.bodies import Decision
+from ledger.body_fields import Count, Hex16, Name, Names, Zone
 from ledger.canonical import parse_json
 from ledger.errors import MalformedError
 from policies.model import (

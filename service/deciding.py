@@ -23,7 +23,7 @@ import structlog
 
 from enforcement.facts import Pseudonyms
 from enforcement.verdicts import enforcement_of
-from ledger import bodies
+from ledger import bodies, body_fields
 from ledger.catalog import Catalog
 from ledger.clock import Clock
 from ledger.commitments import SALT_BYTES
@@ -121,8 +121,8 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    effect: bodies.Effect
-    enforcement: bodies.Enforcement
+    effect: body_fields.Effect
+    enforcement: body_fields.Enforcement
     reason: str
     evaluation: Evaluation | None = None
     detail: str = ""
@@ -141,7 +141,7 @@ def _judged(evaluation: Evaluation) -> _Verdict:
 
 def _stopped(verdict: _Verdict | None, standing: Standing) -> _Verdict:
     """Return a verdict as what stands against the question makes it; None of a policy that was not asked."""
-    effect: bodies.Effect = "INDETERMINATE" if standing.restriction is None else "DENY"
+    effect: body_fields.Effect = "INDETERMINATE" if standing.restriction is None else "DENY"
     before = _Verdict(effect, "deny", "", asked=False) if verdict is None else verdict
     return replace(before, enforcement="deny", reason=standing.reason, detail="", restriction=standing.restriction)
 
@@ -335,7 +335,7 @@ def _decision(draft: Draft) -> bodies.Decision:
     return draft.body
 
 
-def _commit(name: str, payload: bytes) -> tuple[bodies.Commitment, Opening]:
+def _commit(name: str, payload: bytes) -> tuple[body_fields.Commitment, Opening]:
     return commit(name, secrets.token_bytes(SALT_BYTES), payload)
 
 

@@ -25,15 +25,15 @@ from ledger.bodies import (
     Decision,
     Dropped,
     Heartbeat,
-    InventoryEvent,
     ModeEvent,
     Outcome,
     SessionEnd,
     Shadow,
     ShadowCount,
-    ToolEvent,
 )
 from ledger.bodies_drift import BaselineEvent, Drift
+from ledger.bodies_inventory import InventoryEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.canonical import canonical_bytes, parse_json
 from ledger.errors import MalformedError, OverloadedError, SignatureInvalidError, StaleKeysError
 from ledger.merkle import hash_leaf

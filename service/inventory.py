@@ -15,7 +15,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from ledger.bodies import Decision, InventoryEvent
+from ledger.bodies import Decision
+from ledger.bodies_inventory import InventoryEvent
 from ledger.canonical import canonical_bytes, sha256
 from ledger.catalog import Catalog
 from ledger.clock import Clock

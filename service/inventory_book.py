@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ledger.bodies import InventoryEvent
+from ledger.bodies_inventory import InventoryEvent
 from ledger.records import Record
 
 __all__ = ["InventoryBook", "Listed", "Said", "Suggestion", "ToolKey"]

@@ -14,7 +14,8 @@ from typing import Final
 
 import msgspec
 
-from ledger.bodies import KeyEvent, Name
+from ledger.bodies import KeyEvent
+from ledger.body_fields import Name
 from ledger.commitments import pseudonym, pseudonym_key_id
 from ledger.envelopes import ED25519, MLDSA44
 from ledger.errors import ConfigError

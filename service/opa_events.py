@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from ledger.bodies import Count, Hex16, Name
+from ledger.body_fields import Count, Hex16, Name
 from ledger.canonical import JSONValue, parse_json
 from ledger.errors import MalformedError
 

@@ -13,7 +13,8 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from ledger.bodies import Name, Succession
+from ledger.bodies import Succession
+from ledger.body_fields import Name
 from ledger.errors import ConfigError, MalformedError
 from ledger.files import create_durably
 from ledger.records import Record

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
-from ledger.bodies import ToolEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.errors import ConflictError, NotFoundError
 from ledger.records import Record
 from ledger.tool_verdicts import ToolVerdict, ToolVerdicts

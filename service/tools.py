@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from enforcement.tool_changes import difference
-from ledger.bodies import ToolEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.catalog import Catalog
 from ledger.commitments import SALT_BYTES
 from ledger.errors import ConflictError, ErasedError, NotFoundError

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from ledger.bodies import Name
+from ledger.body_fields import Name
 from ledger.canonical import canonical_bytes, parse_json, sha256
 from ledger.errors import MalformedError, PolicyError, PolicySyntaxError
 from policies.bundles import Bundle

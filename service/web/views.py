@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ledger.bodies import BundleReference, Commitment, Decision, Facts, Inspection, Outcome
+from ledger.bodies import BundleReference, Decision, Facts, Outcome
+from ledger.bodies_inspection import Inspection
+from ledger.body_fields import Commitment
 from ledger.records import Record, leaf_hash
 from service.web.wording import WEEKDAYS, number, size
 

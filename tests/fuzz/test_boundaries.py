@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.bodies import Names
+from ledger.body_fields import Names
 from ledger.errors import PolicySyntaxError
 from policies.boundaries import MAX_CODES, parse_boundaries
 from policies.boundary_schemas import KEYWORDS

@@ -17,7 +17,8 @@ from aiohttp import web
 from mcp.shared.exceptions import MCPError
 
 from enforcement.refusals import ErrorCode
-from ledger.bodies import Decision, Dropped, Heartbeat, InventoryEvent
+from ledger.bodies import Decision, Dropped, Heartbeat
+from ledger.bodies_inventory import InventoryEvent
 from ledger.completeness import Verdict
 from ledger.errors import ConfigError
 from ledger.records import Record

@@ -25,8 +25,8 @@ import structlog
 from fastapi.routing import APIRoute
 from sqlalchemy import ColumnElement, Engine, Table, event, select, update
 
-from ledger.bodies import ToolEvent
 from ledger.bodies_drift import BaselineEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.commitments import pseudonym
 from ledger.errors import CommitmentError, LedgerError
 from ledger.notes import encode_base64

@@ -15,7 +15,8 @@ import yaml
 from click.testing import CliRunner
 
 from enforcement.config import ServerSettings
-from ledger.bodies import AccessEvent, Facts, InventoryEvent
+from ledger.bodies import AccessEvent, Facts
+from ledger.bodies_inventory import InventoryEvent
 from service.auth import Role
 from service.cli.main import cli
 from tests.support.packs import ready_bundle

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from ledger.bodies import InventoryEvent
+from ledger.bodies_inventory import InventoryEvent
 from service.auth import Role
 from tests.integration.test_inventory import ALLOWED, FACTS, fill, listed, suggested, tell
 from tests.support.packs import ready_bundle

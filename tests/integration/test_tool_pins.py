@@ -17,7 +17,8 @@ from mcp.shared.exceptions import MCPError
 from enforcement.mcp import Message
 from enforcement.pin_fetching import ToolFetcher
 from enforcement.verdicts import Permitted
-from ledger.bodies import Decision, ToolEvent
+from ledger.bodies import Decision
+from ledger.bodies_tools import ToolEvent
 from ledger.errors import StorageError, UpstreamError
 from ledger.tool_verdicts import ToolVerdict, ToolVerdicts
 from tests.support.gateway import Surroundings, Tools, surroundings

@@ -13,7 +13,7 @@ import pytest
 from enforcement.ledger_client import ServiceClient
 from enforcement.ports import NewToolVerdicts, SameToolVerdicts
 from enforcement.tool_definitions import Definition, read_definition
-from ledger.bodies import ToolEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.commitments import SALT_BYTES
 from ledger.ports import Acknowledgement, Draft, RecordSink, commit
 from ledger.tool_verdicts import ToolVerdicts, parse_tool_verdicts

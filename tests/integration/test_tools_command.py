@@ -14,7 +14,7 @@ from enforcement.config import ServerSettings
 from enforcement.pin_desk import pins_of, say_of_tool
 from enforcement.tool_definitions import read_definition
 from enforcement.tool_manifests import manifest_of
-from ledger.bodies import ToolEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.errors import ConfigError, ConflictError, NotFoundError
 from service.auth import Role
 from service.cli.main import cli

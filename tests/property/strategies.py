@@ -11,7 +11,7 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from ledger.bodies import Name, Uuid
+from ledger.body_fields import Name, Uuid
 from ledger.canonical import MAX_SAFE_INTEGER
 from ledger.checkpoints import Checkpoint
 from ledger.merkle import EMPTY_ROOT, RootHash

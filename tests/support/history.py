@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ledger.bodies import BundleReference, Commitment
+from ledger.bodies import BundleReference
 from ledger.bodies import Decision as DecisionBody
+from ledger.body_fields import Commitment
 from ledger.commitments import SALT_BYTES
 from ledger.ports import Opening, commit
 from ledger.records import Record

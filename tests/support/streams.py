@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ledger.bodies import Body, Commitment, Decision, Heartbeat, Outcome
+from ledger.bodies import Body, Decision, Heartbeat, Outcome
+from ledger.body_fields import Commitment
 from ledger.records import Record
 
 _COMMITMENT = Commitment(digest="c0" * 32, size_bytes=0)

@@ -17,7 +17,7 @@ from enforcement.batches import Batch
 from enforcement.config import ServerSettings, ToolSettings
 from enforcement.inventory import AGAIN_MS, InventoryReport
 from enforcement.state import StateDatabase
-from ledger.bodies import InventoryEvent
+from ledger.bodies_inventory import InventoryEvent
 from ledger.errors import OverloadedError, StorageError
 from ledger.records import Record
 from tests.unit.enforcement.test_pep import World

@@ -17,7 +17,8 @@ from sqlalchemy import LargeBinary, text
 
 from ledger.audit_report import AuditReport, Finding
 from ledger.auditor import Auditor
-from ledger.bodies import BundleReference, Decision, Facts, Inspection, KeyEvent, Outcome, Tombstone
+from ledger.bodies import BundleReference, Decision, Facts, KeyEvent, Outcome, Tombstone
+from ledger.bodies_inspection import Inspection
 from ledger.canonical import canonical_bytes
 from ledger.commitments import SALT_BYTES
 from ledger.completeness import Verdict

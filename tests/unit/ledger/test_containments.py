@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.bodies import AccessEvent, Commitment, Containment
+from ledger.bodies import AccessEvent, Containment
+from ledger.body_fields import Commitment
 from ledger.containments import REVIEW_MS, ContainmentBook, Order
 from ledger.errors import ConflictError, NotFoundError
 from ledger.records import Record

@@ -15,7 +15,8 @@ import nacl.signing
 import pytest
 import rfc8785
 
-from ledger.bodies import AccessEvent, Commitment, Heartbeat
+from ledger.bodies import AccessEvent, Heartbeat
+from ledger.body_fields import Commitment
 from ledger.errors import ConfigError, MalformedError, SignatureInvalidError
 from ledger.merkle import hash_leaf
 from ledger.notes import encode_base64

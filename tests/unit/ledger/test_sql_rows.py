@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.bodies import BundleReference, Effect, Enforcement, Mode, Outcome, OutcomeStatus
+from ledger.bodies import BundleReference, Outcome
+from ledger.body_fields import Effect, Enforcement, Mode, OutcomeStatus
 from ledger.projection import Row, project
 from ledger.records import Record, leaf_hash
 from ledger.stores import tables

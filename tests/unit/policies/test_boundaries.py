@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.bodies import Names
+from ledger.body_fields import Names
 from ledger.errors import PolicySyntaxError
 from policies import boundary_schemas
 from policies.boundaries import MAX_CODES, Boundaries, BoundaryFacts, boundary_facts, parse_boundaries

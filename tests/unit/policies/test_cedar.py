@@ -8,7 +8,7 @@ import importlib.metadata
 import cedarpy
 import pytest
 
-from ledger.bodies import Names
+from ledger.body_fields import Names
 from ledger.errors import PolicyError, PolicySyntaxError
 from policies.engines.cedar import MAX_RULES_NAMED, CedarEngine, _failed_rules
 from policies.engines.cedar_policies import CedarRule

@@ -13,8 +13,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from ledger.bodies import BundleReference, Commitment
+from ledger.bodies import BundleReference
 from ledger.bodies import Decision as DecisionBody
+from ledger.body_fields import Commitment
 from ledger.errors import ConfigError, NotFoundError
 from policies.cellar import DESCRIPTION, DirectoryCellar, look_into
 from policies.cellar_filling import add_wheel, keep_installed, remove_engine

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ledger.bodies import Commitment, Dropped, Heartbeat, OPADecision
+from ledger.bodies import Dropped, Heartbeat, OPADecision
+from ledger.body_fields import Commitment
 from ledger.records import Record
 from policies.impact import Impact, Verdicts
 from policies.impact_coverage import Coverage

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from ledger.bodies import Names
+from ledger.body_fields import Names
 from ledger.errors import PolicyError, PolicySyntaxError
 from policies.bundles import bundle_from_files
 from policies.engines.rego import RegoEngine

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from ledger.bodies import BundleReference, Commitment
+from ledger.bodies import BundleReference
 from ledger.bodies import Decision as DecisionBody
+from ledger.body_fields import Commitment
 from policies.bundles import Bundle, bundle_from_files
 from policies.engine import EngineStoppedError, Limit
 from policies.engines.cedar import CedarEngine

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.bodies import Inspection, Names
+from ledger.bodies_inspection import Inspection
+from ledger.body_fields import Names
 from ledger.canonical import canonical_bytes
 from ledger.errors import MalformedError, PolicySyntaxError
 from policies.bundles import Bundle, bundle_from_files

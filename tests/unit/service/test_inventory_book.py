@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ledger.bodies import Body, InventoryEvent
+from ledger.bodies import Body
+from ledger.bodies_inventory import InventoryEvent
 from ledger.records import Record
 from service.inventory_book import InventoryBook, Said
 from service.inventory_usage import Counted, Use

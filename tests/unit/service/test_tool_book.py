@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ledger.bodies import ToolEvent
+from ledger.bodies_tools import ToolEvent
 from ledger.errors import ConflictError, MalformedError, NotFoundError
 from ledger.tool_verdicts import ToolVerdicts, parse_tool_verdicts
 from service.tool_book import MAX_STEPS, ToolBook

@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ledger.bodies import BundleReference, Commitment, Decision, Facts, Inspection, Outcome
+from ledger.bodies import BundleReference, Decision, Facts, Outcome
+from ledger.bodies_inspection import Inspection
+from ledger.body_fields import Commitment
 from ledger.records import Record, field_classes, leaf_hash
 from service.web.views import DecisionView, Field, decision_row, decision_view, local_time
 from tests.support.ledger import Enforcer, make_decision
