@@ -335,7 +335,7 @@ class Approvals:
     def _objection_to_grant(self, call: HeldCall, decision: Decision, person: Approver) -> str | None:
         keys = self._keys()
         called = (person.name, *person.aliases)
-        # INVARIANT: people are told apart, and not logins: whoever has two is one, by whichever he opened or agreed.
+        # INVARIANT: people are told apart, and not logins: whoever has two is one, by whichever he agreed.
         actors = tuple(one for name in called for one in keys.pseudonyms("actor", name))
         own = decision.agent in called or any(decision.user in keys.pseudonyms("user", name) for name in called)
         if own:
@@ -344,7 +344,9 @@ class Approvals:
             return "role"
         if any(grant.actor in actors for grant in call.grants) or call.has_granted(actors[0], keys.pseudonym_key_id):
             return "twice"
-        return None if any(actor in actors for actor, _ in call.seen) else "not_opened"
+        # A name is what the provider calls him, and two may have one: to have opened it counts for the login that did.
+        own_names = keys.pseudonyms("actor", person.name)
+        return None if any(actor in own_names for actor, _ in call.seen) else "not_opened"
 
     async def _refuse(self, call: HeldCall, person: Approver, reason: str) -> None:
         """Record that somebody tried what he may not, then refuse it.
