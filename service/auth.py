@@ -302,11 +302,15 @@ class TokenStore:
             owner: The person whose token it is; None if nobody knows.
 
         Raises:
-            ConfigError: An enforcer's token without an enforcer id, or another's with one.
+            ConfigError: An enforcer's token without an enforcer id, or another's with one; or a name that is not
+                printable.
             StorageError: The database failed.
         """
         if (role is Role.ENFORCER) != (enforcer_id is not None):
             raise ConfigError("an enforcer's token, and no other, names an enforcer id")
+        # INVARIANT: no machine is called what a provider's person is called in records: see `persons.actor_name`.
+        if not name.isprintable():
+            raise ConfigError("a token's name is of printable characters")
         token = token or new_token(log_id)
         now = self._clock.now_ms()
         row = {

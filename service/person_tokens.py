@@ -54,7 +54,7 @@ class PersonTokens:
             The token, and whom it speaks for.
 
         Raises:
-            ConfigError: A role that is a machine's, a longer life than a person's token may have, or no name.
+            ConfigError: A role that is a machine's, too long a life, or no name that can stand.
             StorageError: The database failed.
         """
         if role in (Role.ENFORCER, Role.CLIENT):
@@ -63,6 +63,9 @@ class PersonTokens:
             raise ConfigError(f"a person's token lives 1 to {MAX_PERSON_SECONDS} seconds")
         if not 0 < len(person.subject) <= _MAX_SUBJECT_CHARS or not 0 < len(person.name) <= _MAX_NAME_CHARS:
             raise ConfigError("a person's subject has 1 to 256 characters, and a name 1 to 128")
+        # INVARIANT: nobody is called what another issuer's person is called in records: see `actor_name`.
+        if not person.subject.isprintable() or not person.name.isprintable():
+            raise ConfigError("a person's subject and name are of printable characters")
         token = new_token(self._log_id, person=True)
         now_ms = self._clock.now_ms()
         digest, expires_ms = token_digest(token), now_ms + seconds * _MS_PER_SECOND

@@ -123,6 +123,21 @@ def test_who_has_no_name_that_can_be_kept_gets_no_token(persons, changes):
         issue(persons, replace(ANN, **changes))
 
 
+TAKEN = actor_name(ISSUER, ANN.subject)
+
+
+@pytest.mark.parametrize("field", ["subject", "name"])
+@pytest.mark.parametrize("called", [TAKEN, "ann\x00", "ann\u202e"])
+def test_nobody_at_the_console_is_called_like_a_person_of_the_provider(persons, field, called):
+    with pytest.raises(ConfigError, match="printable"):
+        issue(persons, replace(CONSOLE_ANN, **{field: called}))
+
+
+def test_no_machine_is_called_like_a_person_of_the_provider(tokens):
+    with pytest.raises(ConfigError, match="printable"):
+        tokens.issue(LOG_ID, Role.ADMIN, TAKEN)
+
+
 def test_no_secret_of_a_token_is_kept(persons, engine):
     secret = issue(persons).rpartition(".")[2]
     with engine.connect() as connection:
