@@ -217,7 +217,8 @@ def test_a_user_puts_his_own_server_behind_a_gateway_and_an_auditor_checks_what_
 
 def test_without_a_token_nothing_is_asked_and_the_way_to_one_is_named(tmp_path):
     done = run("find", cwd=tmp_path, TALLYSTICK_URL="http://127.0.0.1:9")
-    assert (done.status, done.errors) == (64, "tallystick: a token is needed: set TALLYSTICK_TOKEN\n")
+    told = "tallystick: a token is needed: set TALLYSTICK_TOKEN, or log in with `tallystick login`\n"
+    assert (done.status, done.errors) == (64, told)
 
 
 def test_a_service_that_does_not_answer_is_something_that_could_not_be_reached(tmp_path):
