@@ -119,14 +119,19 @@ class OpenIDProvider:
     async def logout_url(self, back: str) -> str | None:
         """Return where somebody logs out of the provider itself, to come back afterwards; None if it has no such place.
 
+        Args:
+            back: To which path of ours.
+
         Raises:
             UpstreamError: The provider does not answer, or not as it should.
         """
         metadata = await self._known()
         if metadata.end_session is None:
             return None
+        # Where we come back to from a login, so that both have to be registered under one address.
+        ours = self.settings.redirect_uri.removesuffix("/login/callback") + back
         return _with_query(
-            metadata.end_session, {"client_id": self.settings.client_id, "post_logout_redirect_uri": back}
+            metadata.end_session, {"client_id": self.settings.client_id, "post_logout_redirect_uri": ours}
         )
 
     # --- what comes back

@@ -20,7 +20,7 @@ from ledger.bodies import Decision
 from ledger.errors import MalformedError
 from service.approvals import Opened, approver_of, require_comment
 from service.auth import Permission, may
-from service.web.forms import CSRF_FIELD, check_secret, read_form, require_same_origin
+from service.web.forms import read_own_form
 from service.web.guard import Dashboard, DashboardDep, LobbyDep, PageRoute, ReaderDep, redirect
 from service.web.integrity import look
 from service.web.sessions import WebSession
@@ -230,10 +230,7 @@ async def show_approval(
 
 
 async def _checked_form(request: Request, lobby: LobbyDep, session: WebSession) -> dict[str, str]:
-    require_same_origin(request.headers, lobby.hosting.settings.external_url)
-    form = await read_form(request)
-    check_secret(session.csrf, form.get(CSRF_FIELD))
-    return form
+    return await read_own_form(request, secret=session.csrf, external_url=lobby.hosting.settings.external_url)
 
 
 @router.post("/approvals/{approval_id}/open")

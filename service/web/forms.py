@@ -19,7 +19,7 @@ from ledger.errors import MalformedError
 from service.api.common import read_body
 from service.problems import ForbiddenError
 
-__all__ = ["CSRF_FIELD", "check_secret", "read_form", "require_same_origin"]
+__all__ = ["CSRF_FIELD", "check_secret", "read_form", "read_own_form", "require_same_origin"]
 
 CSRF_FIELD: Final = "csrf"
 _MAX_FORM_BYTES: Final = 8 * 1024
@@ -87,3 +87,22 @@ async def read_form(request: Request) -> dict[str, str]:
     if len(fields) != len(pairs):
         raise MalformedError("a form field is there twice")
     return fields
+
+
+async def read_own_form(request: Request, *, secret: str, external_url: str) -> dict[str, str]:
+    """Read the fields of a form of a visitor who is logged in, if it came from a page of ours that he was shown.
+
+    Args:
+        request: What was sent.
+        secret: Of his session.
+        external_url: As `require_same_origin` takes it.
+
+    Raises:
+        ForbiddenError: It came from elsewhere.
+        Problem: It is too large.
+        MalformedError: It is none.
+    """
+    require_same_origin(request.headers, external_url)
+    form = await read_form(request)
+    check_secret(secret, form.get(CSRF_FIELD))
+    return form

@@ -19,7 +19,7 @@ from service.failures import describe
 from service.fairness import current_log
 from service.problems import ForbiddenError, UnauthenticatedError
 from service.web.forms import CSRF_FIELD, check_secret, read_form, require_same_origin
-from service.web.guard import Dashboard, Lobby, LobbyDep, PageRoute, redirect, safe_next, seat_of
+from service.web.guard import Dashboard, Lobby, LobbyDep, PageRoute, Seat, redirect, safe_next, seat_of
 from service.web.sessions import may_log_in
 from service.wiring.services import Services
 
@@ -269,6 +269,31 @@ async def log_out(request: Request, lobby: LobbyDep) -> Response:
         except LedgerError as error:
             # Whoever wants to leave must be able to, also while nothing can be recorded.
             _log.error("logout_not_recorded", error=type(error).__name__)
-    response = redirect("/login?said=logged-out")
+    response = await _after_logout(request, lobby, seat)
     lobby.cookies.clear_session(response)
     return response
+
+
+async def _after_logout(request: Request, lobby: Lobby, seat: Seat | None) -> Response:
+    """Return what leads away from a login that has ended: by the provider, for whom it made.
+
+    Otherwise whoever sits down at that browser next would be logged in again by one click, as the person who left.
+
+    Source: OpenID Connect RP-Initiated Logout 1.0 section 2, by client_id; no ID token is kept to be a hint.
+    """
+    here = "/login?said=logged-out"
+    person = None if seat is None else seat.session.caller.person
+    provider = None if seat is None else seat.dashboard.services.oidc
+    if person is None or provider is None or person.method != "oidc" or person.issuer != provider.settings.issuer:
+        return redirect(here)
+    try:
+        target = await provider.logout_url(here)
+    except LedgerError as error:
+        # It has ended here; that the provider does not answer keeps nobody in.
+        _log.warning("provider_logout_not_reached", error=type(error).__name__)
+        return redirect(here)
+    if target is None:
+        return redirect(here)
+    # By a page and not by a redirect: our pages' policy lets no form of theirs lead to another site.
+    saying = f"You are logged out of Tallystick. You log out at {provider.settings.host} as well."
+    return lobby.strangers.page("passing.html", session=None, path=request.url.path, target=target, saying=saying)

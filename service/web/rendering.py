@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, Response
 from markupsafe import Markup
 
 from ledger.legible import PROSE_LIMIT, legible_text
-from service.auth import Permission, roles_holding
+from service.auth import Permission, may
 from service.version import VERSION
 from service.web import wording
 from service.web.assets import Assets
@@ -40,6 +40,7 @@ PAGE_HEADERS: Final[Mapping[str, str]] = {
 _NAVIGATION: Final = (
     ("/", "Decisions", Permission.READ_DECISIONS),
     ("/approvals", "Held calls", Permission.READ_DECISIONS),
+    ("/tools", "Tools", Permission.READ_DECISIONS),
     ("/inventory", "Inventory", Permission.READ_DECISIONS),
     ("/packs", "Evidence packs", Permission.MAKE_PACKS),
     ("/docs/api", "API", None),
@@ -77,8 +78,13 @@ def make_environment(assets: Assets) -> jinja2.Environment:
 
 def _navigation(session: WebSession | None) -> list[tuple[str, str]]:
     """Return path and label of the pages that a visitor may open."""
-    role = session.caller.role if session else None
-    return [(path, label) for path, label, needed in _NAVIGATION if needed is None or (role in roles_holding(needed))]
+    caller = session.caller if session else None
+    return [
+        (path, label)
+        for path, label, needed in _NAVIGATION
+        # As the page itself asks: a role alone is not enough where it takes a person.
+        if needed is None or (caller is not None and may(caller, needed))
+    ]
 
 
 class Pages:

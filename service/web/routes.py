@@ -18,6 +18,7 @@ from service.web import (
     pages,
     provider_login,
     terminal_login,
+    tools_page,
 )
 from service.web.guard import LobbyDep
 from service.web.lobby import LogLobby
@@ -46,6 +47,7 @@ def install(app: FastAPI, hosting: Hosting) -> None:
         containment_page.router,
         inventory_page.router,
         agent_page.router,
+        tools_page.router,
         packs.router,
         login.router,
         provider_login.router,

@@ -13,7 +13,11 @@ from typing import Any, Final, NoReturn
 import pytest
 from playwright.sync_api import Browser, Page
 
+from enforcement.tool_definitions import read_definition
+from ledger.bodies import ToolEvent
+from ledger.commitments import SALT_BYTES
 from ledger.errors import AnchorError
+from ledger.ports import commit
 from service.auth import Role
 from tests.support.browser import new_visitor
 from tests.support.service import RunningService, start_service
@@ -157,7 +161,21 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSer
             contained = responder.post("/v1/containments", json=wanted).raise_for_status().json()["id"]
         held = gateway.hold(gateway.decide(enforcement="ask", decision="PERMIT"))
         gateway.step(gateway.hold(completed), "expired")
+        for tool, reasons in (("refund_customer", ("changed",)), ("wire", ("mentions", "invisible"))):
+            definitions = [
+                commit("definition", bytes(SALT_BYTES), read_definition(text).canonical.encode())
+                for text in ('{"name":"x","description":"Pay."}', '{"name":"x","description":"Pay\\u200b all.","z":1}')
+            ]
+            for action, (committed, opening), digest in zip(
+                ("first_seen", "quarantined"), definitions, ("a" * 64, "b" * 64), strict=True
+            ):
+                why = {"previous": "a" * 64, "reasons": reasons, "changes": ("text",)} if digest[0] == "b" else {}
+                seen = ToolEvent(action=action, server="finance", tool=tool, digest=digest, definition=committed, **why)
+                gateway.post([(gateway.record(seen), (opening,))]).raise_for_status()
         pages = {
+            "quarantines": "/tools",
+            "no more quarantines": "/tools?page=2",
+            "quarantined tool": "/tools/finance/refund_customer",
             "held": "/approvals",
             "held call": f"/approvals/{held}",
             "home": "/",
@@ -189,6 +207,7 @@ class BrokenAnchor:
 PAGES: Final = (
     *("home", "filtered", "nothing found", "faulty filter", "killed", "completed", "session", "contained", "packs"),
     *("held", "held call"),
+    *("quarantines", "no more quarantines", "quarantined tool"),
     *("servers", "tools", "nothing in the inventory", "agent"),
     "api",
     "not found",
@@ -245,6 +264,24 @@ def test_a_held_call_is_sound_when_it_is_opened(stage, chromium, look):
     assert faults_of(page) == SOUND
     page.get_by_role("button", name="Show exactly what will run").click()
     page.get_by_role("button", name="Approve").wait_for()
+    assert faults_of(page) == SOUND
+    visitor.close()
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_tool_is_sound_when_its_difference_is_opened(stage, chromium, look):
+    service, pages = stage
+    visitor = new_visitor(chromium, service.url, **LOOKS[look])
+    page = visitor.page()
+    page.goto(service.login_url(Role.APPROVER))
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(service.url + "/")
+    page.goto(pages["quarantined tool"])
+    assert faults_of(page) == SOUND
+    page.get_by_role("button", name="Show what differs").click()
+    page.get_by_role("button", name="Approve").wait_for()
+    assert page.locator("ins").count() >= 1
+    assert page.locator("del").count() >= 1
     assert faults_of(page) == SOUND
     visitor.close()
 

@@ -368,6 +368,12 @@ CASES: dict[str, Case] = {
     "GET /approvals/{approval_id}": AIMED,
     "POST /approvals/{approval_id}/open": Case(sends=one(data={"csrf": "x"})),
     "POST /approvals/{approval_id}/verdict": Case(sends=one(data={"csrf": "x", "verdict": "granted"})),
+    "GET /tools": OWN,
+    "GET /tools/{server}/{tool:path}": AIMED,
+    "POST /tools/{server}/{tool:path}/difference": Case(sends=one(data={"csrf": "x"})),
+    "POST /tools/{server}/{tool:path}/verdict": Case(
+        sends=one(data={"csrf": "x", "verdict": "approve", "digest": TOOL_DIGEST, "reason": PURPOSE})
+    ),
     "GET /inventory": OWN,
     "GET /agents/{agent:path}": AIMED,
     "GET /packs": OWN,

@@ -588,3 +588,71 @@ def test_where_no_provider_is_configured_nobody_logs_in_by_one_and_the_page_says
         assert visitor.get(f"/login/callback?state=acme.{'x' * 43}&code=x").status_code == 404
         assert backchannel(service, "x") == 404
         assert "No identity provider is configured" in visitor.get("/login").text
+
+
+# --- logging out at the provider as well
+
+
+def leave(visitor: httpx.Client) -> httpx.Response:
+    csrf = visitor.get("/").text.partition('name="csrf" value="')[2].partition('"')[0]
+    assert csrf
+    return visitor.post("/logout", data={"csrf": csrf})
+
+
+def asked_anew(service: RunningService) -> None:
+    """Have the provider's metadata fetched at the next question."""
+    service.services.oidc._metadata = None
+
+
+def test_whoever_logs_out_is_led_to_the_providers_logout_and_back(service, provider):
+    asked_anew(service)
+    with browser(service) as visitor:
+        log_in(service, visitor)
+        answer = leave(visitor)
+        assert answer.status_code == 200
+        target = urlsplit(target_of(answer.text))
+        assert f"{target.scheme}://{target.netloc}{target.path}" == f"{provider.url}/logout"
+        back = f"{service.services.settings.external_url}/login?said=logged-out"
+        assert parse_qs(target.query) == {"client_id": [CLIENT_ID], "post_logout_redirect_uri": [back]}
+        assert not logged_in(visitor)
+    assert service.access_events("logout")[-1].result == "ok"
+
+
+@pytest.mark.parametrize("how", ["it has no such place", "it does not answer", "its address is not https"])
+def test_where_the_provider_cannot_log_anybody_out_the_login_here_ends_all_the_same(service, provider, how):
+    with browser(service) as visitor:
+        log_in(service, visitor)
+        oidc = service.services.oidc
+        kept = oidc._keys
+        asked_anew(service)
+        if how == "it does not answer":
+            oidc._keys, provider.metadata = None, {"issuer": "https://another.example"}
+        else:
+            address = "http://evil.example/logout" if how.endswith("https") else None
+            oidc._keys, provider.metadata = None, {"end_session_endpoint": address}
+        answer = leave(visitor)
+        if oidc._keys is not None:
+            service.run(oidc._keys.stop)
+        oidc._keys = kept
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login?said=logged-out")
+        assert not logged_in(visitor)
+
+
+def test_a_form_of_another_site_ends_no_login_and_leads_nowhere(service):
+    with browser(service) as visitor:
+        log_in(service, visitor)
+        for headers, csrf in (({}, "made up"), ({"origin": "https://evil.example"}, "made up"), ({}, "")):
+            answer = visitor.post("/logout", data={"csrf": csrf}, headers=headers)
+            assert answer.status_code == 403
+            assert "http-equiv" not in answer.text
+        assert logged_in(visitor)
+
+
+def test_whom_no_provider_logged_in_is_led_to_none(service):
+    with browser(service) as visitor:
+        page = visitor.get("/login").text
+        csrf = page.partition('name="csrf" value="')[2].partition('"')[0]
+        visitor.post("/login", data={"csrf": csrf, "token": service.machine_token(Role.AUDITOR)})
+        answer = leave(visitor)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login?said=logged-out")
+        assert visitor.post("/logout").headers["location"] == "/login?said=logged-out"  # who has left already

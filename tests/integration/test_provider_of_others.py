@@ -67,7 +67,9 @@ def test_a_person_logs_in_at_the_provider_and_is_back_on_the_dashboard(service, 
     assert cookies["tallystick"]["httpOnly"] is True
     assert "tallystick-login" not in cookies
     page.get_by_role("button", name="Log out").click()
-    expect(page.get_by_text("You are logged out")).to_be_visible()
+    page.get_by_role("button", name="End session").click()  # the provider's own question
+    expect(page.get_by_text("You are logged out.")).to_be_visible()
+    assert page.url == f"{service.url}/login?said=logged-out"
     page.goto(service.url)
     expect(page.get_by_label("Token")).to_be_visible()
 

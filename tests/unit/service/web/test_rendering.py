@@ -9,10 +9,13 @@ from types import SimpleNamespace
 import jinja2
 import pytest
 
+from service.auth import Caller, Permission, Role, may
+from service.persons import Person
 from service.web.assets import Assets
 from service.web.filters import Filters
 from service.web.integrity import Integrity
-from service.web.rendering import PAGE_HEADERS, Verbatim, make_environment
+from service.web.rendering import _NAVIGATION, PAGE_HEADERS, Verbatim, _navigation, make_environment
+from service.web.sessions import WebSession
 
 TEMPLATES = {path.name: path.read_text() for path in files("service.web").joinpath("templates").iterdir()}
 OPEN, CLOSE = "\u2039", "\u203a"
@@ -237,3 +240,28 @@ def test_a_row_of_a_hostile_decision_is_inert():
     assert "\u202e" not in html
     assert "9007199254740991 ms after 1970" in html
     assert 'datetime=""' not in html
+
+
+ANN = Person(issuer="https://id.example", subject="ann", name="ann", method="oidc")
+
+
+def session_of(role: Role, person: Person | None) -> WebSession:
+    caller = Caller(
+        log_id="acme", name="ann", role=role, enforcer_id=None, token_sha256="0" * 64, expires_ms=1, person=person
+    )
+    return WebSession(caller=caller, csrf="x", expires_ms=1)
+
+
+@pytest.mark.parametrize("person", [None, ANN], ids=["machine", "person"])
+@pytest.mark.parametrize("role", [Role.AUDITOR, Role.RESPONDER, Role.APPROVER, Role.ADMIN])
+def test_the_navigation_leads_to_the_pages_that_open_and_to_no_other(role, person, monkeypatch):
+    entries = (*_NAVIGATION, ("/people-only", "For people", Permission.REVIEW_TOOLS))
+    monkeypatch.setattr("service.web.rendering._NAVIGATION", entries)
+    session = session_of(role, person)
+    paths = [path for path, _ in _navigation(session)]
+    assert paths == [path for path, _, needed in entries if needed is None or may(session.caller, needed)]
+    assert ("/people-only" in paths) is (person is not None and role in (Role.APPROVER, Role.ADMIN))
+
+
+def test_strangers_are_led_to_what_everybody_may_see_alone():
+    assert [path for path, _ in _navigation(None)] == ["/docs/api"]
