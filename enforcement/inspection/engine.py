@@ -299,8 +299,9 @@ class _Run:
 
     def _told(self, spans: Sequence[_Span], findings: Iterable[Finding]) -> Findings:
         most = self._limits.max_findings
-        count = len(spans)
-        kept = tuple(islice(findings, most))
+        found = tuple(islice(findings, most + 1))
+        # One that reaches over several values is told once for each: there can be more findings than spans.
+        kept, count = found[:most], max(len(spans), len(found))
         if count > most:
             kept = (*kept, Finding("bomb", "findings", "", 0, 0))
             count += 1
