@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from enforcement.redaction import Stretch
 from policies.signals import MAX_FINDINGS, Signals
 
-__all__ = ["NOT_LOOKED", "OPAQUE", "Found", "Inspector", "Look", "look_through", "unseen"]
+__all__ = ["NOT_LOOKED", "OPAQUE", "Found", "Inspector", "Look", "look_through", "told", "unseen"]
 
 OPAQUE: Final = frozenset(
     {
@@ -150,11 +150,11 @@ def look_through(
     # A finding that reaches over several values is told once for each.
     unkept = max(0, found.count - len(found.findings))
     complete = found.complete and len(data) <= max_bytes
-    names = sorted({f"{one.kind}/{one.rule}" for one in relevant})[:MAX_FINDINGS]
+    names = {f"{one.kind}/{one.rule}" for one in relevant}
     signals = Signals(
-        inspected="complete" if complete else "partial",
+        inspected="complete" if complete and len(names) <= MAX_FINDINGS else "partial",
         inspector=inspector.digest,
-        findings=tuple(names),
+        findings=told(names),
         finding_count=len(relevant) + unkept,
     )
     return Look(
@@ -164,6 +164,16 @@ def look_through(
         whole=complete and not unkept,
         placeless=frozenset(one.kind for one in relevant if not _has_place(one)),
     )
+
+
+def told(names: Collection[str]) -> tuple[str, ...]:
+    """Return the names of findings, ``kind/rule``, that signals have: as many as may be, and of every kind one."""
+    ordered = sorted(set(names))
+    if len(ordered) > MAX_FINDINGS:
+        first = {name.partition("/")[0]: name for name in reversed(ordered)}
+        others = [name for name in ordered if name not in first.values()]
+        ordered = sorted([*first.values(), *others[: MAX_FINDINGS - len(first)]])
+    return tuple(ordered)
 
 
 def _has_place(one: FoundOne) -> bool:

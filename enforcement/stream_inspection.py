@@ -26,7 +26,7 @@ import msgspec
 
 from enforcement.answer_inspection import AnswerInspection
 from enforcement.config_inspection import Inspecting
-from enforcement.looking import Look
+from enforcement.looking import Look, told
 from enforcement.redaction import Stretch, redacted
 from enforcement.strictness import handling_of
 from enforcement.verdicts import Permitted
@@ -253,12 +253,15 @@ def both(one: Signals | None, other: Signals | None) -> Signals | None:
     """Return what two looks found together; None if neither looked."""
     if one is None or other is None:
         return one or other
+    names = {*one.findings, *other.findings}
     extents: set[Extent] = {one.inspected, other.inspected} - {"none"}
+    if len(names) > MAX_FINDINGS:
+        extents.add("partial")
     extent: Extent = "none" if not extents else "partial" if "partial" in extents else "complete"
     return Signals(
         inspected=extent,
         inspector=one.inspector or other.inspector,
-        findings=tuple(sorted({*one.findings, *other.findings})[:MAX_FINDINGS]),
+        findings=told(names),
         finding_count=one.finding_count + other.finding_count,
     )
 

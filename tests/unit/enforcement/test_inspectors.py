@@ -12,8 +12,9 @@ from enforcement.config_inspection import InspectionSettings
 from enforcement.inspectors import ConfiguredInspector, inspector_of
 from enforcement.looking import Look, look_through
 from enforcement.redaction import redacted
+from enforcement.stream_inspection import both
 from ledger.errors import ConfigError
-from policies.signals import FINDING_KINDS
+from policies.signals import FINDING_KINDS, Signals, finding_kinds
 from tests.support.inspectors import KEY
 
 RULE = 'rule {name} {{ meta: kind = "tenant" view = "text" strings: $a = "{text}" condition: $a }}'
@@ -71,6 +72,22 @@ def test_findings_that_reach_over_many_values_do_not_push_others_out_in_silence(
     assert "secret" in found.kinds or (found.signals.inspected, found.whole) == ("partial", False)
     few = look(plain, answer(*[*order, between], f" the key: {KEY} ."))
     assert ("secret" in few.kinds, few.signals.inspected) == (True, "complete")
+
+
+def test_more_names_of_findings_than_are_told_hide_no_kind_and_are_not_said_to_be_all(tmp_path: Path):
+    words = [f"WORD{number:03}" for number in range(80)]
+    rules = [RULE.format(name=f"own_{word}", text=word).replace('"tenant"', '"ansi"') for word in words]
+    (tmp_path / "own.yar").write_text("\n".join(rules))
+    ruled = made(rules=str(tmp_path))
+    found = look(ruled, answer(" ".join([*words, KEY, "\u202e"])))
+    assert {"ansi", "secret", "unicode"} <= set(finding_kinds(found.signals.findings))
+    assert (len(found.signals.findings), found.signals.inspected) == (64, "partial")
+    ansi = Signals(inspected="complete", findings=tuple(f"ansi/own_{word}" for word in words[:64]), finding_count=64)
+    secret = Signals(inspected="complete", findings=("secret/key",), finding_count=1)
+    together = both(ansi, secret)
+    assert together is not None
+    assert (together.inspected, finding_kinds(together.findings)) == ("partial", ("ansi", "secret"))
+    assert look(ruled, answer(" ".join([*words[:40], KEY]))).signals.inspected == "complete"
 
 
 def test_only_the_kinds_that_are_looked_for_count(plain: ConfiguredInspector):
