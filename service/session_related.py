@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from ledger.bodies import Approval, Containment, Decision, ToolEvent
+from ledger.bodies import Approval, Containment, Decision
 from ledger.bodies_drift import Drift
+from ledger.bodies_tools import ToolEvent
 from ledger.records import Record
 from service.wiring.services import Services
 
