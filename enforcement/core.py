@@ -42,7 +42,7 @@ from enforcement.metrics import Metrics
 from enforcement.modes import ModeChange
 from enforcement.passage import Passage
 from enforcement.pep import EnforcementPoint
-from enforcement.pin_store import PinStore
+from enforcement.pin_store import KeptVerdicts, PinStore
 from enforcement.pins import PinnedTools, ToolPins
 from enforcement.policy_source import PolicySource
 from enforcement.ports import BundleSource, CanarySource, LedgerClient, RestrictionChannel, ToolVerdictChannel
@@ -486,7 +486,10 @@ class Core:
 
     def _pins_of(self, servers: Servers, source: object, reader: StateDatabase, recorder: Recorder) -> ToolPins:
         channel = source if isinstance(source, ToolVerdictChannel) else None
-        pins = ToolPins(PinStore(reader), recorder, self.config.pinning, channel=channel, manifests=manifest_of)
+        kept = KeptVerdicts(self.config.state_directory)
+        pins = ToolPins(
+            PinStore(reader), recorder, self.config.pinning, channel=channel, kept=kept, manifests=manifest_of
+        )
         servers.watch(pins.take_up)
         return pins
 

@@ -3,6 +3,8 @@
 A row is a pin (`enforcement.pin_rules`); its definitions stand in it, so that a difference can be shown without the
 service. What the operator says changes rows in one transaction with the record that tells of it, and leaves a word in
 ``tool_words``, by which a gateway that runs sees that it must read them again.
+
+What the service says of tools is kept beside it (`KeptVerdicts`): a restart while the service is away lifts nothing.
 """
 
 from __future__ import annotations
@@ -10,15 +12,22 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
+import structlog
 
 from enforcement.pin_rules import Pin, standing
 from enforcement.state import Change, StateDatabase
-from ledger.errors import ConflictError, NotFoundError, StorageError
+from ledger.errors import ConflictError, MalformedError, NotFoundError, StorageError
+from ledger.files import replace_durably
+from ledger.tool_verdicts import MAX_TOOL_DOCUMENT_BYTES, ToolVerdicts, parse_tool_verdicts
 
-__all__ = ["PinStore", "said_of"]
+__all__ = ["KeptVerdicts", "PinStore", "said_of"]
+
+_LOG: Final = structlog.get_logger(__name__)
+_FILE: Final = "tool_verdicts.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,39 @@ class PinStore:
     def saving(server: str, pins: Iterable[Pin]) -> Change:
         """Return what makes pins of a server durable."""
         return _SavePins(tuple((server, pin.tool, msgspec.json.encode(pin)) for pin in pins))
+
+
+class KeptVerdicts:
+    """The set of verdicts that was in force last, in a file of the state directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """Keep it there; nothing is read yet."""
+        self._path = directory / _FILE
+        self._digest = ""
+
+    def read(self) -> ToolVerdicts | None:
+        """Return it; an empty one if none was kept, None if one was and cannot be read."""
+        try:
+            with self._path.open("rb") as file:
+                kept = parse_tool_verdicts(file.read(MAX_TOOL_DOCUMENT_BYTES + 1))
+        except FileNotFoundError:
+            return ToolVerdicts()
+        except (OSError, MalformedError) as error:
+            _LOG.error("kept_tool_verdicts_unusable", error=type(error).__name__)
+            return None
+        self._digest = kept.digest
+        return kept
+
+    def keep(self, verdicts: ToolVerdicts) -> None:
+        """Have a set survive a restart; what the disk does not take is tried again when this is called again."""
+        if self._digest == verdicts.digest:
+            return
+        try:
+            replace_durably(self._path, verdicts.document, mode=0o600)
+        except OSError as error:
+            _LOG.error("tool_verdicts_not_kept", error=type(error).__name__)
+            return
+        self._digest = verdicts.digest
 
 
 def said_of(

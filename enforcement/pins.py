@@ -10,7 +10,9 @@ it passes, under any spelling that a careless server could take for its name.
 INVARIANT: a quarantine is in force before anything of the listing is released, whether or not it can be recorded; a
 definition stands only once the record that says so is durable. What could not be recorded is neither listed nor called.
 
-INVARIANT: a quarantine that any gateway of the log has seen holds at all of them.
+INVARIANT: a quarantine that any gateway of the log has seen holds at all of them. No failure lifts it, nor what a
+person said: not of the service, of the way there, of the disk, nor a restart, which goes on with the verdicts that were
+kept. If those cannot be read, no tool of a server with pins passes until the service has said them again.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from enforcement.json_slices import object_members
 from enforcement.modes import recorded_tool
 from enforcement.offload import off_loop
 from enforcement.pin_rules import Judged, Neighbours, Pin, PinMode, judge, settled
-from enforcement.pin_store import PinStore
+from enforcement.pin_store import KeptVerdicts, PinStore
 from enforcement.ports import NewToolVerdicts, ToolVerdictChannel, Unavailable
 from enforcement.recorder import Recorder
 from enforcement.skeletons import skeleton
@@ -83,6 +85,7 @@ class ToolPins:
         settings: PinningSettings,
         *,
         channel: ToolVerdictChannel | None = None,
+        kept: KeptVerdicts | None = None,
         manifests: Callable[[ServerSettings], Mapping[str, str]] = lambda _: {},
     ) -> None:
         """Take the parts; nothing is read before `start`.
@@ -92,12 +95,14 @@ class ToolPins:
             recorder: Makes records and rows durable.
             settings: How often what.
             channel: Where people's verdicts come from; None if only this gateway's operator says any.
+            kept: Keeps them over a restart.
             manifests: Returns what the signed manifest of a server names: tool → digest. Raises `ConfigError`.
         """
         self._store = store
         self._recorder = recorder
         self._settings = settings
         self._channel = channel
+        self._kept = kept
         self._read_manifest = manifests
         self._modes: dict[str, PinMode] = {}
         self._manifests: dict[str, Mapping[str, str]] = {}
@@ -105,6 +110,7 @@ class ToolPins:
         self._pins: dict[str, dict[str, Pin]] = {}
         self._words = 0
         self._verdicts = ToolVerdicts()
+        self._lost = False
         self._heard = True
         self._wake: Callable[[], None] | None = None
         self._awaited: dict[str, asyncio.Event] = {}
@@ -187,7 +193,8 @@ class ToolPins:
         """Return what is known of a tool."""
         if server not in self._modes:
             return "none"
-        if self._quarantined_elsewhere(server, tool):
+        # What was kept cannot be read: any tool may be one that somebody has quarantined, or rejected.
+        if self._lost or self._quarantined_elsewhere(server, tool):
             return "quarantined"
         pin = self._pins.get(server, {}).get(tool)
         if pin is None:
@@ -352,6 +359,11 @@ class ToolPins:
         """
         self._words = self._store.words()
         self._pins = self._store.read()
+        if self._channel is not None and self._kept is not None:
+            kept = await asyncio.to_thread(self._kept.read)
+            self._lost = kept is None
+            if kept is not None:
+                await self._adopt(kept)
         await self.refresh()
         self._work.start()
 
@@ -376,15 +388,24 @@ class ToolPins:
                 self._heard = not isinstance(answer, Unavailable)
                 if isinstance(answer, NewToolVerdicts):
                     await self._take(answer.document)
+                elif self._heard:
+                    await self._keep_verdicts()
 
     async def _take(self, document: bytes) -> None:
         try:
-            self._verdicts = parse_tool_verdicts(document)
+            verdicts = parse_tool_verdicts(document)
         except MalformedError:
             _LOG.error("tool_verdicts_unreadable", version=self._verdicts.version)
             return
+        await self._adopt(verdicts)
+        await self._keep_verdicts()
+        _LOG.info("tool_verdicts_adopted", version=self._verdicts.version, tools=len(self._verdicts.tools))
+
+    async def _adopt(self, verdicts: ToolVerdicts) -> None:
+        """Put a set in force, and let go on what a person approved in it."""
+        self._verdicts = verdicts
         self._elsewhere = {}
-        for (server, tool), verdict in self._verdicts.tools.items():
+        for (server, tool), verdict in verdicts.tools.items():
             self._elsewhere.setdefault(server, {})[tool] = verdict
         self._forget()
         for server, pins in self._pins.items():
@@ -396,7 +417,12 @@ class ToolPins:
                 await self._recorder.record(Batch(items=(), changes=(change,)), strict=False)
                 pins.update({pin.tool: pin for pin in released})
                 self._forget()
-        _LOG.info("tool_verdicts_adopted", version=self._verdicts.version, tools=len(self._verdicts.tools))
+
+    async def _keep_verdicts(self) -> None:
+        """Have the service's answer survive a restart; what the disk does not take is tried again with the next one."""
+        self._lost = False
+        if self._kept is not None:
+            await asyncio.to_thread(self._kept.keep, self._verdicts)
 
     def _forget(self) -> None:
         self._spellings.clear()

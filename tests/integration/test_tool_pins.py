@@ -16,6 +16,7 @@ from mcp.shared.exceptions import MCPError
 
 from enforcement.mcp import Message
 from enforcement.pin_fetching import ToolFetcher
+from enforcement.pin_store import KeptVerdicts
 from enforcement.verdicts import Permitted
 from ledger.bodies import Decision
 from ledger.bodies_tools import ToolEvent
@@ -227,6 +228,93 @@ def test_a_persons_word_lets_it_go_on_at_every_gateway_and_a_later_no_stops_it(t
     day(tmp_path, first)
     with described(POISONED):
         day(tmp_path, second)
+
+
+@pytest.mark.parametrize("state", ["rejected", "quarantined"])
+def test_a_restart_while_the_service_is_away_lifts_nothing_that_it_said(tmp_path: Path, state: Any) -> None:
+    async def first(world: Surroundings) -> None:
+        async with world.running() as gateway, world.client() as client:
+            await listed(client)
+            await world.settle(lambda: len(events(world)) == len(EVERY))
+            (event,) = [event for event in events(world) if event.tool == "refund_customer"]
+            digest = event.digest if state == "rejected" else "ab" * 32
+            one = ToolVerdict(server="finance", tool="refund_customer", state=state, digest=digest or "", leaf=9)
+            await gateway.core.require().pins._take(ToolVerdicts(9, {("finance", "refund_customer"): one}).document)
+            assert await refused(client, "refund_customer") == "tool_quarantined"
+
+    async def second(world: Surroundings) -> None:
+        async with world.running(), world.client() as client:
+            assert await refused(client, "refund_customer") == "tool_quarantined"
+            assert await listed(client) == EVERY - {"refund_customer"}
+            assert (await client.call_tool("transfer_funds", {"amount": 1})).is_error is False
+        assert world.tools.calls == ["transfer_funds"]
+
+    day(tmp_path, first)
+    kept = tmp_path / "state" / "tool_verdicts.json"
+    assert kept.stat().st_mode & 0o077 == 0
+    day(tmp_path, second)
+
+
+def test_kept_verdicts_that_cannot_be_read_let_nothing_pass_until_the_service_says_them_again(tmp_path: Path) -> None:
+    kept = tmp_path / "state" / "tool_verdicts.json"
+    damaged = b'{"format":"tallystick.tools/1","tools":[],"version":'
+
+    async def first(world: Surroundings) -> None:
+        async with world.running(), world.client() as client:
+            assert await listed(client) == EVERY
+
+    async def second(world: Surroundings) -> None:
+        async with world.running() as gateway, world.client() as client:
+            pins = gateway.core.require().pins
+            for name in ("refund_customer", "transfer_funds", "never_heard_of"):
+                assert await refused(client, name) == "tool_quarantined"
+            assert await listed(client) == set()
+            await pins.refresh()  # the service is away, and nothing is made of that
+            await pins._take(b"{}")
+            assert await refused(client, "transfer_funds") == "tool_quarantined"
+            assert kept.read_bytes() == damaged
+            one = ToolVerdict(server="finance", tool="refund_customer", state="rejected", digest="ab" * 32, leaf=9)
+            await pins._take(ToolVerdicts(9, {("finance", "refund_customer"): one}).document)
+            assert await refused(client, "refund_customer") == "tool_quarantined"
+            assert (await client.call_tool("transfer_funds", {"amount": 1})).is_error is False
+            assert await listed(client) == EVERY - {"refund_customer"}
+        assert world.tools.calls == ["transfer_funds"]
+
+    day(tmp_path, first)
+    kept.write_bytes(damaged)
+    day(tmp_path, second)
+
+    async def third(world: Surroundings) -> None:
+        async with world.running(), world.client() as client:
+            assert await listed(client) == EVERY - {"refund_customer"}
+
+    day(tmp_path, third)
+
+
+def test_what_a_person_approved_before_a_crash_stands_after_it_though_the_service_is_away(tmp_path: Path) -> None:
+    async def first(world: Surroundings) -> None:
+        async with world.running(), world.client() as client:
+            await listed(client)
+
+    async def second(world: Surroundings) -> None:
+        async with world.running(), world.client() as client:
+            assert await listed(client) == EVERY - {"refund_customer"}
+            await world.settle(lambda: bool(events(world)))
+            (event,) = events(world)
+            one = ToolVerdict(
+                server="finance", tool="refund_customer", state="approved", digest=event.digest or "", leaf=9
+            )
+            # The set was kept, and then the gateway was killed before its pins said so.
+            KeptVerdicts(tmp_path / "state").keep(ToolVerdicts(9, {("finance", "refund_customer"): one}))
+
+    async def third(world: Surroundings) -> None:
+        async with world.running(), world.client() as client:
+            assert (await client.call_tool("refund_customer", {"amount": 1})).is_error is False
+
+    day(tmp_path, first)
+    with described(POISONED):
+        day(tmp_path, second)
+        day(tmp_path, third)
 
 
 def test_what_another_gateway_has_seen_is_quarantined_here_though_the_server_shows_the_old_one(tmp_path: Path) -> None:
