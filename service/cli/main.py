@@ -27,6 +27,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "contain": ("containing", "contain"),
     "demo": ("demo", "demo"),
     "discover": ("discovering", "discover"),
+    "drift": ("drift", "drift"),
     "engines": ("engines", "engines"),
     "enroll": ("enroll", "enroll"),
     "erase": ("erasing", "erase"),

@@ -19,6 +19,7 @@ __all__ = [
     "BUNDLE_DIRECTORY",
     "CONTAINMENT_ID",
     "DECISION_ID",
+    "DRIFT_ID",
     "HOLD_ID",
     "JOB_ID",
     "REVISION",
@@ -121,6 +122,7 @@ HOLD_ID: Final = Spelt("hold id", _UUID, "`hold list` shows it, 01234567-89ab-7c
 JOB_ID: Final = Spelt("job id", _UUID, "`evidence list` shows it, 01234567-89ab-7cde-8f01-23456789abcd")
 SESSION_ID: Final = Spelt("session id", "[0-9a-f]{32}", "`find` shows it, 32 hexadecimal digits in lower case")
 APPROVAL_ID: Final = Spelt("approval id", _UUID, "`approvals list` shows it, 01234567-89ab-7cde-8f01-23456789abcd")
+DRIFT_ID: Final = Spelt("departure id", _UUID, "`drift list` shows it, 01234567-89ab-7cde-8f01-23456789abcd")
 CONTAINMENT_ID: Final = Spelt("containment id", _UUID, "`contain list` shows it, 01234567-89ab-7cde-8f01-23456789abcd")
 REVISION: Final = Spelt("revision", "[0-9a-f]{64}", "64 hexadecimal digits in lower case")
 

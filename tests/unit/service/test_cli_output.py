@@ -208,6 +208,7 @@ def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads
         "contain",
         "demo",
         "discover",
+        "drift",
         "engines",
         "enroll",
         "erase",
