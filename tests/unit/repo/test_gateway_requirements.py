@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.support.repository import ROOT
+from tests.support.requirement_pages import NAME, rows_of, unmet
 
 PAGE = (ROOT / "docs" / "requirements-gateway.md").read_text()
 TESTS = ROOT / "tests"
-ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| what |")]
-NAME = re.compile(r"`(test_\w+\.py)(?:::(test_\w+)(…?))?`")
-FUNCTION = re.compile(r"^def (test_\w+)", re.MULTILINE)
 PARTS = (
     "Transports",
     "Deny means the server never knows",
@@ -30,29 +27,11 @@ PARTS = (
 )
 
 
-@cache
-def functions_of(file: str) -> tuple[str, ...]:
-    """The test functions of all files of a name; several folders may have one."""
-    return tuple(name for path in sorted(TESTS.rglob(file)) for name in FUNCTION.findall(path.read_text()))
-
-
-def unmet(row: str) -> list[str]:
-    """What a row names that is not there."""
-    missing = []
-    for file, name, open_end in NAME.findall(row):
-        if not name:
-            missing += [] if any(TESTS.rglob(file)) else [file]
-            continue
-        fits = [test for test in functions_of(file) if test == name or (open_end and test.startswith(name))]
-        missing += [] if len(fits) == 1 else [f"{file}::{name}{open_end}: {len(fits)}"]
-    return missing
-
-
 def test_the_page_has_every_part_of_the_specification() -> None:
     assert tuple(re.findall(r"^## (.+)$", PAGE, re.MULTILINE)) == PARTS
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip()[:60])
+@pytest.mark.parametrize("row", rows_of(PAGE), ids=lambda row: row.split("|")[1].strip()[:60])
 def test_what_a_row_names_is_there(row: str) -> None:
     assert NAME.search(row) or "`make interop`" in row
     assert unmet(row) == []
