@@ -24,6 +24,7 @@ import structlog
 
 from enforcement.config_inspection import Act, Inspecting, InspectionSettings, inspecting_of
 from enforcement.looking import Inspector, Look, look_through, unseen
+from enforcement.messages import Kind, Message
 from enforcement.offload import off_loop
 from enforcement.redaction import redacted
 from enforcement.strictness import handling_of
@@ -141,10 +142,15 @@ class AnswerInspection:
             return Inspected(body=None, signals=signals, reason=NOT_INSPECTED)
         going = [one for one in of_body.stretches if inspecting.acts[one.kind] == "redact"]
         # What a client answers a server goes on as it is, or not at all: transports pass on the client's own bytes.
-        if not going or permitted.message.direction == "server":
+        if not going or _is_clients(permitted.message):
             return Inspected(body=body, signals=signals)
         try:
             made, places = await off_loop(len(body), redacted, body, going)
         except MalformedError:
             return Inspected(body=None, signals=signals, reason=NOT_INSPECTED)
         return Inspected(body=made, signals=signals, redacted=places)
+
+
+def _is_clients(message: Message) -> bool:
+    """Whether it is a client that answers: with a message of its own, or to the server's."""
+    return message.kind is Kind.RESPONSE or message.direction == "server"

@@ -38,6 +38,7 @@ class ErrorCode:
     PARSE_ERROR: Final = -32700
     INVALID_REQUEST: Final = -32600
     INVALID_PARAMS: Final = -32602
+    INTERNAL_ERROR: Final = -32603
     HEADER_MISMATCH: Final = -32020
     UNSUPPORTED_PROTOCOL: Final = -32022
     DENIED: Final = -32010

@@ -35,7 +35,7 @@ from enforcement.core import Core, Running
 from enforcement.identity import Identity
 from enforcement.mcp import Kind
 from enforcement.refusals import ErrorCode, RequestId
-from enforcement.sdk_answers import answer_bytes, ended, error_code, message_bytes, settled_answer
+from enforcement.sdk_answers import answer_bytes, ended, error_bytes, error_code, message_bytes, settled_answer
 from enforcement.sdk_outbound import Guard, RequestChannel, guarded, load_errors
 from enforcement.verdicts import Denied, Inbound, Permitted, Withdrawable
 from enforcement.waiting import WAITS, never_gone, progress_at
@@ -125,7 +125,9 @@ class SDKMiddleware:
         if not body:  # while the enforcement point is being stopped
             return self._errors.answer(ErrorCode.UNAVAILABLE, "The enforcement point is being stopped")
         error = json.loads(body)["error"]
-        return self._errors.answer(error["code"], error["message"], error.get("data"))
+        # A number that was redacted is none any more.
+        code = error["code"] if isinstance(error["code"], int) else ErrorCode.INTERNAL_ERROR
+        return self._errors.answer(code, error["message"], error.get("data"))
 
     def _guarding(self, running: Running) -> Guard:
         """Return what the channels of this run share."""
@@ -152,12 +154,31 @@ class SDKMiddleware:
             await released(running.passage, permitted, ended(started, "cancelled", "client_disconnected"))
             raise
         except Exception as error:
-            failed = ended(started, "failed", "jsonrpc_error", error_code(error, self._errors.answer))
-            if not await released(running.passage, permitted, failed):
-                raise self._error(withheld_reply(permitted).body) from error
-            raise
+            instead = await self._raised(running, permitted, error, started)
+            if instead is error:
+                raise
+            raise instead from None  # what is not released must not be a part of what is
         await channel.close()
         return await self._release(running, permitted, result, started)
+
+    async def _raised(self, running: Running, permitted: Permitted, error: Exception, started: float) -> Exception:
+        """Record what a handler has raised as the answer that it is; return what is raised instead, mostly itself."""
+        if permitted.message.kind is not Kind.REQUEST:
+            failed = ended(started, "failed", "jsonrpc_error", error_code(error, self._errors.answer))
+            await released(running.passage, permitted, failed)
+            return error
+        answer = error_bytes(permitted, error, self._errors.answer)
+        settled = await settled_answer(
+            running.passage, permitted, answer, started=started, given_up="client_disconnected"
+        )
+        if settled is None:
+            return self._error(withheld_reply(permitted).body)
+        if settled.body is answer:
+            return error
+        if not settled.replaced and not isinstance(error, self._errors.answer):
+            # Not all transports of the SDK tell its text; what is left of it is not worth telling it on all.
+            return self._errors.answer(ErrorCode.INTERNAL_ERROR, "Internal server error")
+        return self._error(settled.body)
 
     async def _release(
         self, running: Running, permitted: Permitted, result: HandlerResult, started: float

@@ -13,17 +13,17 @@ from time import perf_counter
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from enforcement.answering import Settled, released, settle
 from enforcement.passage import Passage
+from enforcement.refusals import ErrorCode
 from enforcement.verdicts import Completion, OutcomeStatus, Permitted
 from ledger.canonical import canonical_bytes
 from ledger.errors import MalformedError
 
-__all__ = ["answer_bytes", "ended", "error_code", "message_bytes", "settled_answer"]
+__all__ = ["answer_bytes", "ended", "error_bytes", "error_code", "message_bytes", "settled_answer"]
 
-_INVALID_PARAMS: Final = -32602
-_INTERNAL_ERROR: Final = -32603
 _US_PER_SECOND: Final = 1_000_000
 
 
@@ -67,7 +67,40 @@ def error_code(error: Exception, known: type[Exception]) -> int:
     """
     if isinstance(error, known):
         return int(error.code)  # type: ignore[attr-defined]  # the SDK's, which is imported where it is installed
-    return _INVALID_PARAMS if isinstance(error, ValidationError) else _INTERNAL_ERROR
+    return ErrorCode.INVALID_PARAMS if isinstance(error, ValidationError) else ErrorCode.INTERNAL_ERROR
+
+
+def error_bytes(permitted: Permitted, error: Exception, known: type[Exception]) -> bytes:
+    """Return what was raised as the JSON-RPC response that it is on the wire.
+
+    What is no error of the SDK's is told by some of its transports in its own words, so that these count.
+
+    Args:
+        permitted: The request that failed.
+        error: What was raised.
+        known: The SDK's exception that carries an error of its own.
+    """
+    said: object = {"code": error_code(error, known), "message": _words(error)}
+    if isinstance(error, known):
+        try:
+            said = to_jsonable_python(
+                error.error,  # type: ignore[attr-defined]  # the SDK's, as above
+                by_alias=True,
+                exclude_none=True,
+            )
+        except Exception:  # noqa: BLE001  # whatever its data are: the SDK cannot send them either, and says so
+            said = {"code": error_code(error, known), "message": _words(error)}
+    answer = {"jsonrpc": "2.0", "id": permitted.message.request_id, "error": said}
+    return json.dumps(answer, separators=(",", ":"), default=str).encode()
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return ""  # the SDK tells nothing of it
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # it is somebody's exception: how it fails to say what it is, does not matter
+        return ""
 
 
 def ended(started: float, status: OutcomeStatus, reason: str | None = None, code: int | None = None) -> Completion:

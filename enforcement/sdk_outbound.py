@@ -34,7 +34,7 @@ from enforcement.core import Running
 from enforcement.notices import Notices
 from enforcement.refusals import ErrorCode
 from enforcement.revisions import STATELESS
-from enforcement.sdk_answers import answer_bytes, ended, error_code, message_bytes, settled_answer
+from enforcement.sdk_answers import answer_bytes, ended, error_bytes, error_code, message_bytes, settled_answer
 from enforcement.stream_inspection import StreamInspection
 from enforcement.verdicts import Completion, Denied, Inbound, Permitted
 from ledger.errors import ConfigError
@@ -231,19 +231,25 @@ class _Channel:
             raise
         except Exception as error:
             code = error_code(error, errors.answer)
-            gone = isinstance(error, errors.no_channel) or code == _CLOSED
-            failed = ended(started, "failed", "jsonrpc_error", code)
-            if not await released(passage, permitted, ended(started, "cancelled", _GONE) if gone else failed):
-                raise self._withheld() from error
+            if isinstance(error, errors.no_channel) or code == _CLOSED:
+                if not await released(passage, permitted, ended(started, "cancelled", _GONE)):
+                    raise self._withheld() from error
+                raise
+            if not await self._passes(permitted, error_bytes(permitted, error, errors.answer), started):
+                raise self._withheld() from None
             raise
-        answer = answer_bytes(permitted, result)
-        settled = await settled_answer(passage, permitted, answer, started=started, given_up=_WITHDRAWN)
-        if settled is None or settled.replaced:
+        if not await self._passes(permitted, answer_bytes(permitted, result), started):
             raise self._withheld()
         return result
 
+    async def _passes(self, permitted: Permitted, answer: bytes, started: float) -> bool:
+        """Look through the client's answer and record it; tell whether the server may have it."""
+        passage = self._guard.running.passage
+        settled = await settled_answer(passage, permitted, answer, started=started, given_up=_WITHDRAWN)
+        return settled is not None and not settled.replaced
+
     def _withheld(self) -> Exception:
-        return self._guard.errors.answer(ErrorCode.RESULT_WITHHELD, "The answer could not be recorded")
+        return self._guard.errors.answer(ErrorCode.RESULT_WITHHELD, "The answer was withheld, or could not be recorded")
 
 
 class RequestChannel(_Channel):

@@ -436,7 +436,7 @@ class StdioWrapper:
             self._to_child.put(one_line(line.data))
         else:
             assert asked.message.request_id is not None
-            text = "The answer could not be recorded"
+            text = "The answer was withheld on its way here" if recorded else "The answer could not be recorded"
             body = refusal_to_server(asked.message.request_id, ErrorCode.RESULT_WITHHELD, text)
             self._to_child.put(one_line(body))
         turn.set()

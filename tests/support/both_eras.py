@@ -55,6 +55,7 @@ class TwoWayServer:
         self.cancelled = asyncio.Event()
         self.go_on = asyncio.Event()
         self.errors: list[str] = []
+        self.heard: list[str] = []
         self.options = options
         self.server = MCPServer("finance")
         for tool in (self.refund_customer, self.sample, self.confirm, self.roots, self.count, self.wait, self.poll):
@@ -77,10 +78,11 @@ class TwoWayServer:
 
     async def _asking(self, asking: Awaitable[str]) -> str:
         try:
-            return await asking
+            self.heard.append(await asking)
         except Exception as error:
             self.errors.append(str(error))
             raise
+        return self.heard[-1]
 
     async def sample(self, ctx: Context) -> str:
         """Ask the client's model."""
