@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ledger.bodies import Containment, Decision, Dropped
+from ledger.bodies import Approval, Containment, Decision, Dropped
+from ledger.bodies_drift import Drift
 from ledger.bodies_tools import ToolEvent
 from ledger.records import Record
 
@@ -46,7 +47,7 @@ class EventType:
     link: str
 
 
-_CALL: Final = ("agent", "user", "session", "server", "tool", "reason", "bundle_revision")
+_CALL: Final = ("agent", "user", "session", "server", "tool", "reason", "bundle")
 _CONTAINED: Final = ("containment_id", "scope", "agent", "server", "tool", "session", "until_ms")
 
 
@@ -68,6 +69,20 @@ EVENTS: Final[tuple[EventType, ...]] = (
         record_type="tool",
         applies=lambda body: isinstance(body, ToolEvent) and body.action == "quarantined",
         members=("server", "tool", "digest", "previous", "reasons", "changes", "other"),
+        link="/tools",
+    ),
+    EventType(
+        name="approval.expired",
+        record_type="approval",
+        applies=lambda body: isinstance(body, Approval) and body.action == "expired",
+        members=("approval_id", "decision_id", "reason"),
+        link="/approvals/{approval_id}",
+    ),
+    EventType(
+        name="drift.flagged",
+        record_type="drift",
+        applies=lambda body: isinstance(body, Drift) and body.action == "flagged",
+        members=("drift_id", "agent", "detector", "subject", "previous", "calls", "explained", "unflagged"),
         link="/",
     ),
     EventType(
@@ -101,10 +116,12 @@ class Event:
 
     Attributes:
         event_id: Its id, for receivers to know it again by.
+        name: What kind of event it is.
         body: Its JSON, the same however often it is sent.
     """
 
     event_id: str
+    name: str
     body: bytes
 
 
@@ -154,4 +171,4 @@ def silence(log_id: str, enforcer_id: str, *, leaf: int, time_ms: int, base_url:
 def _event(name: str, time_ms: int, data: Mapping[str, object], seed: str) -> Event:
     digest = hashlib.sha256(_ID + f"{name}\n{seed}".encode()).hexdigest()
     at = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Event(f"msg_{digest[:32]}", msgspec.json.encode({"type": name, "timestamp": at, "data": data}))
+    return Event(f"msg_{digest[:32]}", name, msgspec.json.encode({"type": name, "timestamp": at, "data": data}))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from sqlalchemy import Engine, Row, delete, insert, select, update
@@ -16,11 +16,33 @@ from ledger.database import translated, writing
 from ledger.errors import NotFoundError
 from service import tables
 
-__all__ = ["DEAD_FAILURES", "Webhook", "WebhookStore"]
+__all__ = ["DEAD_FAILURES", "MAX_RECENT", "Delivery", "Webhook", "WebhookStore"]
 
 DEAD_FAILURES: Final = 8
 """After so many failures in a row a webhook counts as dead; it is tried on, ever more rarely."""
+MAX_RECENT: Final = 20
+"""Attempts of which a webhook's latest are kept, for whoever asks why somebody was not told."""
+_MAX_ERROR: Final = 200
 _C: Final = tables.webhooks.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One attempt to tell a receiver something.
+
+    Attributes:
+        event_id: Of the event; the same however often it is sent.
+        event: Its name.
+        sent_ms: When.
+        status: Of the answer; None if there was none.
+        error: What was wrong, or empty if it was taken.
+    """
+
+    event_id: str
+    event: str
+    sent_ms: int
+    status: int | None
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +64,7 @@ class Webhook:
         error: What was wrong last, or empty.
         skipped: How many records were passed over, for too many waited.
         told: Of each silent enforcer the leaf of the heartbeat after which its silence was told.
+        recent: The latest attempts, oldest first; `MAX_RECENT` at most.
     """
 
     webhook_id: str
@@ -58,6 +81,7 @@ class Webhook:
     error: str = ""
     skipped: int = 0
     told: Mapping[str, int]
+    recent: tuple[Delivery, ...] = ()
 
     @property
     def state(self) -> Literal["ok", "failing", "dead", "gone"]:
@@ -85,6 +109,7 @@ def _webhook(row: Row[Any]) -> Webhook:
         error=row.error,
         skipped=row.skipped,
         told=json.loads(row.told),
+        recent=tuple(Delivery(**one) for one in json.loads(row.recent)),
     )
 
 
@@ -133,6 +158,7 @@ class WebhookStore:
             "error": "",
             "skipped": 0,
             "told": "{}",
+            "recent": "[]",
         }
         with translated("add a webhook"), writing(self._engine) as connection:
             connection.execute(insert(tables.webhooks), row)
@@ -161,6 +187,16 @@ class WebhookStore:
         """Note that the receiver did not take something."""
         more = {"gone": 1} if gone else {}
         self._update(webhook_id, {"failures": _C.failures + 1, "next_ms": next_ms, "error": error, **more})
+
+    def tried(self, webhook_id: str, delivery: Delivery) -> None:
+        """Note an attempt, and forget the oldest beyond `MAX_RECENT`; nothing is noted of a webhook that is removed."""
+        of = (_C.log_id == self._log_id, _C.webhook_id == webhook_id)
+        noted = {**asdict(delivery), "error": delivery.error[:_MAX_ERROR]}
+        with translated("note an attempt"), writing(self._engine) as connection:
+            found = connection.execute(select(_C.recent).where(*of).with_for_update()).scalar_one_or_none()
+            if found is not None:
+                recent = json.dumps([*json.loads(found), noted][-MAX_RECENT:])
+                connection.execute(update(tables.webhooks).where(*of).values(recent=recent))
 
     def _update(self, webhook_id: str, values: Mapping[str, object], *conditions: Any) -> None:  # noqa: ANN401  # SQL
         of = (_C.log_id == self._log_id, _C.webhook_id == webhook_id, *conditions)

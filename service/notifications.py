@@ -28,7 +28,7 @@ from service.fleet import Fleet, State
 from service.notification_events import SILENT, Event, event_of, record_types, silence
 from service.notification_sending import send
 from service.notification_signing import WebhookSigner
-from service.notification_store import Webhook, WebhookStore
+from service.notification_store import Delivery, Webhook, WebhookStore
 
 __all__ = ["LEASE_SECONDS", "MAX_BACKLOG", "WEBHOOK_LEASE", "Notifications", "Sender"]
 
@@ -257,8 +257,11 @@ class Notifications:
     async def post(self, webhook: Webhook, event: Event) -> tuple[int | None, str]:
         """Send one event once; returns the status of the answer, None for none, and what was wrong, or empty.
 
+        The attempt is noted with the webhook, whatever came of it.
+
         Raises:
             ConfigError: There is no key to sign with.
+            StorageError: It was sent, and could not be noted.
         """
         if self.signer is None:
             raise ConfigError("there is no key for webhooks: make one, and name it in TALLYSTICK_WEBHOOK_KEY")
@@ -268,8 +271,15 @@ class Notifications:
             event.body,
             symmetric_for=webhook.webhook_id if webhook.symmetric else None,
         )
+        status: int | None = None
         try:
             status = await self._sender(webhook.url, headers, event.body, internal=webhook.internal)
         except (ConfigError, UpstreamError) as error:
-            return None, str(error)
-        return status, "" if 200 <= status < 300 else f"answered {status}"  # noqa: PLR2004  # success
+            wrong = str(error)
+        else:
+            wrong = "" if 200 <= status < 300 else f"answered {status}"  # noqa: PLR2004  # success
+        attempt = Delivery(
+            event_id=event.event_id, event=event.name, sent_ms=self._clock.now_ms(), status=status, error=wrong
+        )
+        await asyncio.to_thread(self.store.tried, webhook.webhook_id, attempt)
+        return status, wrong

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Index, MetaData, String, Table, Text
+from sqlalchemy import Column, Index, MetaData, String, Table, Text, text
 
 from ledger.database import NAMING_CONVENTION, BigInt
 
@@ -206,5 +206,6 @@ webhooks = Table(
     Column("error", Text, nullable=False),
     Column("skipped", BigInt, nullable=False),
     Column("told", Text, nullable=False),
+    Column("recent", Text, nullable=False, server_default=text("'[]'")),
 )
 """Where news of the log are sent to, and up to which leaf they were taken; see `service.notifications`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import asdict
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path
@@ -15,7 +16,7 @@ from ledger.records import new_record_id
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
-from service.notification_events import EVENTS, SILENT, Event
+from service.notification_events import EVENTS, SILENT, TEST, Event
 from service.notification_sending import MAX_URL, check_url
 from service.notification_signing import WebhookSigner
 from service.notification_store import Webhook
@@ -65,6 +66,7 @@ def _view(webhook: Webhook) -> dict[str, object]:
         "next_ms": webhook.next_ms,
         "error": webhook.error,
         "skipped": webhook.skipped,
+        "recent": [asdict(one) for one in webhook.recent],
     }
 
 
@@ -146,6 +148,6 @@ async def test_webhook(services: ServicesDep, caller: _Manager, webhook_id: _Web
     webhook = await asyncio.to_thread(services.notifications.store.get, webhook_id)
     _signer(services)
     await services.access.record([services.access.draft(caller, "test_webhook", "webhook", target_id=webhook_id)])
-    event = Event(f"msg_{secrets.token_hex(16)}", _TEST_BODY)
+    event = Event(f"msg_{secrets.token_hex(16)}", TEST, _TEST_BODY)
     status, error = await services.notifications.post(webhook, event)
     return json_response({"id": webhook_id, "taken": error == "", "status": status, "error": error})

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import click
 
+from ledger.errors import NotFoundError
 from service.cli.client import ServiceClient, service_options
 from service.cli.options import utc
-from service.cli.output import ExitCode, echo_json, json_option, say, shown_path, table, with_exit_codes
+from service.cli.output import ExitCode, counted, echo_json, json_option, say, shown_path, table, with_exit_codes
 
 __all__ = ["webhooks"]
 
 
 @click.group(short_help="Tell people what happens: add, list, test, remove.")
 def webhooks() -> None:
-    """Who is told of held calls, kills, quarantines, lost records, silence and containment, by signed HTTP messages."""
+    """Who is told of held calls, kills, quarantines, departures, losses, silence and containment; signed."""
 
 
 @webhooks.command(short_help="Make the key that messages are signed with.")
@@ -94,6 +95,38 @@ def list_webhooks(url: str, token: str | None, *, as_json: bool) -> None:
         table(("id", "url", "state", "taken last (UTC)", "passed over", "error"), rows)
     if any(one["state"] in ("dead", "gone") or one["skipped"] for one in found["items"]):
         click.get_current_context().exit(ExitCode.UNCHECKED)
+
+
+@webhooks.command(short_help="Show one, and what was last sent to it.")
+@click.argument("webhook_id")
+@service_options
+@json_option
+@with_exit_codes
+def show(webhook_id: str, url: str, token: str | None, *, as_json: bool) -> None:
+    """Show WEBHOOK_ID, what it is told of, and the latest attempts to tell it, the newest first."""
+    items = ServiceClient(url, token).get("/v1/webhooks")["items"]
+    found = next((one for one in items if one["id"] == webhook_id), None)
+    if found is None:
+        raise NotFoundError("there is no such webhook")
+    if as_json:
+        echo_json(found)
+        return
+    say(f"{found['url']}: {found['state']}, told of {', '.join(found['events'])}")
+    if found["failures"]:
+        say(f"{counted(found['failures'], 'failures')} in a row; not tried again before {utc(found['next_ms'])} UTC")
+    if found["skipped"]:
+        say(f"{counted(found['skipped'], 'records')} passed over, for too many waited")
+    rows = [
+        (
+            utc(one["sent_ms"]),
+            one["event"],
+            one["event_id"],
+            "" if one["status"] is None else one["status"],
+            one["error"] or "taken",
+        )
+        for one in reversed(found["recent"])
+    ]
+    table(("sent (UTC)", "event", "id", "status", "what came of it"), rows)
 
 
 @webhooks.command(short_help="Try one.")
