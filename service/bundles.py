@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ledger.bodies import BundleEvent
 from ledger.catalog import Catalog
 from ledger.commitments import pseudonym
 from ledger.reader import EntryReader
+from ledger.records import Record
 from policies.bundle_lives import Actor, RecordedEvent
 from policies.bundles import Bundle
 from policies.opa_archive import opa_archive
@@ -27,10 +28,11 @@ _KEPT_ARCHIVES: Final = 4
 class LogBundleHistory:
     """`policies.bundle_ports.BundleHistory` over a log; safe for any thread."""
 
-    def __init__(self, catalog: Catalog, reader: EntryReader) -> None:
-        """Find records by the catalogue and read them from the log."""
+    def __init__(self, catalog: Catalog, reader: EntryReader, check: Callable[[int, Record], None]) -> None:
+        """Find records by the catalogue and read them from the log; ``check`` raises unless the service signed one."""
         self._catalog = catalog
         self._reader = reader
+        self._check = check
         self._lock = threading.Lock()
         # Under the lock: what was read, by log, and the last leaf that was looked at. Entries never change, and those
         # behind a leaf have greater indexes, so that only what is new is read.
@@ -51,6 +53,8 @@ class LogBundleHistory:
             record = self._reader.record(index)
             # The catalogue only finds; what a leaf is, the leaf says (invariant 3).
             if isinstance(record.body, BundleEvent):
+                # INVARIANT: nobody but the service says who reviewed or activated what, whoever could write the table.
+                self._check(index, record)
                 yield RecordedEvent(index, record.time_ms, record.body, record.pseudonym_key_id)
 
 

@@ -24,6 +24,7 @@ from ledger.commitments import SALT_BYTES
 from ledger.errors import NotFoundError, VerificationError
 from ledger.ports import Draft, Opening, RecordSink, commit
 from ledger.reader import EntryReader
+from ledger.records import Record
 from ledger.usage import UsageCatalog
 from policies.bundle_lives import Actor
 from service.inventory_book import InventoryBook
@@ -63,6 +64,7 @@ class Inventory:
         usage: UsageCatalog,
         catalog: Catalog,
         reader: EntryReader,
+        check: Callable[[int, Record], None],
         sink: RecordSink,
         clock: Clock,
         simulated: bool,
@@ -76,6 +78,7 @@ class Inventory:
             usage: Counts calls.
             catalog: Finds inventory records.
             reader: Reads them.
+            check: Checks that a record is signed by the service; raises if not.
             sink: Records what people say.
             clock: The service's.
             simulated: The log's times lie anywhere: then it is as late as its latest call.
@@ -84,6 +87,8 @@ class Inventory:
         self._size = size
         self._catalog = catalog
         self._reader = reader
+        self._service_id = service_id
+        self._check = check
         self._sink = sink
         self._clock = clock
         self._simulated = simulated
@@ -107,7 +112,11 @@ class Inventory:
         with self._lock:
             for index in self._catalog.of_type(self._log_id, "inventory", above=self._last):
                 # The catalogue only finds; what a leaf is, the leaf says (invariant 3).
-                self._book.take(index, self._reader.record(index))
+                record = self._reader.record(index)
+                # INVARIANT: nobody but the service says what people said, whoever could write the table.
+                if record.enforcer_id == self._service_id:
+                    self._check(index, record)
+                self._book.take(index, record)
                 self._last = index
             return assemble(self._book, counted, now_ms)
 

@@ -17,7 +17,7 @@ from ledger.clock import Clock
 from ledger.commitments import SALT_BYTES
 from ledger.ports import Draft, Opening, RecordSink, commit
 from ledger.reader import EntryReader
-from ledger.records import new_record_id
+from ledger.records import Record, new_record_id
 from policies.bundle_lives import Actor
 from service.mode_book import ModeBook, ModeLife
 
@@ -30,10 +30,20 @@ class Modes:
     """The changes of one log. Reading is safe for any thread."""
 
     def __init__(
-        self, log_id: str, service_id: str, *, sink: RecordSink, catalog: Catalog, reader: EntryReader, clock: Clock
+        self,
+        log_id: str,
+        service_id: str,
+        *,
+        sink: RecordSink,
+        catalog: Catalog,
+        reader: EntryReader,
+        check: Callable[[int, Record], None],
+        clock: Clock,
     ) -> None:
-        """Find records by the catalogue and read them from the log."""
+        """Find records by the catalogue and read them from the log; those of the service's must be signed by it."""
         self._log_id = log_id
+        self._service_id = service_id
+        self._check = check
         self._sink = sink
         self._catalog = catalog
         self._reader = reader
@@ -82,7 +92,11 @@ class Modes:
         with self._lock:
             for index in self._catalog.of_type(self._log_id, "mode", above=self._last):
                 # The catalogue only finds; what a leaf is, the leaf says (invariant 3).
-                self._book.take(index, self._reader.record(index))
+                record = self._reader.record(index)
+                # INVARIANT: nobody but the service says what people said, whoever could write the table.
+                if record.enforcer_id == self._service_id:
+                    self._check(index, record)
+                self._book.take(index, record)
                 self._last = index
             return self._book
 

@@ -20,9 +20,10 @@ import structlog
 
 from ledger.catalog import MAX_PAGE, Catalog, DecisionQuery
 from ledger.clock import Clock
-from ledger.errors import ConfigError, LedgerError, NotFoundError, UpstreamError
+from ledger.errors import ConfigError, LedgerError, NotFoundError, UpstreamError, VerificationError
 from ledger.ports import Lease
 from ledger.reader import EntryReader
+from ledger.records import Record
 from ledger.tasks import Repeating, end
 from service.fleet import Fleet, State
 from service.notification_events import SILENT, Event, event_of, record_types, silence
@@ -71,6 +72,7 @@ class Notifications:
         size: Callable[[], int],
         catalog: Catalog,
         reader: EntryReader,
+        check: Callable[[int, Record], None],
         look_at_fleet: Callable[[], Fleet],
         lease: Lease,
         clock: Clock,
@@ -87,6 +89,7 @@ class Notifications:
             size: Returns the number of records that have an index.
             catalog: Finds records.
             reader: Reads them.
+            check: Raises if a record that is for the service to write is not signed by it.
             look_at_fleet: Says which gateways are silent.
             lease: Of several processes, whose turn it is.
             clock: The service's.
@@ -101,6 +104,7 @@ class Notifications:
         self._size = size
         self._catalog = catalog
         self._reader = reader
+        self._check = check
         self._look_at_fleet = look_at_fleet
         self._lease = lease
         self._clock = clock
@@ -194,11 +198,17 @@ class Notifications:
             leaves = leaves[passed_over:]
             self.store.passed(webhook.webhook_id, leaves[0], skipped=passed_over)
             _log.warning("webhook_backlog_cut", webhook_id=webhook.webhook_id, passed_over=passed_over)
-        found = [
-            (leaf, event_of(self._log_id, leaf, self._reader.record(leaf), webhook.events, self._base_url))
-            for leaf in leaves
-        ]
-        return found, size
+        return [(leaf, self._event(webhook, leaf)) for leaf in leaves], size
+
+    def _event(self, webhook: Webhook, leaf: int) -> Event | None:
+        record = self._reader.record(leaf)
+        try:
+            self._check(leaf, record)
+        except VerificationError as error:
+            # INVARIANT: no signature of ours under what somebody wrote into the table in our name.
+            _log.error("webhook_record_not_ours", leaf_index=leaf, error=type(error).__name__)
+            return None
+        return event_of(self._log_id, leaf, record, webhook.events, self._base_url)
 
     def _candidates(self, webhook: Webhook) -> list[int]:
         above = webhook.cursor - 1

@@ -286,7 +286,7 @@ def _assemble(
     contacts = Contacts(database, log_id, clock)
     worker = secrets.token_hex(16)
     archives = SQLBundleStore(database, clock)
-    history = LogBundleHistory(catalog, reader)
+    history = LogBundleHistory(catalog, reader, check)
     registry = Registry(
         log_id=log_id,
         store=archives,
@@ -321,6 +321,7 @@ def _assemble(
         usage=SQLUsage(database),
         catalog=catalog,
         reader=reader,
+        check=check,
         sink=recorder,
         clock=clock,
         simulated=identity.simulated,
@@ -375,7 +376,7 @@ def _assemble(
         fleet=fleet,
         containments=containments,
         notifications=make_notifications(
-            settings, database, store, catalog, reader, look_at_fleet=fleet.look, clock=clock
+            settings, database, store, catalog, reader, check=check, look_at_fleet=fleet.look, clock=clock
         ),
         approvals=Approvals(
             log_id,
@@ -420,7 +421,9 @@ def _assemble(
                 database, log_id, f"impact:{job_id}", holder=worker, seconds=IMPACT_LEASE_SECONDS
             ),
         ),
-        modes=Modes(log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, clock=clock),
+        modes=Modes(
+            log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, check=check, clock=clock
+        ),
         behaviour=Behaviour(
             log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, check=check, clock=clock
         ),

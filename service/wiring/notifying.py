@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 from sqlalchemy import Engine
 
+from ledger.bodies import Containment
 from ledger.catalog import Catalog
 from ledger.clock import Clock
 from ledger.keys import load_key
 from ledger.reader import EntryReader
+from ledger.records import Record
 from ledger.stores.sql import SQLLogStore
 from ledger.stores.sql_leases import SQLLease
 from service.fleet import Fleet
@@ -29,6 +31,7 @@ def make_notifications(
     catalog: Catalog,
     reader: EntryReader,
     *,
+    check: Callable[[int, Record], None],
     look_at_fleet: Callable[[], Fleet],
     clock: Clock,
 ) -> Notifications:
@@ -39,6 +42,11 @@ def make_notifications(
         MalformedError: It is no key file.
     """
     log_id = settings.log_id
+
+    def signed(index: int, record: Record) -> None:
+        if record.enforcer_id == settings.service_id or isinstance(record.body, Containment):
+            check(index, record)
+
     return Notifications(
         log_id,
         signer=WebhookSigner(load_key(settings.webhook_key, passphrase())) if settings.webhook_key else None,
@@ -46,6 +54,7 @@ def make_notifications(
         size=lambda: store.sequenced_size(log_id),
         catalog=catalog,
         reader=reader,
+        check=signed,
         look_at_fleet=look_at_fleet,
         lease=SQLLease(database, log_id, WEBHOOK_LEASE, holder=secrets.token_hex(16), seconds=LEASE_SECONDS),
         clock=clock,

@@ -24,7 +24,7 @@ from nacl.exceptions import BadSignatureError
 from standardwebhooks.webhooks import Webhook as StandardWebhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from ledger.bodies import Dropped, Heartbeat
+from ledger.bodies import Containment, Dropped, Heartbeat
 from ledger.bodies_tools import ToolEvent
 from ledger.clock import SimulatedClock
 from ledger.commitments import SALT_BYTES
@@ -42,6 +42,7 @@ from service.notification_sending import check_url, send
 from service.notification_signing import WebhookSigner
 from service.notification_store import DEAD_FAILURES, MAX_RECENT, Delivery, Webhook, WebhookStore
 from service.notifications import MAX_BACKLOG, Notifications
+from tests.support.forgery import forge
 from tests.support.ledger import LOG_ID, NOW_MS
 from tests.support.service import RunningService, start_service
 
@@ -309,6 +310,7 @@ class Steps:
             size=parts.sequenced_size,
             catalog=parts.catalog,
             reader=parts.reader,
+            check=parts.notifications._check,
             look_at_fleet=lambda: Fleet(now_ms=0, version="", active=ActiveBundle(None, None), members=tuple(silent)),
             lease=SQLLease(parts.database, LOG_ID, "another", holder=secrets.token_hex(16), seconds=60),
             clock=self.clock,
@@ -387,6 +389,25 @@ def test_each_kind_of_record_is_told_in_the_order_of_the_log(steps):
     assert "alice" not in json.dumps(steps.sent)
     steps.serve(one)
     assert len(steps.sent) == 3
+
+
+@pytest.mark.parametrize("enforcer_id", ["service", "gateway-1"])
+def test_what_somebody_wrote_into_the_table_in_the_services_name_is_not_told(steps, enforcer_id):
+    """Only the service stops anything: without its signature an order of a containment is nobody's, and not told."""
+    one = steps.add()
+    order = Containment(
+        action="ordered",
+        containment_id="01990000-0000-7000-8000-000000000001",
+        actor="4" * 32,
+        actor_role="admin",
+        scope="all",
+        until_ms=2**52,
+    )
+    contain(steps.service)
+    forge(steps.service, order, enforcer_id)
+    assert steps.serve(one).cursor == steps.service.services.sequenced_size()
+    ((_, _, told),) = steps.sent
+    assert told["data"]["containment_id"] != order.containment_id
 
 
 def test_only_what_is_wanted_is_told(steps):
