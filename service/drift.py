@@ -24,8 +24,9 @@ from ledger.reader import EntryReader
 from ledger.records import Record
 from policies.bundle_lives import Actor
 from service.drift_book import BaselineLife, DriftBook, DriftLife, Order
+from service.inventory_view import InventoryView
 
-__all__ = ["Behaviour", "Disposition", "Seen"]
+__all__ = ["Behaviour", "Disposition", "Seen", "without_baseline"]
 
 Disposition = Literal["expected", "harmless", "misuse", "compromise", "false_alarm"]
 
@@ -43,6 +44,16 @@ class Seen:
     baseline: BaselineLife
     last_call_ms: int | None
     silent: bool
+
+
+def without_baseline(seen: Sequence[Seen], inventory: InventoryView) -> list[str]:
+    """Return the agents that call tools and of which no gateway says anything, sorted.
+
+    Args:
+        seen: What is known of all agents.
+        inventory: Who calls.
+    """
+    return sorted({agent for agent, _, _ in inventory.counted.uses} - {one.baseline.agent for one in seen})
 
 
 class Behaviour:

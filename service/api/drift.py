@@ -13,7 +13,7 @@ from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response
 from service.api.routing import ServiceRoute
 from service.auth import Caller, Permission
 from service.bundles import actor_of
-from service.drift import Disposition, Seen
+from service.drift import Disposition, Seen, without_baseline
 from service.drift_book import DriftLife
 from service.problems import ForbiddenError
 
@@ -145,9 +145,15 @@ async def list_baselines(
     _caller: _Reader,
     agent: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = None,
 ) -> Response:
-    """Return baselines as gateways report them; of an agent that is not listed no gateway knows anything."""
+    """Return baselines as gateways report them; ``unknown`` are agents that call and of which no gateway knows any."""
     found = await services.behaviour.baselines(agent)
-    return json_response({"items": [baseline_view(seen) for seen in found]})
+    unknown = without_baseline(found, await services.inventory.look())
+    return json_response(
+        {
+            "items": [baseline_view(seen) for seen in found],
+            "unknown": [name for name in unknown if agent in {None, name}],
+        }
+    )
 
 
 @router.post(

@@ -47,7 +47,8 @@ def list_drift(agent: str | None, url: str, token: str | None, *, everything: bo
         page = client.get("/v1/drift", state=state, agent=agent, offset=offset, limit=_A_PAGE)
         found += page["items"]
         offset = page["next_offset"]
-    known = [item["state"] for item in client.get("/v1/drift/baselines", agent=agent)["items"]]
+    told = client.get("/v1/drift/baselines", agent=agent)
+    known = [item["state"] for item in told["items"]] + ["none"] * len(told["unknown"])
     states = {state: known.count(state) for state in _STATES}
     if as_json:
         echo_json({"items": found, "baselines": states})
@@ -112,15 +113,16 @@ def show(drift_id: str, url: str, token: str | None, *, as_json: bool) -> None:
 @json_option
 @with_exit_codes
 def baselines(agent: str | None, url: str, token: str | None, *, as_json: bool) -> None:
-    """Show baselines, those that are not ready first; an agent that is not listed is known to no gateway."""
+    """Show baselines, those that are not ready first; an agent without a gateway calls and is known to none."""
     found = ServiceClient(url, token).get("/v1/drift/baselines", agent=agent)
     if as_json:
         echo_json(found)
         return
-    if not found["items"]:
+    if not found["items"] and not found["unknown"]:
         say(_known(dict.fromkeys(_STATES, 0)))
         return
-    rows = [
+    rows = [(name, "", "none", "", "", "", "", "") for name in found["unknown"]]
+    rows += [
         (
             item["agent"],
             item["enforcer_id"],

@@ -50,8 +50,8 @@ __all__ = [
 
 # Pages that a visitor may be sent to after logging in: ours, spelt as we spell them, nothing else.
 _NEXT: Final = re.compile(
-    r"/(?:(?:inventory)?\?[A-Za-z0-9_.~%&=+:@/-]*|(?:decisions|containments)/[0-9a-f-]{36}|sessions/[0-9a-f]{32}|"
-    r"agents/[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}|inventory|packs|docs/api|"
+    r"/(?:(?:inventory)?\?[A-Za-z0-9_.~%&=+:@/-]*|(?:approvals|containments|decisions|drift)/[0-9a-f-]{36}|sessions/[0-9a-f]{32}|"
+    r"(?:drift/)?agents/[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127}|approvals|drift|inventory|packs|docs/api|"
     r"tools(?:/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}/[A-Za-z0-9_][A-Za-z0-9_.:@+-]{0,127})?|login/device\?code=[A-Z]{4}-[A-Z]{4})?"
 )
 _MAX_NEXT_CHARS: Final = 1024

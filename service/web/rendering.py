@@ -41,6 +41,7 @@ _NAVIGATION: Final = (
     ("/", "Decisions", Permission.READ_DECISIONS),
     ("/approvals", "Held calls", Permission.READ_DECISIONS),
     ("/tools", "Tools", Permission.READ_DECISIONS),
+    ("/drift", "Behaviour", Permission.READ_DECISIONS),
     ("/inventory", "Inventory", Permission.READ_DECISIONS),
     ("/packs", "Evidence packs", Permission.MAKE_PACKS),
     ("/docs/api", "API", None),

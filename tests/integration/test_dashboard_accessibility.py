@@ -15,12 +15,13 @@ from playwright.sync_api import Browser, Page
 
 from enforcement.tool_definitions import read_definition
 from ledger.bodies import ToolEvent
+from ledger.bodies_drift import BaselineEvent
 from ledger.commitments import SALT_BYTES
 from ledger.errors import AnchorError
 from ledger.ports import commit
 from service.auth import Role
 from tests.support.browser import new_visitor
-from tests.support.service import RunningService, start_service
+from tests.support.service import EnforcerClient, RunningService, start_service
 
 SESSION: Final = "5" * 32
 
@@ -145,6 +146,32 @@ _TARGETS: Final = """
 """
 
 
+def furnish_behaviour(gateway: EnforcerClient) -> dict[str, str]:
+    """Have departures and baselines of every kind; return the id of an open departure and of a closed one."""
+    baselines: list[dict[str, Any]] = [
+        {"action": "learning", "agent": "newcomer", "calls": 1, "days": 1, "needed_calls": 499, "needed_days": 6},
+        {"action": "reset", "agent": "forgotten"},
+        {"action": "ready", "agent": "clerk", "baseline_version": 1, "calls": 800, "days": 9, "tools": 7,
+         "blind": ("saturated:targets", "sparse:weekends"), "longest_gap_ms": 1},
+        {"action": "offered", "agent": "clerk", "digest": "c7" * 32, "calls": 900, "days": 12,
+         "added": ("finance/refund_customer", "finance/wire")},
+    ]  # fmt: skip
+    long_ago = gateway.decide(agent="clerk", time_ms=1_763_000_000_000)
+    for members in baselines:
+        gateway.post([(gateway.record(BaselineEvent(**members)), ())]).raise_for_status()
+    told = {"agent": "clerk", "baseline_version": 1, "thresholds": "d" * 64, "calls": 2, "value_milli": 1000}
+    unheard = "019a9c14-6d80-7abc-8def-000000000001"
+    why = {"explained": "bundle", "explained_by": "e" * 64, "unflagged": 3, "decisions": (long_ago, unheard)}
+    flags = [
+        gateway.flag(detector="read_then_send", previous="crm/lookup", subject="mail/send", **why, **told),
+        gateway.flag(detector="unusual_hour", threshold_milli=1, decisions=(long_ago,), **told),
+    ]  # fmt: skip
+    with gateway._service.client(Role.RESPONDER) as responder:
+        said = {"disposition": "false_alarm", "comment": "month-end, as every month"}
+        responder.post(f"/v1/drift/{flags[1].record_id}/close", json=said).raise_for_status()
+    return {"open": flags[0].record_id, "closed": flags[1].record_id}
+
+
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, dict[str, str]]]:
     """Return a service with decisions of every kind, and the pages to look at."""
@@ -172,7 +199,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSer
                 why = {"previous": "a" * 64, "reasons": reasons, "changes": ("text",)} if digest[0] == "b" else {}
                 seen = ToolEvent(action=action, server="finance", tool=tool, digest=digest, definition=committed, **why)
                 gateway.post([(gateway.record(seen), (opening,))]).raise_for_status()
+        behaviour = furnish_behaviour(gateway)
         pages = {
+            "behaviour": "/drift",
+            "no more departures": "/drift?page=2",
+            "departure": f"/drift/{behaviour['open']}",
+            "closed departure": f"/drift/{behaviour['closed']}",
+            "an agent's behaviour": "/drift/agents/clerk",
+            "behaviour that nobody knows": "/drift/agents/finance-bot",
             "quarantines": "/tools",
             "no more quarantines": "/tools?page=2",
             "quarantined tool": "/tools/finance/refund_customer",
@@ -208,6 +242,8 @@ PAGES: Final = (
     *("home", "filtered", "nothing found", "faulty filter", "killed", "completed", "session", "contained", "packs"),
     *("held", "held call"),
     *("quarantines", "no more quarantines", "quarantined tool"),
+    *("behaviour", "no more departures", "departure", "closed departure"),
+    *("an agent's behaviour", "behaviour that nobody knows"),
     *("servers", "tools", "nothing in the inventory", "agent"),
     "api",
     "not found",
@@ -264,6 +300,21 @@ def test_a_held_call_is_sound_when_it_is_opened(stage, chromium, look):
     assert faults_of(page) == SOUND
     page.get_by_role("button", name="Show exactly what will run").click()
     page.get_by_role("button", name="Approve").wait_for()
+    assert faults_of(page) == SOUND
+    visitor.close()
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize(("name", "button"), [("departure", "Acknowledge"), ("an agent's behaviour", "Accept what is")])
+def test_what_people_say_of_behaviour_is_asked_in_a_sound_form(stage, chromium, look, name, button):
+    service, pages = stage
+    visitor = new_visitor(chromium, service.url, **LOOKS[look])
+    page = visitor.page()
+    page.goto(service.login_url(Role.RESPONDER))
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(service.url + "/")
+    page.goto(pages[name])
+    page.get_by_role("button", name=button).wait_for()
     assert faults_of(page) == SOUND
     visitor.close()
 

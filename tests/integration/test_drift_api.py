@@ -125,6 +125,19 @@ def test_an_agent_whose_usual_traffic_is_missing_is_called_silent_only_where_the
         assert item["silent"] is False
 
 
+def test_an_agent_that_calls_and_is_known_to_no_gateway_is_named(service, gateway):
+    gateway.decide(agent="unknown-one")
+    gateway.decide(agent="known-one")
+    learn(gateway, "learning", "known-one")
+    with service.client(Role.AUDITOR) as auditor:
+        everybody = auditor.get("/v1/drift/baselines").json()
+        assert "unknown-one" in everybody["unknown"]
+        assert "known-one" not in everybody["unknown"]
+        assert {item["agent"] for item in everybody["items"]}.isdisjoint(everybody["unknown"])
+        one = auditor.get("/v1/drift/baselines", params={"agent": "unknown-one"}).json()
+        assert one == {"items": [], "unknown": ["unknown-one"]}
+
+
 def test_an_order_reaches_the_gateway_that_offered_and_only_for_what_it_offered(service, gateway):
     learn(gateway, "ready", "worker", baseline_version=1)
     order = {"action": "accept", "agent": "worker", "enforcer": gateway.enforcer.enforcer_id, "comment": WHY}

@@ -93,6 +93,14 @@ def test_without_a_baseline_the_list_says_that_nothing_can_be_found(service, gat
     assert "499 on 6 more" in row
 
 
+def test_an_agent_that_calls_and_is_known_to_no_gateway_has_a_line_of_its_own(service, gateway, agent):
+    auditor = service.token(Role.AUDITOR)
+    gateway.decide(agent=agent)
+    (row,) = run(service, auditor, "baselines", "--agent", agent).output.splitlines()[1:]
+    assert row.split() == [agent, "none"]
+    assert "0 of 1 baseline ready" in run(service, auditor, "list", "--agent", agent).output
+
+
 def test_a_candidate_is_accepted_by_the_digest_that_was_looked_at_and_by_no_other(service, gateway, agent):
     ben = service.token(Role.APPROVER, "ben")
     at = ("accept", agent, "--gateway", gateway.enforcer.enforcer_id)

@@ -374,6 +374,17 @@ CASES: dict[str, Case] = {
     "POST /tools/{server}/{tool:path}/verdict": Case(
         sends=one(data={"csrf": "x", "verdict": "approve", "digest": TOOL_DIGEST, "reason": PURPOSE})
     ),
+    "GET /drift": OWN,
+    "GET /drift/agents/{agent:path}": AIMED,
+    "POST /drift/agents/{agent:path}/order": Case(
+        sends=lambda aim: [
+            {"data": {"csrf": "x", "order": said, "enforcer": aim.enforcer_id, "reason": PURPOSE}}
+            for said in ("accept", "reset")
+        ]
+    ),
+    "GET /drift/{drift_id}": AIMED,
+    "POST /drift/{drift_id}/acknowledge": Case(sends=one(data={"csrf": "x", "reason": PURPOSE})),
+    "POST /drift/{drift_id}/close": Case(sends=one(data={"csrf": "x", "disposition": "harmless", "reason": PURPOSE})),
     "GET /inventory": OWN,
     "GET /agents/{agent:path}": AIMED,
     "GET /packs": OWN,
