@@ -102,7 +102,19 @@ def _place(url: str) -> tuple[str, str, int | None, str]:
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     host = "localhost" if host in _LOOPBACK else host
-    return parts.scheme, host, parts.port or _PORTS.get(parts.scheme), parts.path.rstrip("/")
+    return parts.scheme, host, parts.port or _PORTS.get(parts.scheme), _path(parts.path)
+
+
+def _path(path: str) -> str:
+    """Return a path as clients ask for it, with no segment that leads up again (WHATWG URL, section 4.4)."""
+    kept: list[str] = []
+    for segment in path.split("/"):
+        spelt = segment.lower().replace("%2e", ".")
+        if spelt == "..":
+            kept = kept[: max(1, len(kept) - 1)]
+        elif spelt != ".":
+            kept.append(segment)
+    return "/".join(kept).rstrip("/")
 
 
 def _registered(url: str, known: Known) -> str | None:

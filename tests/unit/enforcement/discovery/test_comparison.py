@@ -38,6 +38,11 @@ def configured(known: Known = KNOWN, **members: object) -> str:
         ("http://gate:9000/mcpx", "shadow"),
         ("http://gate:9000/", "shadow"),
         ("http://gate.evil:9000/mcp", "shadow"),
+        ("http://gate:9000/mcp/../shadow", "shadow"),
+        ("http://gate:9000/mcp/x/.%2E/%2e./shadow", "shadow"),
+        ("http://gate:9000/mcp/./finance", "gateway"),
+        ("http://gate:9000/x/../mcp/finance", "gateway"),
+        ("http://gate:9000/../../mcp", "gateway"),
     ],
 )
 def test_a_server_on_the_network_is_known_by_its_place(url, standing):
