@@ -5,6 +5,9 @@ along: of headers and environments only the names are.
 
 INVARIANT: what is not understood is reported, never guessed and never dropped in silence.
 
+INVARIANT: whoever writes such a file ends no reading of others: what aliases of YAML stand for is bounded as if it were
+written out, and nothing is followed into itself.
+
 Sources: the documented configuration formats of the clients named in `_PLACES`.
 """
 
@@ -47,6 +50,29 @@ _PLACES: Final = (
 )
 _URLS: Final = ("url", "serverUrl", "httpUrl", "uri", "endpoint")
 _ENVIRONMENTS: Final = ("env", "environment", "envs")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML; counts what it holds, an alias as what it stands for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._weight = 0
+        self._weights: dict[int, int] = {}  # of nodes that are whole; they live as long as the document
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        before, alias = self._weight, self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if alias and id(node) not in self._weights:
+            raise ConfigError("something in the file is an alias of what it is a part of")
+        self._weight += self._weights[id(node)] if alias else 1
+        if isinstance(node, yaml.ScalarNode) and not alias:
+            self._weight += len(node.value)
+        if self._weight > MAX_CONFIG_BYTES:
+            raise ConfigError(f"with its aliases written out, the file has more than {MAX_CONFIG_BYTES} characters")
+        if not alias:
+            self._weights[id(node)] = self._weight - before
+        return node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +130,7 @@ def _parse(text: str, form: ConfigFormat) -> Mapping[Any, Any]:
         if form == "toml":
             value: object = tomllib.loads(text)
         elif form == "yaml":
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _Loader)  # noqa: S506  # a safe one
         else:
             value = json.loads(_JSONC.sub(lambda match: match["string"] or ("" if match["comma"] else " "), text))
     except (ValueError, yaml.YAMLError, RecursionError) as error:
@@ -156,7 +182,10 @@ def _server(name: str, entry: object) -> ClientServer:
     environment = next((_names(entry[key]) for key in _ENVIRONMENTS if key in entry), ())
     disabled = entry.get("disabled") is True or entry.get("enabled") is False
     url = next((entry[key] for key in _URLS if isinstance(entry.get(key), str)), None)
-    command = _command(entry)
+    try:
+        command = _command(entry)
+    except ConfigError as error:
+        return ClientServer(name=name, disabled=disabled, fault=str(error))
     if url is not None:
         place, stripped = _place(url)
         if place is None:
@@ -170,15 +199,21 @@ def _server(name: str, entry: object) -> ClientServer:
 
 
 def _command(entry: Mapping[Any, Any]) -> tuple[str, ...]:
-    command = entry.get("command") or entry.get("cmd")
+    command: object = entry.get("command") or entry.get("cmd")
+    arguments: object = entry.get("args")
     if isinstance(command, Mapping):  # Zed: {"path": …, "args": […]}
-        return _command({"command": command.get("path"), "args": command.get("args")})
+        command, arguments = command.get("path"), command.get("args")
     if isinstance(command, list):
-        return tuple(str(part) for part in command)
+        return tuple(map(_word, command))
     if not isinstance(command, str) or not command:
         return ()
-    arguments = entry.get("args")
-    return (command, *(str(part) for part in arguments)) if isinstance(arguments, list) else (command,)
+    return (command, *map(_word, arguments)) if isinstance(arguments, list) else (command,)
+
+
+def _word(part: object) -> str:
+    if isinstance(part, list | Mapping):
+        raise ConfigError("has a command in which not every word is one")
+    return str(part)
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -192,7 +227,8 @@ def _place(url: str) -> tuple[str | None, bool]:
         host, port = parts.hostname, parts.port
     except ValueError:
         return None, False
-    if parts.scheme not in ("http", "https") or not host:
+    # Behind a backslash some clients see a path, and we the host.
+    if parts.scheme not in ("http", "https") or not host or "\\" in url:
         return None, False
     bare = f"[{host}]" if ":" in host else host
     netloc = bare if port is None else f"{bare}:{port}"

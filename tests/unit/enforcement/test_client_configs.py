@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -115,3 +116,57 @@ def test_what_is_not_understood_is_said_and_not_dropped(entry: object) -> None:
 def test_a_file_without_servers_is_refused(text: str, form: str) -> None:
     with pytest.raises(ConfigError):
         read_client_config(text, form)  # type: ignore[arg-type]
+
+
+def test_what_aliases_of_yaml_stand_for_is_bounded_as_if_it_were_written_out() -> None:
+    lists = "".join(f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in pairwise("abcdefgh"))
+    merges = "".join(
+        f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 10)}]}}\n" for before, name in pairwise("abcdefgh")
+    )
+    for text in (
+        f"a: &a [{', '.join(['x'] * 10)}]\n{lists}mcpServers:\n  s: {{command: x, args: *h}}\n",
+        f"a: &a {{x: 1}}\n{merges}mcpServers:\n  s: {{command: x, <<: *h}}\n",
+        f"a: &a {'x' * (MAX_CONFIG_BYTES // 4)}\nmcpServers:\n  s: {{command: x, args: [*a, *a, *a, *a]}}\n",
+    ):
+        with pytest.raises(ConfigError, match="aliases written out"):
+            read_client_config(text, "yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mcpServers:\n  a:\n    command: &a\n      path: *a\n",
+        "mcpServers: &a\n  a: *a\n",
+        "mcpServers:\n  a:\n    command: x\n    args: &a [*a]\n",
+        "projects: &a\n  p: {<<: *a}\n",
+    ],
+)
+def test_nothing_is_followed_into_itself(text: str) -> None:
+    with pytest.raises(ConfigError, match="alias of what it is a part of"):
+        read_client_config(text, "yaml")
+
+
+def test_aliases_that_people_use_are_followed() -> None:
+    text = "defaults: &d {env: {KEY: s3cret}}\nmcpServers:\n  - {name: a, command: npx, args: [-y], <<: *d}\n"
+    found = one(text, "yaml")
+    assert (found.command, found.environment) == (("npx", "-y"), ("KEY",))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"command": "npx", "args": ["-y", ["server"]]},
+        {"command": ["npx", {"a": "b"}]},
+        {"command": {"path": {"path": {"path": "npx"}}}},
+        {"command": {"path": "npx", "args": [[]]}},
+    ],
+)
+def test_a_command_of_anything_but_words_is_reported(entry: object) -> None:
+    found = one(json.dumps({"mcpServers": {"a": entry}}))
+    assert found.fault is not None
+    assert found.command == ()
+
+
+@pytest.mark.parametrize("url", ["http://shadow.example\\@gateway.example/mcp", "http://gateway.example/mcp\\..\\x"])
+def test_an_address_that_clients_read_otherwise_than_we_is_reported(url: str) -> None:
+    assert one(json.dumps({"mcpServers": {"a": {"url": url}}})).fault == "has no http or https URL"
