@@ -202,7 +202,8 @@ def _command(entry: Mapping[Any, Any]) -> tuple[str, ...]:
     command: object = entry.get("command") or entry.get("cmd")
     arguments: object = entry.get("args")
     if isinstance(command, Mapping):  # Zed: {"path": …, "args": […]}
-        command, arguments = command.get("path"), command.get("args")
+        arguments = command.get("args")
+        command = command.get("path")
     if isinstance(command, list):
         return tuple(map(_word, command))
     if not isinstance(command, str) or not command:
