@@ -2,7 +2,8 @@
 
 The edge of `controls`: files in, `controls.Framework` values out. A framework is one file in ``frameworks/``; tests
 that several frameworks share stand in ``frameworks/tests.yaml``, and each framework takes along those that its controls
-name.
+name. So writing one file adds a framework: nothing else lists them. What is wrong with a file is told by file, line and
+member.
 
 The reader takes a small YAML on purpose: mappings, lists, text, decimal integers, ``true`` and ``false``. There are no
 anchors, no tags, no dates and no ``yes``; a key that stands twice is an error. What a person reads in the file is what
@@ -12,18 +13,19 @@ the program reads.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from evidence.controls import FRAMEWORK_FORMAT, Framework, parse_framework
+from evidence.controls import FRAMEWORK_FORMAT, Framework, Place, parse_framework
 from ledger.canonical import JSONValue
 from ledger.errors import EvidenceError, MalformedError
 
-__all__ = ["control_table", "framework_names", "load_framework", "load_frameworks", "parse_yaml"]
+__all__ = ["Catalogue", "control_table", "framework_names", "load_framework", "load_frameworks", "parse_yaml"]
 
 _FOLDER: Final = Path(__file__).parent / "frameworks"
 _SHARED: Final = "tests"
@@ -64,22 +66,75 @@ def parse_yaml(text: str, place: str) -> JSONValue:
     Raises:
         MalformedError: Not such a document.
     """
+    return _parse(text, place)[0]
+
+
+def _parse(text: str, place: str) -> tuple[JSONValue, yaml.Node | None]:
+    """Return what a document holds, and the document as it was written."""
     try:
-        value: JSONValue = yaml.load(text, Loader=_Loader)  # noqa: S506  # _Loader is a SafeLoader
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            value: JSONValue = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, MalformedError, RecursionError) as error:
         raise MalformedError(f"{place}: {error}") from error
-    return value
+    return value, node
 
 
-def _read(name: str) -> dict[str, JSONValue]:
-    path = _FOLDER / f"{name}.yaml"
+def _lines(node: yaml.Node, place: Place = ()) -> Iterator[tuple[Place, int]]:
+    """Yield the line on which each part of a document begins, by its place."""
+    yield place, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*place, key.value), key.start_mark.line + 1
+            yield from ((inner, line) for inner, line in _lines(value, (*place, key.value)) if inner[len(place) + 1 :])
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value in enumerate(node.value):
+            yield from _lines(value, (*place, position))
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A YAML file that was read.
+
+    Attributes:
+        name: Its name, for errors.
+        value: What it holds.
+        lines: Where each part of that begins.
+    """
+
+    name: str
+    value: dict[str, JSONValue]
+    lines: dict[Place, int]
+
+    def where(self, place: Place) -> str:
+        """Name a place by file, line and member; what is not there itself, by the line of what it is missing from."""
+        known = place
+        while known not in self.lines:
+            known = known[:-1]
+        member = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
+        return f"{self.name}, line {self.lines[known]}{f', {member}' if member else ''}"
+
+
+def _read(path: Path) -> _File:
     try:
-        value = parse_yaml(path.read_text(encoding="utf-8"), path.name)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise EvidenceError(f"no framework called {name} ships with the program") from error
-    if not isinstance(value, dict):
+        raise EvidenceError(f"no framework called {path.stem} is there") from error
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"{path.name} is not UTF-8") from error
+    value, node = _parse(text, path.name)
+    if not isinstance(value, dict) or node is None:
         raise MalformedError(f"{path.name} is not a mapping")
-    return value
+    return _File(path.name, value, dict(_lines(node)))
+
+
+@lru_cache(maxsize=8)
+def _read_shared(path: Path) -> _File:
+    """Read a file of shared tests, once: every framework asks for it."""
+    return _read(path)
 
 
 def _named_tests(controls: JSONValue) -> set[JSONValue]:
@@ -92,9 +147,68 @@ def _named_tests(controls: JSONValue) -> set[JSONValue]:
     return named
 
 
+def _joined(own: _File, shared: _File) -> Framework:
+    """Return a framework of one file with the tests of another that it names."""
+    own_tests, shared_tests = own.value.get("tests", []), shared.value.get("tests")
+    for file, tests in ((own, own_tests), (shared, shared_tests)):
+        if not isinstance(tests, list):
+            raise MalformedError(f"{file.where(('tests',))}: the tests are not a list")
+    assert isinstance(own_tests, list)  # that is what the loop above refuses
+    assert isinstance(shared_tests, list)
+    named = _named_tests(own.value.get("controls"))
+    taken = {
+        number: test for number, test in enumerate(shared_tests) if isinstance(test, dict) and test.get("id") in named
+    }
+    numbers = list(taken)
+
+    def where(place: Place) -> str:
+        match place:
+            case ("tests", int() as number, *rest) if number >= len(own_tests):
+                return shared.where(("tests", numbers[number - len(own_tests)], *rest))
+            case _:
+                return own.where(place)
+
+    return parse_framework({**own.value, "format": FRAMEWORK_FORMAT, "tests": [*own_tests, *taken.values()]}, where)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The frameworks in a folder: each file is one, by its name.
+
+    Attributes:
+        folder: Where they are.
+        tests: The file of tests that they share; it is read once.
+    """
+
+    folder: Path
+    tests: Path = field(default=_FOLDER / f"{_SHARED}.yaml")
+
+    def names(self) -> list[str]:
+        """Return the names of the frameworks, sorted."""
+        return sorted(path.stem for path in self.folder.glob("*.yaml") if path.stem != _SHARED)
+
+    def load(self, name: str) -> Framework:
+        """Return a framework.
+
+        Raises:
+            EvidenceError: There is none of that name.
+            MalformedError: Its file is not a sound catalogue; file, line and member are named.
+        """
+        if not _NAME.fullmatch(name) or name == _SHARED:
+            raise EvidenceError(f"not the name of a framework: {name[:80]!a}")
+        own = _read(self.folder / f"{name}.yaml")
+        framework = _joined(own, _read_shared(self.tests))
+        if framework.id != name:
+            raise MalformedError(f"{own.where(('framework',))}: the file {own.name} holds the framework {framework.id}")
+        return framework
+
+
+_SHIPPED: Final = Catalogue(_FOLDER)
+
+
 def framework_names() -> list[str]:
     """Return the names of the frameworks that ship with the program, sorted."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml") if path.stem != _SHARED)
+    return _SHIPPED.names()
 
 
 @lru_cache(maxsize=64)
@@ -105,19 +219,7 @@ def load_framework(name: str) -> Framework:
         EvidenceError: None of that name ships.
         MalformedError: Its file is not a sound catalogue.
     """
-    if not _NAME.fullmatch(name) or name == _SHARED:
-        raise EvidenceError(f"not the name of a framework: {name[:80]!a}")
-    value = _read(name)
-    own = value.get("tests", [])
-    shared = _read(_SHARED).get("tests")
-    if not isinstance(own, list) or not isinstance(shared, list):
-        raise MalformedError(f"the tests of {name} are not a list")
-    named = _named_tests(value.get("controls"))
-    taken = [test for test in shared if isinstance(test, dict) and test.get("id") in named]
-    try:
-        return parse_framework({**value, "format": FRAMEWORK_FORMAT, "tests": [*own, *taken]})
-    except MalformedError as error:
-        raise MalformedError(f"{name}.yaml: {error}") from error
+    return _SHIPPED.load(name)
 
 
 def load_frameworks(names: Sequence[str]) -> tuple[Framework, ...]:

@@ -24,9 +24,9 @@ this depends on which computer, time zone or hash seed evaluates it, so that a v
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeAlias
 
 import msgspec
 
@@ -42,6 +42,7 @@ __all__ = [
     "ControlTest",
     "Examination",
     "Framework",
+    "Place",
     "control_file_name",
     "distinct_tests",
     "framework_value",
@@ -54,6 +55,9 @@ MAX_SHEET_DEVIATIONS: Final = 100
 """Deviations that a control sheet lists; `exceptions.json` has more."""
 MAX_DEVIATIONS: Final = 10_000
 """Deviations of one test that are kept; all are counted."""
+
+Place: TypeAlias = tuple[str | int, ...]
+"""Where something stands in a framework's JSON value: member names and indexes, outermost first."""
 
 _MAX_CONTROLS: Final = 2_000
 _MAX_TESTS: Final = 1_000
@@ -178,24 +182,36 @@ class Framework:
     tests: Mapping[str, ControlTest]
 
 
-def _compile(members: _TestMembers) -> ControlTest:
+class _Fault(Exception):  # noqa: N818  # a signal inside this module, no error of its interface
+    """Something is wrong at a place of a framework."""
+
+    def __init__(self, place: Place, told: str) -> None:
+        super().__init__(told)
+        self.place = place
+
+
+def _compile(members: _TestMembers, place: Place) -> ControlTest:
     vocabulary = SUBJECTS.get(members.subject)
     if vocabulary is None:
-        raise MalformedError(f"the test {members.id} is about {members.subject}, which is no subject")
+        raise _Fault((*place, "subject"), f"the test {members.id} is about {members.subject}, which is no subject")
     quantifier = members.quantifier
-    try:
-        return ControlTest(
-            id=members.id,
-            sentence=members.sentence,
-            subject=members.subject,
-            where=None if members.where is None else parse_predicate(members.where, vocabulary),
-            must=parse_predicate(members.must, vocabulary),
-            quantifier=quantifier if isinstance(quantifier, str) else "at_least",
-            needed=quantifier.at_least if isinstance(quantifier, _AtLeast) else 1,
-            members=msgspec.to_builtins(members),
-        )
-    except MalformedError as error:
-        raise MalformedError(f"the test {members.id}: {error}") from error
+
+    def read(member: str, value: dict[str, Any]) -> Predicate:
+        try:
+            return parse_predicate(value, vocabulary)
+        except MalformedError as error:
+            raise _Fault((*place, member), f"the test {members.id}: {error}") from error
+
+    return ControlTest(
+        id=members.id,
+        sentence=members.sentence,
+        subject=members.subject,
+        where=None if members.where is None else read("where", members.where),
+        must=read("must", members.must),
+        quantifier=quantifier if isinstance(quantifier, str) else "at_least",
+        needed=quantifier.at_least if isinstance(quantifier, _AtLeast) else 1,
+        members=msgspec.to_builtins(members),
+    )
 
 
 def control_file_name(control_id: str) -> str:
@@ -203,48 +219,64 @@ def control_file_name(control_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", control_id).strip("-.")
 
 
-def _unique(kind: str, names: Iterable[str]) -> None:
+def _unique(kind: str, names: Iterable[str], place: Place = ()) -> None:
     seen: set[str] = set()
-    for name in names:
+    for position, name in enumerate(names):
         if name in seen:
-            raise MalformedError(f"a framework has the {kind} {name} twice")
+            raise _Fault((*place, position), f"a framework has the {kind} {name} twice")
         seen.add(name)
 
 
-def _check_control(control: Control, tests: Mapping[str, ControlTest]) -> None:
+def _check_control(control: Control, place: Place, tests: Mapping[str, ControlTest]) -> None:
     if bool(control.tests) is (control.not_tested is not None):
-        raise MalformedError(f"the control {control.id} needs tests, or the reason why it has none, and not both")
+        raise _Fault(place, f"the control {control.id} needs tests, or the reason why it has none, and not both")
     if control.strength is Strength.DIRECT and not control.tests:
-        raise MalformedError(f"the control {control.id} claims direct evidence without a computed test")
-    _unique(f"test of {control.id}", control.all_tests)
-    for test in control.all_tests:
-        if test not in tests:
-            raise MalformedError(f"the control {control.id} names the test {test}, which is not there")
+        raise _Fault((*place, "strength"), f"the control {control.id} claims direct evidence without a computed test")
+    seen: set[str] = set()
+    for member in ("tests", "conditional_tests"):
+        for position, test in enumerate(getattr(control, member)):
+            if test in seen:
+                raise _Fault((*place, member, position), f"the control {control.id} names the test {test} twice")
+            if test not in tests:
+                told = f"the control {control.id} names the test {test}, which is not there"
+                raise _Fault((*place, member, position), told)
+            seen.add(test)
 
 
-def parse_framework(value: JSONValue) -> Framework:
-    """Read a framework; the inverse of `framework_value`.
+_STEP: Final = re.compile(r"\[(\d+)\]|\.?([A-Za-z_][A-Za-z0-9_-]*)")
 
-    Args:
-        value: Its JSON value, in the form that a pack holds.
+_UNKNOWN: Final = re.compile(r"unknown field `(.+)`")
 
-    Raises:
-        MalformedError: An unknown or missing member, an id twice, a test that is not there, is not used or does not
-            parse, or a control that claims direct evidence without a test.
-    """
+
+def _steps(path: str) -> Iterator[str | int]:
+    for index, name in _STEP.findall(path):
+        yield int(index) if index else name
+
+
+def _refuse(error: msgspec.ValidationError) -> NoReturn:
+    """Raise what msgspec found as a fault at the place that it names."""
+    told, _, path = str(error).partition(" - at `$")
+    unknown = _UNKNOWN.search(told)
+    place = (*_steps(path.rstrip("`")), *(unknown.groups() if unknown else ()))
+    raise _Fault(place, f"not a framework: {told}") from error
+
+
+def _read_framework(value: JSONValue) -> Framework:
     try:
         members = msgspec.convert(value, _FrameworkMembers)
     except msgspec.ValidationError as error:
-        raise MalformedError(f"not a framework: {error}") from error
-    _unique("test", (test.id for test in members.tests))
-    _unique("control", (control.id for control in members.controls))
-    _unique("file name", (control_file_name(control.id).casefold() for control in members.controls))
-    tests = {test.id: _compile(test) for test in members.tests}
-    for control in members.controls:
-        _check_control(control, tests)
-    unused = tests.keys() - {test for control in members.controls for test in control.all_tests}
-    if unused:
-        raise MalformedError(f"no control of {members.framework} uses the test {min(unused)}")
+        _refuse(error)
+    _unique("test", (test.id for test in members.tests), ("tests",))
+    _unique("control", (control.id for control in members.controls), ("controls",))
+    file_names = (control_file_name(control.id).casefold() for control in members.controls)
+    _unique("file name", file_names, ("controls",))
+    tests = {test.id: _compile(test, ("tests", number)) for number, test in enumerate(members.tests)}
+    for number, control in enumerate(members.controls):
+        _check_control(control, ("controls", number), tests)
+    used = {test for control in members.controls for test in control.all_tests}
+    for number, test in enumerate(members.tests):
+        if test.id not in used:
+            raise _Fault(("tests", number), f"no control of {members.framework} uses the test {test.id}")
     return Framework(
         id=members.framework,
         title=members.title,
@@ -254,6 +286,29 @@ def parse_framework(value: JSONValue) -> Framework:
         controls=members.controls,
         tests=tests,
     )
+
+
+def _json_path(place: Place) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
+
+
+def parse_framework(value: JSONValue, where: Callable[[Place], str] = _json_path) -> Framework:
+    """Read a framework; the inverse of `framework_value`.
+
+    Args:
+        value: Its JSON value, in the form that a pack holds.
+        where: Names a place of it for whoever has to put it right; as a path such as ``controls[3].title`` unless told
+            otherwise.
+
+    Raises:
+        MalformedError: An unknown or missing member, an id twice, a test that is not there, is not used or does not
+            parse, or a control that claims direct evidence without a test. It names the place.
+    """
+    try:
+        return _read_framework(value)
+    except _Fault as fault:
+        named = where(fault.place)
+        raise MalformedError(f"{named}: {fault}" if named else str(fault)) from fault
 
 
 def framework_value(framework: Framework) -> dict[str, Any]:
@@ -276,7 +331,9 @@ def distinct_tests(frameworks: Sequence[Framework]) -> dict[str, ControlTest]:
     Raises:
         MalformedError: A framework occurs twice, or two frameworks mean different tests by one id.
     """
-    _unique("framework", (framework.id for framework in frameworks))
+    names = [framework.id for framework in frameworks]
+    if len(set(names)) != len(names):
+        raise MalformedError("a framework stands twice")
     tests: dict[str, ControlTest] = {}
     for framework in frameworks:
         for test in framework.tests.values():

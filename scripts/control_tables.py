@@ -1,4 +1,4 @@
-"""Write the control tables of ``docs/evidence.md`` again, from the catalogues in ``evidence/frameworks``."""
+"""Write the control tables of ``docs/controls.md`` again, from the catalogues in ``evidence/frameworks``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evidence.catalogue import control_table, framework_names, load_framework
 
 BEGIN = "<!-- control tables: written by scripts/control_tables.py -->\n"
 END = "<!-- end of control tables -->\n"
-DOCUMENT = Path(__file__).parent.parent / "docs" / "evidence.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "controls.md"
 
 
 def main() -> int:

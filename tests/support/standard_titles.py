@@ -1,0 +1,88 @@
+"""Digests of titles that standards give to what our catalogues speak of, so that none of them gets into a catalogue.
+
+The titles are not ours to write down, so only their digests are here: SHA-256, first 16 hexadecimal digits, over the
+title in lower case with single spaces for everything that is no letter.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["TITLES"]
+
+TITLES: Final = frozenset(
+    (
+        "031cc1e61999202e",
+        "0a149844a7c9f4cf",
+        "0c7aefab55e00838",
+        "0fbd56a0233f7895",
+        "10c51e27ef2c188f",
+        "132115fd42f558dc",
+        "193f0d67ff961373",
+        "1996849612333b13",
+        "1af908e3900b65cc",
+        "1f432de4226e0c4e",
+        "1f77533f5bd8f34f",
+        "23783610ccddeefc",
+        "24cf5f2359df04ab",
+        "24e5a56242e0e1ba",
+        "2dcca77f0dfd6fcd",
+        "3427b291f7894fd5",
+        "34b25aff7156930d",
+        "39ec5285f5710168",
+        "3b4a75403ef459b7",
+        "41657fb3254c5152",
+        "42a79213bb1f787b",
+        "4b2d86ab5a850a7f",
+        "4cb46f2009c0c968",
+        "53c7a87059a352e3",
+        "5970530283987b4d",
+        "5e1cac3d27b60cd7",
+        "5fb86ce4ae7e5d99",
+        "5fe59515134827f6",
+        "61ae398fbffea6b9",
+        "64bb17443f5a9dfb",
+        "68e7e587d79bee7d",
+        "6a19823bf22fcf01",
+        "6ed3c6bfd8cd0762",
+        "70314bd653dd0398",
+        "72b72057b50279d9",
+        "787c282f8340894a",
+        "7ab9d45d38f3f467",
+        "7be96c1162c0c7bc",
+        "7c4258ae141a2f87",
+        "807987f2c8bb4f2b",
+        "8611631cddd8cf33",
+        "93d85f6a73be3a0f",
+        "9f1a3ea896ff4a48",
+        "9f6fa1507d03611f",
+        "abbe8c9a0ccf5a23",
+        "abc5625c12252da1",
+        "ad4b0d58e0291133",
+        "ae9c4ce6834096fd",
+        "aff2e8583531c54b",
+        "b0f9d34525ef8441",
+        "b317f739822e740c",
+        "b5e34f51e700f304",
+        "ba2b6010c43ae54d",
+        "bb99188d97396786",
+        "bce56360af562bf4",
+        "c52c541a95c51474",
+        "c69ea67ea034d2d7",
+        "c9c612c2b5f44be1",
+        "ccff8f5f79299638",
+        "cd29a45b5c99f43d",
+        "d1a6e40d30916d07",
+        "d9602bd8bad97601",
+        "dd29bb6aa434cc10",
+        "e5b7b9400014dfae",
+        "ea056c63fc578c9b",
+        "ea9783de2f8f229c",
+        "ed5c5f540c3486ee",
+        "ee56f71b5846b6fb",
+        "eeb9b6498eab33d7",
+        "f8d64d2defededb6",
+        "f918d7759aeea050",
+        "fd8b5cad71c90549",
+    )
+)
