@@ -85,6 +85,7 @@ class Fleet:
             for agent, user in zip(AGENTS, ("alice", "bert"), strict=True)
         ]
         url = options.pop("url", self.service.server.url)
+        clock = options.pop("clock", SystemClock())
         config = config_of(
             self.folder / name / "state",
             url,
@@ -96,7 +97,7 @@ class Fleet:
         return build_gateway(
             config,
             evaluator=evaluator,
-            clock=SystemClock(),
+            clock=clock,
             signing_key=self.keys[name],
             pseudonym_key=self.service.services.keys.pseudonym.seed,
             spool_key=SPOOL_KEY,

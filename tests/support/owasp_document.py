@@ -326,7 +326,7 @@ AGENTIC = (
         defence="Whoever approves sees exactly what will run, with what hides written out; never one's own call; as "
         "many people as a tool needs; what was opened is recorded.",
         tests=(
-            "test_approvals_browser.py::test_who_asked_for_it_clicks_in_vain",
+            "test_approvals_browser_evaded.py::test_whoever_asked_for_a_call_clicks_in_vain",
             "test_approvals.py::test_only_those_who_have_opened_it_agree",
             "test_approvals.py::test_as_many_different_people_as_it_needs",
             "test_tools_command.py::test_an_approver_looks_at_the_difference_and_approves_what_he_saw",
