@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import Any
 
 import pytest
 from hypothesis import assume, event, given, settings
@@ -146,6 +147,45 @@ def test_where_no_policy_reads_arguments_exactly_the_permitted_is_shown(texts, f
     assert is_shown(CEDAR, loaded, request) == is_permitted(CEDAR, loaded, [request])
 
 
+@st.composite
+def strict_and_loose(draw: Any) -> tuple[list[str], list[str]]:
+    """Return policies, and the same without all that arguments could have a part in, so that more is allowed.
+
+    What the second ones deny no arguments at all can make the first ones permit: a permit has lost its conditions on
+    arguments, and a forbid that has one is gone.
+    """
+    strict, loose = [], []
+    resources = st.sampled_from(["resource", 'resource == Tool::"shop/b"', 'resource in Tag::"t"'])
+    for _ in range(draw(st.integers(1, 5))):
+        effect, resource = draw(st.sampled_from(["permit", "permit", "forbid"])), draw(resources)
+        known, unknown = (
+            [
+                f"{draw(st.sampled_from(['when', 'unless']))} {{ {draw(expressions(atoms))} }}"
+                for _ in range(draw(st.integers(0, 1)))
+            ]
+            for atoms in (KNOWN, UNKNOWN)
+        )
+        head = f"{effect} (principal, action, {resource})"
+        strict.append(" ".join([head, *draw(st.permutations([*known, *unknown]))]) + ";")
+        if effect == "permit" or not unknown:
+            loose.append(" ".join([head, *known]) + ";")
+    return strict, loose
+
+
+@settings(deadline=None, max_examples=150)
+@given(strict_and_loose(), circumstances)
+def test_a_tool_that_may_not_be_called_with_any_arguments_is_not_listed(both, facts):
+    strict, loose = both
+    request = request_of("a", "{}", **facts)
+    impossible = not loose or not is_permitted(CEDAR, loaded_by(CEDAR, cedar(loose)), [request])
+    loaded = loaded_by(CEDAR, cedar(strict))
+    shown = is_shown(CEDAR, loaded, request)
+    event(f"impossible {impossible}, shown {shown}")
+    assert not (impossible and shown)
+    if impossible:
+        assert not is_permitted(CEDAR, loaded, [request_of("a", arguments, **facts) for arguments in ARGUMENTS])
+
+
 @settings(deadline=None, max_examples=100)
 @given(policies([*KNOWN, *UNKNOWN]), circumstances, st.sampled_from([(), ("t",)]))
 def test_a_template_is_shown_if_some_name_under_it_is_allowed(texts, facts, own):
@@ -219,3 +259,20 @@ def test_a_rego_bundle_that_reads_no_arguments_shows_exactly_the_permitted(allow
     loaded = loaded_by(REGO, rego(allows, denies))
     request = request_of("a", "{}", **facts)
     assert is_shown(REGO, loaded, request) == is_permitted(REGO, loaded, [request])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(bodies([*REGO_KNOWN, *REGO_UNKNOWN]), min_size=1, max_size=2),
+    st.lists(bodies(REGO_KNOWN), min_size=1, max_size=2),
+    st.lists(bodies([*REGO_KNOWN, *REGO_UNKNOWN]), max_size=1),
+    circumstances,
+)
+def test_a_tool_that_rego_denies_whatever_the_arguments_is_not_listed(allows, denies, further, facts):
+    # An `allow` that reads arguments shows what it cannot be asked about, and `listed` says it better: see the engine.
+    known = [("d1", body) for body in denies]
+    request = request_of("a", "{}", **facts)
+    impossible = not is_permitted(REGO, loaded_by(REGO, rego([["true"]], known)), [request])
+    shown = is_shown(REGO, loaded_by(REGO, rego(allows, [*known, *(("d2", body) for body in further)])), request)
+    event(f"impossible {impossible}, shown {shown}")
+    assert not (impossible and shown)
