@@ -16,7 +16,7 @@ from typing import Final
 
 from enforcement.inspection.views import View, substituted
 
-__all__ = ["Spot", "exceeds_depth", "is_json", "longest_string", "spots", "text_values", "tokens", "unescaped"]
+__all__ = ["Spot", "exceeds_depth", "is_json", "spots", "text_values", "unescaped"]
 
 _PAIR: Final = rb"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPE: Final = re.compile(rb'\\(?:["\\/bfnrt]|' + _PAIR + rb"|u[0-9a-fA-F]{4})")
@@ -95,11 +95,6 @@ def exceeds_depth(data: bytes, limit: int) -> bool:
         else:
             depth -= 1
     return most > limit
-
-
-def longest_string(data: bytes) -> int:
-    """Return an upper bound of the longest string's bytes."""
-    return max(map(len, data.split(b'"')), default=0)
 
 
 @dataclass(slots=True)
@@ -213,15 +208,6 @@ class _Apart:
         """Whether any span has a byte in common with this one."""
         number = bisect_right(self._starts, end - 1) - 1
         return number >= 0 and self._ends[number] > start
-
-
-def tokens(data: bytes) -> Iterator[tuple[int, int, bool]]:
-    """Yield start and end of the inside of each string, and of each number and word; and whether it is a string."""
-    for match in _TOKEN.finditer(data):
-        token = match[0]
-        if len(token) > 1 or token not in b"{}[],:":
-            quoted = len(token) > 1 and token[:1] == b'"'
-            yield match.start() + quoted, match.end() - quoted, quoted
 
 
 def text_values(data: bytes) -> list[tuple[int, int]]:

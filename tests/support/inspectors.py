@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from enforcement.looking import Found
+from enforcement.redaction import Stretch, redacted
+
 KEY: Final = "AKIAQ7WZ3XV9TR2LMN4P"
 """What the rule ``secret/key`` finds."""
 
@@ -22,6 +25,12 @@ _RULES: Final = (
     ("injection", "order", re.compile(rb"ignore previous instructions")),
     ("personal", "card", re.compile(rb"4111111111111111")),
 )
+
+
+def without(data: bytes, found: Found) -> bytes:
+    """Return a JSON text with everything redacted that was found in it and has a place."""
+    placed = [one for one in found.findings if one.kind != "bomb" and one.start < one.end]
+    return redacted(data, [Stretch(one.start, one.end, one.kind) for one in placed])[0]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enforcement.inspection import Inspector, Limits, Settings, read_folder, redacted_json
+from enforcement.inspection import Inspector, Limits, Settings, read_folder
 from enforcement.inspection.scanner import compile_rules, shipped_rules
 from ledger.errors import ConfigError
 from tests.detection import made, written
+from tests.support.inspectors import without
 
 INSPECTOR = Inspector()
 FILLER = "Trams run every ten minutes through the old town and down to the river bank. " * 60
@@ -123,7 +124,7 @@ def test_whatever_is_redacted_stays_json_and_spans_stay_inside(value, ascii_only
     data = json.dumps([value], ensure_ascii=ascii_only).encode(errors="replace")
     found = INSPECTOR.json(data)
     assert all(0 <= one.start <= one.end <= len(data) for one in found.findings)
-    clean = redacted_json(data, found.findings)
+    clean = without(data, found)
     json.loads(clean)
     assert b"ghp_a1B2" not in clean
     assert b"4111111111111111" not in clean
