@@ -17,6 +17,7 @@ followed) do not pass where nothing passes that was not looked at.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -305,6 +306,17 @@ def _texts(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
     name = b""
     for match in _TOKEN.finditer(data):
         if match[2]:
-            name = match[1]
+            name = _plain(match[1])
         elif name not in _NO_TEXT and match[1]:
             yield name, match.start(1), match[1]
+
+
+def _plain(name: bytes) -> bytes:
+    """Return a member's name as a reader has it, however it is written."""
+    if b"\\" not in name:
+        return name
+    try:
+        said: str = json.loads(b'"' + name + b'"', strict=False)
+    except ValueError:  # no reader has one for it
+        return name
+    return said.encode(errors="surrogatepass")

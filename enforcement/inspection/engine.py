@@ -29,11 +29,12 @@ from enforcement.inspection.views import View, pieces
 
 __all__ = ["Inspector"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Counts up with every change of what a detector finds that no rule file shows."""
 
 _LIBRARIES: Final = ("yara-x", "google-re2", "phonenumberslite", "python-stdnum")
 _SEAM: Final = 256
+_LONGEST_WORD: Final = 8192
 _SHORT_JSON: Final = 2
 _NEWLINE: Final = b"\n"
 _Span = tuple[Kind, str, int, int]
@@ -171,13 +172,14 @@ class _Run:
             return None
         parts: list[tuple[int, int, bytes]] = []
         for start, end in values:
-            if end - start <= 2 * _SEAM:
+            head, tail = _reach(self.data, start, end)
+            if head >= tail:
                 parts.append((start, end, self.data[start:end]))
                 continue
             # Of a long one the middle touches no other.
-            parts.append((start, start + _SEAM, self.data[start : start + _SEAM]))
-            parts.append((end, end, b"\n\n"))
-            parts.append((end - _SEAM, end, self.data[end - _SEAM : end]))
+            parts.append((start, head, self.data[start:head]))
+            parts.append((head, head, b"\n\n"))
+            parts.append((tail, end, self.data[tail:end]))
         return json_text.unescaped(pieces(View(self.data), parts, layers=0, between=b""))
 
     def _look(self, view: View) -> None:
@@ -350,6 +352,19 @@ class _Run:
 
     def _kept(self, spans: list[_Span]) -> list[_Span]:
         return spans[: self._limits.max_findings]
+
+
+def _reach(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """Return up to where a text goes on what stands before it, and from where on it may go on in what stands behind.
+
+    That is its first and its last word, and as much beyond as a rule looks around one. What is long and split is one
+    word, such as a token; of a key in armour only the lines above and below it have spaces.
+    """
+    head = data.find(b" ", start, min(end, start + _LONGEST_WORD))
+    tail = data.rfind(b" ", max(start, end - _LONGEST_WORD), end)
+    head = start + _LONGEST_WORD if head < 0 else head
+    tail = end - _LONGEST_WORD if tail < 0 else tail
+    return min(end, head + _SEAM), max(start, tail - _SEAM)
 
 
 def _lines(data: bytes, offsets: Sequence[int]) -> list[int]:

@@ -36,6 +36,8 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,40}")
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'{}[]"'))
 _HIDDEN: Final = "*"
 _DEEP: Final = 64
+_TEXT_NAMES: Final = frozenset({b'"text"', b'"delta"'})
+_SPELT_NAME: Final = re.compile(rb'\\u00[67][0-9a-fA-F](?:[a-z]|\\u00[67][0-9a-fA-F]){0,4}"[ \t\r\n]*:')
 _TEXT_VALUE: Final = re.compile(rb'(?<!\\)"(?:text|delta)"[ \t\r\n]*:[ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
 
 
@@ -211,5 +213,27 @@ class _Apart:
 
 
 def text_values(data: bytes) -> list[tuple[int, int]]:
-    """Return the insides of the strings named ``text`` or ``delta``, which a reader puts behind one another."""
+    """Return the insides of the strings named ``text`` or ``delta``, which a reader puts behind one another.
+
+    To a reader, a name that is written with escapes is the same name.
+    """
+    if _SPELT_NAME.search(data):
+        return _named_texts(data)
     return [match.span(1) for match in _TEXT_VALUE.finditer(data)]
+
+
+def _named_texts(data: bytes) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    name = before = b""
+    for match in _TOKEN.finditer(data):
+        token = match[0]
+        if token == b":":
+            name = before
+        elif len(token) > 1 and token[:1] == b'"' and _plain(name) in _TEXT_NAMES:
+            found.append((match.start() + 1, match.end() - 1))
+        before, name = token, name if token == b":" else b""
+    return found
+
+
+def _plain(name: bytes) -> bytes:
+    return _ESCAPE.sub(_unescape, name) if b"\\" in name else name

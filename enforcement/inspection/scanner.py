@@ -50,8 +50,11 @@ _KEPT_SCANNERS: Final = 12
 _SMALL_BYTES: Final = 2_048
 _AROUND_BYTES, _BEHIND_BYTES = 256, 400
 _LONGEST_BYTES: Final = 20_000
+_LONGEST_MATCH_BYTES: Final = 4_000
+"""The engine ends its matches soon behind; what goes on is no less a part of it."""
 _MOST_LONG: Final = 64
 _BETWEEN: Final = b"\n\n\n"
+_WORD: Final = re.compile(rb"[A-Za-z0-9+/=._~%-]*")
 _VIEWS: Final = ("text", "folded", "asked")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -132,26 +135,35 @@ class Rules:
                 if pattern.identifier.startswith("$_"):
                     continue
                 for match in pattern.matches:
-                    yield Hit(
-                        meta["kind"],
-                        rule.identifier,
-                        meta.get("topic", ""),
-                        match.offset,
-                        match.offset + match.length,
-                    )
+                    end = match.offset + match.length
+                    if match.length >= _LONGEST_MATCH_BYTES:
+                        end = _end_of_word(data, end)
+                    yield Hit(meta["kind"], rule.identifier, meta.get("topic", ""), match.offset, end)
 
 
 def _windows(near: Pattern, data: bytes) -> list[tuple[int, int]]:
-    """Return the stretches around what a pattern matches, those that touch put together."""
+    """Return the stretches around what a pattern matches, those that touch put together.
+
+    None ends within a word that could still be a part of a match: a token can be much longer than what is looked at
+    behind its beginning, and without its end it is none.
+    """
     found: list[tuple[int, int]] = []
     for match in near.finditer(data):
         start, end = match.span()
         start, end = max(0, start - _AROUND_BYTES), min(len(data), end + _BEHIND_BYTES)
+        if found and end <= found[-1][1]:
+            continue
+        end = _end_of_word(data, end)
         if found and start <= found[-1][1]:
             found[-1] = (found[-1][0], end)
         else:
             found.append((start, end))
     return found
+
+
+def _end_of_word(data: bytes, place: int) -> int:
+    word = _WORD.match(data, place, place + _LONGEST_BYTES)
+    return place if word is None else word.end()
 
 
 class _Scanners(threading.local):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gc
+import hashlib
 import json
 import threading
 
@@ -36,6 +38,16 @@ def test_rules_find_in_a_long_text_what_they_find_in_a_short_one():
         # What begins a text, or ends one, is another matter.
         blind += [(name, text) for name in short - long]
     assert blind == []
+
+
+@pytest.mark.parametrize("payload", [40, 500, 1500, 3900])
+@pytest.mark.parametrize("signature", [43, 342, 1400])
+def test_a_long_token_in_a_long_text_is_found_whole(payload, signature):
+    letters = base64.urlsafe_b64encode(b"".join(hashlib.sha256(bytes([n])).digest() for n in range(200))).decode()
+    token = f"eyJhbGciOiJSUzI1NiJ9.eyJ{letters[:payload]}.{letters[-signature - 2 : -2]}"
+    text = f"{FILLER} {token} {FILLER}"
+    (found,) = [one for one in INSPECTOR.text(text).findings if one.rule == "json_web_token"]
+    assert text[found.start : found.end] == token
 
 
 def test_two_files_of_one_name_in_two_places_are_two_files():
