@@ -284,7 +284,7 @@ AGENTIC = (
         tests=(
             f"{_WORDS}::test_an_instruction_in_a_resource",
             f"{_WORDS}::test_exfiltration_by_a_second_server",
-            "test_stream.py::test_an_encoded_order_is_found_though_its_word_is_split",
+            "test_inspector.py::test_what_an_encoding_hides_has_the_span_of_the_encoded_piece",
         ),
         records=("decision", "outcome"),
         evidence="`inspection` of calls and of answers; what a session has seen, among the `facts`; keyed "
