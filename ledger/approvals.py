@@ -132,6 +132,9 @@ class ApprovalState(StrEnum):
     WITHHELD = "withheld"
 
 
+_OWN: Final = frozenset({"used", "expired", "cancelled"})
+"""Steps of whoever holds a call; of what the service holds, all else that it writes is what people did."""
+
 _OPEN: Final = frozenset({ApprovalState.WAITING, ApprovalState.GRANTED})
 
 
@@ -150,6 +153,7 @@ class HeldCall:
         cause: Why it is held: ``policy`` or ``irreversible``.
         leaf_index: Of the record that it is held.
         held_ms: Since when, POSIX milliseconds.
+        requester: Pseudonym of the machine that requested it; None where a gateway holds it by itself.
         grants: Who agreed, in order; different people, all to this binding.
         seen: Pseudonyms, with their keys, of those who opened its exact parameters.
         denied_by: Pseudonym of whoever denied it, or None.
@@ -171,6 +175,7 @@ class HeldCall:
     cause: str
     leaf_index: int
     held_ms: int
+    requester: str | None = None
     grants: tuple[Grant, ...] = ()
     seen: tuple[tuple[str, str | None], ...] = ()
     denied_by: str | None = None
@@ -271,7 +276,7 @@ class ApprovalBook:
         """
         self._service_id = service_id
         self._calls: dict[str, HeldCall] = {}
-        self._of_decision: dict[str, str] = {}
+        self._of_decision: dict[tuple[str, str], str] = {}
         self.version = -1
 
     @property
@@ -290,9 +295,9 @@ class ApprovalBook:
         except KeyError:
             raise NotFoundError(f"there is no held call {approval_id}") from None
 
-    def of_decision(self, decision_id: str) -> HeldCall | None:
-        """Return the held call of a decision, if it was held."""
-        found = self._of_decision.get(decision_id)
+    def of_decision(self, enforcer: str, decision_id: str) -> HeldCall | None:
+        """Return what an enforcer holds of a decision, if it was held."""
+        found = self._of_decision.get((enforcer, decision_id))
         return None if found is None else self._calls[found]
 
     def verdicts(self, enforcer: str, now_ms: int) -> VerdictSet:
@@ -318,15 +323,18 @@ class ApprovalBook:
         self.version = index
         call = self._calls.get(step.approval_id)
         if step.action == "held":
-            # An id is used once, and a decision is held once: a second one would bring back what has ended.
-            if call is None and step.decision_id not in self._of_decision and record.enforcer_id != self._service_id:
+            # An id is used once, and an enforcer holds a decision once: a second time would bring back what has ended.
+            # The service holds nothing by itself: it has to say who requested it.
+            whose = (record.enforcer_id, step.decision_id)
+            may_hold = record.enforcer_id != self._service_id or step.actor is not None
+            if call is None and whose not in self._of_decision and may_hold:
                 self._calls[step.approval_id] = _held(index, record, step)
-                self._of_decision[step.decision_id] = step.approval_id
+                self._of_decision[whose] = step.approval_id
             return
         if call is None or step.decision_id != call.decision_id:
             return
         after: HeldCall | None = None
-        if record.enforcer_id == self._service_id:
+        if record.enforcer_id == self._service_id and not (call.enforcer == self._service_id and step.action in _OWN):
             after = _said(call, index, record, step)
         elif record.enforcer_id == call.enforcer:
             after = _done(call, record, step)
@@ -346,6 +354,7 @@ def _held(index: int, record: Record, step: Approval) -> HeldCall:
         cause=step.cause or "policy",
         leaf_index=index,
         held_ms=record.time_ms,
+        requester=step.actor,
         changed_leaf=index,
     )
 

@@ -154,7 +154,8 @@ class Decision(Struct, frozen=True, tag_field="type", tag="decision"):
         transport: How the message reached our enforcement point: ``asgi`` (in front of an application in the same
             process), ``stdio`` (a wrapped process), ``sdk`` (middleware inside the server). Absent for HTTP.
         continues: The first decision of the call that this message is a part of: a further round of it, or a question
-            that the server put in answer to it. Absent for what begins a call.
+            that the server put in answer to it; for a question of an enforcement point that is not ours, the one that
+            was denied and that people have agreed to since. Absent for what begins a call.
         direction: ``server`` if the MCP server sent the message, to this agent; absent if the agent did.
         restriction: What stood against the call before any policy: the id of a `Containment`, or the record id of the
             decision that ended a session.
@@ -464,7 +465,8 @@ class Approval(Struct, frozen=True, tag_field="type", tag="approval"):
     """A step in the approval of a held call; which ones count, and what follows from them, is in `ledger.approvals`.
 
     The gateway writes what happens to the call (held, used, expired, cancelled, refused), the service what people do
-    about it (seen, granted, denied, refused); neither can write the other's.
+    about it (seen, granted, denied, refused); neither can write the other's. What another's enforcement point requests
+    is held by the service itself.
 
     Attributes:
         approval_id: One id for the steps of one approval.
@@ -479,9 +481,9 @@ class Approval(Struct, frozen=True, tag_field="type", tag="approval"):
         roles: Of a held call: under which roles they may.
         cause: Of a held call: ``policy`` asked for it, or the tool is ``irreversible``.
         reason: Of what is cancelled or refused: machine-readable.
-        actor: Who did it; absent where the gateway did.
+        actor: Who did it; absent where the gateway did. Of what the service holds: who requested it.
         actor_role: Under which role.
-        comment: Free text of whoever granted or denied.
+        comment: Free text of whoever granted or denied, or requested.
     """
 
     approval_id: Uuid

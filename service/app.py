@@ -16,6 +16,7 @@ from ledger.errors import TallystickError
 from service import failures, problems
 from service.api import (
     access,
+    access_requests,
     approvals,
     authzen,
     bundle_canary,
@@ -201,7 +202,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
                 pruning,
                 webhooks,
             ),
-            *(fleet_windows, exports, logs, access, enrolments, fleet, keys, health, authzen, opa),
+            *(fleet_windows, exports, logs, access, enrolments, fleet, keys, health, authzen, access_requests, opa),
         )
     ]
     for router in routers:

@@ -26,7 +26,7 @@ from ledger.bodies import AccessEvent, Approval, Decision
 from ledger.catalog import Catalog
 from ledger.clock import Clock
 from ledger.commitments import SALT_BYTES
-from ledger.errors import ConflictError, MalformedError, NotFoundError
+from ledger.errors import ConflictError, ErasedError, MalformedError, NotFoundError
 from ledger.ports import Draft, Opening, RecordSink, commit
 from ledger.reader import EntryReader
 from ledger.records import Record
@@ -90,6 +90,7 @@ class Opened:
         decision: The decision.
         message: The message's bytes, as they go to the server.
         shown: It laid out.
+        said: What whoever requested it says besides, laid out; None if nothing, as of what a gateway holds.
     """
 
     call: HeldCall
@@ -97,6 +98,7 @@ class Opened:
     decision: Decision
     message: bytes
     shown: ShownCall
+    said: ShownCall | None = None
 
 
 class Approvals:
@@ -104,6 +106,7 @@ class Approvals:
 
     Attributes:
         watch: Holds questions until there is news.
+        turn: Held while somebody's word is judged and recorded.
     """
 
     def __init__(
@@ -148,7 +151,7 @@ class Approvals:
         # Under the lock: the book, and up to which leaf it was read.
         self._book = ApprovalBook(service_id)
         self._read = 0
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self.watch = BundleWatch(self._newest, name="news of approvals")
 
     def start(self) -> None:
@@ -211,6 +214,20 @@ class Approvals:
         """
         return await asyncio.to_thread(self._get, approval_id)
 
+    async def of_decision(self, enforcer: str, decision_id: str) -> HeldCall | None:
+        """Return what an enforcer holds of a decision, if it holds it or has held it.
+
+        Raises:
+            LedgerError: A store failed.
+        """
+
+        def read() -> HeldCall | None:
+            with self._lock:
+                self._catch_up()
+                return self._book.of_decision(enforcer, decision_id)
+
+        return await asyncio.to_thread(read)
+
     async def _get_for(self, approval_id: str, person: Approver) -> HeldCall:
         """Return a held call for somebody; who may not see any learns from no answer which ones there are.
 
@@ -272,15 +289,30 @@ class Approvals:
         if person.lacks is not None:
             await self._refuse(call, person, person.lacks)
         message = await asyncio.to_thread(self._message, index)
-        shown = shown_call(message)
+        shown, said = shown_call(message), await asyncio.to_thread(self._said, call)
         self._require_bound(call, decision)
         await self._record(call, person, "seen")
         return Opened(
-            call=await self.get(approval_id), leaf_index=index, decision=decision, message=message, shown=shown
+            call=await self.get(approval_id),
+            leaf_index=index,
+            decision=decision,
+            message=message,
+            shown=shown,
+            said=said,
         )
 
     def _message(self, index: int) -> bytes:
         return self._vault.open(self._reader.record(index), "message").payload
+
+    def _said(self, call: HeldCall) -> ShownCall | None:
+        """Return what was said with a request; it decides nothing, and may be gone."""
+        record = self._reader.record(call.leaf_index)
+        if call.requester is None or not isinstance(record.body, Approval) or record.body.comment is None:
+            return None
+        try:
+            return shown_call(self._vault.open(record, "comment").payload)
+        except (ErasedError, NotFoundError):
+            return None
 
     @staticmethod
     def _require_bound(call: HeldCall, decision: Decision) -> None:
@@ -310,7 +342,7 @@ class Approvals:
             ConflictError: It cannot be said of this call now; likewise.
             LedgerError: A store failed.
         """
-        async with self._turn:
+        async with self.turn:
             call = await self._get_for(approval_id, person)
             _, decision = await asyncio.to_thread(self.decision, call)
             reason = self._objection(call, decision, verdict, person, binding)
@@ -338,7 +370,8 @@ class Approvals:
         # INVARIANT: people are told apart, and not logins: whoever has two is one, by whichever he agreed.
         actors = tuple(one for name in called for one in keys.pseudonyms("actor", name))
         own = decision.agent in called or any(decision.user in keys.pseudonyms("user", name) for name in called)
-        if own:
+        # Nor does whoever had the token issued under which it was requested.
+        if own or call.requester in actors:
             return "self_approval"
         if call.roles and person.role not in call.roles:
             return "role"

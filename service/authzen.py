@@ -11,6 +11,8 @@ Pure. The mapping, as `docs/interfaces.md` tells it to callers:
 * ``context``: ``time`` (RFC 3339; the service's clock if absent), ``zone`` (UTC if absent), ``address``, ``network``,
   ``session`` with ``calls``, ``denied``, ``started_ms`` (all four, or none: the question is then a session of its own),
   ``windows`` (behaviour windows, by name) and ``arguments``, whose text reaches the policy as it was received.
+  ``authzen_access_request_approval`` is the approval that the question is asked again with (`service.access_requests`);
+  no policy sees it.
 
 INVARIANT 7: what is missing is not guessed. A question that is not of AuthZEN's form is refused (`MalformedError`); one
 that is, but leaves out a fact that has no honest absence, is answered with a denial that names the fact.
@@ -45,7 +47,17 @@ from policies.model import (
     with_windows,
 )
 
-__all__ = ["MAX_EVALUATIONS", "Box", "Question", "Semantic", "answer", "answered", "parse_box", "parse_question"]
+__all__ = [
+    "MAX_EVALUATIONS",
+    "Box",
+    "Question",
+    "Semantic",
+    "answer",
+    "answered",
+    "parse_box",
+    "parse_question",
+    "settled",
+]
 
 MAX_EVALUATIONS: Final = 256
 """Questions of one request."""
@@ -93,6 +105,10 @@ class _Resource(msgspec.Struct, frozen=True):
     properties: _ResourceProperties = _ResourceProperties()
 
 
+class _Approved(msgspec.Struct, frozen=True):
+    approval_id: _Text
+
+
 class _Context(msgspec.Struct, frozen=True):
     time: _Text | None = None
     zone: Zone = "UTC"
@@ -105,6 +121,7 @@ class _Context(msgspec.Struct, frozen=True):
     trace_id: Hex16 | None = None
     windows: Annotated[dict[_WindowName, WindowValue], msgspec.Meta(max_length=MAX_WINDOWS)] | None = None
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    authzen_access_request_approval: _Approved | None = None
 
 
 class _Evaluation(msgspec.Struct, frozen=True):
@@ -148,6 +165,7 @@ class Question:
         address: Where the call comes from.
         session: The session's name; None if the question is a session of its own.
         trace_id: W3C trace id.
+        approval: Id of the approval that it is asked again with.
     """
 
     message: bytes
@@ -162,6 +180,7 @@ class Question:
     address: str = UNKNOWN
     session: str | None = None
     trace_id: str | None = None
+    approval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,11 +279,17 @@ def _question(asked: _Evaluation, message: bytes, now_ms: int) -> Question:
         address=context.address,
         session=context.session,
         trace_id=context.trace_id,
+        approval=_approval(context),
     )
     try:
         return _with(known, request=_request(asked, now_ms))
     except _UnansweredError as error:
         return _with(known, reason=error.reason, detail=error.detail)
+
+
+def _approval(context: _Context) -> str | None:
+    presented = context.authzen_access_request_approval
+    return None if presented is None else presented.approval_id
 
 
 def _with(question: Question, **changes: object) -> Question:
@@ -376,17 +401,20 @@ def _zone(name: str) -> str:
     return name
 
 
-def answer(decision_id: str, leaf_index: int, body: Decision, detail: str) -> dict[str, object]:
+def answer(
+    decision_id: str, leaf_index: int, body: Decision, detail: str, besides: Mapping[str, object] = {}
+) -> dict[str, object]:
     """Return an evaluation's answer.
 
-    Only a permit without obligations is ``true``: a caller that reads nothing but that must not pass what a person has
-    to agree to first.
+    Only a permit without obligations is ``true``, or one that people have agreed to: a caller that reads nothing but
+    that must not pass what a person has to agree to first.
 
     Args:
         decision_id: Record id of the decision.
         leaf_index: Where it stands in the log.
         body: The recorded decision.
         detail: Which fact was missing, if any; names of rules and attributes.
+        besides: What its context says besides.
     """
     context: dict[str, object] = {
         "decision_id": decision_id,
@@ -407,7 +435,17 @@ def answer(decision_id: str, leaf_index: int, body: Decision, detail: str) -> di
         context["detail"] = detail
     if body.reason == "malformed":
         context["error"] = {"status": 400, "message": detail}
-    return {"decision": body.enforcement == "allow", "context": context}
+    return {"decision": body.enforcement == "allow", "context": {**context, **besides}}
+
+
+def settled(permits: Sequence[bool], semantic: Semantic) -> bool:
+    """Return whether no further question is answered.
+
+    Args:
+        permits: Whether each of those before it is permitted.
+        semantic: As asked for.
+    """
+    return semantic != "execute_all" and (semantic == "permit_on_first_permit") in permits
 
 
 def answered(permits: Sequence[bool], semantic: Semantic) -> int:

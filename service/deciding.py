@@ -3,7 +3,8 @@
 The active bundle decides, and the decision is a record like any other before it is told: with the request that was
 evaluated, so that it is searched, replayed and proved as a gateway's is. It says ``interface`` and mode ``observe``,
 because nobody here sees whether it was obeyed: it counts for no control as enforced. What is contained is denied,
-whatever the bundle says (`service.stopping`).
+whatever the bundle says (`service.stopping`). What people must agree to is denied, unless it is asked again with their
+approval (`service.access_requests`): it is then permitted for the reason ``approved``, and continues what was denied.
 
 INVARIANT 7: whatever goes wrong between question and decision is a denial, and recorded as one. Where it cannot be
 recorded there is no answer at all, which the caller must take for a denial.
@@ -15,9 +16,10 @@ import asyncio
 import hashlib
 import secrets
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -36,11 +38,12 @@ from policies.bundles import Bundle
 from policies.evaluate import Evaluation, Evaluator, Reason
 from policies.model import DecisionRequest, encode_request, public_facts
 from policies.registry import Registry
-from service.authzen import Question, Semantic, answered
+from service.access_requests import Use
+from service.authzen import Question, Semantic, answered, settled
 from service.grouping import GroupedSink
 from service.stopping import Standing, Stops
 
-__all__ = ["ActiveBundles", "DecisionPoint", "Recorded", "repeatable_id"]
+__all__ = ["ActiveBundles", "DecisionPoint", "Recorded", "Uses", "repeatable_id"]
 
 _log = structlog.get_logger()
 
@@ -49,6 +52,9 @@ _EVALUATION_SECONDS: Final = 5.0
 _INTERFACE: Final = "authzen"
 _REPEATED: Final = b"tallystick/repeatable-decision/v1\n"
 _NO_ENGINE_VERSION: Final = "unavailable"
+
+Uses: TypeAlias = Callable[[Question, str | None], Awaitable[Use]]
+"""Uses the approval that a question is asked with, of the bundle of a revision; see `AccessRequests.use`."""
 
 
 def repeatable_id(log_id: str, token_sha256: str, key: str, position: int) -> str:
@@ -128,6 +134,7 @@ class _Verdict:
     detail: str = ""
     asked: bool = True
     restriction: str | None = None
+    continues: str | None = None
 
 
 def _refused(reason: str, detail: str = "") -> _Verdict:
@@ -188,6 +195,7 @@ class DecisionPoint:
         self._vault = vault
         self._clock = clock
         self._pseudonym_key = pseudonym_key
+        self._approved_turn = asyncio.Lock()
 
     @property
     def now_ms(self) -> int:
@@ -201,6 +209,7 @@ class DecisionPoint:
         semantic: Semantic = "execute_all",
         token_sha256: str = "",
         key: str | None = None,
+        use: Uses | None = None,
     ) -> list[Recorded]:
         """Answer questions, in order; as far down as the semantic says. What is returned is durable.
 
@@ -209,20 +218,29 @@ class DecisionPoint:
             semantic: See `service.authzen.answered`.
             token_sha256: Who asks.
             key: Under which the same answer is given again, if the same is asked; None if asking again is new.
+            use: Uses the approvals that questions are asked with; None where none counts.
 
         Raises:
             ConflictError: Something else was asked under that key.
             ErasedError: What was asked under it is gone, so that nobody can say whether it was the same.
             DependencyError: Nothing could be recorded: there is no answer.
         """
+        # Asked twice at once under one key, an approval is used by one and its answer given to both.
+        approved = any(question.approval is not None for question in questions)
+        async with self._approved_turn if approved else nullcontext():
+            return await self._decide_or_find(questions, semantic, token_sha256, key, use)
+
+    async def _decide_or_find(
+        self, questions: Sequence[Question], semantic: Semantic, token_sha256: str, key: str | None, use: Uses | None
+    ) -> list[Recorded]:
         if key is None:
-            return await self._decide(questions, semantic, None)
+            return await self._decide(questions, semantic, None, use)
         ids = [repeatable_id(self._log_id, token_sha256, key, position) for position in range(len(questions))]
         known = await asyncio.to_thread(self._known, questions, ids, semantic)
         if known:
             return known
         try:
-            return await self._decide(questions, semantic, ids)
+            return await self._decide(questions, semantic, ids, use)
         except ConflictError:
             # The same request, side by side with this one, was first.
             known = await asyncio.to_thread(self._known, questions, ids, semantic)
@@ -231,10 +249,14 @@ class DecisionPoint:
             return known
 
     async def _decide(
-        self, questions: Sequence[Question], semantic: Semantic, ids: Sequence[str] | None
+        self, questions: Sequence[Question], semantic: Semantic, ids: Sequence[str] | None, use: Uses | None
     ) -> list[Recorded]:
         pseudonyms = Pseudonyms(self._pseudonym_key())
         bundle, verdicts = await self._judge_what_is_free(questions, pseudonyms)
+        if use is not None and any(question.approval is not None for question in questions):
+            revision = None if bundle is None else bundle.revision
+            verdicts = await self._with_approvals(questions, verdicts, semantic, lambda one: use(one, revision))
+            verdicts = await self._stop(questions, verdicts, pseudonyms)
         count = answered([verdict.enforcement == "allow" for verdict in verdicts], semantic)
         now_ms = self._clock.now_ms()
         names = ids or [new_record_id(now_ms, secrets.token_bytes(10)) for _ in questions]
@@ -256,19 +278,49 @@ class DecisionPoint:
         before = await self._stops.against(questions, pseudonyms)
         asked = [question.request if stop is None else None for question, stop in zip(questions, before, strict=True)]
         bundle, judged = await self._judge(asked)
-        # INVARIANT: what was contained while the policy was asked is not permitted.
-        after = before if not any(asked) else await self._stops.against(questions, pseudonyms)
         verdicts = []
-        for question, verdict, first, then in zip(questions, judged, before, after, strict=True):
+        for question, verdict, first in zip(questions, judged, before, strict=True):
             if question.request is None:
                 verdicts.append(_refused(question.reason, question.detail))
-            elif first is not None:
-                verdicts.append(_stopped(None, first))
-            elif then is not None and verdict.enforcement not in ("deny", "kill"):
-                verdicts.append(_stopped(verdict, then))
             else:
-                verdicts.append(verdict)
-        return bundle, verdicts
+                verdicts.append(verdict if first is None else _stopped(None, first))
+        # INVARIANT: what was contained while the policy was asked is not permitted.
+        return bundle, verdicts if not any(asked) else await self._stop(questions, verdicts, pseudonyms)
+
+    async def _stop(
+        self, questions: Sequence[Question], verdicts: Sequence[_Verdict], pseudonyms: Pseudonyms
+    ) -> list[_Verdict]:
+        """Return verdicts as what stands against the questions now makes them."""
+        standing = await self._stops.against(questions, pseudonyms)
+        return [
+            verdict if then is None or verdict.enforcement in ("deny", "kill") else _stopped(verdict, then)
+            for verdict, then in zip(verdicts, standing, strict=True)
+        ]
+
+    @staticmethod
+    async def _with_approvals(
+        questions: Sequence[Question],
+        verdicts: Sequence[_Verdict],
+        semantic: Semantic,
+        use: Callable[[Question], Awaitable[Use]],
+    ) -> list[_Verdict]:
+        """Return verdicts in which what people have agreed to is permitted; no approval of an unanswered one is used.
+
+        INVARIANT: an approval counts only where the policy says again that people must agree, and nothing else.
+        """
+        done: list[_Verdict] = []
+        for question, verdict in zip(questions, verdicts, strict=True):
+            if settled([one.enforcement == "allow" for one in done], semantic):
+                break
+            if question.approval is None or verdict.enforcement != "ask":
+                done.append(verdict)
+                continue
+            used = await use(question)
+            if used.decision_id is None:
+                done.append(replace(verdict, detail=f"approval: {used.reason}"))
+            else:
+                done.append(replace(verdict, enforcement="allow", reason="approved", continues=used.decision_id))
+        return [*done, *verdicts[len(done) :]]
 
     async def _judge(self, requests: Sequence[DecisionRequest | None]) -> tuple[Bundle | None, list[_Verdict]]:
         """Return the bundle that was asked, and a verdict for each request."""
@@ -376,6 +428,7 @@ def _draft(
         drift=() if decision is None else decision.drift,
         interface=_INTERFACE,
         restriction=verdict.restriction,
+        continues=verdict.continues,
     )
     return Draft(body=body, openings=tuple(openings), record_id=decision_id)
 

@@ -157,6 +157,11 @@ class Hosting:
         return place is not None and place.services is not None
 
     @property
+    def takes_access_requests(self) -> bool:
+        """Whether people of any log can be asked to agree to what was denied."""
+        return any(place.settings.access_request_seconds for place in self._places.values())
+
+    @property
     def failures(self) -> Mapping[str, str]:
         """Why logs are not open, by id."""
         return {log_id: place.failure for log_id, place in self._places.items() if place.failure is not None}

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
         bundle_review: ``four_eyes``: a bundle becomes active once somebody else than its author has approved it;
             ``solo``: also without, and the record says so.
         bundle_trust: File with the public keys that must have signed a bundle before it becomes active.
+        access_request_seconds: How long others' enforcement points may request that people agree to what was denied,
+            and people may agree; 0: they cannot.
+        access_request_approvers: How many different people must agree to such a request.
         public_log: Serve checkpoint and tiles without a token; entry bundles never.
         checkpoint_interval_seconds: At most one checkpoint in this time.
         audit_interval_seconds: From one audit in the background to the next; 0 for none.
@@ -186,6 +189,8 @@ class Settings(BaseSettings):
     external_url: str = "http://127.0.0.1:8787"
     bundle_review: Literal["four_eyes", "solo"] = "four_eyes"
     bundle_trust: Path | None = None
+    access_request_seconds: Annotated[int, Field(ge=0, le=86_400)] = 0
+    access_request_approvers: Annotated[int, Field(ge=1, le=16)] = 1
     public_log: bool = False
     checkpoint_interval_seconds: Annotated[float, Field(ge=0.05, le=3600)] = 1.0
     audit_interval_seconds: Annotated[float, Field(ge=0, le=366 * 86_400, allow_inf_nan=False)] = 86_400.0

@@ -67,6 +67,7 @@ def held_view(call: HeldCall, decision: Decision | None, now_ms: int) -> dict[st
         "enforcer_id": call.enforcer,
         "state": call.state(now_ms).value,
         "cause": call.cause,
+        "requested_by": call.requester,
         **about,
         "binding": call.binding,
         "held_ms": call.held_ms,
@@ -164,7 +165,8 @@ async def open_approval(services: ServicesDep, caller: _Anybody, approval_id: _A
     opened = await services.approvals.open(approval_id, person)
     view = held_view(opened.call, opened.decision, services.clock.now_ms())
     shown = {"text": opened.shown.text, "hidden": list(opened.shown.hidden)}
-    return json_response({**view, "message": encode_base64(opened.message), "shown": shown})
+    said = None if opened.said is None else {"text": opened.said.text, "hidden": list(opened.said.hidden)}
+    return json_response({**view, "message": encode_base64(opened.message), "shown": shown, "said": said})
 
 
 @router.post(

@@ -59,6 +59,9 @@ def _tell(opened: Mapping[str, Any]) -> None:
     say("exactly what will run:")
     # What is shown is legible already: `service.shown_call` lets nothing through that steers a terminal.
     click.echo(opened["shown"]["text"])
+    if opened["said"] is not None:
+        say("said with the request, by whoever requested it:")
+        click.echo(opened["said"]["text"])
     say(f"binding: {opened['binding']}")
 
 

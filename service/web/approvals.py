@@ -83,6 +83,7 @@ class ApprovalView:
         may_decide: Who looks may open it and decide.
         shown: What will run, laid out and escaped; None until it is opened.
         hidden: What of it is not seen by itself, in a sentence; empty if nothing is.
+        said: What whoever requested it says besides, laid out and escaped; None if nothing.
         binding: What a verdict is about; empty until it is opened.
     """
 
@@ -91,6 +92,7 @@ class ApprovalView:
     may_decide: bool
     shown: Markup | None = None
     hidden: str = ""
+    said: Markup | None = None
     binding: str = ""
 
 
@@ -123,6 +125,7 @@ def approval_view(
         opened: What will run, if it was opened.
     """
     hidden = () if opened is None else opened.shown.hidden
+    said = None if opened is None else opened.said
     return ApprovalView(
         row=approval_row(call, decision, now_ms),
         fields=tuple(_fields(call, decision)),
@@ -130,6 +133,7 @@ def approval_view(
         # INVARIANT: exactly what will run: laid out by `service.shown_call`, which cuts nothing, and escaped here.
         shown=None if opened is None else escape(opened.shown.text),
         hidden=f"It holds what cannot be seen: {', '.join(hidden)}." if hidden else "",
+        said=None if said is None else escape(said.text),
         binding="" if opened is None else call.binding,
     )
 
@@ -152,7 +156,10 @@ def _fields(call: HeldCall, decision: Decision) -> Iterator[Field]:
         yield Field(label="Findings", value=", ".join(found.findings) or "none", note=f"inspected: {found.extent}")
     if decision.bundle is not None:
         yield Field(label="Bundle", value=decision.bundle.name, note=decision.bundle.revision)
-    yield Field(label="Held at", value=call.enforcer, note=f"{moment(call.held_ms)} UTC")
+    if call.requester is None:
+        yield Field(label="Held at", value=call.enforcer, note=f"{moment(call.held_ms)} UTC")
+    else:
+        yield Field(label="Requested by", value=call.requester, kind="pseudonym", note=f"{moment(call.held_ms)} UTC")
     yield Field(label="Expires", value=f"{moment(call.expires_ms)} UTC")
     roles = f"as {' or '.join(call.roles)}" if call.roles else "whoever may approve"
     yield Field(label="Needs", value=f"{quantity(call.needed, 'approval')} by different people", note=roles)

@@ -38,6 +38,7 @@ from ledger.vault import Vault
 from policies.registry import Registry
 from policies.trusted_keys import read_trusted_keys
 from service.access import AccessRecorder
+from service.access_requests import AccessRequests
 from service.approvals import Approvals
 from service.auditing import AUDIT_LEASE, AUDIT_LEASE_SECONDS, AuditLoop, ProcessAuditRunner
 from service.auth import TokenStore
@@ -338,6 +339,18 @@ def _assemble(
         containments=containments,
         clock=clock,
     )
+    approvals = Approvals(
+        log_id,
+        service_id=settings.service_id,
+        size=lambda: store.sequenced_size(log_id),
+        catalog=catalog,
+        reader=reader,
+        check=check,
+        vault=vault,
+        sink=recorder,
+        clock=clock,
+        keys=lambda: current.keys,
+    )
     return Services(
         settings=settings,
         identity=identity,
@@ -378,17 +391,19 @@ def _assemble(
         notifications=make_notifications(
             settings, database, store, catalog, reader, check=check, look_at_fleet=fleet.look, clock=clock
         ),
-        approvals=Approvals(
+        approvals=approvals,
+        access_requests=AccessRequests(
             log_id,
             service_id=settings.service_id,
-            size=lambda: store.sequenced_size(log_id),
+            approvals=approvals,
+            sink=recorder,
             catalog=catalog,
             reader=reader,
-            check=check,
             vault=vault,
-            sink=recorder,
             clock=clock,
             keys=lambda: current.keys,
+            seconds=settings.access_request_seconds,
+            needed=settings.access_request_approvers,
         ),
         opa_archives=OPAArchives(),
         decision_point=DecisionPoint(

@@ -41,6 +41,7 @@ from policies.evaluate import Evaluator
 from policies.registry import Registry
 from policies.worker_process import WorkerLimits
 from service.access import AccessRecorder
+from service.access_requests import AccessRequests
 from service.approvals import Approvals
 from service.auditing import AuditLoop
 from service.auth import TokenStore
@@ -181,6 +182,7 @@ class Services:
     fleet: FleetReader
     containments: Containments
     approvals: Approvals
+    access_requests: AccessRequests
     opa_archives: OPAArchives
     decision_point: DecisionPoint
     opa_intake: OPAIntake

@@ -73,6 +73,8 @@ class Aim:
     drift_id: str
     server: str
     approval_id: str
+    task_id: str
+    evaluation_id: str
     batch: bytes
     record_id: str
     extra: Mapping[str, str] = field(default_factory=dict)
@@ -99,6 +101,7 @@ class Aim:
             "tool": self.server,
             "agent": f"{self.log_id}-bot",
             "approval_id": self.approval_id,
+            "task_id": self.task_id,
             **self.extra,
         }
         return re.sub(r"\{(\w+)(:path)?\}", lambda found: values[found[1]], pattern)
@@ -113,6 +116,8 @@ class Aim:
             self.order_id,
             self.server,
             self.approval_id,
+            self.task_id,
+            self.evaluation_id,
             self.drift_id,
         )
         for name in sorted((*names, self.enforcer_id, self.code, self.record_id, self.log_id), key=len, reverse=True):
@@ -141,6 +146,8 @@ def unaimed() -> Aim:
         drift_id=new_record_id(1_763_546_400_000, b"d" * 10),
         server="initech-server",
         approval_id=new_record_id(1_763_546_400_000, b"a" * 10),
+        task_id=new_record_id(1_763_546_400_000, b"t" * 10),
+        evaluation_id=new_record_id(1_763_546_400_000, b"v" * 10),
         batch=EnforcerClient.spell([(record, ())]),
         record_id=record.record_id,
     )
@@ -177,6 +184,23 @@ def question_about(aim: Aim) -> dict[str, Any]:
         "resource": {"type": "server", "id": "shop", "properties": {"tags": []}},
         "context": {"session": aim.session, "calls": 0, "denied": 0, "started_ms": 0},
     }
+
+
+def request_for(aim: Aim) -> dict[str, Any]:
+    """Return an access request for another's denied evaluation, as its own enforcement point would send it."""
+    denial = {
+        "decision": {"decision": False},
+        "access_request": {"requestable": True},
+        "evaluation_id": aim.evaluation_id,
+    }
+    return {**question_about(aim), "denial": denial}
+
+
+def asked_with_anothers(aim: Aim) -> dict[str, Any]:
+    """Return a question with the approval of another's request."""
+    asked = question_about(aim)
+    presented = {"authzen_access_request_approval": {"approval_id": aim.task_id}}
+    return {**asked, "context": {**asked["context"], **presented}}
 
 
 WINDOW = {"digest": "0" * 32, "subject": "0" * 32, "slot": 2, "first": 1, "amount": "1", "forget_ms": 3}
@@ -341,11 +365,20 @@ CASES: dict[str, Case] = {
     "GET /.well-known/authzen-configuration": OWN,
     "POST /access/v1/evaluation": Case(
         aimed=False,
-        sends=lambda aim: [{"json": question_about(aim)}, {"json": question_about(aim), "headers": ASKED_BEFORE}],
+        sends=lambda aim: [
+            {"json": question_about(aim)},
+            {"json": question_about(aim), "headers": ASKED_BEFORE},
+            {"json": asked_with_anothers(aim)},
+        ],
     ),
     "POST /access/v1/evaluations": Case(
         aimed=False, sends=lambda aim: [{"json": {"evaluations": [question_about(aim)] * 2}}]
     ),
+    "POST /access/v1/requests": Case(
+        sends=lambda aim: [{"json": request_for(aim)}, {"json": request_for(aim), "headers": ASKED_BEFORE}]
+    ),
+    "GET /access/v1/requests/{task_id}": AIMED,
+    "POST /access/v1/requests/{task_id}/cancel": AIMED,
     "POST /logs": Case(
         aimed=False, sends=lambda aim: [{"json": [{"labels": {"id": "opa-1"}, "decision_id": aim.decision_id}, 7]}]
     ),
@@ -442,6 +475,18 @@ def user_of(tenant: Tenant) -> str:
     return pseudonym(key, "user", "jane")
 
 
+def request_access(tenant: Tenant, user: str, session: str) -> tuple[str, str]:
+    """Have an evaluation denied and requested; return the ids of evaluation and task."""
+    tenant.put_in_force(ready_bundle('@id("ask") @obligation("approval") permit (principal, action, resource);'))
+    aim = replace(unaimed(), user=user, session=session)
+    with tenant.client(Role.CLIENT) as client:
+        denied = client.post("/access/v1/evaluation", json=question_about(aim)).json()
+        evaluation_id: str = denied["context"]["evaluation_id"]
+        submission = request_for(replace(aim, evaluation_id=evaluation_id))
+        task_id: str = client.post("/access/v1/requests", json=submission).json()["task"]["id"]
+    return evaluation_id, task_id
+
+
 def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Side:
     """Put one of everything into a log, all of it named after the log."""
     tenant = server.tenant(log_id)
@@ -459,6 +504,7 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
     learned = BaselineEvent(action="learning", agent=f"{log_id}-bot")
     enforcer.post([(enforcer.record(learned), ())]).raise_for_status()
     flag = enforcer.flag(agent=f"{log_id}-bot", detector="new_tool", decisions=(decision_id,))
+    evaluation_id, task_id = request_access(tenant, user, session)
     rules = [f'@id("{log_id}-only") {effect} (principal, action, resource);' for effect in ("permit", "forbid")]
     revisions = [tenant.put_in_force(ready_bundle(rule)) for rule in rules]
     approval_id = enforcer.hold(decision_id)
@@ -497,6 +543,8 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
         drift_id=flag.record_id,
         server=f"{log_id}-server",
         approval_id=approval_id,
+        task_id=task_id,
+        evaluation_id=evaluation_id,
         batch=enforcer.spell([(record, ())]),
         record_id=record.record_id,
     )
@@ -518,7 +566,7 @@ def _databases_are_closed() -> None:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    changes: dict[str, Any] = {"heartbeat_interval_seconds": 3600}
+    changes: dict[str, Any] = {"heartbeat_interval_seconds": 3600, "access_request_seconds": 3600}
     if request.param == "postgresql":
         cluster: PostgresCluster = request.getfixturevalue("postgres")
         changes |= {"database_url": cluster.new_database(), "migrate": True}

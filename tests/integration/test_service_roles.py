@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from ledger.notes import encode_base64
 from service.api import (
     access,
+    access_requests,
     approvals,
     authzen,
     bundle_canary,
@@ -167,6 +168,9 @@ POST   /v1/keys/{key_id}/compromise              401    403      403    403     
 GET    /.well-known/authzen-configuration       200    200      200    200     200       200      200
 POST   /access/v1/evaluation                    401    403      200    403     403       403      403
 POST   /access/v1/evaluations                   401    403      200    403     403       403      403
+POST   /access/v1/requests                      401    403      400    403     403       403      403
+GET    /access/v1/requests/{task_id}            401    403      404    403     403       403      403
+POST   /access/v1/requests/{task_id}/cancel     401    403      404    403     403       403      403
 POST   /logs                                    401    403      200    403     403       403      403
 POST   /status                                  401    403      200    403     403       403      403
 """
@@ -266,6 +270,7 @@ class Furnished:
             "/v1/tokens": {"json": {"role": "auditor", "name": "jane"}},
             "/v1/keys": {"json": {"key_id": "nobodys"}},
             "/access/v1/evaluation": {"json": QUESTION},
+            "/access/v1/requests": {"json": QUESTION},
             "/logs": {"json": []},
             "/status": {"json": {"labels": {"id": "opa-1"}}},
             "/access/v1/evaluations": {"json": {"evaluations": [QUESTION]}},
@@ -330,6 +335,7 @@ def test_a_role_is_answered_as_the_table_says(furnished, method, route, role, st
 def test_the_table_has_every_route_of_the_api():
     modules = (access, authzen, bundle_steps, bundles, decisions, erasures, health, holds, keys, logs, packs, pruning)
     modules += (
+        access_requests,
         bundle_canary,
         approvals,
         containments,

@@ -13,7 +13,7 @@ from evidence.standalone.records import Record
 from ledger.approvals import Terms, binding_of
 from ledger.bodies import Approval, Decision, Outcome
 from ledger.records import decode_entry
-from tests.support.ledger import Enforcer
+from tests.support.ledger import Enforcer, make_decision
 from tests.support.packs import ACTOR, PackLog
 
 
@@ -388,3 +388,36 @@ def test_an_id_that_occurs_twice_is_counted_whatever_the_records_are(log: PackLo
 
 def test_other_records_have_no_derived_attributes(log: PackLog) -> None:
     assert derived(log, log.access()) == {}
+
+
+# What another's enforcement point requested: the service holds it, and its decision was told, not enforced.
+
+
+def test_what_the_service_holds_of_a_gateways_decision_approves_nothing(log: PackLog, leaf: int) -> None:
+    step(log, leaf, "held", by=log.service, actor="c" * 32, actor_role="client")
+    step(log, leaf, "granted")
+    step(log, leaf, "used", by=log.service)
+    values = derived(log, leaf)
+    assert (values["approval"], values["approved"]) == ("granted", False)
+    step(log, leaf, "used")
+    assert not derived(log, leaf)["approved"]
+
+
+def test_what_a_gateway_holds_of_what_the_service_was_asked_approves_nothing(log: PackLog) -> None:
+    log.begin()
+    asked = log.add(log.service, make_decision(enforcement="ask", mode="observe", interface="authzen")[0])
+    for action in ("held", "used"):
+        step(log, asked, action, by=log.gateway)
+    step(log, asked, "granted", by=log.gateway)
+    values = derived(log, asked)
+    assert (values["approval"], values["approved"]) == ("granted", False)
+
+
+def test_an_evaluation_that_was_requested_and_granted_is_no_call_of_ours_that_was_approved(log: PackLog) -> None:
+    log.begin()
+    asked = log.add(log.service, make_decision(enforcement="ask", mode="observe", interface="authzen")[0])
+    step(log, asked, "held", by=log.service, actor="c" * 32, actor_role="client")
+    step(log, asked, "granted", by=log.service)
+    step(log, asked, "used", by=log.service)
+    values = derived(log, asked)
+    assert (values["approval"], values["approved"]) == ("used", False)

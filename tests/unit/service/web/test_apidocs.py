@@ -5,14 +5,38 @@ from __future__ import annotations
 import pytest
 from fastapi import FastAPI
 
-from service.api import access, authzen, bundle_steps, bundles, decisions, health, logs, packs, replays, sessions
+from service.api import (
+    access,
+    access_requests,
+    authzen,
+    bundle_steps,
+    bundles,
+    decisions,
+    health,
+    logs,
+    packs,
+    replays,
+    sessions,
+)
 from service.api.description import describe
 from service.auth import Role
 from service.web.apidocs import Operation, groups_of
 
 ROUTERS = [
     module.router
-    for module in (decisions, sessions, replays, bundles, bundle_steps, packs, logs, access, health, authzen)
+    for module in (
+        decisions,
+        sessions,
+        replays,
+        bundles,
+        bundle_steps,
+        packs,
+        logs,
+        access,
+        access_requests,
+        health,
+        authzen,
+    )
 ]
 
 
