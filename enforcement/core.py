@@ -383,6 +383,7 @@ class Core:
             evaluation_seconds=config.limits.evaluation_seconds,
             stopped=lambda server, tool: restrictions.stops_tool(server, tool) or pins.hides(server, tool),
             tool_states=guarding.safeguards.tool_states,
+            baseline_of=(lambda _: "none") if profiles is None else profiles.state_of,
         )
         asking = RoundReview(rounds, pep.handle, pep.complete)
         review = AnswerReview(

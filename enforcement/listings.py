@@ -4,9 +4,10 @@ What is elsewhere: reading and shortening a list (`enforcement.list_answers`), a
 allowed (`policies.listing`).
 
 Each entry is put to the bundle in force as a call of its own, by the same caller at the same time and place, with
-arguments that nobody knows; all entries of an answer as one batch. What the policy refuses with whatever arguments is
-left out. A tool whose arguments have tags is asked about once for each set of them that a call may have. An entry
-without a name that could be called is left out as well.
+arguments that nobody knows; all entries of an answer as one batch. What safeguards say of a call whatever its
+arguments are, the state of the tool's definition and whether the agent has a baseline, they say of its entry as well.
+What the policy refuses with whatever arguments is left out. A tool whose arguments have tags is asked about once for
+each set of them that a call may have. An entry without a name that could be called is left out as well.
 
 A tool that is contained is in no list, whatever the policy says and whether it is enforced or observed.
 
@@ -38,6 +39,7 @@ from policies.bundles import Bundle
 from policies.evaluate import Evaluation
 from policies.listing import Visibility, classify, listed_request
 from policies.model import DecisionRequest
+from policies.signals import Baseline, ToolState
 
 __all__ = ["ListedAnswer", "ListingFailedError", "Listings"]
 
@@ -77,6 +79,7 @@ class Listings:
         evaluation_seconds: float,
         stopped: Callable[[str, str], bool] = lambda *_: False,
         tool_states: ToolStates | None = None,
+        baseline_of: Callable[[str], Baseline] = lambda _: "none",
     ) -> None:
         """Take the parts.
 
@@ -86,8 +89,10 @@ class Listings:
             evaluation_seconds: It must have answered for all entries of a list by then.
             stopped: Whether a tool is contained: told server and name.
             tool_states: Knows the state of tools' definitions; None if nobody does.
+            baseline_of: Says whether an agent's usual behaviour is known.
         """
         self._tool_states = tool_states
+        self._baseline_of = baseline_of
         self._evaluator = evaluator
         self._policies = policies
         self._evaluation_seconds = evaluation_seconds
@@ -140,7 +145,7 @@ class Listings:
         asked = [
             (place, question)
             for place in named
-            for question in _questions(server, kind, listing, answer.entries[place].name or "", self._tool_states)
+            for question in self._questions(server, kind, listing, answer.entries[place].name or "")
         ]
         seen = [classify(evaluation.decision) for evaluation in await self._evaluate([one for _, one in asked])]
         if Visibility.FAILED in seen:
@@ -148,6 +153,31 @@ class Listings:
         shown = {place for (place, _), found in zip(asked, seen, strict=True) if found is Visibility.SHOWN}
         shown |= set(named) - {place for place, _ in asked}
         return set(range(len(answer.entries))) - shown
+
+    def _questions(
+        self, server: ServerSettings, kind: ListKind, listing: DecisionRequest, name: str
+    ) -> Iterator[DecisionRequest]:
+        """Yield what is asked about an entry: if any answer shows it, it is shown; nothing, if it is shown unasked."""
+        # Of a template no tool's own tags are known: which resource it will be is not.
+        tags = tags_of(server, None if kind.template else name)
+        arguments = tagged_arguments(server, name) if kind.method == _TOOL_METHOD else ()
+        state: ToolState | None = None
+        if self._tool_states is not None:
+            # What is no tool has no definition that could be pinned, and its calls say so.
+            state = self._tool_states.state_of(server, name) if kind.method == _TOOL_METHOD else "none"
+        # INVARIANT (`policies.listing`): with some arguments the call may have tags that a rule permits, or others
+        # forbid.
+        for more in (possible_tags(arguments) or ()) if arguments else (frozenset[str](),):
+            together = tuple(sorted({*tags, *more})) if more else tags
+            yield listed_request(
+                listing,
+                action=kind.method,
+                name=name,
+                tags=together,
+                template=kind.template,
+                tool_state=state,
+                baseline=self._baseline_of(listing.principal.agent),
+            )
 
     async def _evaluate(self, requests: Sequence[DecisionRequest]) -> Sequence[Evaluation]:
         bundle = self._policies.current()
@@ -161,22 +191,6 @@ class Listings:
         except Exception as error:
             _LOG.error("listing_failed", error=type(error).__name__)
             raise ListingFailedError("listing_failed") from error
-
-
-def _questions(
-    server: ServerSettings, kind: ListKind, listing: DecisionRequest, name: str, states: ToolStates | None
-) -> Iterator[DecisionRequest]:
-    """Yield what is asked about an entry: if any answer shows it, it is shown; nothing, if it is shown unasked."""
-    # Of a template no tool's own tags are known: which resource it will be is not.
-    tags = tags_of(server, None if kind.template else name)
-    arguments = tagged_arguments(server, name) if kind.method == _TOOL_METHOD else ()
-    state = states.state_of(server, name) if states is not None and kind.method == _TOOL_METHOD else None
-    # INVARIANT (`policies.listing`): with some arguments the call may have tags that a rule permits, or others forbid.
-    for more in (possible_tags(arguments) or ()) if arguments else (frozenset[str](),):
-        together = tuple(sorted({*tags, *more})) if more else tags
-        yield listed_request(
-            listing, action=kind.method, name=name, tags=together, template=kind.template, tool_state=state
-        )
 
 
 def _is_enforced(server: ServerSettings, kind: ListKind, name: str | None) -> bool:

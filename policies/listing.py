@@ -13,8 +13,9 @@ cannot tell, it permits.
 
 Behaviour windows count as unknown too. They say how much is left for now and not what is allowed, and include the call
 that is being decided; a list that followed them would flicker. So do signals (`policies.signals`): what is found in
-arguments, and how unusual a call is, nobody can say without them. Only the state of a tool's definition is the same
-whatever the arguments; a request that holds signals says it, of a tool that has a name.
+arguments, and how unusual a call is, nobody can say without them. The state of a tool's definition, though, and whether
+the agent's usual behaviour is known (`KNOWN_SIGNALS`) are the same whatever the arguments; a request that holds signals
+says both, of an entry that has a name.
 
 A PERMIT names the rules that may grant it, as far as the engine can tell them, and the obligations that come with every
 permit of the call, whatever its arguments: ``approval`` there means that no call passes without a person. Reports of
@@ -35,17 +36,17 @@ from msgspec import UNSET
 
 from policies.engine import Reason
 from policies.model import REQUEST_VERSION, SIGNALS_VERSION, Decision, DecisionRequest, Effect, Resource
-from policies.signals import Signals, ToolState
+from policies.signals import SIGNALS, Baseline, Signals, ToolState
 
 __all__ = [
-    "TOOL_STATE",
+    "KNOWN_SIGNALS",
     "UNKNOWN_ARGUMENTS",
     "UNKNOWN_CALL",
     "Unknown",
     "Visibility",
     "classify",
     "listed_request",
-    "tool_state_known",
+    "signals_known",
     "unknown_in",
 ]
 
@@ -55,8 +56,8 @@ UNKNOWN_ARGUMENTS: Final = "?"
 UNKNOWN_CALL: Final = "??"
 """Stands for arguments that are not known, of a resource of which no more than the server is known: a template's."""
 
-TOOL_STATE: Final = ("signals", "tool_state")
-"""The one signal that may be known without arguments."""
+KNOWN_SIGNALS: Final = frozenset({(SIGNALS, "tool_state"), (SIGNALS, "baseline")})
+"""The signals that may be known without arguments, by where policies read them."""
 
 _FAILURES: Final = frozenset({Reason.ENGINE_ERROR, Reason.LIMITED, Reason.BUNDLE_ERROR})
 
@@ -85,6 +86,7 @@ def listed_request(
     tags: Sequence[str],
     template: bool = False,
     tool_state: ToolState | None = None,
+    baseline: Baseline = "none",
 ) -> DecisionRequest:
     """Return the question whether an entry may be shown.
 
@@ -94,12 +96,13 @@ def listed_request(
         name: Its name.
         tags: Its tags.
         template: The name stands for any number of names.
-        tool_state: State of the tool's definition; None if nobody can say.
+        tool_state: State of the tool's definition; None if nobody can say, nor of the baseline.
+        baseline: Whether the agent's usual behaviour is known.
     """
     return msgspec.structs.replace(
         listing,
         version=REQUEST_VERSION if tool_state is None else SIGNALS_VERSION,
-        signals=UNSET if tool_state is None else Signals(tool_state=tool_state),
+        signals=UNSET if tool_state is None else Signals(tool_state=tool_state, baseline=baseline),
         action=action,
         resource=Resource(server=listing.resource.server, name=name, tags=tuple(tags)),
         state=msgspec.structs.replace(listing.state, windows=UNSET, measured_by=UNSET),
@@ -114,8 +117,8 @@ def unknown_in(request: DecisionRequest) -> Unknown:
     return Unknown.CALL if request.arguments == UNKNOWN_CALL else Unknown.NOTHING
 
 
-def tool_state_known(request: DecisionRequest) -> bool:
-    """Return whether a request with unknown arguments says in what state its tool is."""
+def signals_known(request: DecisionRequest) -> bool:
+    """Return whether a request with unknown arguments says those signals that are the same whatever they are."""
     return request.signals is not UNSET and unknown_in(request) is Unknown.ARGUMENTS
 
 

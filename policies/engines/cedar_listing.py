@@ -7,8 +7,8 @@ to the side of showing. So ``context.identity.mfa && context.args.amount <= 100`
 true``, and without a second factor the tool is hidden.
 
 Unknown are ``context.args``, ``context.boundary``, ``context.signals``, ``context.state.windows``, ``context`` where it
-is used as a whole; of the signals, ``tool_state`` is known of a named tool if the request holds signals; and for
-templates ``resource``, of which then only the server and the server's tags are known.
+is used as a whole; of the signals, ``tool_state`` and ``baseline`` are known of what has a name if the request holds
+signals; and for templates ``resource``, of which then only the server and the server's tags are known.
 
 Errors: a policy that reads nothing unknown and fails, fails for all arguments, which denies them all. One that was
 rewritten may fail here where Cedar would not have come that far; a permit that does might have held, a forbid might
@@ -30,7 +30,7 @@ import cedarpy
 from policies.engines.cedar_policies import CedarRule
 from policies.engines.cedar_requests import EntityBase
 from policies.engines.cedar_selection import Chosen, PolicySelection, chosen_from
-from policies.listing import TOOL_STATE, Unknown, tool_state_known
+from policies.listing import KNOWN_SIGNALS, Unknown, signals_known
 from policies.model import DecisionRequest
 
 __all__ = ["ListingPolicies", "ListingSelection"]
@@ -69,15 +69,15 @@ class ListingPolicies:
 
     def of(self, request: DecisionRequest, unknown: Unknown) -> ListingSelection:
         """Return the policies that a request is put to, given what of it is unknown."""
-        key = (unknown, tool_state_known(request))
+        key = (unknown, signals_known(request))
         made = self._made.get(key)
         if made is None:
             made = self._made[key] = self._rewritten(*key)
         selection, exact = made
         return ListingSelection(selection.of(request), exact)
 
-    def _rewritten(self, unknown: Unknown, state_known: bool) -> tuple[PolicySelection, frozenset[str]]:  # noqa: FBT001  # a part of a key
-        rewriting = _Rewriting(resource_unknown=unknown is Unknown.CALL, state_known=state_known)
+    def _rewritten(self, unknown: Unknown, signals_known: bool) -> tuple[PolicySelection, frozenset[str]]:  # noqa: FBT001  # a part of a key
+        rewriting = _Rewriting(resource_unknown=unknown is Unknown.CALL, signals_known=signals_known)
         rules = [rewriting.rule(rule) for rule in self._rules]
         exact = frozenset(new.name for new, old in zip(rules, self._rules, strict=True) if new is old)
         return PolicySelection(chosen_from(rules), self._entities), exact
@@ -86,9 +86,9 @@ class ListingPolicies:
 class _Rewriting:
     """Rewrites policies for one kind of unknown."""
 
-    def __init__(self, *, resource_unknown: bool, state_known: bool) -> None:
+    def __init__(self, *, resource_unknown: bool, signals_known: bool) -> None:
         self._resource_unknown = resource_unknown
-        self._state_known = state_known
+        self._signals_known = signals_known
 
     def rule(self, rule: CedarRule) -> CedarRule:
         """Return a rule that reads nothing unknown; the rule itself if it does not anyway."""
@@ -164,7 +164,7 @@ class _Rewriting:
             kind, inner = next(iter(node.items()))
             place = _place_in_context(kind, inner)
             if place is not None:
-                if not _is_known(place) and not (self._state_known and place == TOOL_STATE):
+                if not _is_known(place) and not (self._signals_known and place in KNOWN_SIGNALS):
                     return False
                 continue
             if kind == "Var" and self._resource_unknown and inner == "resource":

@@ -74,7 +74,7 @@ from policies.engines.rego_modules import RegoSource, read_source
 from policies.engines.rego_names import DENIES, NEEDS, OBLIGATIONS, PERMITS
 from policies.engines.rego_program import EvaluationFailedError, Program, program_of, stopped_at
 from policies.engines.rego_requests import InputRefusedError
-from policies.listing import Unknown, tool_state_known, unknown_in
+from policies.listing import Unknown, signals_known, unknown_in
 from policies.model import Decision, DecisionRequest, Effect
 
 __all__ = ["RegoEngine"]
@@ -89,10 +89,10 @@ class _Handle:
 
     def listing_rules(self, request: DecisionRequest) -> ListingRules:
         """Return what can be told of a call when some of it is unknown."""
-        key = (unknown_in(request), tool_state_known(request))
+        key = (unknown_in(request), signals_known(request))
         found = self.listing.get(key)
         if found is None:
-            found = self.listing[key] = listing_rules(self.source, key[0], state_known=key[1])
+            found = self.listing[key] = listing_rules(self.source, key[0], known_signals=key[1])
         return found
 
 

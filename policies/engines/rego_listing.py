@@ -5,9 +5,9 @@ A bundle may say itself what lists show, with a rule ``listed`` beside ``allow``
     listed if { input.resource.name in data.tools[input.principal.agent] }
 
 Without one, it is read from the text which rules depend on what is unknown: ``input.args``, ``input.arguments``,
-``input.boundary``, ``input.signals`` (but for ``tool_state``, where the request says that), ``input.state.windows``,
-``input`` as a whole, and for templates ``input.resource`` but for its server. Whatever names such a thing, or a rule or
-function that does, depends on it.
+``input.boundary``, ``input.signals`` (but for ``tool_state`` and ``baseline``, where the request says them),
+``input.state.windows``, ``input`` as a whole, and for templates ``input.resource`` but for its server. Whatever names
+such a thing, or a rule or function that does, depends on it.
 
 * A member of ``denies``, or ``end_session`` among ``obligations``, that no rule which depends on the unknown gives,
   refuses the call with every arguments.
@@ -37,7 +37,7 @@ from policies.engines.rego_program import EvaluationFailedError, Program
 from policies.engines.rego_requests import RegoValue, input_document
 from policies.engines.rego_rules import member_name
 from policies.engines.rego_walk import Mention, mentions
-from policies.listing import TOOL_STATE, Unknown
+from policies.listing import KNOWN_SIGNALS, Unknown
 from policies.model import DecisionRequest, Effect, Obligation, with_signals
 from policies.signals import Signals
 
@@ -74,9 +74,9 @@ class ListingRules:
 class _Dependence:
     """Tells which rules of a bundle depend on the unknown."""
 
-    def __init__(self, modules: Sequence[Module], unknown: Unknown, *, state_known: bool) -> None:
+    def __init__(self, modules: Sequence[Module], unknown: Unknown, *, known_signals: bool) -> None:
         self._unknown = unknown
-        self._state_known = state_known
+        self._known_signals = known_signals
         self._names = RuleNames(modules)
         self._tainted: set[Key] = set()
         direct = [(rule_key(module, rule), *self._of(module, rule)) for module in modules for rule in module.rules]
@@ -120,7 +120,7 @@ class _Dependence:
             case ("state", str(name)):
                 return name == "windows"
             case (str(name), *_):
-                return name not in _KNOWN_INPUT and not (self._state_known and path[1:] == TOOL_STATE)
+                return name not in _KNOWN_INPUT and not (self._known_signals and path[1:] in KNOWN_SIGNALS)
             case _:
                 return True
 
@@ -138,15 +138,15 @@ def _members(source: RegoSource, kind: str) -> Iterator[tuple[Module, Rule, str]
                 yield module, rule, member_name(rule, kind)
 
 
-def listing_rules(source: RegoSource, unknown: Unknown, *, state_known: bool = False) -> ListingRules:
+def listing_rules(source: RegoSource, unknown: Unknown, *, known_signals: bool = False) -> ListingRules:
     """Return what in a bundle can be told of a call when some of it is unknown.
 
     Args:
         source: The bundle.
         unknown: What is unknown.
-        state_known: Whether requests say in what state their tool is.
+        known_signals: Whether requests say the signals that are the same whatever the arguments.
     """
-    dependence = _Dependence(source.modules, unknown, state_known=state_known)
+    dependence = _Dependence(source.modules, unknown, known_signals=known_signals)
     package = tuple(source.rules.package.split("."))
     denies = [(name, dependence.of_rule(module, rule)) for module, rule, name in _members(source, DENIES)]
     ends = [

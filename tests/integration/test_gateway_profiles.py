@@ -14,6 +14,7 @@ from enforcement.profiles.orders import BaselineOrder
 from ledger.bodies import Decision
 from ledger.bodies_drift import BaselineEvent, Drift
 from ledger.records import Record
+from policies.listing import Unknown, unknown_in
 from policies.model import DecisionRequest, Effect
 from policies.signals import Signals
 from tests.support.gateway import Surroundings, surroundings
@@ -43,8 +44,12 @@ def decisions(world: Surroundings) -> list[Record]:
 
 
 def told(world: Surroundings) -> list[Signals]:
-    """Return what the policy read; lists ask it as well, and are of no agent's work: they have no baseline."""
-    return [request.signals for request in world.evaluator.asked if request.signals is not UNSET]
+    """Return what the policy read of calls; lists ask it as well."""
+    return [
+        request.signals
+        for request in world.evaluator.asked
+        if request.signals is not UNSET and unknown_in(request) is Unknown.NOTHING
+    ]
 
 
 def steps(world: Surroundings) -> list[str]:
@@ -105,6 +110,33 @@ def test_a_bot_that_turns_is_flagged_with_its_first_call_and_the_record_names_it
         assert world.tools.calls[-1] == "transfer_funds"  # it is flagged, and nothing is decided
 
     play(tmp_path, scenario)
+
+
+def test_a_list_shows_what_takes_a_baseline_once_the_agent_has_one_and_calls_agree(tmp_path):
+    def known_agents(request: DecisionRequest) -> dict[str, Any]:
+        ready = request.signals is not UNSET and request.signals.baseline == "ready"
+        return {"effect": Effect.PERMIT if ready or request.resource.name != "transfer_funds" else Effect.DENY}
+
+    async def seen(world: Surroundings) -> tuple[bool, bool]:
+        """Return whether the tool is listed, and whether it can be called."""
+        async with world.client() as client:
+            listed = [tool.name for tool in (await client.list_tools()).tools]
+            assert "refund_customer" in listed
+            try:
+                await client.call_tool("transfer_funds", {"amount": 1.0})
+            except MCPError:
+                return "transfer_funds" in listed, False
+            return "transfer_funds" in listed, True
+
+    async def scenario(world: Surroundings) -> None:
+        async with world.running():
+            assert await seen(world) == (False, False)  # of a stranger nothing is known
+            await work(world)
+            assert await seen(world) == (False, False)  # it learns
+            await learn(world)
+            assert await seen(world) == (True, True)
+
+    play(tmp_path, scenario, answer=known_agents)
 
 
 def test_while_it_learns_the_turned_bot_is_not_called_well_but_learning_and_by_how_much(tmp_path):

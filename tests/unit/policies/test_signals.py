@@ -250,9 +250,11 @@ def test_an_imported_part_of_the_input_is_seen() -> None:
 # --- lists -----------------------------------------------------------------------------------------------------------
 
 
-def listed(bundle: Bundle, state: Any = None, *, template: bool = False) -> Visibility:
+def listed(bundle: Bundle, state: Any = None, *, template: bool = False, baseline: Any = "none") -> Visibility:
     listing = with_signals(make_request(action="tools/list", name=None), FOUND)
-    asked = listed_request(listing, action="tools/call", name="sell", tags=(), template=template, tool_state=state)
+    asked = listed_request(
+        listing, action="tools/call", name="sell", tags=(), template=template, tool_state=state, baseline=baseline
+    )
     return classify(decide(bundle, asked))
 
 
@@ -274,6 +276,36 @@ def test_a_list_hides_what_the_state_of_a_tool_forbids_and_nothing_where_nobody_
     assert listed(bundle, "pinned") is Visibility.SHOWN
     assert listed(bundle) is Visibility.SHOWN
     assert listed(bundle, "quarantined", template=True) is Visibility.SHOWN
+
+
+KNOWN_AGENTS = (
+    ANY + '@id("b") forbid(principal, action, resource) unless { context.signals.baseline == "ready"'
+    " && context.signals.deviations.isEmpty() };"
+)
+KNOWN_AGENTS_REGO = """allow := true
+denies contains "b" if input.signals.baseline != "ready"
+denies contains "d" if count(input.signals.deviations) > 0
+"""
+
+
+@pytest.mark.parametrize("bundle", [cedar(KNOWN_AGENTS), rego_bundle(KNOWN_AGENTS_REGO)], ids=["cedar", "rego"])
+def test_a_list_hides_what_an_agent_without_a_baseline_may_not_call_and_no_departure_is_guessed(bundle: Bundle) -> None:
+    assert listed(bundle, "none", baseline="learning") is Visibility.HIDDEN
+    assert listed(bundle, "pinned") is Visibility.HIDDEN
+    assert listed(bundle, "none", baseline="ready") is Visibility.SHOWN
+    assert listed(bundle) is Visibility.SHOWN  # nobody says
+    assert listed(bundle, "none", baseline="learning", template=True) is Visibility.SHOWN
+
+
+@pytest.mark.parametrize("bundle", [cedar(KNOWN_AGENTS), rego_bundle(KNOWN_AGENTS_REGO)], ids=["cedar", "rego"])
+@pytest.mark.parametrize("baseline", ["none", "learning", "ready"])
+@pytest.mark.parametrize("deviations", [(), ("hour",)])
+def test_what_a_list_hides_for_its_baseline_no_call_of_that_baseline_may_do(
+    bundle: Bundle, baseline: Any, deviations: tuple[str, ...]
+) -> None:
+    call = with_signals(make_request(name="sell"), Signals(baseline=baseline, deviations=deviations))
+    shown = listed(bundle, "none", baseline=baseline) is Visibility.SHOWN
+    assert shown or not decide(bundle, call).permitted
 
 
 def test_one_engine_asked_with_and_without_a_state_keeps_the_answers_apart() -> None:
