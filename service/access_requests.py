@@ -385,13 +385,14 @@ class AccessRequests:
         if not reason:
             used = self._step(call, "used", caller, record_id=used_id(self._log_id, call.approval_id))
             try:
-                await self._sink.append([used])
+                (done,) = await self._sink.append([used])
             except ConflictError:
                 reason = "used"
             else:
                 # INVARIANT: looked at again once it is durable: of a denial or a withdrawal that another process has
-                # written before it, nobody knew.
-                reason = await self._objection_to_used(call)
+                # written before it, nobody knew. A record of the same millisecond may be another process's to the byte:
+                # what was there before is not ours.
+                reason = "used" if done.duplicate else await self._objection_to_used(call)
         if reason:
             await self._sink.append([self._step(call, "refused", caller, reason=reason)])
             return Use(reason=reason)
