@@ -16,7 +16,7 @@ from service.web.counts import NewestDecision, RecentCounts
 from service.web.guard import Dashboard
 from service.web.records import RecordCache
 from service.web.rendering import Pages
-from service.web.sessions import LoginLinks, WebSessions, log_of_secret
+from service.web.sessions import LoginLinks, Seeds, WebSessions, log_of_secret
 from service.web.throttle import LoginThrottle
 from service.wiring.services import Services
 
@@ -66,17 +66,23 @@ class LogLobby:
         """Return the logins to a log, also to one that is not there; see `Lobby.sessions`."""
         hosting = self.hosting
         seconds = hosting.settings.session_seconds
-        return WebSessions(hosting.database, hosting.clock, log_id, hosting.tokens, lifetime_seconds=seconds)
+        return WebSessions(
+            hosting.database, hosting.clock, log_id, hosting.tokens, self._seeds(log_id), lifetime_seconds=seconds
+        )
 
     def links(self, log_id: str) -> LoginLinks:
         """Return the login links of a log, also of one that is not there; see `Lobby.links`."""
-        return LoginLinks(self.hosting.database, self.hosting.clock, log_id, self.hosting.tokens)
+        return LoginLinks(self.hosting.database, self.hosting.clock, log_id, self.hosting.tokens, self._seeds(log_id))
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """Have something done that no answer waits for; see `Lobby.later`."""
         task = asyncio.create_task(work)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
+
+    def _seeds(self, log_id: str) -> Seeds:
+        # Rows of a log that is not there, or not open, are sealed by nobody.
+        return lambda: self.hosting.find(log_id).keys.pseudonym_seeds if self.hosting.is_open(log_id) else ()
 
     def _of(self, services: Services) -> Dashboard:
         known = self._dashboards.get(services.identity.log_id)

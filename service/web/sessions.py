@@ -3,6 +3,14 @@
 A session is 32 random bytes in a cookie; the database keeps their SHA-256 under a label, the CSRF secret, and the
 digest of the token that was used. The token itself is asked again at every request, so that a session ends with it.
 
+Whoever can write rows and has no key must not become a person by that (`service.persons`): neither by a session or link
+of his own that names somebody's token, nor by having his own name another. So that the CSRF secret of a row is its seal
+too, under a secret of the log's keys::
+
+    base64url(HMAC-SHA256(HMAC-SHA256(pseudonym key, "tallystick/login-row/v1"), JSON of what the row says))
+
+INVARIANT: a row without its seal logs nobody in.
+
 Both are written ``<log id>.<secret>``: where a process serves several logs, that says whose table rows to look among.
 
 A login link carries 32 random bytes too. Its row is spent by deleting it, which one process of all that share the
@@ -11,12 +19,16 @@ database can do once. The labels differ, so that a link's code is no session and
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import re
 import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from sqlalchemy import Engine, delete, insert, select
 
 from ledger.clock import Clock
@@ -30,6 +42,7 @@ __all__ = [
     "LINK_SECONDS",
     "LoginLinks",
     "LoginRows",
+    "Seeds",
     "SpentStates",
     "WebSession",
     "WebSessions",
@@ -45,6 +58,7 @@ _SECRET_BYTES: Final = 32
 _SESSION_LABEL: Final = b"tallystick/web-session/v1\n"
 _STATE_LABEL: Final = b"tallystick/login-state/v1\n"
 _LINK_LABEL: Final = b"tallystick/login-link/v1\n"
+_SEAL_LABEL: Final = b"tallystick/login-row/v1"
 _NO_CSRF: Final = ""
 _SECRET: Final = re.compile(r"([a-z0-9][a-z0-9-]{0,62})\.[A-Za-z0-9_-]{43}")
 
@@ -92,33 +106,70 @@ def _digest(label: bytes, secret: str) -> str:
     return hashlib.sha256(label + secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _seal(seed: bytes, label: bytes, log_id: str, digest: str, token_sha256: str, expires_ms: int) -> str:
+    told = msgspec.json.encode([label.decode(), log_id, digest, token_sha256, expires_ms])
+    made = hmac.digest(hmac.digest(seed, _SEAL_LABEL, hashlib.sha256), told, hashlib.sha256)
+    return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
+
+
+Seeds = Callable[[], Sequence[bytes]]
+"""The secrets of a log under which its rows are sealed, as they are now; the first makes seals. None: no such log."""
+
+
 class LoginRows:
     """The table's rows of one kind, told apart by the label under which their secret is hashed."""
 
-    def __init__(self, engine: Engine, clock: Clock, log_id: str, label: bytes) -> None:
+    def __init__(self, engine: Engine, clock: Clock, log_id: str, label: bytes, seeds: Seeds = tuple) -> None:
         self._engine = engine
         self._clock = clock
         self._log_id = log_id
         self._label = label
+        self._seeds = seeds
 
-    def _add(self, token_sha256: str, csrf: str, seconds: int) -> str:
-        """Store a new secret and return it; rows that have expired go."""
+    def _add(self, token_sha256: str, seconds: int, *, csrf: str | None = None) -> str:
+        """Store a new secret and return it, sealed unless it has another word there; rows that have expired go."""
         secret = f"{self._log_id}.{secrets.token_urlsafe(_SECRET_BYTES)}"
         now = self._clock.now_ms()
         columns = tables.web_sessions.c
+        digest, expires_ms = _digest(self._label, secret), now + seconds * 1000
         row = {
             "log_id": self._log_id,
-            "session_sha256": _digest(self._label, secret),
+            "session_sha256": digest,
             "token_sha256": token_sha256,
-            "csrf": csrf,
+            "csrf": self._sealed(digest, token_sha256, expires_ms) if csrf is None else csrf,
             "created_ms": now,
-            "expires_ms": now + seconds * 1000,
+            "expires_ms": expires_ms,
         }
         expired = delete(tables.web_sessions).where(columns.log_id == self._log_id, columns.expires_ms <= now)
         with translated("store a login"), writing(self._engine) as connection:
             connection.execute(expired)
             connection.execute(insert(tables.web_sessions), row)
         return secret
+
+    def _sealed(self, digest: str, token_sha256: str, expires_ms: int) -> str:
+        """Return the seal of a row of this kind."""
+        return _seal(self._seeds()[0], self._label, self._log_id, digest, token_sha256, expires_ms)
+
+    def _is_ours(self, label: bytes, digest: str, row: tuple[str, str, int]) -> bool:
+        """Whether one of the log's keys sealed a row of a kind."""
+        token_sha256, seal, expires_ms = row
+        return any(
+            hmac.compare_digest(
+                seal.encode(), _seal(seed, label, self._log_id, digest, token_sha256, expires_ms).encode()
+            )
+            for seed in self._seeds()
+        )
+
+    def _session_of(self, digest: str) -> tuple[str, str, int] | None:
+        """Return a live session by its digest alone, if it is ours."""
+        row = self._find_row(digest)
+        return row if row is not None and self._is_ours(_SESSION_LABEL, digest, row) else None
+
+    def _find_sealed(self, secret: str) -> tuple[str, str, int] | None:
+        """See `_find`; None also for a row that is not ours."""
+        digest = _digest(self._label, secret)
+        row = self._find_row(digest)
+        return row if row is not None and self._is_ours(self._label, digest, row) else None
 
     def _find(self, secret: str) -> tuple[str, str, int] | None:
         """Return token digest, CSRF secret and expiry of a live row, or None."""
@@ -150,9 +201,11 @@ class LoginRows:
 class WebSessions(LoginRows):
     """Logins to the dashboard of one log; safe for any thread."""
 
-    def __init__(self, engine: Engine, clock: Clock, log_id: str, tokens: TokenStore, *, lifetime_seconds: int) -> None:
+    def __init__(
+        self, engine: Engine, clock: Clock, log_id: str, tokens: TokenStore, seeds: Seeds, *, lifetime_seconds: int
+    ) -> None:
         """Keep sessions of ``log_id`` in a database whose schema is up to date."""
-        super().__init__(engine, clock, log_id, _SESSION_LABEL)
+        super().__init__(engine, clock, log_id, _SESSION_LABEL, seeds)
         self._tokens = tokens
         self._lifetime_seconds = lifetime_seconds
 
@@ -165,7 +218,7 @@ class WebSessions(LoginRows):
             StorageError: The database failed.
         """
         may_log_in(caller, self._log_id)
-        return self._add(caller.token_sha256, secrets.token_urlsafe(_SECRET_BYTES), self._lifetime_seconds)
+        return self._add(caller.token_sha256, self._lifetime_seconds)
 
     def find(self, session_id: str) -> WebSession:
         """Return a live session.
@@ -174,7 +227,7 @@ class WebSessions(LoginRows):
             UnauthenticatedError: There is none, it has expired, or its token has ended.
             StorageError: The database failed.
         """
-        row = self._find(session_id)
+        row = self._find_sealed(session_id)
         if row is None:
             raise UnauthenticatedError("the login has ended")
         token_sha256, csrf, expires_ms = row
@@ -227,9 +280,9 @@ class SpentStates(LoginRows):
 class LoginLinks(LoginRows):
     """Single-use codes that log a browser in without a token being typed; safe for any thread."""
 
-    def __init__(self, engine: Engine, clock: Clock, log_id: str, tokens: TokenStore) -> None:
+    def __init__(self, engine: Engine, clock: Clock, log_id: str, tokens: TokenStore, seeds: Seeds) -> None:
         """Keep codes of ``log_id`` in a database whose schema is up to date."""
-        super().__init__(engine, clock, log_id, _LINK_LABEL)
+        super().__init__(engine, clock, log_id, _LINK_LABEL, seeds)
         self._tokens = tokens
 
     def issue(self, token: str, *, seconds: int = LINK_SECONDS) -> str:
@@ -245,7 +298,7 @@ class LoginLinks(LoginRows):
             raise ConfigError(f"a login link lives 1 to {LINK_SECONDS} seconds")
         caller = self._tokens.authenticate(token)
         may_log_in(caller, self._log_id)
-        return self._add(caller.token_sha256, _NO_CSRF, seconds)
+        return self._add(caller.token_sha256, seconds)
 
     def is_open(self, code: str) -> bool:
         """Return whether a code could still be spent; asking does not spend it.
@@ -253,7 +306,7 @@ class LoginLinks(LoginRows):
         Raises:
             StorageError: The database failed.
         """
-        return self._find(code) is not None
+        return self._find_sealed(code) is not None
 
     def spend(self, code: str) -> Caller:
         """Use a code up and return whom it logs in.
@@ -262,7 +315,7 @@ class LoginLinks(LoginRows):
             UnauthenticatedError: It is unknown, expired or used, or its token has ended.
             StorageError: The database failed.
         """
-        row = self._find(code)
+        row = self._find_sealed(code)
         # INVARIANT: single use. Of several that found the row, the one whose delete removed it goes on.
         if row is None or not self._remove(code):
             raise UnauthenticatedError("the login link was used before, has expired, or never was one")

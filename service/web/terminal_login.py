@@ -28,7 +28,13 @@ _MS_PER_SECOND: Final = 1000
 
 def _logins(dashboard: Dashboard) -> TerminalLogins:
     services = dashboard.services
-    return TerminalLogins(services.database, services.clock, services.identity.log_id, services.tokens)
+    return TerminalLogins(
+        services.database,
+        services.clock,
+        services.identity.log_id,
+        services.tokens,
+        lambda: services.keys.pseudonym_seeds,
+    )
 
 
 def _told(error: str) -> Response:

@@ -379,7 +379,7 @@ def _assemble(
             PersonTokens(database, clock, log_id), lambda: current.keys, access, methods=login_methods(settings)
         ),
         oidc=None if provider is None else OpenIDProvider(provider, clock),
-        login_links=LoginLinks(database, clock, log_id, tokens),
+        login_links=LoginLinks(database, clock, log_id, tokens, lambda: current.keys.pseudonym_seeds),
         metrics=metrics,
         evaluator=evaluator,
         bundles=registry,

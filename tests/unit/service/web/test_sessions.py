@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, insert, select, update
 
 from ledger.clock import SimulatedClock
 from ledger.database import open_engine
@@ -16,10 +16,16 @@ from migrations.schema import upgrade
 from service import tables
 from service.auth import Role, TokenStore
 from service.problems import ForbiddenError, UnauthenticatedError
-from service.web.sessions import LINK_SECONDS, LoginLinks, WebSessions
+from service.web.sessions import LINK_SECONDS, LoginLinks, WebSessions, session_digest
+from service.web.terminals import TerminalLogins
 
 LOG, OTHER_LOG = "acme", "other"
 HOUR = 3600
+SEED, OLD_SEED = b"s" * 32, b"o" * 32
+
+
+def seeds() -> tuple[bytes, ...]:
+    return SEED, OLD_SEED
 
 
 class Parts:
@@ -27,14 +33,19 @@ class Parts:
         self.engine = engine
         self.clock = SimulatedClock(1_763_546_400_000)
         self.tokens = TokenStore(engine, self.clock)
-        self.sessions = WebSessions(engine, self.clock, LOG, self.tokens, lifetime_seconds=HOUR)
-        self.links = LoginLinks(engine, self.clock, LOG, self.tokens)
+        self.sessions = WebSessions(engine, self.clock, LOG, self.tokens, seeds, lifetime_seconds=HOUR)
+        self.links = LoginLinks(engine, self.clock, LOG, self.tokens, seeds)
 
     def token(self, role: Role = Role.AUDITOR, **options: object) -> str:
         return self.tokens.issue(LOG, role, "jane", **options)
 
     def caller(self, role: Role = Role.AUDITOR, **options: object):
         return self.tokens.authenticate(self.token(role, **options))
+
+    def write(self, **values: object) -> None:
+        """Change every row, as whoever can write the database does."""
+        with self.engine.begin() as connection:
+            connection.execute(update(tables.web_sessions).values(**values))
 
     def rows(self) -> list:
         with self.engine.connect() as connection:
@@ -111,7 +122,7 @@ def test_a_session_ends_with_its_revoked_token_at_once(parts):
 
 
 def test_a_session_ends_with_its_expired_token(parts):
-    sessions = WebSessions(parts.engine, parts.clock, LOG, parts.tokens, lifetime_seconds=7 * 24 * HOUR)
+    sessions = WebSessions(parts.engine, parts.clock, LOG, parts.tokens, seeds, lifetime_seconds=7 * 24 * HOUR)
     session_id = sessions.begin(parts.caller(lifetime_days=1))
     parts.clock.advance(24 * HOUR * 1000)
     with pytest.raises(UnauthenticatedError):
@@ -130,7 +141,7 @@ def test_an_ended_session_stays_ended_and_leaves_others_alone(parts):
 
 def test_a_session_of_another_log_is_not_found(parts):
     session_id = parts.sessions.begin(parts.caller())
-    other = WebSessions(parts.engine, parts.clock, OTHER_LOG, parts.tokens, lifetime_seconds=HOUR)
+    other = WebSessions(parts.engine, parts.clock, OTHER_LOG, parts.tokens, seeds, lifetime_seconds=HOUR)
     with pytest.raises(UnauthenticatedError):
         other.find(session_id)
     assert not other.end(session_id)
@@ -227,3 +238,85 @@ def test_a_links_code_is_no_session_and_a_session_id_no_code(parts):
     assert not parts.sessions.end(code)
     parts.sessions.find(session_id)
     parts.links.spend(code)
+
+
+# --- whoever can write rows, and has no key
+
+
+def test_no_session_becomes_another_persons_by_a_changed_row(parts):
+    mine, admins = parts.caller(Role.APPROVER), parts.caller(Role.ADMIN)
+    session_id = parts.sessions.begin(mine)
+    before = parts.rows()
+    parts.write(token_sha256=admins.token_sha256)
+    with pytest.raises(UnauthenticatedError):
+        parts.sessions.find(session_id)
+    parts.write(token_sha256=mine.token_sha256, expires_ms=before[0].expires_ms + 1)
+    with pytest.raises(UnauthenticatedError):
+        parts.sessions.find(session_id)
+    parts.write(expires_ms=before[0].expires_ms)
+    assert parts.sessions.find(session_id).caller.token_sha256 == mine.token_sha256
+
+
+@pytest.mark.parametrize("csrf", ["", "A" * 43])
+def test_a_session_that_somebody_wrote_into_the_table_is_none(parts, csrf):
+    admins = parts.caller(Role.ADMIN)
+    session_id = f"{LOG}.{'x' * 43}"
+    genuine = parts.sessions.begin(parts.caller())
+    row = {
+        **parts.rows()[0]._mapping,
+        "session_sha256": session_digest(session_id),
+        "token_sha256": admins.token_sha256,
+    }
+    for seal in (csrf, parts.rows()[0].csrf):  # one of his own, and one of another session
+        with parts.engine.begin() as connection:
+            connection.execute(insert(tables.web_sessions), {**row, "csrf": seal})
+        with pytest.raises(UnauthenticatedError):
+            parts.sessions.find(session_id)
+        assert parts.sessions.end(session_id)
+    parts.sessions.find(genuine)
+
+
+def test_no_link_logs_in_as_somebody_else_by_a_changed_row(parts):
+    code = parts.links.issue(parts.token())
+    parts.write(token_sha256=parts.caller(Role.ADMIN).token_sha256)
+    assert not parts.links.is_open(code)
+    with pytest.raises(UnauthenticatedError):
+        parts.links.spend(code)
+
+
+def test_nobody_says_yes_to_a_command_line_by_writing_a_row(parts):
+    terminals = TerminalLogins(parts.engine, parts.clock, LOG, parts.tokens, seeds)
+    session_id = parts.sessions.begin(parts.caller(Role.ADMIN))
+    asked = terminals.ask()
+    with parts.engine.begin() as connection:
+        waiting = update(tables.web_sessions).where(tables.web_sessions.c.csrf == asked.user_code)
+        connection.execute(waiting.values(token_sha256=session_digest(session_id)))
+    with pytest.raises(UnauthenticatedError, match="access_denied"):
+        terminals.take(asked.device_code)
+    again = terminals.ask()
+    terminals.answer(again.user_code, session_id)
+    assert terminals.take(again.device_code).role is Role.ADMIN
+
+
+def test_nobody_is_let_in_at_a_command_line_by_a_session_that_is_not_ours(parts):
+    terminals = TerminalLogins(parts.engine, parts.clock, LOG, parts.tokens, seeds)
+    session_id = parts.sessions.begin(parts.caller())
+    asked = terminals.ask()
+    terminals.answer(asked.user_code, session_id)
+    with parts.engine.begin() as connection:
+        of_session = tables.web_sessions.c.session_sha256 == session_digest(session_id)
+        admins = parts.caller(Role.ADMIN).token_sha256
+        connection.execute(update(tables.web_sessions).where(of_session).values(token_sha256=admins))
+    with pytest.raises(UnauthenticatedError, match="access_denied"):
+        terminals.take(asked.device_code)
+
+
+def test_a_session_outlives_the_rotation_of_the_key_that_sealed_it(parts):
+    def under(*keys: bytes) -> WebSessions:
+        return WebSessions(parts.engine, parts.clock, LOG, parts.tokens, lambda: keys, lifetime_seconds=HOUR)
+
+    session_id = under(OLD_SEED).begin(parts.caller())
+    parts.sessions.find(session_id)
+    for keys in ((), (SEED,)):  # of no log, and of another
+        with pytest.raises(UnauthenticatedError):
+            under(*keys).find(session_id)
