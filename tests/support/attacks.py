@@ -273,18 +273,26 @@ class Precinct:
             async with asyncio.timeout(WAIT_SECONDS):
                 while True:
                     answer = await asyncio.to_thread(client.get, "/v1/approvals")
-                    if waiting := answer.json()["items"]:
+                    if waiting := [one for one in answer.json()["items"] if one["state"] == "waiting"]:
                         return str(waiting[0]["approval_id"])
                     await asyncio.sleep(0.02)
 
-    def refuse(self, approval_id: str, reason: str) -> None:
-        """Look at a held call as a person does, and deny it."""
+    def refuse(self, approval_id: str, reason: str) -> str:
+        """Look at a held call as a person does, and deny it; return what was shown."""
+        return self._decide(approval_id, "denied", reason)
+
+    def agree(self, approval_id: str, reason: str) -> str:
+        """Look at a held call as a person does, and let it go on; return what was shown."""
+        return self._decide(approval_id, "granted", reason)
+
+    def _decide(self, approval_id: str, verdict: str, reason: str) -> str:
         with self.service.client(token=self.service.token(Role.APPROVER, "ben")) as client:
             opened = client.post(f"/v1/approvals/{approval_id}/open", json={})
             assert opened.is_success, opened.text
-            said = {"verdict": "denied", "binding": opened.json()["binding"], "reason": reason}
+            said = {"verdict": verdict, "binding": opened.json()["binding"], "reason": reason}
             answer = client.post(f"/v1/approvals/{approval_id}/verdict", json=said)
             assert answer.is_success, answer.text
+            return str(opened.json()["shown"]["text"])
 
 
 @asynccontextmanager

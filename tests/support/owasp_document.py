@@ -109,17 +109,19 @@ MCP = (
     Risk(
         number="MCP05:2025",
         words="Arguments that become commands",
-        defence="Paths and parameters are bounded by policy; intents off the agent's role (files, execution) are "
-        "findings; what cannot be undone is held for people.",
+        defence="Paths have one plain spelling and stay in their folders; parameters are bounded by policy; intents off the "
+        "agent's role (files, execution) are findings; what runs commands or cannot be undone is held for people, who see "
+        "all of it.",
         tests=(
-            "test_inspector.py::test_each_kind_is_found",
-            "test_library_pairs.py",
+            "test_attacks_by_arguments.py::test_a_path_that_leads_out_of_its_folder",
+            "test_attacks_by_arguments.py::test_a_name_that_is_a_command",
+            "test_inspector.py::test_a_path_outside_the_declared_ones_is_a_finding",
             "test_gateway_approvals.py::test_an_irreversible_tool_is_held_although_the_policy_merely_permits_it",
         ),
         records=("decision", "approval"),
         evidence="the rule and its `failed_condition`; `inspection`; who was shown what would run, and said what",
-        open="There is no rule that recognises every shell or query language: a server that executes its arguments "
-        "needs bounds written for its parameters (`path-allow-list`).",
+        open="No rule recognises every shell or query language: a server that executes its arguments needs bounds that are "
+        "written for its parameters, or people before it. A person may let pass what he does not understand.",
     ),
     Risk(
         number="MCP06:2025",
