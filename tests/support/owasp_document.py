@@ -109,9 +109,9 @@ MCP = (
     Risk(
         number="MCP05:2025",
         words="Arguments that become commands",
-        defence="Paths have one plain spelling and stay in their folders; parameters are bounded by policy; intents off the "
-        "agent's role (files, execution) are findings; what runs commands or cannot be undone is held for people, who see "
-        "all of it.",
+        defence="Paths have one plain spelling and stay in their folders; parameters are bounded by policy; intents off "
+        "the agent's role (files, execution) are findings; what runs commands or cannot be undone is held for people, "
+        "who see all of it.",
         tests=(
             "test_attacks_by_arguments.py::test_a_path_that_leads_out_of_its_folder",
             "test_attacks_by_arguments.py::test_a_name_that_is_a_command",
@@ -120,8 +120,8 @@ MCP = (
         ),
         records=("decision", "approval"),
         evidence="the rule and its `failed_condition`; `inspection`; who was shown what would run, and said what",
-        open="No rule recognises every shell or query language: a server that executes its arguments needs bounds that are "
-        "written for its parameters, or people before it. A person may let pass what he does not understand.",
+        open="No rule recognises every shell or query language: a server that executes its arguments needs bounds that "
+        "are written for its parameters, or people before it. A person may let pass what he does not understand.",
     ),
     Risk(
         number="MCP06:2025",
