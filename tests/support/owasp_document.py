@@ -109,9 +109,9 @@ MCP = (
     Risk(
         number="MCP05:2025",
         words="Arguments that become commands",
-        defence="Paths have one plain spelling and stay in their folders; parameters are bounded by policy; intents off "
-        "the agent's role (files, execution) are findings; what runs commands or cannot be undone is held for people, "
-        "who see all of it.",
+        defence="Paths have one plain spelling and stay in their folders; parameters are bounded by policy; intents "
+        "off the agent's role (files, execution) are findings; what runs commands or cannot be undone is held for "
+        "people, who see all of it.",
         tests=(
             "test_attacks_by_arguments.py::test_a_path_that_leads_out_of_its_folder",
             "test_attacks_by_arguments.py::test_a_name_that_is_a_command",
