@@ -64,6 +64,7 @@ class Case:
         continues: Record id of the first decision of the call that it is a part of.
         round: For a further round of a call, what it was known by.
         answered: For a client's answer, the server's request that it answers: its outcome is all that is recorded.
+        off_job: In what it lies outside of declared jobs (`policies.job_profiles`).
         ruling: What was decided of it last.
         trace: Its spans, where calls are traced.
         strictest: How it is captured as long as nobody knows which server it is for.
@@ -88,6 +89,7 @@ class Case:
     continues: str | None = None
     round: OpenedRound | None = None
     answered: Permitted | None = None
+    off_job: tuple[str, ...] = ()
     ruling: Ruling | None = None
     trace: CallTrace | None = None
     strictest: Capture = "full"

@@ -18,7 +18,7 @@ import msgspec
 from enforcement.state import StateDatabase
 from ledger.errors import PolicySyntaxError, StorageError
 from policies.parameters import Parameter, ParameterSet
-from policies.window_declarations import Window
+from policies.window_declarations import Window, volumes_of
 from policies.windows import WindowSet
 
 __all__ = ["MAX_FORMER", "MeasuredWindows"]
@@ -28,7 +28,7 @@ MAX_FORMER: Final = 32
 
 _MS_PER_SECOND: Final = 1000
 _DAYS_MS: Final = 3 * 86_400_000
-"""For so long a former window of a day, or of sessions, is measured."""
+"""For so long a former window of a day, of sessions, or of a job with volumes, is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,8 @@ class MeasuredWindows:
 
 def _until_ms(window: Window, now_ms: int) -> int:
     seconds = window.over_seconds
-    return now_ms + (_DAYS_MS if seconds is None else 2 * seconds * _MS_PER_SECOND)
+    rolling_ms = 0 if seconds is None else 2 * seconds * _MS_PER_SECOND
+    return now_ms + (max(_DAYS_MS, rolling_ms) if seconds is None or volumes_of(window) else rolling_ms)
 
 
 def _stored(state: StateDatabase) -> dict[str, _Declaration]:

@@ -260,6 +260,7 @@ class EnforcementPoint:
         try:
             async with asyncio.timeout(self._evaluation_seconds):
                 case.request = await self._windows.reserve(case.decision_id, bundle, case.request)
+                case.off_job = self._windows.off_job(case.decision_id)
                 (evaluation,) = await self._evaluator.evaluate_many(bundle, [case.request])
         except TimeoutError as error:
             raise _NoAnswerError(Reason.LIMITED) from error

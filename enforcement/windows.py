@@ -146,11 +146,12 @@ class Windows:
             self._holds[decision_id] = _Hold((), now_ms, (), asked=asked)
             asked = await self._strict.ask(decision_id, asked)
         # INVARIANT: from here to the reservation nothing else runs, or two calls could be told of the same room.
-        calls = tuple(self._history.placed(call) for call in read)
+        calls = tuple(self._history.placed(call, self._reserved) for call in read)
         self._history.put_age(self.staleness_ms(now_ms))
         facts = self._history.facts(calls[0], self._reserved)
         given_out = frozenset(windows.digests[name] for name, window in windows.windows.items() if window.strict)
-        claims = tuple(share for call in calls for share in self._history.claims(call) if share.digest not in given_out)
+        claimed = _once(share for call in calls for share in self._history.claims(call))
+        claims = tuple(share for share in claimed if share.digest not in given_out)
         hold = self._holds[decision_id] = _Hold(calls, now_ms, claims, asked=asked, given_out=given_out)
         for share in hold.claims:
             self._reserved[share.digest, share.subject] += share.amount
@@ -159,6 +160,11 @@ class Windows:
         if asked is None:
             return windows.stated(request, facts)
         return asked.stated(windows.stated(request, {**facts, **asked.facts(windows)}))
+
+    def off_job(self, decision_id: str) -> tuple[str, ...]:
+        """Return in what a call that was taken up lies outside of the jobs that the bundle in force declares."""
+        hold = self._holds.get(decision_id)
+        return tuple(sorted(set(hold.calls[0].outside.values()))) if hold is not None and hold.calls else ()
 
     def _adopted(self, bundle: Bundle, now_ms: int) -> WindowSet:
         """Return the windows of the bundle in force, having put them in force if they were not."""
@@ -193,7 +199,7 @@ class Windows:
         return self._declarations() + _changes(hold.adds, hold.step) + said
 
     def _shares(self, hold: _Hold, *, permitted: bool) -> tuple[Share, ...]:
-        shares = (share for call in hold.calls for share in self._history.shares(call, permitted=permitted))
+        shares = _once(share for call in hold.calls for share in self._history.shares(call, permitted=permitted))
         return tuple(share for share in shares if share.digest not in hold.given_out)
 
     def _declarations(self) -> list[Change]:
@@ -312,6 +318,11 @@ class Windows:
 
 def _read_calls(sets: tuple[WindowSet, ...], request: DecisionRequest) -> tuple[Call, ...]:
     return tuple(windows.read_call(request) for windows in sets)
+
+
+def _once(shares: Iterable[Share]) -> tuple[Share, ...]:
+    """Return the shares of one call, each once: job profiles of two bundles may count the same volume."""
+    return tuple({share.digest: share for share in shares}.values())
 
 
 def _changes(shares: tuple[Share, ...], step: Step | None) -> list[Change]:

@@ -1,4 +1,4 @@
-"""Job profiles: which tools a caller's work needs, and which of them may follow which; what lies outside is counted.
+"""Job profiles: what somebody's work needs: tools, their order, hours and volumes; what lies outside is counted.
 
 Pure. A behaviour window of the measure ``off_profile`` (`policies.windows`) carries the profile of those whose work it
 describes::
@@ -7,13 +7,19 @@ describes::
        "roles": ["clerk"],
        "tools": ["crm/lookup", "crm/note", "shop/refund"],
        "first": ["crm/lookup"],
-       "next": {"crm/lookup": ["crm/lookup", "crm/note", "shop/refund"], "shop/refund": ["crm/note"]}}}
+       "next": {"crm/lookup": ["crm/lookup", "crm/note", "shop/refund"], "shop/refund": ["crm/note"]},
+       "hours": {"zone": "Europe/Zurich", "spans": [{"days": ["mon", "tue", "wed"], "from": "08:00", "to": "18:00"}]},
+       "at_most": {"calls_per_hour": 60, "targets_per_day": 200}}}
 
 * ``agents`` and ``roles`` say whose work it is: one of either is enough; neither, and it is everybody's. Calls of
   others are never off this profile.
 * ``tools`` are all that the work needs, as ``server/tool``.
 * ``first`` are those that a session may begin with; left out, any of ``tools``.
 * ``next`` says what may come straight after a tool; after one that is not in it, any of ``tools`` may.
+* ``hours`` say when the work is done (`policies.job_hours`); left out, always.
+* ``at_most`` says how much of it there is: permitted calls, and different things that they are about, in the last hour
+  and in a day. The call that goes beyond is outside. They are counted for whomever the window speaks of, with what is
+  outside as well, and by `policies.window_history` like any window: a profile with other limits goes on with them.
 
 What came before is the last tool that the session was *let* call: a refused call is not a step of anybody's work. Which
 one that is follows from ``state.calls`` of the requests, the ordinal of a call in its session, and from nothing else,
@@ -23,15 +29,16 @@ so that a replay that recomputes the state walks the same way (`policies.window_
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
 from ledger.body_fields import Name
 from ledger.errors import PolicySyntaxError
+from policies.job_hours import Hours, check_hours
 from policies.model import DecisionRequest
 
-__all__ = ["MAX_PROFILE_TOOLS", "Profile", "Step", "Trail", "check_profile", "tool_of"]
+__all__ = ["MAX_PROFILE_TOOLS", "AtMost", "Profile", "Reason", "Step", "Trail", "check_profile", "tool_of"]
 
 MAX_PROFILE_TOOLS: Final = 256
 """Tools of one profile."""
@@ -42,6 +49,26 @@ _LOST: Final = ""
 _Tool = Annotated[str, msgspec.Meta(pattern=r"^[^/]+/.+\Z", max_length=4096)]
 _Tools = Annotated[tuple[_Tool, ...], msgspec.Meta(max_length=MAX_PROFILE_TOOLS)]
 _Names = Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
+_Volume = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+Reason: TypeAlias = Literal["tool", "first", "next", "hours"]
+"""In what a call lies outside, as far as the call and the one before it tell."""
+
+
+class AtMost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How much of somebody's work there is.
+
+    Attributes:
+        calls_per_hour: Permitted calls in the last 3,600 seconds.
+        calls_per_day: Permitted calls in a day of the enforcement point's zone.
+        targets_per_hour: Different things that they were about: a tool with its arguments, as they are written.
+        targets_per_day: Likewise in a day.
+    """
+
+    calls_per_hour: _Volume | None = None
+    calls_per_day: _Volume | None = None
+    targets_per_hour: _Volume | None = None
+    targets_per_day: _Volume | None = None
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -53,6 +80,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         roles: Roles whose work it is.
         first: What a session may begin with; empty for any tool.
         next: Tool → what may come straight after it.
+        hours: When it is done; None for always.
+        at_most: How much of it there is; None if that is not said.
     """
 
     tools: Annotated[_Tools, msgspec.Meta(min_length=1)]
@@ -60,6 +89,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     roles: _Names = ()
     first: _Tools = ()
     next: Annotated[dict[_Tool, _Tools], msgspec.Meta(max_length=MAX_PROFILE_TOOLS)] = {}
+    hours: Hours | None = None
+    at_most: AtMost | None = None
 
     def is_of(self, request: DecisionRequest) -> bool:
         """Tell whether a caller's work is described here."""
@@ -68,8 +99,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         principal = request.principal
         return principal.agent in self.agents or not set(self.roles).isdisjoint(principal.roles)
 
-    def excludes(self, request: DecisionRequest, previous: str | None) -> bool:
-        """Tell whether a call lies outside.
+    def excludes(self, request: DecisionRequest, previous: str | None) -> Reason | None:
+        """Return in what a call lies outside; None for a call that does not, whatever the volumes say.
 
         Args:
             request: The call.
@@ -77,10 +108,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """
         tool = tool_of(request)
         if tool not in self.tools:
-            return True
+            return "tool"
+        if self.hours is not None and not self.hours.hold(request.time):
+            return "hours"
         if previous is None:
-            return bool(self.first) and tool not in self.first
-        return previous == _LOST or (previous in self.next and tool not in self.next[previous])
+            return "first" if self.first and tool not in self.first else None
+        known = previous != _LOST and (previous not in self.next or tool in self.next[previous])
+        return None if known else "next"
 
 
 def tool_of(request: DecisionRequest) -> str:
@@ -96,7 +130,8 @@ def check_profile(profile: Profile, window: str) -> None:
         window: Name of its window.
 
     Raises:
-        PolicySyntaxError: It does; the message names window and tool.
+        PolicySyntaxError: It does, or its hours can be read in two ways, or its limits are none; the message names the
+            window.
     """
     said = [*profile.first, *profile.next, *(tool for tools in profile.next.values() for tool in tools)]
     for tool in said:
@@ -104,6 +139,10 @@ def check_profile(profile: Profile, window: str) -> None:
             raise PolicySyntaxError(
                 f"the profile of the window {window} says {tool[:64]!a}, which is none of its tools"
             )
+    if profile.hours is not None:
+        check_hours(profile.hours, window)
+    if profile.at_most == AtMost():
+        raise PolicySyntaxError(f"the profile of the window {window} says at_most, and limits nothing")
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def reach_ms(windows: WindowSet) -> int:
     """Return how long before a call those lie that its windows may count, those of its session left out."""
     found = [0]
     for window in windows.windows.values():
-        if window.over == "day":
+        if window.over == "day" or windows.volumes.get(window.name):
             # A date of any zone, and the clock set back by one.
             found.append(3 * _DAY_MS)
         elif window.over_seconds is not None:

@@ -5,6 +5,7 @@ Pure. `policies.windows` explains each member for those who write bundles, and a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -16,7 +17,7 @@ from policies.job_profiles import Profile, check_profile
 from policies.model import DecisionRequest
 from policies.parameters import ParameterSet
 
-__all__ = ["MAX_CHOICES", "MAX_SECONDS", "Window", "checked_window", "window_digest"]
+__all__ = ["MAX_CHOICES", "MAX_SECONDS", "Volume", "Window", "checked_window", "volumes_of", "window_digest"]
 
 MAX_SECONDS: Final = 31 * 86_400
 """Longest rolling window."""
@@ -26,6 +27,7 @@ MAX_CHOICES: Final = 64
 
 _CALL: Final = "tools/call"
 _DIGEST_BYTES: Final = 16
+_HOUR_SECONDS: Final = 3_600
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 _Choices = Annotated[tuple[_Text, ...], msgspec.Meta(max_length=MAX_CHOICES)]
@@ -162,6 +164,59 @@ def _check_profile(window: Window) -> None:
             f"the window {window.name} is of what its profile says, and of no other choice of calls"
         )
     check_profile(window.profile, window.name)
+    if window.profile.at_most is None:
+        return
+    if window.per in {"session", "agent+tool"}:
+        raise PolicySyntaxError(f"the window {window.name} limits volumes, so it is per agent, user or agent+user")
+    if window.across is not None:
+        raise PolicySyntaxError(f"the window {window.name} limits volumes, which each gateway counts for itself")
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume of a job profile, as a window that no request holds.
+
+    Attributes:
+        name: Which member of ``at_most``.
+        window: What is counted.
+        digest: Of that: of whose work, and since when. The limit is no part of it.
+        limit: How much is not too much.
+    """
+
+    name: str
+    window: Window
+    digest: str
+    limit: int
+
+    @property
+    def of_targets(self) -> bool:
+        """Whether different things are counted, and not calls."""
+        return self.window.measure == "distinct"
+
+
+def volumes_of(window: Window) -> tuple[Volume, ...]:
+    """Return the volumes that a window's profile limits; none if it limits none, or the window has no profile."""
+    profile = window.profile
+    if profile is None or profile.at_most is None:
+        return ()
+    return tuple(
+        _volume(window, profile, name, limit)
+        for name in profile.at_most.__struct_fields__
+        if (limit := getattr(profile.at_most, name)) is not None
+    )
+
+
+def _volume(window: Window, profile: Profile, name: str, limit: int) -> Volume:
+    hourly = name.endswith("_hour")
+    counted = Window(
+        name=name,
+        measure="distinct" if name.startswith("targets") else "count",
+        per=window.per,
+        over=None if hourly else "day",
+        over_seconds=_HOUR_SECONDS if hourly else None,
+    )
+    told = {"volume": name, "per": window.per, "agents": sorted(profile.agents), "roles": sorted(profile.roles)}
+    return Volume(name, counted, sha256(canonical_bytes(told))[:_DIGEST_BYTES].hex(), limit)
 
 
 def _check_sum(window: Window, parameters: ParameterSet) -> None:

@@ -12,7 +12,8 @@ if at all. A call that lies in the future, because the clock was set back, count
 counts no more is kept for as long again, a day for two, so that setting the clock back does not lift a cap.
 
 Where distinct things are counted, each has totals of its own under its subject, and those count that are not nothing.
-Of a session that a job profile describes, the last tool is kept as well.
+Of a session that a job profile describes, the last tool is kept as well; of whomever its volumes are, calls and targets
+are counted likewise, under digests of their own that no request holds.
 
 When a window has calls of so many subjects that they are not told apart any more (`policies.window_tallies`), those of
 further ones are counted together, and count for all.
@@ -21,7 +22,7 @@ further ones are counted together, and count for all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from functools import lru_cache
@@ -32,7 +33,7 @@ from msgspec import UNSET
 from ledger.canonical import sha256
 from policies.job_profiles import Step, Trail, tool_of
 from policies.model import DecisionRequest, Time, WindowValue
-from policies.window_declarations import Window
+from policies.window_declarations import Volume, Window
 from policies.window_tallies import OTHERS, Share, Tally, element_key, owner_of
 from policies.windows import Call, WindowSet
 
@@ -73,10 +74,6 @@ def _forget_ms(window: Window, slot: int) -> int | None:
         return (slot + 2 * SLOTS) * window.over_seconds
     # A date ends everywhere within two days of its beginning in UTC; the third is for a clock that is set back.
     return (slot - _EPOCH_DAY + 3) * _DAY_MS if window.over == "day" else None
-
-
-def _outside(window: Window, call: Call, previous: str | None) -> bool:
-    return window.profile is None or window.profile.excludes(call.request, previous)
 
 
 class History:
@@ -133,14 +130,58 @@ class History:
         """Return what a call adds to the windows that it belongs to, behind the calls of this history."""
         return self.placed(self._windows.read_call(request))
 
-    def placed(self, call: Call) -> Call:
-        """Return a call without the windows of job profiles that it lies within; the others it adds to."""
+    def placed(self, call: Call, pending: Mapping[tuple[str, str], int] | None = None) -> Call:
+        """Return a call without the windows of job profiles that it lies within; the others it adds to.
+
+        Args:
+            call: The call that is being decided.
+            pending: What calls under way may yet add, by digest and subject.
+        """
         windows = call.windows.windows
-        if not any(windows[name].profile for name in call.amounts):
+        profiles = {name: profile for name in call.amounts if (profile := windows[name].profile) is not None}
+        if not profiles:
             return call
         previous = self._trail.last(self._session_of(call.request))
-        amounts = {name: amount for name, amount in call.amounts.items() if _outside(windows[name], call, previous)}
-        return replace(call, amounts=amounts)
+        outside: dict[str, str] = {}
+        for name, profile in profiles.items():
+            reason = profile.excludes(call.request, previous) or self._beyond(name, call, pending or {})
+            if reason is not None:
+                outside[name] = reason
+        amounts = {name: amount for name, amount in call.amounts.items() if name not in profiles or name in outside}
+        return replace(call, amounts=amounts, outside=outside)
+
+    def _beyond(self, name: str, call: Call, under_way: Mapping[tuple[str, str], int]) -> str | None:
+        """Return which volume of a job profile a call goes beyond; None if it goes beyond none."""
+        for volume in call.windows.volumes.get(name, ()):
+            if self._volume(volume, call, under_way) > volume.limit:
+                return volume.name
+        return None
+
+    def _volume(self, volume: Volume, call: Call, under_way: Mapping[tuple[str, str], int]) -> int:
+        """Return how much there is of a job with a call."""
+        window, digest = volume.window, volume.digest
+        subject, first = self._key(window.subject(call.request)), _first_slot(window, call.request.time)
+        tally = self._tallies.get(digest) or Tally()
+        others = max(0, tally.total(OTHERS, first)) + under_way.get((digest, OTHERS), 0)
+        if not volume.of_targets:
+            return max(0, tally.total(subject, first)) + under_way.get((digest, subject), 0) + others + 1
+        named, beyond = tally.named(subject, first)
+        named |= {key for at, key in under_way if at == digest and owner_of(key) == subject}
+        named.add(self._volume_key(volume, call))
+        return len(named) + beyond + others
+
+    def _volume_key(self, volume: Volume, call: Call) -> str:
+        """Return under what a call counts in a volume."""
+        subject, resource = self._key(volume.window.subject(call.request)), call.request.resource
+        if not volume.of_targets:
+            return subject
+        return element_key(subject, self._key((resource.server, resource.name, call.target)))
+
+    def _volume_shares(self, call: Call) -> Iterator[Share]:
+        for digest, volume in call.volumes.items():
+            slot = _slot(volume.window, call.request.time, 1)
+            subject = self._tallies.setdefault(digest, Tally()).place(self._volume_key(volume, call))
+            yield Share(digest, subject, slot, 1, _forget_ms(volume.window, slot))
 
     def _session_of(self, request: DecisionRequest) -> str:
         return self._key((request.state.session,))
@@ -214,7 +255,8 @@ class History:
     def shares(self, call: Call, *, permitted: bool) -> tuple[Share, ...]:
         """Return what a call adds once it has come out so; `apply` adds it."""
         windows = call.windows.windows
-        return self._shares((name for name in call.amounts if windows[name].counts(permitted=permitted)), call)
+        shares = self._shares((name for name in call.amounts if windows[name].counts(permitted=permitted)), call)
+        return (*shares, *self._volume_shares(call)) if permitted else shares
 
     def step(self, call: Call, *, permitted: bool) -> Step | None:
         """Return what a call adds to the way of its session, if a job profile asks for that; `walk` adds it."""
@@ -242,7 +284,7 @@ class History:
         """
         windows = call.windows.windows
         named = (name for name, amount in call.amounts.items() if amount > 0 and windows[name].includes_present)
-        return self._shares(named, call)
+        return (*self._shares(named, call), *self._volume_shares(call))
 
     def _shares(self, names: Iterable[str], call: Call) -> tuple[Share, ...]:
         # Two windows of one bundle may measure the same: it is counted once, and both say it.

@@ -41,13 +41,13 @@ INVARIANT 7: a window that a request does not hold, or whose value is no number 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET
 
-from ledger.canonical import MAX_SAFE_INTEGER, JSONValue, parse_json
+from ledger.canonical import MAX_SAFE_INTEGER, JSONValue, parse_json, sha256
 from ledger.errors import MalformedError, PolicyError, PolicySyntaxError
 from policies.bundles import Bundle
 from policies.model import MAX_WINDOWS, DecisionRequest, WindowValue, with_windows
@@ -60,7 +60,7 @@ from policies.parameters import (
     parse_parameters,
     read_number,
 )
-from policies.window_declarations import Window, checked_window, window_digest
+from policies.window_declarations import Volume, Window, checked_window, volumes_of, window_digest
 
 __all__ = [
     "MAX_LONG",
@@ -107,11 +107,17 @@ class Call:
         amounts: Name of each window that the call belongs to → 1, or what it adds to a sum: a whole number, of a
             decimal parameter times 10,000. A call that leaves the parameter out, or whose parameters cannot be read
             (no policy permits it), adds 0. Whether a call lies outside a profile, only a history can tell.
+        volumes: The volumes of job profiles that the call adds to, by what they count.
+        target: What the call is about, where a volume counts that: SHA-256 over its arguments, hexadecimal.
+        outside: Name of each window whose job profile the call lies outside of → in what; a history says so.
     """
 
     windows: WindowSet
     request: DecisionRequest
     amounts: Mapping[str, int]
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
+    target: str = ""
+    outside: Mapping[str, str] = field(default_factory=dict)
 
 
 class WindowSet:
@@ -137,6 +143,8 @@ class WindowSet:
             twice = next(name for name in names if names.count(name) > 1)
             raise PolicySyntaxError(f"the window {twice} is declared twice")
         self._digests = {name: window_digest(window, self._parameters) for name, window in self._windows.items()}
+        volumes = {name: volumes_of(window) for name, window in self._windows.items()}
+        self._volumes = {name: limited for name, limited in volumes.items() if limited}
 
     @property
     def windows(self) -> Mapping[str, Window]:
@@ -147,6 +155,11 @@ class WindowSet:
     def digests(self) -> Mapping[str, str]:
         """What each window measures, 32 hexadecimal digits, by name."""
         return self._digests
+
+    @property
+    def volumes(self) -> Mapping[str, tuple[Volume, ...]]:
+        """The volumes that the job profile of a window limits, by the window's name."""
+        return self._volumes
 
     def kind(self, name: str) -> WindowKind:
         """Return the kind of a window's value."""
@@ -171,7 +184,10 @@ class WindowSet:
         if sums:
             said = self._scaled_parameters(request)
             amounts.update({name: said.get(self._windows[name].parameter or "", 0) for name in sums})
-        return Call(self, request, amounts)
+        limited = {volume.digest: volume for name in amounts for volume in self._volumes.get(name, ())}
+        about = any(volume.of_targets for volume in limited.values())
+        target = sha256(request.arguments.encode(errors="surrogatepass")).hex() if about else ""
+        return Call(self, request, amounts, limited, target)
 
     def _scaled_parameters(self, request: DecisionRequest) -> dict[str, int]:
         resource = request.resource

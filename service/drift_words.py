@@ -22,6 +22,10 @@ _DETECTORS: Final = {
     "volume": "more calls in a day",
     "targets": "more different things called about in an hour",
     "fan_out": "more different tools in a session",
+    "off_job_tool": "it calls a tool that its declared job does not have",
+    "off_job_order": "a step that its declared job does not have at this place",
+    "off_job_hours": "it works outside the hours of its declared job",
+    "off_job_volume": "more than its declared job allows",
 }
 _NEVER: Final = frozenset({"new_server", "new_tool", "new_transition", "read_then_send", "argument_shape"})
 _COUNTS: Final = frozenset({"rate", "volume", "targets", "fan_out"})
@@ -77,6 +81,8 @@ def measured_words(detector: str | None, value_milli: int, threshold_milli: int)
         threshold_milli: What departs, in thousandths: above it, of an unusual hour below.
     """
     value, threshold = _thousandths(value_milli), _thousandths(threshold_milli)
+    if detector is not None and detector.startswith("off_job_"):
+        return "not as declared in the bundle that its decisions name"
     if detector in _NEVER:
         return "never before in the baseline"
     if detector == "unusual_hour":

@@ -29,6 +29,7 @@ from enforcement.metrics import Metrics
 from enforcement.offload import off_loop
 from enforcement.ports import Unavailable
 from enforcement.profiles.detectors import Deviation
+from enforcement.profiles.jobs import off_job
 from enforcement.profiles.keeping import SaveProfile, baseline_body, drift_body, offered_body, stored_profiles
 from enforcement.profiles.observing import Observation, observe
 from enforcement.profiles.orders import BaselineOrder, BaselineOrders
@@ -165,7 +166,7 @@ class Profiles:
         flags = profile.take(
             call, permitted=ruling.enforcement == "allow", teaches=not ruling.observed, thresholds=self._thresholds
         )
-        for flag in flags:
+        for flag in (*flags, *profile.take_off_job(call, off_job(case.off_job, call.tool))):
             self._metrics.behaviour.labels(flag.deviation.detector).inc()
             drift_id = "" if self._recorder is None else self._recorder.new_record_id()
             self._tell(profile, drift_body(profile, flag, drift_id, self._thresholds))

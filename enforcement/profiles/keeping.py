@@ -79,7 +79,7 @@ def drift_body(profile: AgentProfile, flag: Flag, drift_id: str, thresholds: Thr
         baseline_version=flag.version,
         since_ms=flag.since_ms,
         until_ms=flag.until_ms,
-        thresholds=thresholds.digest,
+        thresholds=thresholds.digest if flag.version else None,
         value_milli=round(found.value * _THOUSAND),
         threshold_milli=round(found.threshold * _THOUSAND),
         calls=found.calls,

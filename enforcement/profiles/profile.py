@@ -17,6 +17,7 @@ INVARIANT: no reference, no verdict: without one nothing is found, and the state
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -71,7 +72,7 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         deviation: What was found.
-        version: Of the reference.
+        version: Of the reference; 0 for a departure from a declared job.
         decisions: Record ids of the calls it rests on, the latest ones.
         since_ms: When the reference began.
         until_ms: When it was frozen, or its last call.
@@ -179,6 +180,26 @@ class AgentProfile(msgspec.Struct, kw_only=True):
         self.standing = course_deviations(reference, self.recent, thresholds)
         found = (*alone, *self.standing)
         return tuple(self._flag(item, call, reference) for item in found if self._is_new(item, call.now_ms))
+
+    def take_off_job(self, call: Observation, found: Sequence[Deviation]) -> tuple[Flag, ...]:
+        """Return what is to be flagged of a call's departures from declared jobs; without a baseline as well.
+
+        Args:
+            call: The call, which `take` has taken.
+            found: How it departs.
+        """
+        new = [deviation for deviation in found if self._is_new(deviation, call.now_ms)]
+        return tuple(
+            Flag(
+                deviation=deviation,
+                version=0,
+                decisions=(call.decision_id,),
+                since_ms=0,
+                until_ms=0,
+                explained=self._explanation(deviation, call),
+            )
+            for deviation in new
+        )
 
     def _renew(self, now_ms: int) -> None:
         if self.reference is not None and self.candidate.calls and now_ms - self.candidate.first_ms > _CANDIDATE_MS:

@@ -6,24 +6,30 @@ the numbers of last year. Detectors and how soon each flags: docs/behaviour.md.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
 from ledger.canonical import canonical_bytes, sha256
 
-__all__ = ["DETECTORS", "DETECTORS_VERSION", "Detector", "Thresholds"]
+__all__ = ["DETECTORS", "DETECTORS_VERSION", "JOB_DETECTORS", "Detector", "JobDetector", "Thresholds"]
+
+JobDetector: TypeAlias = Literal["off_job_tool", "off_job_order", "off_job_hours", "off_job_volume"]
 
 Detector: TypeAlias = Literal[
     "new_server", "new_tool", "new_transition", "read_then_send", "argument_shape", "unusual_hour",
     "tool_mix", "size_shift", "decision_mix", "rate", "volume", "targets", "fan_out",
+    "off_job_tool", "off_job_order", "off_job_hours", "off_job_volume",
 ]  # fmt: skip
 
 DETECTORS: Final[tuple[Detector, ...]] = (
     "new_server", "new_tool", "new_transition", "read_then_send", "argument_shape", "unusual_hour",
     "tool_mix", "size_shift", "decision_mix", "rate", "volume", "targets", "fan_out",
 )  # fmt: skip
-"""Every detector, those that look at one call first."""
+"""Every detector of departures from a baseline, those that look at one call first."""
+
+JOB_DETECTORS: Final[tuple[JobDetector, ...]] = get_args(JobDetector)
+"""What departs from a declared job; they need no baseline, and no threshold of these."""
 
 DETECTORS_VERSION: Final = 1
 """Of what the detectors calculate; their numbers are beside it in the digest."""

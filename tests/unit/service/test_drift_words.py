@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from enforcement.profiles.tallies import Tally
-from enforcement.profiles.thresholds import DETECTORS
+from enforcement.profiles.thresholds import DETECTORS, JOB_DETECTORS
 from ledger.bodies_drift import BaselineEvent
 from service.drift import Disposition
 from service.drift_book import BaselineLife
@@ -17,7 +17,7 @@ def life(state: str, **members: object) -> BaselineLife:
     return BaselineLife(agent="clerk", enforcer="gateway-1", state=state, last=last, leaf=7, time_ms=0)
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("detector", [*DETECTORS, *JOB_DETECTORS])
 def test_every_detector_is_told_in_words(detector):
     assert " " in detector_words(detector)
     assert measured_words(detector, 1234, 200)

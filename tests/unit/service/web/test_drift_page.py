@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from enforcement.profiles.thresholds import DETECTORS
+from enforcement.profiles.thresholds import DETECTORS, JOB_DETECTORS
 from ledger.bodies_drift import BaselineEvent, Drift
 from service.drift import Seen
 from service.drift_book import BaselineLife, DriftLife
@@ -123,7 +123,7 @@ def test_something_can_be_said_of_an_open_departure_by_who_may(state, may, speak
     assert drift_view(replace(LIFE, state=state), [], may_speak=may).may_speak is speaks
 
 
-@pytest.mark.parametrize("detector", [*DETECTORS, "of_next_year", None])
+@pytest.mark.parametrize("detector", [*DETECTORS, *JOB_DETECTORS, "of_next_year", None])
 def test_every_departure_has_words_and_fields(detector):
     life = replace(LIFE, flag=Drift(action="flagged", drift_id=FLAG.drift_id, detector=detector))
     assert drift_row(life).what
