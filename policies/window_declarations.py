@@ -11,13 +11,22 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from ledger.body_fields import Name
-from ledger.canonical import canonical_bytes, sha256
-from ledger.errors import PolicySyntaxError
+from ledger.canonical import canonical_bytes, parse_json, sha256
+from ledger.errors import MalformedError, PolicySyntaxError
 from policies.job_profiles import Profile, check_profile
 from policies.model import DecisionRequest
 from policies.parameters import ParameterSet
 
-__all__ = ["MAX_CHOICES", "MAX_SECONDS", "Volume", "Window", "checked_window", "volumes_of", "window_digest"]
+__all__ = [
+    "MAX_CHOICES",
+    "MAX_SECONDS",
+    "Volume",
+    "Window",
+    "checked_window",
+    "declared_jobs",
+    "volumes_of",
+    "window_digest",
+]
 
 MAX_SECONDS: Final = 31 * 86_400
 """Longest rolling window."""
@@ -217,6 +226,38 @@ def _volume(window: Window, profile: Profile, name: str, limit: int) -> Volume:
     )
     told = {"volume": name, "per": window.per, "agents": sorted(profile.agents), "roles": sorted(profile.roles)}
     return Volume(name, counted, sha256(canonical_bytes(told))[:_DIGEST_BYTES].hex(), limit)
+
+
+class _Declared(msgspec.Struct):
+    windows: tuple[Window, ...]
+
+
+def declared_jobs(data: bytes) -> dict[str, Profile]:
+    """Return the job profiles that a file declares, by the name of their window.
+
+    Other windows of the file are read and not looked at: the parameters that they sum stand elsewhere.
+
+    Args:
+        data: The windows of a bundle, or one job profile by itself, which is named ``job`` and may be of anybody.
+
+    Raises:
+        PolicySyntaxError: It is neither, declares no job, or one that contradicts itself.
+    """
+    try:
+        read = parse_json(data)
+        if isinstance(read, dict) and "windows" in read:
+            windows = [one for one in msgspec.convert(read, _Declared).windows if one.measure == "off_profile"]
+        else:
+            job = msgspec.convert(read, Profile)
+            windows = [Window(name="job", measure="off_profile", per="agent", over="day", profile=job)]
+    except (MalformedError, msgspec.ValidationError) as error:
+        raise PolicySyntaxError(f"no windows, and no job profile: {error}") from error
+    if not windows:
+        raise PolicySyntaxError("none of its windows has a job profile")
+    jobs = {window.name: window.profile for window in windows if checked_window(window, ParameterSet()).profile}
+    if len(jobs) != len(windows):
+        raise PolicySyntaxError("two of its windows have one name")
+    return {name: profile for name, profile in jobs.items() if profile is not None}
 
 
 def _check_sum(window: Window, parameters: ParameterSet) -> None:

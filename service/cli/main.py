@@ -53,6 +53,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "people": ("people", "people"),
     "policy": ("policy", "policy"),
     "privileges": ("inventory", "privileges"),
+    "profile": ("profile", "profile"),
     "prune": ("erasing", "prune"),
     "rebuild": ("rebuild", "rebuild"),
     "replay": ("records", "replay"),

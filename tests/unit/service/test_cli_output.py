@@ -234,6 +234,7 @@ def test_there_are_the_commands_that_the_issues_name_and_one_that_opens_payloads
         "people",
         "policy",
         "privileges",
+        "profile",
         "prune",
         "rebuild",
         "replay",
