@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from types import FrameType
 
-from benchmarks import checks, decisions, engines, gateway, history, ingest, inspection, tools, tree
+from benchmarks import behaviour, checks, decisions, engines, gateway, history, ingest, inspection, tools, tree
 from benchmarks.machine import Steadiness, describe, steadiness, steadiness_table, today
 from benchmarks.measure import BenchmarkError, Plan, Section
 from ledger.clock import SystemClock
@@ -32,6 +32,7 @@ _SUBJECTS: dict[str, Callable[[Plan], Section]] = {
     "history": history.run,
     "gateway": gateway.run,
     "tools": tools.run,
+    "behaviour": behaviour.run,
     "inspection": inspection.run,
 }
 _HERE = Path(__file__).resolve().parent

@@ -153,22 +153,26 @@ class History:
     def _beyond(self, name: str, call: Call, under_way: Mapping[tuple[str, str], int]) -> str | None:
         """Return which volume of a job profile a call goes beyond; None if it goes beyond none."""
         for volume in call.windows.volumes.get(name, ()):
-            if self._volume(volume, call, under_way) > volume.limit:
+            if self._is_beyond(volume, call, under_way):
                 return volume.name
         return None
 
-    def _volume(self, volume: Volume, call: Call, under_way: Mapping[tuple[str, str], int]) -> int:
-        """Return how much there is of a job with a call."""
+    def _is_beyond(self, volume: Volume, call: Call, under_way: Mapping[tuple[str, str], int]) -> bool:
+        """Tell whether there is more of a job, with a call, than a volume allows."""
         window, digest = volume.window, volume.digest
         subject, first = self._key(window.subject(call.request)), _first_slot(window, call.request.time)
         tally = self._tallies.get(digest) or Tally()
         others = max(0, tally.total(OTHERS, first)) + under_way.get((digest, OTHERS), 0)
         if not volume.of_targets:
-            return max(0, tally.total(subject, first)) + under_way.get((digest, subject), 0) + others + 1
+            calls = max(0, tally.total(subject, first)) + under_way.get((digest, subject), 0)
+            return calls + others + 1 > volume.limit
+        # Only whoever comes near the limit has what was named counted one by one.
+        if tally.named_at_most(subject, first) + len(under_way) + others + 1 <= volume.limit:
+            return False
         named, beyond = tally.named(subject, first)
         named |= {key for at, key in under_way if at == digest and owner_of(key) == subject}
         named.add(self._volume_key(volume, call))
-        return len(named) + beyond + others
+        return len(named) + beyond + others > volume.limit
 
     def _volume_key(self, volume: Volume, call: Call) -> str:
         """Return under what a call counts in a volume."""

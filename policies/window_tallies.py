@@ -169,6 +169,11 @@ class Tally:
         keys = self._elements.get(subject, set()) - {beyond}
         return {key for key in keys if self.total(key, first) > 0}, max(0, self.total(beyond, first))
 
+    def named_at_most(self, subject: str, first: int) -> int:
+        """Return a number that `named` does not exceed, in a time that does not grow with what was named."""
+        beyond = self.total(element_key(subject, OTHERS), first)
+        return len(self._elements.get(subject, ())) + max(0, beyond)
+
     def sweep(self, now_ms: int) -> None:
         """Drop all slots that can be forgotten."""
         for subject, slots in list(self._subjects.items()):
