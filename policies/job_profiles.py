@@ -38,7 +38,7 @@ from ledger.errors import PolicySyntaxError
 from policies.job_hours import Hours, check_hours
 from policies.model import DecisionRequest
 
-__all__ = ["MAX_PROFILE_TOOLS", "AtMost", "Profile", "Reason", "Step", "Trail", "check_profile", "tool_of"]
+__all__ = ["MAX_PROFILE_TOOLS", "Limits", "Profile", "Reason", "Step", "Trail", "check_profile", "tool_of"]
 
 MAX_PROFILE_TOOLS: Final = 256
 """Tools of one profile."""
@@ -55,7 +55,7 @@ Reason: TypeAlias = Literal["tool", "first", "next", "hours"]
 """In what a call lies outside, as far as the call and the one before it tell."""
 
 
-class AtMost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How much of somebody's work there is.
 
     Attributes:
@@ -90,7 +90,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     first: _Tools = ()
     next: Annotated[dict[_Tool, _Tools], msgspec.Meta(max_length=MAX_PROFILE_TOOLS)] = {}
     hours: Hours | None = None
-    at_most: AtMost | None = None
+    at_most: Limits | None = None
 
     def is_of(self, request: DecisionRequest) -> bool:
         """Tell whether a caller's work is described here."""
@@ -141,7 +141,7 @@ def check_profile(profile: Profile, window: str) -> None:
             )
     if profile.hours is not None:
         check_hours(profile.hours, window)
-    if profile.at_most == AtMost():
+    if profile.at_most == Limits():
         raise PolicySyntaxError(f"the profile of the window {window} says at_most, and limits nothing")
 
 
