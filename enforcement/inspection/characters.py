@@ -19,15 +19,16 @@ from enforcement.inspection.folding import INVISIBLE
 from enforcement.inspection.patterns import linear
 from enforcement.inspection.settings import Thresholds
 
-__all__ = ["may_hide", "may_mix", "odd_characters", "odd_words"]
+__all__ = ["HIDING", "MIXING", "may_hide", "may_mix", "odd_characters", "odd_words"]
 
 # The same characters as below by their bytes in UTF-8, a few more among them: all that most texts need to be asked.
-_HIDING: Final = linear(
+HIDING: Final = (
     rb"\xc2\xad|\xcd\x8f|\xd8\x9c|\xe1[\x85\x9e\xa0]|\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xaf]|\xe2[\x92\x93]"
     rb"|\xe3\x85\xa4"
     rb"|\xef(?:\xb8[\x80-\x8f]|\xbb\xbf|\xbe\xa0)|\xf0\x9d|\xf0\x9f[\x84-\x86]|\xf3\xa0"
 )
-_MIXING: Final = linear(rb"[\xcd-\xd6]|\xe1[\x8e\x8f\xb4]|\xe2[\xb2\xb3]|\xea[\xad\xae]")
+MIXING: Final = rb"[\xcd-\xd6]|\xe1[\x8e\x8f\xb4]|\xe2[\xb2\xb3]|\xea[\xad\xae]"
+_HIDING, _MIXING = linear(HIDING), linear(MIXING)
 
 _ODD: Final = re.compile(f"[{INVISIBLE}]+")
 _BIDI: Final = re.compile("[\u202a-\u202e\u2066-\u2069]")

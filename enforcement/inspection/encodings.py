@@ -20,6 +20,7 @@ from typing import Final
 
 from enforcement.inspection.patterns import Pattern, linear
 from enforcement.inspection.settings import Limits
+from enforcement.inspection.sieve import BACKWARDS, EVERYWHERE, MOVED, Sieved
 from enforcement.inspection.views import View, pieces, substituted
 
 __all__ = ["Opened", "opened", "reversed_or_moved"]
@@ -37,8 +38,7 @@ _HEX: Final = re.compile(rb"(?:[0-9a-fA-F]{2})+")
 _BASE32: Final = re.compile(rb"[A-Z2-7]{16,}={0,6}")
 _NUMBERS: Final = re.compile(rb"[0-9]{2,3}(?:(?:, ?| )[0-9]{2,3})+")
 _BITS: Final = re.compile(rb"(?:[01]{8} ?)+")
-_MOVED: Final = linear(rb"(?i)vtaber|qvfertneq|vafgehpgvba|flfgrz cebzcg|cerivbhf|sbetrg|cnffjbeq|hfre")
-_BACKWARDS: Final = linear(rb"(?i)erongi|dragersid|snoitcurtsni|tpmorp|suoiverp|tegrof|drowssap")
+_MOVED, _BACKWARDS = linear(MOVED), linear(BACKWARDS)
 _MOST_BLOBS: Final = 2_000
 _TEXT_SHARE: Final = 0.95
 _SHORTEST_TEXT: Final = 8
@@ -48,9 +48,9 @@ _GZIP, _ZLIB = b"\x1f\x8b", (b"\x78\x01", b"\x78\x9c", b"\x78\xda", b"\x78\x5e")
 
 @dataclass(frozen=True, slots=True)
 class _Sort:
-    """A way to escape characters one by one: its sign, where several stand together, one of them, and its meaning."""
+    """A way to escape characters: its name in the sieve, where several stand together, one of them, its meaning."""
 
-    sign: bytes
+    name: str
     stretch: Pattern
     escape: re.Pattern[bytes]
     decode: Callable[[re.Match[bytes]], bytes]
@@ -73,7 +73,7 @@ class Opened:
     bombs: list[tuple[str, int, int]]
 
 
-def opened(view: View, limits: Limits, ratio: int, budget: int) -> Opened:
+def opened(view: View, limits: Limits, ratio: int, budget: int, sieved: Sieved = EVERYWHERE) -> Opened:
     """Open every encoded piece of a view.
 
     Args:
@@ -81,11 +81,12 @@ def opened(view: View, limits: Limits, ratio: int, budget: int) -> Opened:
         limits: How much is opened at most.
         ratio: How many times longer what was compressed may be.
         budget: Bytes that may still be made.
+        sieved: Where in the view there can be escapes.
     """
     found = Opened([], 0, complete=True, bombs=[])
     for sort in _SORTS:
-        if sort.sign in view.data:
-            _escapes(view, sort, found, budget)
+        if sieved.has(sort.name):
+            _escapes(view, sort, found, budget, sieved)
     blobs = list(_blobs(view, ratio, budget - found.spent, found))
     if blobs:
         _add(found, pieces(view, blobs, layers=view.layers + 1), budget)
@@ -94,11 +95,13 @@ def opened(view: View, limits: Limits, ratio: int, budget: int) -> Opened:
     return found
 
 
-def _escapes(view: View, sort: _Sort, found: Opened, budget: int) -> None:
+def _escapes(view: View, sort: _Sort, found: Opened, budget: int, sieved: Sieved) -> None:
     """Undo the escapes of one sort, only where they stand close together: one alone hides no words."""
     stretches = [
         (start, end, view.data[start:end])
-        for start, end in islice((match.span() for match in sort.stretch.finditer(view.data)), _MOST_BLOBS)
+        for start, end in islice(
+            (match.span() for match in sort.stretch.finditer(view.data, sieved.within(sort.name))), _MOST_BLOBS
+        )
     ]
     if stretches:
         made = substituted(pieces(view, stretches, layers=view.layers + 1), sort.escape, sort.decode)
@@ -142,19 +145,19 @@ def _unbackslash(match: re.Match[bytes]) -> bytes:
 
 _SORTS: Final = (
     _Sort(
-        b"%",
+        "percent",
         linear(rb"(?:[^\s%\"'<>]{0,24}%[0-9A-Fa-f]{2}){2,}[^\s%\"'<>]{0,48}"),
         _PERCENT,
         _unpercent,
     ),
     _Sort(
-        b"&",
+        "reference",
         linear(rb"(?:[^\n&]{0,16}&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});){3,}[^\n&]{0,48}"),
         _REFERENCE,
         _unreference,
     ),
     _Sort(
-        b"\\",
+        "backslash",
         linear(
             rb"(?:[^\n\\]{0,12}\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|u\{[0-9a-fA-F]{1,6}\}|U[0-9a-fA-F]{8}|[0-7]{3})){4,}"
             rb"[^\n\\]{0,48}"
@@ -259,6 +262,7 @@ def _wide(data: bytes) -> bytes:
     return b""
 
 
-def reversed_or_moved(view: View) -> tuple[bool, bool]:
+def reversed_or_moved(view: View, sieved: Sieved = EVERYWHERE) -> tuple[bool, bool]:
     """Whether words show through that are written backwards, and such that are moved by thirteen letters."""
-    return _BACKWARDS.matches(view.data), len(list(islice(_MOVED.finditer(view.data), 2))) > 1
+    backwards = sieved.has("backwards") and _BACKWARDS.matches(view.data)
+    return backwards, sieved.has("moved") and len(list(islice(_MOVED.finditer(view.data), 2))) > 1

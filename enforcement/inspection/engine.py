@@ -23,6 +23,7 @@ from enforcement.inspection.findings import Finding, Findings, Kind
 from enforcement.inspection.intent import strange_paths, verb_of
 from enforcement.inspection.scanner import Hit, Rules, compile_rules, shipped_rules
 from enforcement.inspection.settings import Role, Settings
+from enforcement.inspection.sieve import Sieved, sieved
 from enforcement.inspection.squeezed import squeezed_orders
 from enforcement.inspection.tenants import Tenants
 from enforcement.inspection.views import View, pieces
@@ -146,8 +147,9 @@ class _Run:
                 waiting.append(seams)
         while waiting:
             view = waiting.pop(0)
-            self._look(view)
-            deeper = encodings.opened(view, self._limits, self._settings.thresholds.compression, self._budget)
+            where = sieved(view.data)
+            self._look(view, where)
+            deeper = encodings.opened(view, self._limits, self._settings.thresholds.compression, self._budget, where)
             self._budget -= deeper.spent
             self.complete = self.complete and deeper.complete
             self.spans += [("bomb", rule, *view.origin(start, end)) for rule, start, end in deeper.bombs]
@@ -157,13 +159,17 @@ class _Run:
         data, most = view.data, self._limits.max_line
         if len(data) <= most:
             return
+        sign = b'"' if is_json else _NEWLINE
         start = 0
-        for line in data.split(b'"' if is_json else _NEWLINE):
-            if len(line) > most:
-                self.spans.append(
-                    ("bomb", "long_string" if is_json else "long_line", *view.origin(start, start + len(line)))
-                )
-            start += len(line) + 1
+        while len(data) - start > most:
+            last = data.rfind(sign, start, start + most + 1)
+            if last >= 0:  # all up to it is in lines that are short enough
+                start = last + 1
+                continue
+            end = data.find(sign, start)
+            end = len(data) if end < 0 else end
+            self.spans.append(("bomb", "long_string" if is_json else "long_line", *view.origin(start, end)))
+            start = end + 1
 
     def _seams(self) -> View | None:
         """Return where pieces of a text that a reader puts behind one another meet; None if there are none."""
@@ -182,17 +188,17 @@ class _Run:
             parts.append((tail, end, self.data[tail:end]))
         return json_text.unescaped(pieces(View(self.data), parts, layers=0, between=b""))
 
-    def _look(self, view: View) -> None:
+    def _look(self, view: View, where: Sieved) -> None:
         data = view.data
         thresholds = self._settings.thresholds
         text_hits = self._scan("text", data)
         self._take_hits(view, text_hits)
         detectors: tuple[tuple[Kind, _Detector], ...] = (
-            ("secret", lambda found: secrets.named_secrets(found, thresholds)),
-            ("personal", self._personal),
+            ("secret", lambda found: secrets.named_secrets(found, thresholds, where.within("named"))),
+            ("personal", lambda found: self._personal(found, where)),
             ("tenant", self._tenants.found),
-            ("exfiltration", lambda found: links.carrying_links(found, thresholds)),
-            ("ansi", terminal.control_sequences),
+            ("exfiltration", lambda found: links.carrying_links(found, thresholds) if where.has("link") else ()),
+            ("ansi", lambda found: terminal.control_sequences(found) if where.has("control") else ()),
         )
         for kind, detect in detectors:
             if kind in self._kinds:
@@ -200,19 +206,20 @@ class _Run:
         if self._role is not None and "intent" in self._kinds and "filesystem" not in self._role.topics:
             self._take(view, "intent", strange_paths(data, self._role))
         if "unicode" in self._kinds and not data.isascii():
-            self._characters(view)
-        self._folded(view)
+            self._characters(view, where)
+        self._folded(view, where)
 
-    def _personal(self, data: bytes) -> Iterator[tuple[str, int, int]]:
+    def _personal(self, data: bytes, where: Sieved) -> Iterator[tuple[str, int, int]]:
         return personal.personal_data(
             data,
             regions=self._settings.regions,
             public_only=self._settings.public_addresses_only,
             most=self._limits.max_candidates,
+            sieved=where,
         )
 
-    def _characters(self, view: View) -> None:
-        hides, mixes = characters.may_hide(view.data), characters.may_mix(view.data)
+    def _characters(self, view: View, where: Sieved) -> None:
+        hides, mixes = where.has("hiding"), where.has("mixing")
         if not hides and not mixes:
             return
         text = view.data.decode(errors="replace")
@@ -221,15 +228,18 @@ class _Run:
         offsets = _byte_offsets(text, [place for _, start, end in found for place in (start, end)])
         self._take(view, "unicode", ((rule, offsets[start], offsets[end]) for rule, start, end in found))
 
-    def _folded(self, view: View) -> None:
+    def _folded(self, view: View, where: Sieved) -> None:
         if not self._kinds & {"injection", "exfiltration", "intent"}:
             return
         folded = folding.fold(view)
         readings = [folded]
-        mixes = not view.data.isascii() and characters.may_mix(view.data)
-        if mixes and any(characters.odd_words(view.data.decode(errors="replace"))):
+        if (
+            where.has("mixing")
+            and not view.data.isascii()
+            and any(characters.odd_words(view.data.decode(errors="replace")))
+        ):
             readings.append(folding.skeleton(folded))
-        backwards, moved = encodings.reversed_or_moved(view)
+        backwards, moved = encodings.reversed_or_moved(view, where)
         if moved:
             readings.append(folding.rot13(folding.fold(view)))
         if backwards:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from enforcement.inspection.confusables import LOOKALIKES
-from enforcement.inspection.views import View, substituted
+from enforcement.inspection.views import View, replaced
 
 __all__ = ["INVISIBLE", "fold", "fold_word", "rot13", "skeleton", "without_separators"]
 
@@ -31,7 +32,7 @@ _LEET: Final = {b"0": b"o", b"1": b"i", b"3": b"e", b"4": b"a", b"5": b"s", b"7"
 _SPACES: Final = b"\t\n\r\v\f_-*\"'`+|=\\"
 _ASCII_BYTES: Final = bytes(range(128))
 _FEW: Final = 8
-_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]+")
+_WHICH: Final = b"\x00" * 128 + b"\x01" * 128
 
 
 def _ascii_table() -> bytes:
@@ -104,22 +105,24 @@ def fold(view: View) -> View:
         folded = plain.data.decode(errors="replace").translate(_FOLDED).encode()
         if len(folded) == len(plain.data):
             return View(folded, plain, layers=view.layers)
-    return substituted(plain, _NOT_ASCII, _fold_run)
+    return replaced(plain, _beyond_ascii(plain.data, lambda text: text.translate(_FOLDED)))
 
 
-def _fold_run(match: re.Match[bytes]) -> bytes:
-    return match[0].decode(errors="replace").translate(_FOLDED).encode()
+def _beyond_ascii(data: bytes, change: Callable[[str], str]) -> Iterator[tuple[int, int, bytes]]:
+    """Yield start and end of each run of what is not ASCII, and what becomes of it."""
+    which = data.translate(_WHICH)
+    end = 0
+    while (start := which.find(1, end)) >= 0:
+        end = which.find(0, start)
+        end = len(data) if end < 0 else end
+        yield start, end, change(data[start:end].decode(errors="replace")).encode()
 
 
 def skeleton(view: View) -> View:
     """Return a folded view with every letter that looks like a Latin one made that."""
     if view.data.isascii():
         return view
-    return substituted(view, _NOT_ASCII, _skeleton_run)
-
-
-def _skeleton_run(match: re.Match[bytes]) -> bytes:
-    return match[0].decode(errors="replace").translate(LOOKALIKES).encode()
+    return replaced(view, _beyond_ascii(view.data, lambda text: text.translate(LOOKALIKES)))
 
 
 def rot13(view: View) -> View:

@@ -34,11 +34,12 @@ _TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]|[^\s{}\[\],:"]
 _ANY_ESCAPE: Final = re.compile(rb"\\.", re.DOTALL)
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$-]{0,40}")
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'{}[]"'))
+_OPEN_OR_CLOSED: Final = bytes.maketrans(b"[]", b"{}")
 _HIDDEN: Final = "*"
 _DEEP: Final = 64
 _TEXT_NAMES: Final = frozenset({b'"text"', b'"delta"'})
 _SPELT_NAME: Final = re.compile(rb'\\u00[67][0-9a-fA-F](?:[a-z]|\\u00[67][0-9a-fA-F]){0,4}"[ \t\r\n]*:')
-_TEXT_VALUE: Final = re.compile(rb'(?<!\\)"(?:text|delta)"[ \t\r\n]*:[ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
+_TEXT_VALUE: Final = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*"([^"\\]*(?:\\.[^"\\]*)*)"', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,18 @@ def exceeds_depth(data: bytes, limit: int) -> bool:
         return False
     if b"\\" in data:
         data = _ANY_ESCAPE.sub(b"", data)
-    bare = b"".join(data.translate(None, _NOT_STRUCTURE).split(b'"')[::2])
-    depth = most = 0
+    # Two signs at once leave every other one inside or outside of a string, as it was.
+    signs = data.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
+    bare = b"".join(signs.split(b'"')[::2]).translate(_OPEN_OR_CLOSED)
+    # Taking the innermost pairs away makes it one less deep.
+    left, rounds = bare, 0
+    while b"{}" in left and rounds <= limit:
+        left, rounds = left.replace(b"{}", b""), rounds + 1
+    if not left or rounds > limit:
+        return rounds > limit
+    depth = most = 0  # something was never closed: cut off, or no JSON
     for byte in bare:
-        if byte in b"{[":
+        if byte in b"{":
             depth += 1
             most = max(most, depth)
         else:
@@ -219,7 +228,21 @@ def text_values(data: bytes) -> list[tuple[int, int]]:
     """
     if _SPELT_NAME.search(data):
         return _named_texts(data)
-    return [match.span(1) for match in _TEXT_VALUE.finditer(data)]
+    found = []
+    for name in _TEXT_NAMES:
+        at = data.find(name)
+        while at >= 0:
+            match = None if data[at - 1 : at] == b"\\" else _TEXT_VALUE.match(data, at + len(name))
+            if match:
+                found.append((at, match.span(1)))
+            at = data.find(name, match.end() if match else at + 1)
+    done = 0
+    values = []
+    for at, span in sorted(found):
+        if at >= done:
+            values.append(span)
+            done = span[1] + 1
+    return values
 
 
 def _named_texts(data: bytes) -> list[tuple[int, int]]:

@@ -8,16 +8,19 @@ Source: https://github.com/google/re2/wiki/Syntax
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
 import re2
 
 from ledger.errors import ConfigError
 
-__all__ = ["Match", "Pattern", "escaped", "linear"]
+__all__ = ["Match", "Pattern", "Several", "Stretches", "escaped", "linear"]
 
 _MEMORY_BYTES: Final = 64 << 20
+
+Stretches: TypeAlias = Sequence[tuple[int, int]]
+"""Starts and ends of parts of a text, in order, none in another."""
 
 
 class Match:
@@ -58,14 +61,54 @@ class Pattern:
             name.decode() if isinstance(name, bytes) else name: number for name, number in compiled.groupindex.items()
         }
 
+    @property
+    def source(self) -> bytes:
+        """Return what it was compiled of."""
+        pattern: bytes = self._compiled.pattern
+        return pattern
+
     def matches(self, data: bytes) -> bool:
         """Whether it matches anywhere."""
         return self._compiled.search(data) is not None
 
-    def finditer(self, data: bytes) -> Iterator[Match]:
-        """Yield the matches from left to right, none inside another."""
-        for match in self._compiled.finditer(data):
-            yield Match(data, match, self._numbers)
+    def finditer(self, data: bytes, within: Stretches | None = None) -> Iterator[Match]:
+        """Yield the matches from left to right, none inside another.
+
+        Args:
+            data: The text.
+            within: Where alone to look; a match may depend on what stands around a stretch, and not reach out of it.
+        """
+        for start, end in ((0, len(data)),) if within is None else within:
+            for match in self._compiled.finditer(data, start, end):
+                yield Match(data, match, self._numbers)
+
+
+class Several:
+    """Patterns that are looked for at once, in one pass: only which of them match, not where."""
+
+    __slots__ = ("_all", "_end", "_set")
+
+    def __init__(self, patterns: Sequence[bytes]) -> None:
+        """Compile them.
+
+        Raises:
+            ConfigError: One is no pattern, or all together take too much memory.
+        """
+        self._set = re2.Set.SearchSet(_options())  # type: ignore[no-untyped-call]
+        try:
+            for pattern in patterns:
+                self._set.Add(pattern)
+            # The library says of what it could not look through that nothing matched; this one always does.
+            self._end = self._set.Add(rb"\z")
+            self._set.Compile()
+        except re2.error as error:
+            raise ConfigError(f"not patterns: {error}") from None
+        self._all = frozenset(range(self._end))
+
+    def which(self, data: bytes) -> frozenset[int]:
+        """Return the places of those that match, in the order in which they were given."""
+        found = frozenset(self._set.Match(data) or ())
+        return found - {self._end} if self._end in found else self._all
 
 
 def escaped(text: str) -> bytes:
@@ -80,11 +123,15 @@ def linear(pattern: bytes) -> Pattern:
     Raises:
         ConfigError: It is no pattern, or takes too much memory.
     """
+    try:
+        return Pattern(re2.compile(pattern, options=_options()))  # type: ignore[no-untyped-call]
+    except re2.error as error:
+        raise ConfigError(f"not a pattern: {error}") from None
+
+
+def _options() -> re2.Options:
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.max_mem = _MEMORY_BYTES
     options.log_errors = False
-    try:
-        return Pattern(re2.compile(pattern, options=options))  # type: ignore[no-untyped-call]
-    except re2.error as error:
-        raise ConfigError(f"not a pattern: {error}") from None
+    return options

@@ -42,6 +42,7 @@ from stdnum.tr import tckimlik
 from stdnum.us import ssn
 
 from enforcement.inspection.patterns import linear
+from enforcement.inspection.sieve import EVERYWHERE, Sieved
 
 __all__ = ["personal_data"]
 
@@ -164,7 +165,7 @@ _PHONE_WORD: Final = re.compile(r"phone|tel|t\xc3?.l|mobile|cell|call|handy|ruf|
 
 
 def personal_data(
-    data: bytes, *, regions: tuple[str, ...], public_only: bool, most: int
+    data: bytes, *, regions: tuple[str, ...], public_only: bool, most: int, sieved: Sieved = EVERYWHERE
 ) -> Iterator[tuple[str, int, int]]:
     """Yield rule, start and end of each.
 
@@ -173,8 +174,9 @@ def personal_data(
         regions: Countries whose national telephone numbers count where a word says that they are.
         public_only: Leave addresses out that belong to no person's connection.
         most: Candidates of each sort that are checked.
+        sieved: Where in the text there can be any.
     """
-    for match in islice(_SHAPE.finditer(data), most):
+    for match in islice(_SHAPE.finditer(data, sieved.within("personal")), most):
         shape = match.name
         start, end = match.span()
         if shape == "email":
@@ -185,13 +187,13 @@ def personal_data(
         rule = _rule_of_shape(shape, data[start:end].decode("latin-1"), public_only=public_only)
         if rule:
             yield rule, start, end
-    for match in islice(_NAMED.finditer(data), most):
+    for match in islice(_NAMED.finditer(data, sieved.within("number")), most):
         start, _ = match.span("value")
         number = _NUMBER.match(match.group("value").decode("latin-1"))
         rule = _rule_of_word(match.group("word").decode("latin-1"), number[0], regions) if number else ""
         if number and rule:
             yield rule, start, start + len(number[0].rstrip(" .(/-"))
-    for match in islice(_BIRTH.finditer(data), most):
+    for match in islice(_BIRTH.finditer(data, sieved.within("birth")), most):
         yield "date_of_birth", *match.span("value")
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from enforcement.inspection.patterns import linear
+from enforcement.inspection.patterns import Stretches, linear
 from enforcement.inspection.settings import Thresholds
 
 __all__ = ["entropy", "named_secrets", "plausible"]
@@ -53,9 +53,11 @@ def plausible(text: bytes) -> bool:
     return len(set(text[-24:])) >= _FEWEST_DISTINCT
 
 
-def named_secrets(data: bytes, thresholds: Thresholds) -> Iterator[tuple[str, int, int]]:
+def named_secrets(
+    data: bytes, thresholds: Thresholds, within: Stretches | None = None
+) -> Iterator[tuple[str, int, int]]:
     """Yield rule, start and end of each value that its name calls a secret."""
-    for match in _NAMED.finditer(data):
+    for match in _NAMED.finditer(data, within):
         start, end = match.span("value")
         if end - start > _LONGEST:
             continue

@@ -24,10 +24,17 @@ _SPOKEN: Final = linear(
     rb"|earlier|system|preceding)"
     rb"(?:instruction|prompt|rule|guideline|direction|directive|command|message)s?"
 )
+# What each of both holds: most texts have neither, and are read once.
+_EITHER: Final = linear(
+    rb"\b[a-z][ .,_/*|]{1,6}[a-z][ .,_/*|]{1,6}[a-z][ .,_/*|]{1,6}[a-z]\b"
+    rb"|\b(?:ignore|disregard|forget|override|bypass)(?:a|the|your|every|my|pr|above|earl|system)"
+)
 
 
 def squeezed_orders(data: bytes) -> Iterator[tuple[str, int, int]]:
     """Yield rule, start and end of each."""
+    if not _EITHER.matches(data):
+        return
     for match in _APART.finditer(data):
         if _ORDER.matches(without_separators(match.group()).replace(b" ", b"")):
             yield "letters_apart", *match.span()

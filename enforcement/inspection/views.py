@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-__all__ = ["Edit", "View", "pieces", "substituted"]
+__all__ = ["Edit", "View", "pieces", "replaced", "substituted"]
 
 Edit = tuple[int, int, int, int]
 """Start and end in the view, start and end in its parent."""
@@ -82,13 +82,16 @@ class View:
 
 def substituted(parent: View, pattern: re.Pattern[bytes], decode: Callable[[re.Match[bytes]], bytes]) -> View:
     """Return a view in which every match of a pattern is replaced; the parent itself if there is none."""
+    return replaced(parent, ((*match.span(), decode(match)) for match in pattern.finditer(parent.data)))
+
+
+def replaced(parent: View, found: Iterable[tuple[int, int, bytes]]) -> View:
+    """Return a view in which stretches, in order, are replaced; the parent itself if there is none."""
     data = parent.data
     made: list[bytes] = []
     edits: list[Edit] = []
     done = length = 0
-    for match in pattern.finditer(data):
-        start, end = match.span()
-        text = decode(match)
+    for start, end, text in found:
         made += (data[done:start], text)
         length += start - done
         edits.append((length, length + len(text), start, end))
