@@ -26,6 +26,8 @@ __all__ = ["MAX_URL", "TIMEOUT_SECONDS", "check_url", "send"]
 MAX_URL: Final = 2048
 TIMEOUT_SECONDS: Final = 10.0
 _SPELT: Final = re.compile(r"https?://[!-~]+")
+_EMBEDDING: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+"""IPv6 addresses that end in an IPv4 address and lead there: NAT64 (RFC 6052), and compatible ones (RFC 4291)."""
 
 
 def check_url(url: str, *, internal: bool) -> None:
@@ -57,9 +59,16 @@ def _is_inside(host: str) -> bool:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host.lower().rstrip(".") == "localhost"
-    if isinstance(address, ipaddress.IPv6Address) and (mapped := address.ipv4_mapped or address.sixtofour):
-        address = mapped
+    if isinstance(address, ipaddress.IPv6Address) and (meant := _ipv4_of(address)) is not None:
+        address = meant
     return not address.is_global or address.is_multicast
+
+
+def _ipv4_of(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 address that an IPv6 address stands for; None if it stands for none."""
+    if any(address in network for network in _EMBEDDING):
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
 
 
 class _Guarded(AbstractResolver):

@@ -128,6 +128,7 @@ def test_a_key_for_something_else_signs_no_webhook():
         ),
         *("https://169.254.169.254/latest/meta-data", "https://100.64.0.1/", "https://0.0.0.0/", "https://224.0.0.1/"),
         *("https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://[fe80::1]/", "https://[fc00::1]/", "https://[::]/"),
+        *("https://[64:ff9b::a9fe:a9fe]/", "https://[64:ff9b::10.0.0.1]/", "https://[::127.0.0.1]/"),
         *("https://[2002:7f00:1::]/", "https://LOCALHOST./", "https://h/" + "a" * 3000),
     ],
 )
@@ -140,6 +141,7 @@ def test_what_is_said_to_be_inside_may_be():
     for url in ("http://10.0.0.1:8080/a?b=c", "https://localhost/"):
         check_url(url, internal=True)
     check_url("https://hooks.example/a?b=c", internal=False)
+    check_url("https://[64:ff9b::8.8.8.8]/", internal=False)  # what a name of the internet is resolved to behind NAT64
 
 
 def test_a_name_that_leads_inside_is_refused_as_it_is_connected_to(monkeypatch):
