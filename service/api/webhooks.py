@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from dataclasses import asdict
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
@@ -15,7 +16,7 @@ from ledger.errors import ConfigError, ConflictError
 from ledger.records import new_record_id
 from service.api.common import PROBLEMS, RequestBody, ServicesDep, json_response, permitted
 from service.api.routing import ServiceRoute
-from service.auth import Caller, Permission
+from service.auth import Caller, Permission, may
 from service.notification_events import EVENTS, SILENT, TEST, Event
 from service.notification_sending import MAX_URL, check_url
 from service.notification_signing import WebhookSigner
@@ -51,10 +52,16 @@ class WebhookRequest(RequestBody):
         return events
 
 
-def _view(webhook: Webhook) -> dict[str, object]:
+def _origin(url: str) -> str:
+    """Return where a URL leads, without its path and query: at many receivers these are the password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}" + ("/…" if parts.path.strip("/") or parts.query else parts.path)
+
+
+def _view(webhook: Webhook, *, whole: bool = True) -> dict[str, object]:
     return {
         "id": webhook.webhook_id,
-        "url": webhook.url,
+        "url": webhook.url if whole else _origin(webhook.url),
         "events": webhook.events,
         "symmetric": webhook.symmetric,
         "internal": webhook.internal,
@@ -114,12 +121,14 @@ async def add_webhook(services: ServicesDep, caller: _Manager, wanted: WebhookRe
 
 
 @router.get("/v1/webhooks", summary="Who is told", response_description="Every webhook, and how it stands.")
-async def list_webhooks(services: ServicesDep, _caller: _Reader) -> Response:
-    """Return the webhooks of the log."""
+async def list_webhooks(services: ServicesDep, caller: _Reader) -> Response:
+    """Return the webhooks of the log; only who may change them is told more of an address than its host."""
     notifications = services.notifications
     found = await asyncio.to_thread(notifications.store.all)
     key = None if notifications.signer is None else notifications.signer.public_key
-    return json_response({"items": [_view(one) for one in found], "public_key": key})
+    return json_response(
+        {"items": [_view(one, whole=may(caller, Permission.MANAGE_WEBHOOKS)) for one in found], "public_key": key}
+    )
 
 
 @router.delete(

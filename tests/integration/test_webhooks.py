@@ -247,6 +247,21 @@ def test_a_containment_is_told_signed_and_with_no_words_of_a_person(tmp_path, ke
             assert admin.get("/v1/webhooks").json()["items"] == []
 
 
+@pytest.mark.parametrize("said", ["/services/T0/B0/s3cret", "/?token=s3cret", "/s3cret/"])
+def test_what_is_a_password_in_an_address_is_told_to_nobody_who_may_not_change_it(tmp_path, key, said):
+    with start_service(tmp_path / "service", webhook_key=key) as service:
+        added = add(service, f"https://hooks.example{said}")
+        for role in (Role.AUDITOR, Role.RESPONDER, Role.APPROVER):
+            with service.client(role) as reader:
+                answer = reader.get("/v1/webhooks")
+            assert "s3cret" not in answer.text
+            (told,) = answer.json()["items"]
+            assert (told["id"], told["url"]) == (added["id"], "https://hooks.example/…")
+        with service.client(Role.ADMIN) as admin:
+            (told,) = admin.get("/v1/webhooks").json()["items"]
+        assert told["url"] == added["url"] == f"https://hooks.example{said}"
+
+
 def test_a_restart_loses_nothing_and_repeats_nothing(tmp_path, key):
     with receiving() as receiver:
         with start_service(tmp_path / "service", webhook_key=key) as service:
