@@ -26,7 +26,7 @@ from tests.support.held import APPROVALS, ask_for
 from tests.support.ledger import LOG_ID
 from tests.support.mcp_messages import VERSION
 
-__all__ = ["REASON", "WAIT_SECONDS", "Office", "look_at_the_held_call", "open_it", "visit"]
+__all__ = ["REASON", "WAIT_SECONDS", "Office", "look_at_the_held_call", "open_it", "until", "visit"]
 
 REASON = "ticket 18: looked into it"
 WAIT_SECONDS = 60
@@ -139,6 +139,15 @@ def look_at_the_held_call(page: Page) -> None:
             return
         page.wait_for_timeout(50)
     pytest.fail("no call was held")
+
+
+def until(page: Page, condition: Callable[[], bool]) -> None:
+    """Wait until something is so, while the browser goes on."""
+    for _ in range(1200):
+        if condition():
+            return
+        page.wait_for_timeout(50)
+    pytest.fail("it did not come to that")
 
 
 def open_it(page: Page) -> str:
