@@ -11,11 +11,13 @@ unread-window        a window that no policy reads: a cap that somebody meant to
 same-rule            a rule that says what another one says already
 unread-boundary      a bundle with boundaries whose policies never look at ``context.boundary``
 unseen-tag           an entity that is given a tag by which a window counts: windows see the tags of requests alone
+unknown-signal, …    what is said of signals; see `policies.signal_lint`
 ==================== ==================================================================================================
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -27,13 +29,18 @@ from cedarpy import pst
 from ledger.legible import PROSE_LIMIT, legible_text
 from policies.bundles import Bundle
 from policies.engines.cedar_policies import ARGUMENTS, nodes, parse_policies
+from policies.engines.cedar_signals import signals_read
 from policies.engines.cedar_text import split_policies
 from policies.linting import Finding
 from policies.parameters import read_parameters
+from policies.signal_lint import signal_findings
+from policies.signal_reads import SignalRead
+from policies.signals import SIGNALS
 from policies.windows import read_windows
 
-__all__ = ["lint_cedar"]
+__all__ = ["lint_cedar", "signals_of_cedar"]
 
+_DECLARES: Final = re.compile(rf'^[^/\n]*\b{SIGNALS}"?\s*\??\s*:', re.MULTILINE)
 _CONTEXT: Final = pst.Var(name="context")
 _WINDOWS: Final = pst.GetAttr(base=pst.GetAttr(base=_CONTEXT, attr="state"), attr="windows")
 
@@ -162,6 +169,19 @@ def _of_bundle(bundle: Bundle, rules: Sequence[_Rule]) -> Iterator[Finding]:
         yield Finding(boundaries, "unread-boundary", "no policy looks at context.boundary: drift is told, not stopped")
 
 
+def _signals(rules: Sequence[_Rule]) -> tuple[SignalRead, ...]:
+    return tuple(signals_read((rule.place, rule.policy.clauses) for rule in rules))
+
+
+def signals_of_cedar(bundle: Bundle) -> tuple[SignalRead, ...]:
+    """Return where the policies of a Cedar bundle read signals.
+
+    Raises:
+        PolicySyntaxError: The bundle cannot be read.
+    """
+    return _signals(_rules(bundle))
+
+
 def lint_cedar(bundle: Bundle) -> tuple[Finding, ...]:
     """Return the findings of a Cedar bundle that loads, in bundle order.
 
@@ -170,4 +190,7 @@ def lint_cedar(bundle: Bundle) -> tuple[Finding, ...]:
     """
     rules = _rules(bundle)
     found = [finding for rule in rules for finding in _of_rule(rule)]
-    return (*found, *_twice(rules), *_of_bundle(bundle, rules))
+    schema = bundle.manifest.schema
+    declared = schema if schema is not None and _DECLARES.search(bundle.text(schema)) else None
+    signals = signal_findings(_signals(rules), declared=declared)
+    return (*found, *_twice(rules), *_of_bundle(bundle, rules), *signals)

@@ -9,6 +9,7 @@ hidden-character     a text with characters that look like others, or like none
 unused-parameter     a parameter that no policy reads: a value that somebody meant to look at
 unread-window        a window that no policy reads: a cap that somebody meant to set
 unread-boundary      a bundle with boundaries whose policies never look at ``input.boundary``
+unknown-signal, …    what is said of signals; see `policies.signal_lint`
 ==================== ==================================================================================================
 
 A limit that holds without its value is written the other way round: ``denies contains "limit" if not within_limit``.
@@ -27,10 +28,13 @@ from policies.engines.rego_checks import rule_key
 from policies.engines.rego_modules import RegoSource, read_source
 from policies.engines.rego_names import ALLOW, DENIES
 from policies.engines.rego_rules import member_name
+from policies.engines.rego_signals import signals_read
 from policies.engines.rego_walk import mentions
 from policies.linting import Finding
+from policies.signal_lint import signal_findings
+from policies.signal_reads import SignalRead
 
-__all__ = ["lint_rego"]
+__all__ = ["lint_rego", "signals_of_rego"]
 
 _OF_THE_CALL: Final = (("input", "args"), ("input", "arguments"))
 """What a call may leave out."""
@@ -140,4 +144,13 @@ def lint_rego(bundle: Bundle) -> tuple[Finding, ...]:
         for rule in module.rules:
             *within, name = rule_key(module, rule)
             found += _of_rule(module, rule, name if tuple(within) == package else None)
-    return (*found, *_of_bundle(bundle, source))
+    return (*found, *_of_bundle(bundle, source), *signal_findings(tuple(signals_read(source.modules))))
+
+
+def signals_of_rego(bundle: Bundle) -> tuple[SignalRead, ...]:
+    """Return where the policies of a Rego bundle read signals.
+
+    Raises:
+        PolicySyntaxError: The bundle cannot be read.
+    """
+    return tuple(signals_read(read_source(bundle).modules))

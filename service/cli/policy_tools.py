@@ -7,25 +7,31 @@ import sys
 from dataclasses import asdict
 from difflib import unified_diff
 from pathlib import Path
+from typing import Final
 
 import click
 
 from ledger.errors import NotFoundError
 from ledger.files import replace_durably
-from policies.linting import lint_bundle
+from policies.bundles import Bundle
+from policies.linting import Finding, lint_bundle
+from policies.signal_lint import gateway_findings
 from service.cli.options import BUNDLE_DIRECTORY
 from service.cli.output import ExitCode, counted, echo_json, json_option, say, with_exit_codes
 from service.cli.policy_testing import run_tests
 
 __all__ = ["fmt", "lint"]
 
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 
 @click.command(short_help="Find what is allowed in a bundle and probably not meant.")
 @BUNDLE_DIRECTORY
 @click.option("--ignore", multiple=True, metavar="CODE", help="Leave findings of this kind out; may be repeated.")
+@click.option("--config", type=_FILE, help="A gateway's configuration: find signals that it does not make, or in vain.")
 @json_option
 @with_exit_codes
-def lint(directory: Path, ignore: tuple[str, ...], *, as_json: bool) -> None:
+def lint(directory: Path, ignore: tuple[str, ...], config: Path | None, *, as_json: bool) -> None:
     """Find what the bundle in DIRECTORY may say and probably does not mean: limits that a call escapes, unread values.
 
     Exit status 1 if something is found, 2 if the bundle does not load.
@@ -34,7 +40,8 @@ def lint(directory: Path, ignore: tuple[str, ...], *, as_json: bool) -> None:
 
     bundle, report = run_tests(directory)
     linter = linter_of(bundle.manifest.engine)
-    found = [finding for finding in lint_bundle(bundle, report, linter) if finding.code not in ignore]
+    all_found = [*lint_bundle(bundle, report, linter), *(() if config is None else _at_gateway(bundle, config))]
+    found = [finding for finding in all_found if finding.code not in ignore]
     if as_json:
         echo_json({"engine_looked_into": linter is not None, "findings": [asdict(finding) for finding in found]})
     else:
@@ -45,6 +52,20 @@ def lint(directory: Path, ignore: tuple[str, ...], *, as_json: bool) -> None:
         say(f"{counted(len(found), 'findings')}")
     if found:
         sys.exit(ExitCode.FAILED)
+
+
+def _at_gateway(bundle: Bundle, path: Path) -> list[Finding]:
+    """Return what is wrong of a bundle at the gateway of a configuration."""
+    from enforcement.config_files import load_config, load_servers
+    from enforcement.made_signals import made_signals
+    from service.wiring.engines import signals_read_by
+
+    config = load_config(path)
+    servers = config.servers if config.servers_file is None else load_servers(config.servers_file)
+    reads = signals_read_by(bundle)
+    if reads is None:
+        raise NotFoundError(f"nobody can tell what signals a bundle of the engine {bundle.manifest.engine} reads")
+    return sorted(set(gateway_findings(reads, made_signals(config, servers), gateway=path.name)))
 
 
 @click.command(short_help="Lay out a bundle's policy files.")

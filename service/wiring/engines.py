@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from enforcement.config_files import read_secret
+from policies.bundles import Bundle
 from policies.cellar import DirectoryCellar
 from policies.engine import Engine
 from policies.engines.opa_server import OPAServer, OPAServerEngine
@@ -14,6 +15,7 @@ from policies.evaluate import Evaluator
 from policies.explaining import Explainer
 from policies.linting import Linter
 from policies.programs import EngineKind, installed_program
+from policies.signal_reads import SignalRead
 from policies.worker_process import WorkerLimits
 from policies.workers import WorkerEngine, WorkerPool
 
@@ -24,6 +26,7 @@ __all__ = [
     "linter_of",
     "make_evaluator",
     "make_opa_server",
+    "signals_read_by",
 ]
 
 
@@ -68,6 +71,23 @@ def linter_of(engine: str) -> Linter | None:
         from policies.engines.rego_lint import lint_rego
 
         return lint_rego
+    return None
+
+
+def signals_read_by(bundle: Bundle) -> tuple[SignalRead, ...] | None:
+    """Return where the policies of a bundle read signals; None if nobody can tell of its engine.
+
+    Raises:
+        PolicySyntaxError: The bundle cannot be read.
+    """
+    if bundle.manifest.engine == "cedar":
+        from policies.engines.cedar_lint import signals_of_cedar
+
+        return signals_of_cedar(bundle)
+    if bundle.manifest.engine == "rego":
+        from policies.engines.rego_lint import signals_of_rego
+
+        return signals_of_rego(bundle)
     return None
 
 

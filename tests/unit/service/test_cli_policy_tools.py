@@ -11,8 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from service.cli.main import cli
+from service.cli.output import ExitCode
 from tests.support.commands import PROGRAM, Started
+from tests.support.gateway import config_of
 from tests.support.policies import cedar_files
+from tests.unit.policies.test_signals import SIGNALLED
 
 POLICY = '@id("work") permit(principal in Role::"staff", action, resource);\n'
 CASES = """
@@ -118,6 +121,44 @@ def test_findings_are_told_with_place_and_code_and_the_status_is_1(directory):
     assert done.exit_code == 1
     assert "policy.cedar:1: unbounded-permit: work permits every call that no other rule forbids\n" in done.output
     assert done.output.endswith(" findings\n")
+
+
+def gateway_of(directory: Path, **members: object) -> Path:
+    config = config_of(directory / "state", "http://127.0.0.1:1", "http://127.0.0.1:1", **members)
+    path = directory / "gateway.yaml"
+    path.write_text(config.model_dump_json(exclude_unset=True, by_alias=True))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"inspection": {}}, []),
+        ({}, ["unmade-signal"]),
+        ({"inspection": {}, "profiles": {}}, ["unread-signal"]),
+        ({"inspection": {"kinds": ["ansi"]}}, ["unmade-signal"]),
+    ],
+)
+def test_a_bundle_is_held_against_what_a_gateway_makes(
+    members: dict[str, object], expected: list[str], directory: Path, tmp_path: Path
+) -> None:
+    reads = """@id("no") forbid(principal, action, resource)
+when { context.signals.kinds.contains("secret") } unless { context.signals.inspected == "complete" };"""
+    write(directory, cedar_files(POLICY + reads, schema=SIGNALLED) | {"tests/cases.yaml": CASES.encode()})
+    alone = policy("lint", directory, "--json")
+    done = policy("lint", directory, "--config", gateway_of(tmp_path, **members), "--json")
+    known = json.loads(alone.output)["findings"]
+    told = [finding for finding in json.loads(done.output)["findings"] if finding not in known]
+    assert sorted({finding["code"] for finding in told}) == expected
+
+
+def test_a_configuration_that_is_none_is_said_in_one_line(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text("servers: [")
+    done = policy("lint", directory, "--config", tmp_path / "gateway.yaml")
+    assert done.exit_code == ExitCode.USAGE
+    assert "not YAML" in done.output
+    assert "Traceback" not in done.output
+    assert policy("lint", directory, "--config", tmp_path / "missing.yaml").exit_code == 2
 
 
 def test_findings_that_are_ignored_are_not_told(directory):
