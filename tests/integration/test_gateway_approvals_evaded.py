@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from mcp.shared.exceptions import MCPError
 
+from ledger.tool_verdicts import ToolVerdict, ToolVerdicts
 from policies.model import Effect
 from tests.integration.test_gateway_approvals import play
 from tests.support.both_eras import STATEFUL
@@ -80,3 +82,42 @@ def test_what_happens_while_the_use_of_an_approval_is_recorded_keeps_the_call_fr
         assert world.tools.calls == []
 
     play(scenario, tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["before somebody agrees", "while its use is recorded"])
+def test_a_tool_that_is_quarantined_at_the_last_look_is_not_called(tmp_path: Path, moment: str) -> None:
+    async def scenario(world: Surroundings) -> None:
+        async with world.running() as gateway, world.client() as client:
+            await client.list_tools()
+            call = asyncio.create_task(client.call_tool("transfer_funds", {"amount": 1}))
+            step = await held_by(world)
+            running = gateway.core.require()
+            assert running.holding is not None
+            await world.settle(lambda: len(running.holding) == 1)
+            (held,) = running.holding._approvals._held.values()
+
+            async def quarantine() -> None:
+                verdict = ToolVerdict(
+                    server="finance", tool="transfer_funds", state="quarantined", digest="ab" * 32, leaf=3
+                )
+                await running.pins._take(ToolVerdicts(3, {("finance", "transfer_funds"): verdict}).document)
+
+            async def before() -> None:
+                if held.granted:
+                    world.ledger.before = None
+                    await quarantine()
+
+            if moment == "before somebody agrees":
+                await quarantine()
+            else:
+                world.ledger.before = before
+            say(world.ledger, step, grant(step))
+            with pytest.raises(MCPError):
+                await call
+            steps, status, reason = await settled(world, step)
+        used = ["used"] if moment == "while its use is recorded" else []
+        assert (steps, status, reason) == (["held", *used, "refused"], "not_forwarded", "tool_quarantined")
+        assert world.tools.calls == []
+
+    pins = {"server": {"pins": "first_use"}, "pinning": {"fetch_seconds": 0, "poll_seconds": 3600}}
+    play(scenario, tmp_path, **pins)
