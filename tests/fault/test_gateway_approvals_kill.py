@@ -1,4 +1,4 @@
-"""A held call under ``kill -9``, from the last look to the server: it is called at most once, and what is known is said.
+"""A held call under ``kill -9`` from the last look to the server: it is called at most once, and what is known is said.
 
 The gateway is a process of its own; ledger, server and client are the test's. It is killed at each step of the way of
 one call to which somebody has agreed, and begins anew on the same state, with the agreement still there to be heard.
@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -101,38 +101,49 @@ async def started(world: Surroundings, moment: str) -> AsyncIterator[asyncio.sub
         await process.wait()
 
 
+def _is_used(record: Record) -> bool:
+    return isinstance(record.body, Approval) and record.body.action == "used"
+
+
+class Killing(list[str]):
+    """The calls of a server that kills whoever calls it."""
+
+    def __init__(self, kill: Callable[[], None]) -> None:
+        super().__init__()
+        self._kill = kill
+
+    def append(self, name: str) -> None:
+        """Note a call."""
+        super().append(name)
+        self._kill()
+
+
 def kill_when(world: Surroundings, moment: str, process: asyncio.subprocess.Process) -> None:
     """Kill the gateway from outside, at the moments that are not its own."""
-    ledger, tools = world.ledger, world.tools
-    take, transfer = ledger._take, tools.calls.append
+    ledger = world.ledger
+    take = ledger._take
 
-    def is_used(record: Record) -> bool:
-        return isinstance(record.body, Approval) and record.body.action == "used"
+    def kill() -> None:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
 
     def sent(records: list[Record]) -> None:
-        if any(is_used(record) for record in records) and process.returncode is None:
-            process.send_signal(signal.SIGKILL)
+        if any(map(_is_used, records)):
+            kill()
             raise ConnectionError  # nothing of it was taken
 
     def taken(record: Record, openings: Any) -> dict[str, object]:
         done = take(record, openings)
-        if is_used(record) and process.returncode is None:
-            process.send_signal(signal.SIGKILL)
+        if _is_used(record):
+            kill()
         return done
-
-    class Called(list[str]):
-        def append(self, name: str) -> None:
-            transfer(name)
-            super().append(name)
-            if process.returncode is None:
-                process.send_signal(signal.SIGKILL)
 
     if moment == "sent":
         ledger.fault = sent
     elif moment == "taken":
         ledger._take = taken  # type: ignore[method-assign]
     elif moment == "called":
-        tools.calls = Called()
+        world.tools.calls = Killing(kill)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
