@@ -366,14 +366,18 @@ class Examination:
         if test.where is not None and not test.where.holds(item):
             return
         self.population += 1
-        holds = test.must.holds(item)
-        if holds is not (test.quantifier == "none"):
+        if test.must.holds(item) is not (test.quantifier == "none"):
             self.passed += 1
         elif test.quantifier != "at_least":
             self.failed += 1
-            if len(self.deviations) < MAX_DEVIATIONS:
-                cause = f"it holds that {test.must.describe()}" if holds else test.must.explain(item)
-                self.deviations.append(Deviation(leaf=item.leaf, test=test.id, cause=cause))
+            self.deviate(item)
+
+    def deviate(self, item: Item) -> None:
+        """Keep what is to be told of an item that deviates, as long as there is room; it is counted elsewhere."""
+        if len(self.deviations) < MAX_DEVIATIONS:
+            must = self.test.must
+            cause = f"it holds that {must.describe()}" if must.holds(item) else must.explain(item)
+            self.deviations.append(Deviation(leaf=item.leaf, test=self.test.id, cause=cause))
 
     def result(self, *, conditional: bool) -> ControlTestResult:
         """Return what came of it, for a control that lists the test as conditional or not."""

@@ -24,6 +24,8 @@ from evidence.controls import (
     distinct_tests,
     judge,
 )
+from evidence.folding import Fold
+from evidence.items import is_item, record_item
 from evidence.lines import stream_line
 from evidence.population import Survey
 from evidence.readme import readme_text
@@ -47,7 +49,7 @@ from ledger.bodies import Decision, KeyEvent
 from ledger.canonical import canonical_bytes
 from ledger.completeness import EnforcerStream, Verdict
 from ledger.errors import MalformedError, RootMismatchError
-from ledger.records import Record, decode_entry, record_type
+from ledger.records import decode_entry
 
 __all__ = ["Derivation", "derive", "derived_files"]
 
@@ -154,46 +156,38 @@ class _OpenCalls:
 def _record_items(
     survey: Survey, entries: Iterable[bytes], calls: _OpenCalls, checked: Callable[[Decision], None]
 ) -> Iterator[tuple[str, Item]]:
-    """Yield the items that records make, in leaf order, with their subjects: those of the period, and every key record.
-
-    A key record bears on the period whenever it was written: a compromise is mostly declared later than it happened.
-    """
+    """Yield the items that records make, in leaf order, with their subjects."""
     for leaf, record in () if survey.start is None else survey.start.records():
         if isinstance(record.body, KeyEvent):
-            yield _record_item(survey, leaf, record)
+            yield record_item(survey.links, leaf, record)
     for leaf, entry in enumerate(entries, survey.first_leaf):
         record = decode_entry(entry)
         body = record.body
-        if not survey.period.contains(record.time_ms) and not isinstance(body, KeyEvent):
+        decided = survey.is_decision_of_period(record)
+        if not decided and not is_item(record, survey.period):
             continue
-        subject, item = _record_item(survey, leaf, record)
-        if isinstance(body, Decision):
+        subject, item = record_item(survey.links, leaf, record)
+        if decided and isinstance(body, Decision):
             checked(body)
             # What another's enforcement point was told: no outcome of it is anybody's to record here.
             ours = body.interface is None and body.enforcement == "allow"
             calls.allowed += ours
             calls.without_outcome += ours and item.get("derived.outcomes") == 0
-            # Observed decisions were not enforced: they satisfy no control, and no test counts them.
-            if body.mode == "observe":
-                continue
-        yield subject, item
-
-
-def _record_item(survey: Survey, leaf: int, record: Record) -> tuple[str, Item]:
-    subject = record_type(record)
-    derived = survey.links.derived(leaf, record)
-    return subject, Item(leaf, {"envelope": record, subject: record.body, "derived": derived})
+        if is_item(record, survey.period):
+            yield subject, item
 
 
 def _examine(tests: Iterable[ControlTest], items: Iterable[tuple[str, Item]]) -> dict[str, Examination]:
-    examinations = {test.id: Examination(test) for test in tests}
-    by_subject: defaultdict[str, list[Examination]] = defaultdict(list)
-    for examination in examinations.values():
-        by_subject[examination.test.subject].append(examination)
+    """Run every test over the items; those that deviate are told in the order of the items."""
+    examinations = [Examination(test) for test in tests]
+    fold = Fold(tuple(examination.test for examination in examinations))
     for subject, item in items:
-        for examination in by_subject.get(subject, ()):
-            examination.see(item)
-    return examinations
+        outcome = fold.add(subject, item)
+        for number in outcome.failed if outcome is not None else ():
+            examinations[number].deviate(item)
+    for examination, tally in zip(examinations, fold.tallies(), strict=True):
+        examination.population, examination.passed, examination.failed = tally.population, tally.passed, tally.failed
+    return {examination.test.id: examination for examination in examinations}
 
 
 def _check_replays(

@@ -161,6 +161,15 @@ class Links:
         enforcer, _ = self._decisions.get(decision_id, ("", ""))
         return next((one.status for one in self._own_outcomes(decision_id, enforcer)), None)
 
+    def outcome_leaves(self, decision_id: str) -> list[int]:
+        """Return the leaves of the outcomes, of whatever enforcer, that name a decision."""
+        return [one.leaf for one in self._outcomes.get(decision_id, ())]
+
+    def session_state(self, session: str) -> tuple[int, int, int]:
+        """Return how many agents and persons a session has, and how many calls that passed after a kill."""
+        state = self._sessions.get(session)
+        return (0, 0, 0) if state is None else (len(state.agents), len(state.users), len(state.allowed_later))
+
     def _own_outcomes(self, decision_id: str, enforcer: str) -> list[_Outcome]:
         return [one for one in self._outcomes.get(decision_id, ()) if one.enforcer == enforcer]
 

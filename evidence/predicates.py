@@ -25,7 +25,7 @@ of pseudonymous and sealed fields are never printed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias
@@ -33,7 +33,7 @@ from typing import Final, Protocol, TypeAlias
 from ledger.canonical import JSONValue
 from ledger.errors import MalformedError
 
-__all__ = ["PathKind", "Predicate", "Scalar", "Subject", "parse_predicate"]
+__all__ = ["Atom", "PathKind", "Predicate", "Scalar", "Subject", "parse_predicate"]
 
 Scalar: TypeAlias = str | int | bool
 """A constant of the language."""
@@ -80,6 +80,39 @@ class Predicate(Protocol):
         """Return why it does not hold for an item, for which it must not hold."""
         ...
 
+    def atoms(self) -> Iterator[Atom]:
+        """Return the comparisons that it is made of: whether it holds follows from whether each of them does."""
+        ...
+
+
+class Atom(Predicate, Protocol):
+    """A predicate without parts."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths that it asks of."""
+        ...
+
+    @property
+    def asks_value(self) -> bool:
+        """Whether it asks for more than presence."""
+        ...
+
+
+class _OfOnePath:
+    """What comparisons of one path with a constant have in common."""
+
+    __slots__ = ()
+    path: str
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,)
+
+    @property
+    def asks_value(self) -> bool:
+        return True
+
 
 def _word(value: object) -> str:
     if isinstance(value, bool):
@@ -105,6 +138,9 @@ class _All:
     def explain(self, item: Subject) -> str:
         return "; ".join(part.explain(item) for part in self.parts if not part.holds(item))
 
+    def atoms(self) -> Iterator[Atom]:
+        return (atom for part in self.parts for atom in part.atoms())
+
 
 @dataclass(frozen=True, slots=True)
 class _Any:
@@ -118,6 +154,9 @@ class _Any:
 
     def explain(self, item: Subject) -> str:
         return ", and ".join(part.explain(item) for part in self.parts) or "nothing is accepted"
+
+    def atoms(self) -> Iterator[Atom]:
+        return (atom for part in self.parts for atom in part.atoms())
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +172,17 @@ class _Not:
     def explain(self, item: Subject) -> str:  # noqa: ARG002  # the sentence is the same for every item
         return f"it holds that {self.part.describe()}"
 
+    def atoms(self) -> Iterator[Atom]:
+        return self.part.atoms()
+
 
 @dataclass(frozen=True, slots=True)
-class _Present:
+class _Present(_OfOnePath):
     path: str
+
+    @property
+    def asks_value(self) -> bool:
+        return False
 
     def holds(self, item: Subject) -> bool:
         return item.get(self.path) is not None
@@ -147,9 +193,12 @@ class _Present:
     def explain(self, item: Subject) -> str:  # noqa: ARG002  # the sentence is the same for every item
         return f"{self.path} is missing"
 
+    def atoms(self) -> Iterator[Atom]:
+        yield self
+
 
 @dataclass(frozen=True, slots=True)
-class _In:
+class _In(_OfOnePath):
     path: str
     values: tuple[Scalar, ...]
 
@@ -165,9 +214,12 @@ class _In:
         shown = "missing" if found is None else _word(found)
         return f"{self.path} is {shown}, not {' or '.join(map(_word, self.values))}"
 
+    def atoms(self) -> Iterator[Atom]:
+        yield self
+
 
 @dataclass(frozen=True, slots=True)
-class _Contains:
+class _Contains(_OfOnePath):
     path: str
     value: Scalar
 
@@ -181,9 +233,12 @@ class _Contains:
     def explain(self, item: Subject) -> str:  # noqa: ARG002  # the sentence is the same for every item
         return f"{self.path} does not hold {_word(self.value)}"
 
+    def atoms(self) -> Iterator[Atom]:
+        yield self
+
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
+class _Bound(_OfOnePath):
     path: str
     bound: int
     upper: bool
@@ -202,11 +257,22 @@ class _Bound:
         shown = "missing" if found is None else _word(found)
         return f"{self.path} is {shown}, not at {'most' if self.upper else 'least'} {self.bound}"
 
+    def atoms(self) -> Iterator[Atom]:
+        yield self
+
 
 @dataclass(frozen=True, slots=True)
 class _Same:
     path: str
     other: str
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path, self.other)
+
+    @property
+    def asks_value(self) -> bool:
+        return True
 
     def holds(self, item: Subject) -> bool:
         found = item.get(self.path)
@@ -217,6 +283,9 @@ class _Same:
 
     def explain(self, item: Subject) -> str:  # noqa: ARG002  # either may be a pseudonym: no value is printed
         return f"{self.path} and {self.other} are not equal, or missing"
+
+    def atoms(self) -> Iterator[Atom]:
+        yield self
 
 
 class _Reader:

@@ -25,6 +25,7 @@ _PLACES: Final[Mapping[str, tuple[str, str]]] = {
     "audit": ("audit", "audit"),
     "backup": ("backup", "backup"),
     "contain": ("containing", "contain"),
+    "controls": ("controls", "controls"),
     "demo": ("demo", "demo"),
     "discover": ("discovering", "discover"),
     "drift": ("drift", "drift"),

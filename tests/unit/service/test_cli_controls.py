@@ -1,0 +1,76 @@
+"""``tallystick controls``: what ships, and what a verdict is computed from."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
+from evidence.catalogue import framework_names, load_framework
+from service.cli.controls import controls
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(controls, arguments)
+
+
+def test_every_framework_that_ships_is_listed_with_its_counts() -> None:
+    listed = json.loads(run("list", "--json").stdout)["frameworks"]
+    assert [one["framework"] for one in listed] == framework_names()
+    for one in listed:
+        assert one["controls"] == len(load_framework(one["framework"]).controls)
+        assert one["direct"] + one["not_tested"] <= one["controls"]
+    shown = run("list").stdout
+    assert all(name in shown for name in framework_names())
+
+
+def test_the_controls_of_a_framework_are_listed() -> None:
+    result = run("list", "pci-dss")
+    assert result.exit_code == 0
+    for control in load_framework("pci-dss").controls:
+        assert control.id in result.stdout
+    value = json.loads(run("list", "pci-dss", "--json").stdout)
+    assert [one["id"] for one in value["controls"]] == [one.id for one in load_framework("pci-dss").controls]
+
+
+def test_a_control_is_shown_with_each_test_in_words() -> None:
+    result = run("show", "nist-800-53", "AC-3(13)")
+    assert result.exit_code == 0
+    assert "you add" in result.stdout
+    for test in ("decision-names-its-facts", "replay-agrees", "allowed-only-on-permit"):
+        assert load_framework("nist-800-53").tests[test].sentence in result.stdout
+    assert "of each decision with: decision.enforcement is allow" in result.stdout
+    value = json.loads(run("show", "nist-800-53", "AC-3(13)", "--json").stdout)
+    assert [one["id"] for one in value["computed"]] == value["tests"]
+
+
+def test_tests_of_what_need_not_happen_or_must_not_are_told_as_such() -> None:
+    shown = run("show", "soc2", "CC6.1").stdout
+    assert "no-key-compromised (if it occurs)" in shown
+    assert "must not be so: key.action is compromised" in shown
+    assert "at least 1 must be so" in run("show", "soc2", "CC5.2").stdout
+
+
+def test_a_control_without_a_computed_test_says_why() -> None:
+    shown = run("show", "gdpr", "Art.33").stdout
+    assert "not tested   the log holds no record of a report to an authority" in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "nothing"),
+        ("list", "../soc2"),
+        ("list", "tests"),
+        ("show", "soc2", "CC99"),
+        ("show", "soc2", "\x1b[2Jx"),
+        ("show", "SOC2", "CC6.1"),
+    ],
+)
+def test_what_is_not_there_is_one_line_and_status_2(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert "\x1b" not in result.stderr
