@@ -77,7 +77,7 @@ class Drift(Struct, frozen=True, tag_field="type", tag="drift"):
         detector: Which detector found it.
         subject: What it is about: a tool, a server; absent for all that the agent does.
         previous: Of a transition or a chain: the tool before.
-        baseline_version: The baseline that it departs from.
+        baseline_version: The baseline that it departs from; absent for a departure from a declared job.
         since_ms: First call of the baseline, POSIX milliseconds.
         until_ms: Last call of it.
         thresholds: Digest of all the numbers that count.

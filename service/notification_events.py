@@ -83,7 +83,7 @@ EVENTS: Final[tuple[EventType, ...]] = (
         record_type="drift",
         applies=lambda body: isinstance(body, Drift) and body.action == "flagged",
         members=("drift_id", "agent", "detector", "subject", "previous", "calls", "explained", "unflagged"),
-        link="/",
+        link="/drift/{drift_id}",
     ),
     EventType(
         name="enforcer.lost_records",

@@ -145,13 +145,18 @@ async def list_baselines(
     _caller: _Reader,
     agent: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$")] = None,
 ) -> Response:
-    """Return baselines as gateways report them; ``unknown`` are agents that call and of which no gateway knows any."""
+    """Return baselines as gateways report them; ``unknown`` are agents that call and of which none has any.
+
+    They are known once all calls were counted; ``complete`` says whether they are.
+    """
     found = await services.behaviour.baselines(agent)
-    unknown = without_baseline(found, await services.inventory.look())
+    inventory = await services.inventory.look()
+    unknown = without_baseline(found, inventory)
     return json_response(
         {
             "items": [baseline_view(seen) for seen in found],
             "unknown": [name for name in unknown if agent in {None, name}],
+            "complete": inventory.counted.complete,
         }
     )
 

@@ -17,6 +17,7 @@ __all__ = ["drift"]
 _A_PAGE: Final = 500
 _MIN_DIGEST_CHARS: Final = 12
 _STATES: Final = ("none", "learning", "ready")
+_COUNTING: Final = "not all calls were counted yet: there may be agents without a baseline that are not among these"
 _AGENT = click.option("--agent", help="Of this agent alone.")
 _COMMENT = click.option("--comment", required=True, help="Why; recorded in the vault.")
 _GATEWAY = click.option("--gateway", "enforcer", required=True, help="Whose baseline: `drift baselines` shows it.")
@@ -51,7 +52,7 @@ def list_drift(agent: str | None, url: str, token: str | None, *, everything: bo
     known = [item["state"] for item in told["items"]] + ["none"] * len(told["unknown"])
     states = {state: known.count(state) for state in _STATES}
     if as_json:
-        echo_json({"items": found, "baselines": states})
+        echo_json({"items": found, "baselines": states, "complete": told["complete"]})
         return
     rows = [
         (item["id"], item["state"], item["agent"], item["detector"], _about(item), utc(item["time_ms"]))
@@ -62,6 +63,8 @@ def list_drift(agent: str | None, url: str, token: str | None, *, everything: bo
     else:
         say("no departure is open" if not everything else "no departure was flagged")
     say(_known(states))
+    if not told["complete"]:
+        say(_COUNTING)
 
 
 def _known(states: Mapping[str, int]) -> str:
@@ -136,6 +139,8 @@ def baselines(agent: str | None, url: str, token: str | None, *, as_json: bool) 
         for item in found["items"]
     ]
     table(("agent", "gateway", "state", "version", "calls", "still needed", "cannot tell", "offers"), rows)
+    if not found["complete"]:
+        say(_COUNTING)
 
 
 @drift.command(short_help="Say that you look after a departure.")

@@ -35,6 +35,7 @@ from service.web.views import Field, Row, decision_row
 from service.web.wording import moment, number, quantity
 
 __all__ = [
+    "BASELINE_ROWS",
     "PAGE_ROWS",
     "BaselineRow",
     "DriftRow",
@@ -52,6 +53,9 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 PAGE_ROWS: Final = 50
 """Departures of one page."""
+
+BASELINE_ROWS: Final = 200
+"""Baselines on the page, those that are not ready first; the command line shows all."""
 
 _AGENT: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.:/@+-]{0,127}$"
 _Agent = Annotated[str, Path(pattern=_AGENT)]
@@ -284,7 +288,9 @@ async def show_behaviour(
     services = dashboard.services
     lives = await services.behaviour.drifts()
     seen = await services.behaviour.baselines()
-    unknown = without_baseline(seen, await services.inventory.look())
+    inventory = await services.inventory.look()
+    unknown = without_baseline(seen, inventory)
+    baselines = [*map(unknown_row, unknown), *map(baseline_row, seen)]
     start = PAGE_ROWS * (page - 1)
     listed = [drift_row(life) for life in lives[start : start + PAGE_ROWS]]
     integrity = await asyncio.to_thread(look, services)
@@ -299,7 +305,9 @@ async def show_behaviour(
         tiles=tiles_of(lives, seen, len(unknown)),
         unclosed=[row for row in listed if not row.closed],
         closed=[row for row in listed if row.closed],
-        baselines=[*map(unknown_row, unknown), *map(baseline_row, seen)],
+        baselines=baselines[:BASELINE_ROWS],
+        more=max(0, len(baselines) - BASELINE_ROWS),
+        complete=inventory.counted.complete,
         count=len(lives),
         number=page,
         next=page + 1 if start + PAGE_ROWS < len(lives) else 0,

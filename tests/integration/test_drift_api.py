@@ -135,7 +135,7 @@ def test_an_agent_that_calls_and_is_known_to_no_gateway_is_named(service, gatewa
         assert "known-one" not in everybody["unknown"]
         assert {item["agent"] for item in everybody["items"]}.isdisjoint(everybody["unknown"])
         one = auditor.get("/v1/drift/baselines", params={"agent": "unknown-one"}).json()
-        assert one == {"items": [], "unknown": ["unknown-one"]}
+        assert one == {"items": [], "unknown": ["unknown-one"], "complete": True}
 
 
 def test_an_order_reaches_the_gateway_that_offered_and_only_for_what_it_offered(service, gateway):

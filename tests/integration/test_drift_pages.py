@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -282,3 +283,24 @@ def test_more_departures_than_a_page_are_told_on_the_next(gateway, rita, agent, 
     assert f"/drift/{first}" in rita.get("/drift?page=2").text
     assert "1 departure not shown" in rita.get(f"/drift/agents/{agent}").text
     assert rita.get("/drift?page=0").status_code == 400
+
+
+def test_more_baselines_than_a_page_are_counted_and_what_is_not_ready_is_shown(gateway, rita, agent, monkeypatch):
+    learn(gateway, "ready", agent, baseline_version=1)
+    newcomer = f"{agent}-new"
+    learn(gateway, "learning", newcomer)
+    page = rita.get("/drift").text
+    assert f"/drift/agents/{agent}" in page
+    assert page.index(f"/drift/agents/{newcomer}") < page.index(f'/drift/agents/{agent}"')
+    monkeypatch.setattr("service.web.drift_page.BASELINE_ROWS", page.count('<th scope="row">') - 1)
+    assert "1 baseline not shown" in rita.get("/drift").text
+
+
+def test_while_calls_are_counted_it_is_said_that_agents_may_be_missing(service, rita, monkeypatch):
+    assert "Not all calls were counted yet" not in rita.get("/drift").text
+    counts = service.services.inventory._counts
+    whole = counts.look(service.services.inventory._size())
+    monkeypatch.setattr(counts, "look", lambda _size: replace(whole, complete=False))
+    assert "Not all calls were counted yet" in rita.get("/drift").text
+    with service.client(Role.AUDITOR) as auditor:
+        assert auditor.get("/v1/drift/baselines").json()["complete"] is False
