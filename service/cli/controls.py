@@ -15,7 +15,7 @@ from service.cli.output import echo_json, json_option, say, table, with_exit_cod
 __all__ = ["controls"]
 
 
-@click.group()
+@click.group(short_help="Control catalogues, and what each control is tested by.")
 def controls() -> None:
     """Control catalogues: which controls there are, and what their verdicts are computed from."""
 
