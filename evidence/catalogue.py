@@ -22,10 +22,20 @@ from typing import Any, Final
 import yaml
 
 from evidence.controls import FRAMEWORK_FORMAT, Framework, Place, parse_framework
+from evidence.crosswalk import Crosswalk, parse_crosswalk
 from ledger.canonical import JSONValue
 from ledger.errors import EvidenceError, MalformedError
 
-__all__ = ["Catalogue", "control_table", "framework_names", "load_framework", "load_frameworks", "parse_yaml"]
+__all__ = [
+    "Catalogue",
+    "control_table",
+    "framework_names",
+    "load_crosswalk",
+    "load_framework",
+    "load_frameworks",
+    "parse_yaml",
+    "read_crosswalk",
+]
 
 _FOLDER: Final = Path(__file__).parent / "frameworks"
 _SHARED: Final = "tests"
@@ -225,6 +235,23 @@ def load_framework(name: str) -> Framework:
 def load_frameworks(names: Sequence[str]) -> tuple[Framework, ...]:
     """Return several frameworks; see `load_framework`."""
     return tuple(load_framework(name) for name in names)
+
+
+def read_crosswalk(path: Path) -> Crosswalk:
+    """Return a map between the frameworks that ship.
+
+    Raises:
+        EvidenceError: It is not there, or names a framework that is not.
+        MalformedError: It is not a sound map; file and line are named.
+    """
+    file = _read(path)
+    return parse_crosswalk(file.value, load_framework, file.where)
+
+
+@lru_cache(maxsize=1)
+def load_crosswalk() -> Crosswalk:
+    """Return the map between frameworks that ships with the program; its file is read once."""
+    return read_crosswalk(_FOLDER.parent / "crosswalk.yaml")
 
 
 def _cell(text: str) -> str:

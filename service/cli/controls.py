@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from evidence.catalogue import framework_names, load_framework
+from evidence.catalogue import framework_names, load_crosswalk, load_framework
 from evidence.controls import Control, ControlTest, Framework
 from ledger.errors import EvidenceError
 from service.cli.output import echo_json, json_option, say, table, with_exit_codes
@@ -94,9 +94,17 @@ def show(framework: str, control: str, *, as_json: bool) -> None:
     catalogue = load_framework(framework)
     found = _find(catalogue, control)
     tests = [(catalogue.tests[test], test in found.conditional_tests) for test in found.all_tests]
+    related = list(load_crosswalk().related(catalogue.id, found.id))
     if as_json:
         told = [_test_value(test, conditional=conditional) for test, conditional in tests]
-        echo_json({"framework": catalogue.id, **msgspec.to_builtins(found), "computed": told})
+        echo_json(
+            {
+                "framework": catalogue.id,
+                **msgspec.to_builtins(found),
+                "computed": told,
+                "related": msgspec.to_builtins(related),
+            }
+        )
         return
     say(f"{catalogue.title} ({catalogue.version}), {found.id}: {found.title}")
     say(f"  evidence     {', '.join(found.evidence)}, {found.strength.value}")
@@ -111,3 +119,6 @@ def show(framework: str, control: str, *, as_json: bool) -> None:
         say(f"    of each {test.subject} with: {'anything' if test.where is None else test.where.describe()}")
         wanted = {"every": "must", "none": "must not"}.get(test.quantifier, f"at least {test.needed} must")
         say(f"    {wanted} be so: {test.must.describe()}")
+    for one in related:
+        say()
+        say(f"  {one.relation} {one.end.framework} {one.end.control}, confidence {one.confidence}: {one.rationale}")

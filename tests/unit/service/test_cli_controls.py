@@ -42,7 +42,16 @@ def test_a_control_is_shown_with_each_test_in_words() -> None:
         assert load_framework("nist-800-53").tests[test].sentence in result.stdout
     assert "of each decision with: decision.enforcement is allow" in result.stdout
     value = json.loads(run("show", "nist-800-53", "AC-3(13)", "--json").stdout)
+    assert value["related"] == []
     assert [one["id"] for one in value["computed"]] == value["tests"]
+
+
+def test_a_control_is_shown_with_those_of_other_frameworks_that_ask_for_much_the_same() -> None:
+    shown = run("show", "pci-dss", "7.3.1").stdout
+    assert "subset soc2 CC6.1, confidence high: " in shown
+    (one,) = json.loads(run("show", "pci-dss", "7.3.1", "--json").stdout)["related"]
+    assert one["end"] == ["soc2", "CC6.1"]
+    assert "allowed-only-on-permit" in one["tests"]
 
 
 def test_tests_of_what_need_not_happen_or_must_not_are_told_as_such() -> None:
