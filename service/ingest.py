@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Protocol, TypeVar
@@ -71,8 +71,15 @@ ENFORCER_BODIES: Final = (
     Drift,
 )
 """What an enforcer may write; keys, bundles and tombstones are the service's own."""
-_SAID_BY_PEOPLE: Final = frozenset({"seen", "granted", "denied"})
-"""Steps of an approval that only the service writes: a gateway could approve its own calls otherwise."""
+_SAID_BY_PEOPLE: Final[Mapping[type, frozenset[str]]] = {
+    Approval: frozenset({"seen", "granted", "denied"}),
+    ModeEvent: frozenset({"proposed", "approved", "rejected", "reviewed"}),
+    InventoryEvent: frozenset({"confirmed", "rejected", "pinned"}),
+    BaselineEvent: frozenset({"accept_ordered", "reset_ordered"}),
+    Drift: frozenset({"acknowledged", "closed"}),
+}
+"""Steps that only the service writes: a gateway could approve its own calls, and whoever has its key say what people
+said, otherwise. Of tools' definitions a gateway's own operator speaks as well, and for that gateway alone."""
 
 
 _ATTEMPTS: Final = 16
@@ -296,7 +303,7 @@ class Admission:
             raise ForbiddenError(f"record {record.record_id} is {kind}, the log is not")
         if not isinstance(record.body, ENFORCER_BODIES):
             raise ForbiddenError(f"record {record.record_id} is of a type that enforcers do not write")
-        if isinstance(record.body, Approval) and record.body.action in _SAID_BY_PEOPLE:
+        if getattr(record.body, "action", None) in _SAID_BY_PEOPLE.get(type(record.body), ()):
             raise ForbiddenError(f"record {record.record_id} says what people said, which enforcers do not write")
         if record.time_ms >= MAX_PERIOD_MS:
             raise MalformedError(f"record {record.record_id} is of a time that no calendar has")

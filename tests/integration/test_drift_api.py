@@ -12,6 +12,7 @@ from enforcement.ledger_client import ServiceClient
 from ledger.bodies_drift import BaselineEvent
 from ledger.catalog import Catalog
 from service.auth import Role
+from tests.support.forgery import slip_in
 from tests.support.service import EnforcerClient, RunningService, start_service
 
 DIGEST = "c7" * 32
@@ -162,6 +163,8 @@ def test_a_gateway_that_writes_what_people_say_is_not_believed(service, gateway)
     flag = gateway.flag(agent="selfish", detector="rate")
     body = flag.body
     closing = type(body)(action="closed", drift_id=body.drift_id, disposition="harmless", actor="0e" * 16)
-    gateway.post([(gateway.record(closing), ())]).raise_for_status()
+    record = gateway.record(closing)
+    assert gateway.post([(record, ())]).status_code == 403
+    slip_in(service, record)  # nor would it count if it were in the log
     with service.client(Role.AUDITOR) as auditor:
         assert auditor.get(f"/v1/drift/{flag.record_id}").json()["state"] == "flagged"

@@ -19,6 +19,7 @@ from ledger.bodies import AccessEvent, Facts
 from ledger.bodies_inventory import InventoryEvent
 from service.auth import Role
 from service.cli.main import cli
+from tests.support.forgery import slip_in
 from tests.support.packs import ready_bundle
 from tests.support.service import EnforcerClient, RunningService, start_service
 
@@ -250,7 +251,12 @@ def test_a_machine_confirms_nothing_whatever_its_role(service: RunningService) -
 @pytest.mark.parametrize("action", ["confirmed", "rejected"])
 def test_a_confirmation_that_a_gateway_claims_is_none(service: RunningService, action: str) -> None:
     claimed = InventoryEvent(action=action, server="shop", tool="search", tags=("bulk",))  # type: ignore[arg-type]
-    tell(gateway_of(service), claimed)
+    gateway = gateway_of(service)
+    record = gateway.record(claimed)
+    answer = gateway.post([(record, ())])
+    assert answer.status_code == 403
+    assert "says what people said" in answer.json()["detail"]
+    slip_in(service, record)  # nor would it count if it were in the log
     assert {term["tag"] for term in line_of(service, "shop", "search")["terms"]} == {"internal", "read"}
 
 

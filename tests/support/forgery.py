@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from ledger.bodies import Body
-from ledger.records import sign_record
+from ledger.records import Record, sign_record
 from tests.support.ledger import LOG_ID, Enforcer, pending
 from tests.support.service import RunningService
 
-__all__ = ["forge"]
+__all__ = ["forge", "slip_in"]
 
 
 def forge(service: RunningService, body: Body, enforcer_id: str = "service") -> None:
@@ -20,4 +20,9 @@ def forge(service: RunningService, body: Body, enforcer_id: str = "service") -> 
     record = msgspec.structs.replace(
         stranger.record(body), tenant=genuine.tenant, environment=genuine.environment, pseudonym_key_id="a1" * 8
     )
-    service.run(lambda: service.services.sequencer.append([pending(sign_record(record, stranger.key))]))
+    slip_in(service, sign_record(record, stranger.key))
+
+
+def slip_in(service: RunningService, record: Record) -> None:
+    """Have a record sequenced that nobody admitted."""
+    service.run(lambda: service.services.sequencer.append([pending(record)]))

@@ -12,7 +12,9 @@ import msgspec
 import nacl.signing
 import pytest
 
-from ledger.bodies import AccessEvent, Approval, BundleEvent, Dropped, Heartbeat, Outcome, Tombstone
+from ledger.bodies import AccessEvent, Approval, BundleEvent, Dropped, Heartbeat, ModeEvent, Outcome, Tombstone
+from ledger.bodies_drift import BaselineEvent, Drift
+from ledger.bodies_inventory import InventoryEvent
 from ledger.errors import (
     CommitmentError,
     MalformedError,
@@ -433,6 +435,41 @@ def test_what_happens_to_a_held_call_is_its_enforcers_to_write(enforcer, action)
 def test_no_enforcer_says_what_people_said_of_a_held_call(enforcer, action):
     with pytest.raises(ForbiddenError, match="says what people said"):
         admission(enforcer).admit([submitted(enforcer.record(approval(action)), {})], "gateway-1")
+
+
+SAID = {"actor": "a" * 32, "actor_role": "approver"}
+CHANGE = {"change_id": "0" * 8 + "-0000-0000-0000-" + "0" * 12, "server": "crm", "mode": "observe"}
+DRIFT = {"drift_id": "0" * 8 + "-0000-0000-0000-" + "0" * 12}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(ModeEvent(action=step, **CHANGE, **SAID) for step in ("proposed", "approved", "rejected", "reviewed")),
+        *(InventoryEvent(action=step, server="crm", **SAID) for step in ("confirmed", "rejected", "pinned")),
+        *(BaselineEvent(action=step, agent="bot", **SAID) for step in ("accept_ordered", "reset_ordered")),
+        *(Drift(action=step, **DRIFT, **SAID) for step in ("acknowledged", "closed")),
+    ],
+    ids=lambda body: f"{type(body).__name__}-{body.action}",
+)
+def test_no_enforcer_says_what_people_said_of_anything_else(enforcer, body):
+    with pytest.raises(ForbiddenError, match="says what people said"):
+        admission(enforcer).admit([submitted(enforcer.record(body), {})], "gateway-1")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ModeEvent(action="in_force", previous="enforce", **CHANGE),
+        InventoryEvent(action="suggested", server="crm", tool="refund"),
+        BaselineEvent(action="accepted", agent="bot"),
+        Drift(action="flagged", **DRIFT),
+    ],
+    ids=lambda body: f"{type(body).__name__}-{body.action}",
+)
+def test_what_an_enforcer_itself_has_seen_or_done_is_admitted(enforcer, body):
+    (pending,) = admission(enforcer).admit([submitted(enforcer.record(body), {})], "gateway-1")
+    assert pending.payloads == ()
 
 
 @pytest.mark.parametrize(
