@@ -72,6 +72,14 @@ EVENTS: Final[tuple[EventType, ...]] = (
         link="/tools",
     ),
     EventType(
+        name="access.requested",
+        record_type="approval",
+        # What a gateway holds is told as a decision, with what is called.
+        applies=lambda body: isinstance(body, Approval) and body.action == "held" and body.actor is not None,
+        members=("approval_id", "decision_id", "actor", "needed", "expires_ms"),
+        link="/approvals/{approval_id}",
+    ),
+    EventType(
         name="approval.expired",
         record_type="approval",
         applies=lambda body: isinstance(body, Approval) and body.action == "expired",

@@ -27,7 +27,9 @@ from ledger.records import new_record_id
 from service.access_requests import MAX_OPEN
 from service.access_submissions import stamp
 from service.auth import Role
+from service.notification_events import EVENTS, event_of
 from service.persons import CONSOLE, Owner
+from tests.integration.test_dashboard_http import csrf_of, log_in
 from tests.support.ledger import LOG_ID, NOW_MS, make_decision
 from tests.support.packs import ready_bundle
 from tests.support.service import RunningService, start_service
@@ -245,6 +247,37 @@ def test_people_see_what_was_evaluated_and_what_was_said_with_the_request(desk: 
     assert "renewal" not in json.dumps(
         [desk.service.services.catalog.of_type(LOG_ID, "approval"), desk.point.status(task)]
     )
+
+
+def test_a_request_is_told_to_webhooks_once_and_without_what_was_said(desk: Desk) -> None:
+    task = desk.point.request(sale(), context={"business_justification": "renewal of the year"})
+    assert desk.say(task).status_code == 200
+    assert desk.point.again(sale(), task)["decision"] is True
+    services = desk.service.services
+    names = frozenset(kind.name for kind in EVENTS)
+    told = []
+    for leaf in range(services.sequenced_size()):
+        event = event_of(LOG_ID, leaf, services.reader.record(leaf), names, "https://ledger.example")
+        if event is not None and task["id"].encode() in event.body:
+            told.append(event)
+    (event,) = told
+    assert event.name == "access.requested"
+    assert f"https://ledger.example/approvals/{task['id']}" in event.body.decode()
+    assert b"renewal" not in event.body
+
+
+def test_the_page_of_a_request_shows_what_was_said_with_it_and_nothing_of_it_is_markup(desk: Desk) -> None:
+    task = desk.point.request(sale(), context={"why": "<script>alert(1)</script>"})
+    with desk.service.browser_client() as browser:
+        token = desk.service.token(Role.APPROVER, "ben")
+        assert log_in(browser, token).status_code == 303
+        page = browser.get(f"/approvals/{task['id']}")
+        assert "Requested by" in page.text
+        assert "alert(1)" not in page.text
+        opened = browser.post(f"/approvals/{task['id']}/open", data={"csrf": csrf_of(page)})
+        assert "What was said with the request" in opened.text
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in opened.text
+        assert "<script>alert(1)" not in opened.text
 
 
 def test_a_request_that_says_nothing_besides_shows_nothing_besides(desk: Desk) -> None:
