@@ -23,6 +23,7 @@ import yaml
 
 from evidence.controls import FRAMEWORK_FORMAT, Framework, Place, parse_framework
 from evidence.crosswalk import Crosswalk, parse_crosswalk
+from evidence.overlays import apply_overlay
 from ledger.canonical import JSONValue
 from ledger.errors import EvidenceError, MalformedError
 
@@ -35,6 +36,7 @@ __all__ = [
     "load_frameworks",
     "parse_yaml",
     "read_crosswalk",
+    "read_overlay",
 ]
 
 _FOLDER: Final = Path(__file__).parent / "frameworks"
@@ -252,6 +254,24 @@ def read_crosswalk(path: Path) -> Crosswalk:
 def load_crosswalk() -> Crosswalk:
     """Return the map between frameworks that ships with the program; its file is read once."""
     return read_crosswalk(_FOLDER.parent / "crosswalk.yaml")
+
+
+def read_overlay(path: Path) -> tuple[JSONValue, Framework]:
+    """Return an overlay's value, which is what signatures are over, and the framework that it makes of its base.
+
+    Whose overlay it is has not been looked at; that is `evidence.overlays.verify_overlay`'s part.
+
+    Raises:
+        EvidenceError: It is not there, or its base does not ship.
+        MalformedError: It is not a sound overlay; file and line are named.
+    """
+    file = _read(path)
+    tests = _read_shared(_SHIPPED.tests).value["tests"]
+    assert isinstance(tests, list)  # it ships
+    shared = {str(test["id"]): test for test in tests if isinstance(test, dict)}
+    if file.value.get("overlay") in framework_names():
+        raise MalformedError(f"{file.where(('overlay',))}: a framework that ships has this name")
+    return file.value, apply_overlay(file.value, load_framework, shared, file.where)
 
 
 def _cell(text: str) -> str:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import click
 import msgspec
 
 from evidence.catalogue import framework_names, load_crosswalk, load_framework
 from evidence.controls import Control, ControlTest, Framework
+from evidence.overlays import framework_digest
 from ledger.errors import EvidenceError
-from service.cli.output import echo_json, json_option, say, table, with_exit_codes
+from service.cli.output import echo_json, json_option, save_new, say, table, with_exit_codes
 
 __all__ = ["controls"]
+
+_KEYS: Final = ("bundle-ed25519.json", "bundle-ml-dsa-44.json")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group(short_help="Control catalogues, and what each control is tested by.")
@@ -30,6 +37,7 @@ def _overview(framework: Framework) -> dict[str, Any]:
         "title": framework.title,
         "version": framework.version,
         "mapping_version": framework.mapping_version,
+        "sha256": framework_digest(framework),
         "controls": len(framework.controls),
         "direct": sum(control.strength.value == "direct" for control in framework.controls),
         "not_tested": sum(not control.tests for control in framework.controls),
@@ -122,3 +130,51 @@ def show(framework: str, control: str, *, as_json: bool) -> None:
     for one in related:
         say()
         say(f"  {one.relation} {one.end.framework} {one.end.control}, confidence {one.confidence}: {one.rationale}")
+
+
+@controls.command(short_help="Sign an overlay.")
+@click.argument("overlay", type=_FILE)
+@click.option("--keys", "folder", required=True, type=_FOLDER, help="Where `tallystick policy keygen` made them.")
+@click.option("--output", required=True, type=_NEW_FILE, help="A new file.")
+@json_option
+@with_exit_codes
+def sign(overlay: Path, folder: Path, output: Path, *, as_json: bool) -> None:
+    """Check the overlay in the YAML file OVERLAY, and sign it; writes a DSSE envelope."""
+    from evidence.catalogue import read_overlay
+    from evidence.overlays import sign_overlay
+    from ledger.keys import load_key
+    from service.settings import passphrase
+    from service.wiring.signing import bundle_signer
+
+    value, framework = read_overlay(overlay)
+    keys = [load_key(f"file:{folder / file}", passphrase()) for file in _KEYS]
+    save_new(output, sign_overlay(value, [bundle_signer(key) for key in keys]), "--output")
+    if as_json:
+        echo_json({"framework": framework.id, "sha256": framework_digest(framework)})
+    else:
+        say(f"signed {framework.id}, {framework.mapping_version}")
+
+
+@controls.command(short_help="Check an overlay and its signature.")
+@click.argument("overlay", type=_FILE)
+@click.option("--signature", required=True, type=_FILE, help="The DSSE envelope.")
+@click.option("--trust", required=True, type=_FILE, help="Public keys that must have signed it.")
+@click.option("--output", type=_NEW_FILE, help="A new file: the framework that it makes, as packs hold it.")
+@json_option
+@with_exit_codes
+def verify(overlay: Path, signature: Path, trust: Path, output: Path | None, *, as_json: bool) -> None:
+    """Check that exactly the trusted keys have signed the overlay in the YAML file OVERLAY, and what it makes."""
+    from evidence.catalogue import read_overlay
+    from evidence.overlays import verify_overlay
+    from evidence.scope import framework_bytes
+    from policies.trusted_keys import read_trusted_keys
+
+    value, framework = read_overlay(overlay)
+    verify_overlay(value, signature.read_bytes(), read_trusted_keys(trust))
+    if output is not None:
+        save_new(output, framework_bytes(framework), "--output")
+    if as_json:
+        echo_json(_overview(framework))
+    else:
+        say(f"signed by those who must: {framework.id}, {framework.mapping_version}")
+        say(f"its file in a pack has SHA-256 {framework_digest(framework)}")

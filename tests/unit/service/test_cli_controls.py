@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from evidence.catalogue import framework_names, load_framework
 from service.cli.controls import controls
+from service.cli.policy import policy
+from tests.unit.evidence.test_overlays import OVERLAY
 
 
 def run(*arguments: str) -> Result:
@@ -83,3 +87,26 @@ def test_what_is_not_there_is_one_line_and_status_2(arguments: tuple[str, ...]) 
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1
     assert "\x1b" not in result.stderr
+
+
+def test_an_overlay_is_signed_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TALLYSTICK_PASSPHRASE", raising=False)
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(OVERLAY, encoding="utf-8")
+    keys, other = tmp_path / "keys", tmp_path / "other"
+    for folder in (keys, other):
+        assert CliRunner().invoke(policy, ["keygen", str(folder), "--name", "audit.acme"]).exit_code == 0
+    envelope, made = tmp_path / "overlay.dsse.json", tmp_path / "acme-soc2.json"
+    signed = run("sign", str(overlay), "--keys", str(keys), "--output", str(envelope))
+    assert signed.exit_code == 0, signed.stderr
+    checking = ("verify", str(overlay), "--signature", str(envelope), "--trust")
+    checked = run(*checking, str(keys / "bundle.trust"), "--output", str(made), "--json")
+    assert checked.exit_code == 0, checked.stderr
+    assert json.loads(checked.stdout)["sha256"] == sha256(made.read_bytes()).hexdigest()
+    assert run(*checking, str(other / "bundle.trust")).exit_code == 3
+    overlay.write_text(OVERLAY.replace("each quarter", "each year"), encoding="utf-8")
+    assert run(*checking, str(keys / "bundle.trust")).exit_code == 1
+    overlay.write_text(OVERLAY.replace("CC6.1", "CC6.99"), encoding="utf-8")
+    broken = run(*checking, str(keys / "bundle.trust"))
+    assert broken.exit_code == 2
+    assert "overlay.yaml, line 8, changes[0]: soc2 has no control CC6.99" in broken.stderr
