@@ -4,9 +4,9 @@ Pure. Most subjects are the record types; three more are values that the evidenc
 
 * ``decision``, ``outcome``, ``bundle``, ``key``, ``heartbeat``, ``dropped``, ``session_end``, ``approval``,
   ``tombstone``, ``succession``, ``access``, ``erasure``, ``hold``, ``retention``, ``opa_decision``, ``opa_loss``,
-  ``shadow``, ``shadow_count``, ``mode``, ``containment``, ``inventory``, ``tool``: the
-  records of that type whose time lies in the period; of ``key`` all that are in the pack, since what is said of a key
-  later, or was said earlier, bears on the period. Their fields stand under the type's name
+  ``shadow``, ``shadow_count``, ``mode``, ``containment``, ``inventory``, ``tool``, ``baseline``, ``drift``,
+  ``discovery``: the records of that type whose time lies in the period; of ``key`` all that are in the pack, since what
+  is said of a key later, or was said earlier, bears on the period. Their fields stand under the type's name
   (``decision.bundle.revision``), the record's envelope under ``envelope`` (``envelope.enforcer_id``).
   Decisions in observe mode are no items: they were not enforced, so they satisfy nothing; they are counted apart. So
   are those that another's enforcement point asked for: they are recorded as observed, for nobody here saw them obeyed.
@@ -76,6 +76,7 @@ RECORD_SUBJECTS: Final = (
     "tool",
     "baseline",
     "drift",
+    "discovery",
 )
 STREAM: Final = "stream"
 POPULATION: Final = "population"

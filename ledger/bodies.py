@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from ledger.bodies_discovery import DiscoveryEvent
 from ledger.bodies_drift import BaselineEvent, Drift
 from ledger.bodies_inspection import Inspection, ToolState
 from ledger.bodies_inventory import InventoryEvent
@@ -869,4 +870,5 @@ Body: TypeAlias = (
     | ToolEvent
     | BaselineEvent
     | Drift
+    | DiscoveryEvent
 )

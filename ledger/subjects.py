@@ -35,6 +35,7 @@ from ledger.bodies import (
     SessionEnd,
     Tombstone,
 )
+from ledger.bodies_discovery import DiscoveryEvent
 from ledger.bodies_drift import BaselineEvent, Drift
 from ledger.bodies_inventory import InventoryEvent
 from ledger.bodies_tools import ToolEvent
@@ -125,6 +126,7 @@ _ACTORS_OWN: Final = (
     ModeEvent,
     BaselineEvent,
     Drift,
+    DiscoveryEvent,
 )
 """Whose payloads are their author's alone."""
 

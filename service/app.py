@@ -24,6 +24,7 @@ from service.api import (
     bundles,
     containments,
     decisions,
+    discoveries,
     drift,
     enrolments,
     erasures,
@@ -183,6 +184,7 @@ def create_app(served: Services | Hosting) -> FastAPI:
         for module in (
             *(
                 decisions,
+                discoveries,
                 drift,
                 sessions,
                 replays,

@@ -78,6 +78,8 @@ class Permission(StrEnum):
     REVIEW_TOOLS = "approve definitions of tools"
     APPROVE = "see and decide held calls"
     REVIEW_DRIFT = "close departures, accept baselines"
+    REPORT_DISCOVERIES = "hand in what a scan found"
+    REVIEW_DISCOVERIES = "see where servers are that scans found, and dismiss them"
 
 
 _READERS: Final = {Permission.READ_LOG, Permission.READ_DECISIONS, Permission.READ_BUNDLES}
@@ -92,7 +94,13 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
         }
     ),
     Role.CLIENT: frozenset(
-        {Permission.DECIDE, Permission.WRITE_OPA_LOGS, Permission.READ_ACTIVE_BUNDLE, Permission.READ_LOG}
+        {
+            Permission.DECIDE,
+            Permission.WRITE_OPA_LOGS,
+            Permission.REPORT_DISCOVERIES,
+            Permission.READ_ACTIVE_BUNDLE,
+            Permission.READ_LOG,
+        }
     ),
     Role.AUDITOR: frozenset({*_READERS, Permission.READ_ENTRIES, Permission.MAKE_PACKS}),
     Role.RESPONDER: frozenset(
@@ -105,6 +113,8 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
             Permission.END_CONTAINMENTS,
             Permission.READ_TOOLS,
             Permission.REVIEW_DRIFT,
+            Permission.REPORT_DISCOVERIES,
+            Permission.REVIEW_DISCOVERIES,
         }
     ),
     Role.APPROVER: frozenset(
@@ -119,6 +129,7 @@ _GRANTS: Final[dict[Role, frozenset[Permission]]] = {
             Permission.REVIEW_TOOLS,
             Permission.APPROVE,
             Permission.REVIEW_DRIFT,
+            Permission.REVIEW_DISCOVERIES,
         }
     ),
     Role.ADMIN: frozenset(
@@ -146,6 +157,7 @@ PERSONS_ONLY: Final = frozenset(
         Permission.REVIEW_TOOLS,
         Permission.APPROVE,
         Permission.REVIEW_DRIFT,
+        Permission.REVIEW_DISCOVERIES,
     }
 )
 """What takes a person who logged in: a role is not enough, and no machine's token holds these."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from ledger.bodies import Approval, Containment, Decision, Dropped
+from ledger.bodies_discovery import DiscoveryEvent
 from ledger.bodies_drift import Drift
 from ledger.bodies_tools import ToolEvent
 from ledger.records import Record
@@ -47,6 +48,7 @@ class EventType:
     link: str
 
 
+_OPEN: Final = ("shadow", "bypass")
 _CALL: Final = ("agent", "user", "session", "server", "tool", "reason", "bundle")
 _CONTAINED: Final = ("containment_id", "scope", "agent", "server", "tool", "session", "until_ms")
 
@@ -85,6 +87,13 @@ EVENTS: Final[tuple[EventType, ...]] = (
         applies=lambda body: isinstance(body, Approval) and body.action == "expired",
         members=("approval_id", "decision_id", "reason"),
         link="/approvals/{approval_id}",
+    ),
+    EventType(
+        name="server.discovered",
+        record_type="discovery",
+        applies=lambda body: isinstance(body, DiscoveryEvent) and body.action == "found" and body.standing in _OPEN,
+        members=("discovery_id", "scan_id", "standing", "source", "transport", "place", "client", "server", "eras"),
+        link="/inventory",
     ),
     EventType(
         name="drift.flagged",

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from enforcement.discovery.scope import DEFAULT_PATHS, DEFAULT_PORTS, Scope, parse_scope
-from ledger.errors import ConfigError
+from ledger.clock import SystemClock
+from ledger.errors import ConfigError, TallystickError
+from service.cli.client import ServiceClient
 from service.cli.output import ExitCode, counted, echo_json, json_option, say, shown_path, table, with_exit_codes
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--rate", type=click.FloatRange(0, 1000, min_open=True), default=50.0, show_default=True, help="A second."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be asked and read, and do neither.")
+@click.option("--post", metavar="URL", help="Hand it in at the service there, which records it.")
+@click.option("--token", envvar="TALLYSTICK_TOKEN", default=None, help="For --post; better: TALLYSTICK_TOKEN.")
 @json_option
 @with_exit_codes
 def discover(
@@ -49,6 +53,8 @@ def discover(
     lists: tuple[Path, ...],
     gateways: tuple[str, ...],
     rate: float,
+    post: str | None,
+    token: str | None,
     *,
     dry_run: bool,
     as_json: bool,
@@ -57,7 +63,8 @@ def discover(
 
     Nothing else is asked: no host, port or folder that was not given. Only handshakes are made, and no tool is called.
     Ends with status 1 if there is a server that no list has, or a client that passes the gateways by; with 4 if not
-    everything could be looked at.
+    everything could be looked at. With --post the scan and all that it found is recorded; what was found is shown in
+    any case.
     """
     if not targets and not folders:
         raise ConfigError("say where to look: hosts or networks, or --configs and a folder")
@@ -66,11 +73,33 @@ def discover(
     if dry_run:
         _foresee(scope, folders, rate, as_json=as_json)
         return
+    # Before anybody is asked anything: nobody should scan for an hour to be told that there is no token.
+    client = None if post is None else ServiceClient(post, token)
+    from enforcement.discovery.places import present
+    from service.cli.discovery_posting import Given, scan_report
+
+    clock = SystemClock()
+    started_ms = clock.now_ms()
     found, sightings, unread = _look(scope, folders, known, rate)
+    ended_ms = clock.now_ms()
+    recorded: Any = None
+    refusal: TallystickError | None = None
+    if client is not None:
+        files = sum(1 for folder in folders for _ in present(folder))
+        given = Given(targets=targets, ports=ports, folders=folders, files=files, scope=scope, known=known)
+        try:
+            report = scan_report(given, found, sightings, unread, started_ms=started_ms, ended_ms=ended_ms)
+            recorded = client.post("/v1/discoveries", report)
+        except TallystickError as error:
+            refusal = error
     if as_json:
-        echo_json(_plain(scope, found, sightings, unread))
+        echo_json({**_plain(scope, found, sightings, unread), **({"recorded": recorded} if post else {})})
     else:
         _tell(found, sightings, unread)
+        if recorded is not None:
+            say(f"recorded as scan {recorded['scan_id']}, leaf {recorded['leaf_index']}: {recorded['new']} new")
+    if refusal is not None:
+        raise refusal
     context = click.get_current_context()
     if any(one.standing in ("shadow", "bypass") for one in sightings):
         context.exit(ExitCode.FAILED)

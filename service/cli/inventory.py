@@ -13,6 +13,7 @@ import yaml
 from ledger.canonical import canonical_bytes
 from ledger.errors import ConfigError
 from service.cli.client import ServiceClient, service_options
+from service.cli.discovered import dismiss, reopen, unregistered, where
 from service.cli.options import utc
 from service.cli.output import counted, echo_json, json_option, save_new, say, table, with_exit_codes
 
@@ -54,6 +55,10 @@ def _foot(found: _Found) -> None:
 
 def _last(use: _Found) -> str:
     return "never" if use["last_ms"] is None else utc(use["last_ms"])
+
+
+for _command in (unregistered, where, dismiss, reopen):
+    inventory.add_command(_command)
 
 
 @inventory.command(short_help="List servers, the unowned first.")

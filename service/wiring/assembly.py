@@ -48,6 +48,7 @@ from service.contacts import Contacts
 from service.containments import Containments
 from service.current_keys import CurrentKeys
 from service.deciding import ActiveBundles, DecisionPoint
+from service.discoveries import Discoveries
 from service.drift import Behaviour
 from service.fairness import Bytes, Places
 from service.fleet_reader import FleetReader
@@ -441,6 +442,17 @@ def _assemble(
         ),
         behaviour=Behaviour(
             log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, check=check, clock=clock
+        ),
+        discoveries=Discoveries(
+            log_id,
+            settings.service_id,
+            sink=recorder,
+            catalog=catalog,
+            reader=reader,
+            vault=vault,
+            check=check,
+            keys=lambda: current.keys,
+            clock=clock,
         ),
         tools=Tools(
             log_id, settings.service_id, sink=recorder, catalog=catalog, reader=reader, vault=vault, check=check

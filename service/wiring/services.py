@@ -51,6 +51,7 @@ from service.contacts import Contacts
 from service.containments import Containments
 from service.current_keys import CurrentKeys
 from service.deciding import DecisionPoint
+from service.discoveries import Discoveries
 from service.drift import Behaviour
 from service.fairness import THREADS, Bytes, LargeTurns, Places
 from service.fleet_reader import FleetReader
@@ -192,6 +193,7 @@ class Services:
     notifications: Notifications
     tools: Tools
     behaviour: Behaviour
+    discoveries: Discoveries
     inventory: Inventory
     privileges: Privileges
     fleet_windows: FleetWindows

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from enforcement.discovery.method import method_digest
 from enforcement.discovery.probing import Limits
 from enforcement.discovery.scan import Scan, scan
 from enforcement.discovery.scope import DEFAULT_PATHS, parse_scope
@@ -76,6 +77,8 @@ def table(measured: Measurement) -> str:
     lines = [
         f"{measured.servers} servers and {measured.decoys} others; {measured.found} found, {measured.wrong} wrongly:",
         f"recall {measured.recall:.2f}, precision {measured.precision:.2f}.",
+        "",
+        f"Scanner: `{method_digest()}`. The record of a scan has this digest, if it was made with this scanner.",
         "",
         "| exhibit | an MCP server? | reported |",
         "| --- | --- | --- |",

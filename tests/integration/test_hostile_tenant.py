@@ -36,6 +36,7 @@ from service import tables as service_tables
 from service.auth import Role
 from service.fairness import current_log
 from service.web.throttle import DEFAULT_LIMITS
+from tests.support.discoveries import a_scan, sighting
 from tests.support.ledger import Enforcer, make_decision
 from tests.support.packs import ready_bundle
 from tests.support.postgres import PostgresCluster
@@ -71,6 +72,7 @@ class Aim:
     change_id: str
     order_id: str
     drift_id: str
+    discovery_id: str
     server: str
     approval_id: str
     task_id: str
@@ -97,6 +99,7 @@ class Aim:
             "webhook_id": self.change_id,
             "order_id": self.order_id,
             "drift_id": self.drift_id,
+            "discovery_id": self.discovery_id,
             "server": self.server,
             "tool": self.server,
             "agent": f"{self.log_id}-bot",
@@ -119,6 +122,7 @@ class Aim:
             self.task_id,
             self.evaluation_id,
             self.drift_id,
+            self.discovery_id,
         )
         for name in sorted((*names, self.enforcer_id, self.code, self.record_id, self.log_id), key=len, reverse=True):
             text = text.replace(name, "<name>")
@@ -144,6 +148,7 @@ def unaimed() -> Aim:
         change_id=new_record_id(1_763_546_400_000, b"m" * 10),
         order_id=new_record_id(1_763_546_400_000, b"o" * 10),
         drift_id=new_record_id(1_763_546_400_000, b"d" * 10),
+        discovery_id=new_record_id(1_763_546_400_000, b"s" * 10),
         server="initech-server",
         approval_id=new_record_id(1_763_546_400_000, b"a" * 10),
         task_id=new_record_id(1_763_546_400_000, b"t" * 10),
@@ -340,6 +345,14 @@ CASES: dict[str, Case] = {
     "GET /v1/containments/{order_id}": AIMED,
     "POST /v1/containments/{order_id}/release": Case(sends=one(json={"reason": PURPOSE})),
     "POST /v1/containments/{order_id}/review": Case(sends=one(json={"verdict": "justified", "comment": PURPOSE})),
+    "POST /v1/discoveries": Case(
+        aimed=False, sends=lambda aim: [{"json": a_scan(sighting(f"http://{aim.log_id}.example/mcp"))}]
+    ),
+    "GET /v1/discoveries": Case(aimed=False, sends=one(params={"state": "all"})),
+    "GET /v1/discoveries/{discovery_id}": AIMED,
+    "POST /v1/discoveries/{discovery_id}/open": Case(sends=one(json={"purpose": PURPOSE})),
+    "POST /v1/discoveries/{discovery_id}/dismiss": Case(sends=one(json={"comment": PURPOSE})),
+    "POST /v1/discoveries/{discovery_id}/reopen": Case(sends=one(json={"comment": PURPOSE})),
     "GET /v1/drift": Case(
         aimed=False, sends=lambda aim: [{}, {"params": {"agent": f"{aim.log_id}-bot", "state": "all"}}]
     ),
@@ -516,6 +529,7 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
         proposed = admin.post("/v1/modes", json={"server": f"{log_id}-server", "reason": PURPOSE}).json()
         stopped = {"agent": f"{log_id}-stopped", "seconds": 3600, "reason": PURPOSE}
         order = admin.post("/v1/containments", json=stopped).json()
+        scanned = admin.post("/v1/discoveries", json=a_scan(sighting(f"http://{log_id}.example/mcp"))).json()
         for _ in range(600):
             if admin.get(f"/v1/evidence-packs/{ordered['job_id']}").json()["state"] == "done":
                 break
@@ -541,6 +555,7 @@ def furnish(server: RunningTenants, log_id: str, session: str, seed: int) -> Sid
         change_id=proposed["change_id"],
         order_id=order["id"],
         drift_id=flag.record_id,
+        discovery_id=scanned["unregistered"][0],
         server=f"{log_id}-server",
         approval_id=approval_id,
         task_id=task_id,

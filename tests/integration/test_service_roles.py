@@ -22,6 +22,7 @@ from service.api import (
     bundles,
     containments,
     decisions,
+    discoveries,
     drift,
     enrolments,
     erasures,
@@ -47,6 +48,7 @@ from service.api import (
 from service.auth import Role
 from service.impacts import ImpactJobs
 from service.packs import PackJobs
+from tests.support.discoveries import SCAN
 from tests.support.ledger import LOG_ID, NOW_MS, Enforcer
 from tests.support.packs import ready_bundle
 from tests.support.service import EnforcerClient, RunningService, start_service
@@ -132,6 +134,12 @@ GET    /v1/containments                          401    403      403    200     
 GET    /v1/containments/{order_id}               401    403      403    404     404       404      404
 POST   /v1/containments/{order_id}/release       401    403      403    403     404       404      404
 POST   /v1/containments/{order_id}/review        401    403      403    403     404       404      404
+POST   /v1/discoveries                           401    403      201    403     201       403      201
+GET    /v1/discoveries                           401    403      403    200     200       200      200
+GET    /v1/discoveries/{discovery_id}            401    403      403    404     404       404      404
+POST   /v1/discoveries/{discovery_id}/open       401    403      403    403     404       404      404
+POST   /v1/discoveries/{discovery_id}/dismiss    401    403      403    403     404       404      404
+POST   /v1/discoveries/{discovery_id}/reopen     401    403      403    403     404       404      404
 GET    /v1/drift                                 401    403      403    200     200       200      200
 GET    /v1/drift/baselines                       401    403      403    200     200       200      200
 POST   /v1/drift/baselines                       401    403      403    403     404       404      404
@@ -220,6 +228,7 @@ class Furnished:
             "tool:path": "nobodys",
             "approval_id": self.decision_id,
             "drift_id": "019a9c14-6d80-7abc-8def-ffffffffffff",
+            "discovery_id": "019a9c14-6d80-7abc-8def-ffffffffffff",
         }
         path = route
         for name, value in values.items():
@@ -257,6 +266,10 @@ class Furnished:
             "/v1/drift/baselines": {
                 "json": {"action": "reset", "agent": "nobodys", "enforcer": "gateway-1", "comment": "as it should be"}
             },
+            "/v1/discoveries": {"json": SCAN},
+            "/v1/discoveries/{discovery_id}/open": {"json": {"purpose": "an inquiry by the board"}},
+            "/v1/discoveries/{discovery_id}/dismiss": {"json": {"comment": "as it should be"}},
+            "/v1/discoveries/{discovery_id}/reopen": {"json": {"comment": "as it should be"}},
             "/v1/drift/{drift_id}/acknowledge": {"json": {"comment": "as it should be"}},
             "/v1/drift/{drift_id}/close": {"json": {"disposition": "harmless", "comment": "as it should be"}},
             "/v1/tools/{server}/{tool:path}/verdict": {
@@ -351,6 +364,7 @@ def test_the_table_has_every_route_of_the_api():
         replays,
         sessions,
         tools,
+        discoveries,
         drift,
         webhooks,
     )

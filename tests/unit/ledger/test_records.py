@@ -67,6 +67,11 @@ _WORDS = (
     "flagged",
     "tool_definition",
     "harmless",
+    "registered",
+    "client",
+    "stdio",
+    "dismissed",
+    "confirmed",
 )
 
 
@@ -228,6 +233,9 @@ class TestEveryField:
             "body.inventory.actor",
             "body.baseline.actor",
             "body.drift.actor",
+            "body.discovery.actor",
+            "body.discovery.place",
+            "body.discovery.holder",
             "body.opa_decision.client",
             "body.opa_decision.fingerprint",
             "body.opa_decision.user",
@@ -253,6 +261,9 @@ class TestEveryField:
             "body.inventory.comment",
             "body.baseline.comment",
             "body.drift.comment",
+            "body.discovery.details",
+            "body.discovery.given",
+            "body.discovery.comment",
             "body.opa_decision.event",
             "body.opa_decision.input",
             "body.opa_decision.result",

@@ -61,6 +61,8 @@ read definitions of tools              no       no     no      yes       yes    
 approve definitions of tools           no       no     no      no        yes      yes
 see and decide held calls              no       no     no      no        yes      yes
 close departures, accept baselines     no       no     no      yes       yes      yes
+hand in what a scan found              no       yes    no      yes       no       yes
+see where servers are that scans found, and dismiss them no no no yes    yes      yes
 """
 
 
@@ -145,6 +147,7 @@ def test_machines_approve_review_contain_erase_and_open_nothing():
         Permission.REVIEW_TOOLS,
         Permission.APPROVE,
         Permission.REVIEW_DRIFT,
+        Permission.REVIEW_DISCOVERIES,
     } == PERSONS_ONLY
 
 
