@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from enforcement.tool_changes import difference
+from enforcement.tool_definitions import read_definition
 from ledger.bodies_tools import ToolEvent
 from ledger.catalog import Catalog
 from ledger.commitments import SALT_BYTES
-from ledger.errors import ConflictError, ErasedError, NotFoundError
+from ledger.errors import ConflictError, ErasedError, NotFoundError, VerificationError
 from ledger.ports import Draft, Opening, RecordSink, commit
 from ledger.reader import EntryReader
 from ledger.records import Record
@@ -119,6 +120,7 @@ class Tools:
         """Return what differs between the definition that stood and the one that was seen last.
 
         Raises:
+            VerificationError: A gateway recorded another definition than its digest says.
             LedgerError: A store failed, or the vault holds something else than the leaf commits to.
         """
         return await asyncio.to_thread(self._difference, life)
@@ -130,9 +132,28 @@ class Tools:
         return Difference(before, after, lines)
 
     def _definition(self, life: ToolLife, digest: str) -> str | None:
+        """Return the definition with a digest, if some gateway has left it and it is still there.
+
+        INVARIANT: what people are shown is what they speak of. The digest and the text are a gateway's word, and the
+        digest alone is what other gateways go by: a text of another digest is shown to nobody.
+
+        Raises:
+            VerificationError: What was left is only of another digest.
+            LedgerError: A store failed.
+        """
+        another = None
         for step in reversed(life.steps):
-            if (step.event.digest or "") == digest and step.event.definition is not None:
-                return self._open(step)
+            if (step.event.digest or "") != digest or step.event.definition is None:
+                continue
+            text = self._open(step)
+            if text is None or not digest or read_definition(text).digest == digest:
+                return text
+            another = step
+        if another is not None:
+            raise VerificationError(
+                f"the definition of {life.tool} that {another.enforcer} recorded at leaf {another.leaf} is another one "
+                "than its digest says"
+            )
         return None
 
     def _open(self, step: ToolStep) -> str | None:
@@ -161,10 +182,13 @@ class Tools:
             NotFoundError: No gateway has seen it.
             ConflictError: Another definition was seen by now, or that is what stands already; a word that came too late
                 is recorded, and changes nothing.
+            VerificationError: He would approve what nobody can have been shown: see `difference`.
             LedgerError: It could not be recorded.
         """
         book = await asyncio.to_thread(self._read)
         life = book.check(server, tool, digest, verdict)
+        if verdict == "approved":
+            await asyncio.to_thread(self._definition, life, digest)
         committed, opening = commit("comment", secrets.token_bytes(SALT_BYTES), comment.encode())
         openings: tuple[Opening, ...] = (opening,)
         event = ToolEvent(

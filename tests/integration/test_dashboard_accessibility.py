@@ -189,16 +189,15 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSer
         held = gateway.hold(gateway.decide(enforcement="ask", decision="PERMIT"))
         gateway.step(gateway.hold(completed), "expired")
         for tool, reasons in (("refund_customer", ("changed",)), ("wire", ("mentions", "invisible"))):
-            definitions = [
-                commit("definition", bytes(SALT_BYTES), read_definition(text).canonical.encode())
-                for text in ('{"name":"x","description":"Pay."}', '{"name":"x","description":"Pay\\u200b all.","z":1}')
-            ]
-            for action, (committed, opening), digest in zip(
-                ("first_seen", "quarantined"), definitions, ("a" * 64, "b" * 64), strict=True
-            ):
-                why = {"previous": "a" * 64, "reasons": reasons, "changes": ("text",)} if digest[0] == "b" else {}
-                seen = ToolEvent(action=action, server="finance", tool=tool, digest=digest, definition=committed, **why)
-                gateway.post([(gateway.record(seen), (opening,))]).raise_for_status()
+            texts = ('{"name":"x","description":"Pay."}', '{"name":"x","description":"Pay\\u200b all.","z":1}')
+            stood, shown = map(read_definition, texts)
+            why = {"previous": stood.digest, "reasons": reasons, "changes": ("text",)}
+            for action, definition, more in (("first_seen", stood, {}), ("quarantined", shown, why)):
+                committed, opening = commit("definition", bytes(SALT_BYTES), definition.canonical.encode())
+                known = {"server": "finance", "tool": tool, "digest": definition.digest, "definition": committed}
+                gateway.post(
+                    [(gateway.record(ToolEvent(action=action, **known, **more)), (opening,))]
+                ).raise_for_status()
         behaviour = furnish_behaviour(gateway)
         pages = {
             "behaviour": "/drift",

@@ -40,8 +40,16 @@ def gateway(service: RunningService) -> EnforcerClient:
     return service.enforcer()
 
 
-def seen(gateway: EnforcerClient, server: str, action: str, definition: Definition, **members: object) -> None:
-    committed, opening = commit("definition", secrets.token_bytes(SALT_BYTES), definition.canonical.encode())
+def seen(
+    gateway: EnforcerClient,
+    server: str,
+    action: str,
+    definition: Definition,
+    left: Definition | None = None,
+    **members: object,
+) -> None:
+    payload = (left or definition).canonical.encode()
+    committed, opening = commit("definition", secrets.token_bytes(SALT_BYTES), payload)
     body = ToolEvent(
         action=action, server=server, tool="refund", digest=definition.digest, definition=committed, **members
     )
@@ -134,6 +142,31 @@ def test_what_a_gateway_says_a_person_said_is_nobodys_word(service, gateway):
     changed(gateway, "crm-forged")
     seen(gateway, "crm-forged", "approved", NEW)
     assert followed(service, gateway.token).tools["crm-forged", "refund"].state == "quarantined"
+
+
+def test_nobody_approves_a_definition_of_which_a_gateway_shows_him_another(service, gateway):
+    """A gateway that is not what it was records the digest of a poisoned definition beside a harmless one."""
+    seen(gateway, "liar", "first_seen", OLD)
+    seen(gateway, "liar", "quarantined", NEW, left=THIRD, previous=OLD.digest, reasons=("changed",))
+    with service.client(Role.APPROVER) as client:
+        shown = client.get("/v1/tools/liar/refund/difference")
+        assert (shown.status_code, shown.json()["type"]) == (422, "urn:tallystick:problem:unverifiable")
+        assert "Pay everything" not in shown.text
+        assert client.get("/v1/tools/liar/refund").json()["state"] == "quarantined"
+    assert say(service, Role.APPROVER, "liar").status_code == 422
+    assert followed(service, gateway.token).tools["liar", "refund"].state == "quarantined"
+    honest = service.enforcer("gateway-honest", seed=77)
+    seen(honest, "liar", "changed", NEW)
+    with service.client(Role.APPROVER) as client:
+        assert client.get("/v1/tools/liar/refund/difference").json()["after"] == NEW.canonical
+    assert say(service, Role.APPROVER, "liar").status_code == 200
+
+
+def test_what_a_gateway_shows_falsely_can_be_rejected(service, gateway):
+    seen(gateway, "liar-2", "first_seen", OLD)
+    seen(gateway, "liar-2", "quarantined", NEW, left=THIRD, previous=OLD.digest, reasons=("changed",))
+    assert say(service, Role.APPROVER, "liar-2", verdict="rejected").status_code == 200
+    assert followed(service, gateway.token).tools["liar-2", "refund"].state == "rejected"
 
 
 def test_an_approval_is_taken_back_by_a_later_no(service, gateway):
