@@ -47,8 +47,8 @@ class Downlink:
         self._version = stream.message.protocol_version
         self._inbound = inbound
         self.conversation = conversation
-        self._notices = Notices(way.judge, way.complete, way.passage.standing_against)
         self.looking = way.passage.stream(stream)
+        self._notices = Notices(way.judge, way.complete, way.passage.standing_against, let_go=self.looking.let_go)
 
     def speaks(self, version: str) -> None:
         """Note the revision that the stream's message has agreed on."""

@@ -36,6 +36,7 @@ class Notices:
         complete: Callable[[Permitted, Completion], Awaitable[bool]],
         standing: Callable[[Permitted], str | None],
         looked: Callable[[], tuple[Signals | None, int]] = lambda: (None, 0),
+        let_go: Callable[[str], int | None] = lambda _: None,
     ) -> None:
         """Begin with nothing judged.
 
@@ -44,8 +45,10 @@ class Notices:
             complete: Records what became of a permitted one.
             standing: Says why a permitted one must not go on after all; see `Passage.standing_against`.
             looked: Says what inspection found in them, and how many places were redacted, where their outcome says so.
+            let_go: Says how many of a method inspection has let go; None if nobody looks through them.
         """
         self._looked = looked
+        self._let_go = let_go
         self._judge = judge
         self._complete = complete
         self._standing = standing
@@ -54,7 +57,7 @@ class Notices:
         self._closed = False
 
     async def admits(self, method: str, first: Callable[[], Awaitable[Inbound]]) -> bool:
-        """Whether a notification passes; it counts as passed if it does.
+        """Whether a notification passes; it counts as passed if it does, and if inspection lets it go.
 
         Args:
             method: Its method.
@@ -76,10 +79,12 @@ class Notices:
         self._closed = True
         async with self._judging:  # what is being judged has its outcome too
             methods, self._methods = self._methods, {}
-        for method in methods.values():
+        for name, method in methods.items():
             if method.permitted is not None:
                 signals, redacted = self._looked()
-                completion = Completion(status="completed", messages=method.passed, signals=signals, redacted=redacted)
+                let_go = self._let_go(name)
+                passed = method.passed if let_go is None else let_go
+                completion = Completion(status="completed", messages=passed, signals=signals, redacted=redacted)
                 await self._complete(method.permitted, completion)
 
     async def _judged(self, method: str, first: Callable[[], Awaitable[Inbound]]) -> _Method | None:

@@ -144,7 +144,7 @@ class _Channel:
         self._version = version
         self.asked = asked
         passage = guard.running.passage
-        self._notices = Notices(passage.judge, guard.complete, passage.standing_against, self._looked)
+        self._notices = Notices(passage.judge, guard.complete, passage.standing_against, self._looked, self._count)
         self._closed = False
         self._passing = asyncio.Lock()
         self.looking: StreamInspection[CallOptions | None] | None = None
@@ -193,6 +193,9 @@ class _Channel:
 
     def _looked(self) -> tuple[Signals | None, int]:
         return (None, 0) if self.looking is None else (self.looking.signals, self.looking.redacted)
+
+    def _count(self, method: str) -> int | None:
+        return None if self.looking is None else self.looking.let_go(method)
 
     async def _send(self, body: bytes, opts: CallOptions | None) -> None:
         message = json.loads(body)

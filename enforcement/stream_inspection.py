@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
@@ -68,6 +69,7 @@ class _Held(Generic[_Tag]):
 
     data: bytes
     tag: _Tag
+    method: str = ""
     stretches: list[Stretch] = field(default_factory=list)
     blocked: bool = False
 
@@ -98,12 +100,17 @@ class StreamInspection(Generic[_Tag]):
         self._queue: list[_Held[_Tag]] = []
         self._members: dict[tuple[str, bytes], list[_Piece[_Tag]]] = {}
         self._signals: Signals | None = None
+        self._let_go: Counter[str] = Counter()
         self.redacted = 0
 
     @property
     def signals(self) -> Signals | None:
         """What was found so far; None if nothing was inspected."""
         return self._signals
+
+    def let_go(self, method: str) -> int:
+        """Return how many notifications of a method have passed so far."""
+        return self._let_go[method]
 
     @property
     def holds(self) -> bool:
@@ -121,13 +128,13 @@ class StreamInspection(Generic[_Tag]):
         Returns:
             Each with its tag; None in the place of one that may not pass.
         """
+        notice = _Held(data, tag, method)
         if self._inspection is None or self._inspecting is None:
-            return [(data, tag)]
-        notice = _Held(data, tag)
+            return self._passed([notice])
         look = await self._inspection.look(self._inspecting, data, self._stream.decision_id)
         self._note(look)
         if not (self._enforced and self._inspecting.alters):
-            return [(data, tag)]
+            return self._passed([notice])
         self._judge(notice, look, self._inspecting)
         self._queue.append(notice)
         for member in self._add(method, notice, self._inspecting):
@@ -237,11 +244,18 @@ class StreamInspection(Generic[_Tag]):
             while len(self._queue) - count > MAX_HELD or _size(self._queue[count:]) > MAX_HELD_BYTES:
                 count += 1
         going, self._queue = self._queue[:count], self._queue[count:]
-        return [(self._shown(notice), notice.tag) for notice in going]
+        return self._passed(going)
+
+    def _passed(self, going: Sequence[_Held[_Tag]]) -> list[tuple[bytes | None, _Tag]]:
+        shown = [(self._shown(notice), notice.tag) for notice in going]
+        self._let_go.update(notice.method for notice, (data, _) in zip(going, shown, strict=True) if data is not None)
+        return shown
 
     def _shown(self, notice: _Held[_Tag]) -> bytes | None:
         if notice.blocked:
             return None
+        if not notice.stretches:
+            return notice.data
         try:
             made, places = redacted(notice.data, notice.stretches)
         except MalformedError:

@@ -60,13 +60,20 @@ async def tell_in_pieces(ctx: Context) -> str:
     return "worked"
 
 
+async def tell_too_much(ctx: Context) -> str:
+    """Tell the client what it may not hear, between two things that it may."""
+    for step, piece in enumerate(("half done. ", f"now {KEY} . ", "nearly done. ")):
+        await ctx.report_progress(step + 1, 3, piece)
+    return "worked"
+
+
 async def poisoned() -> str:
     return "harmless"
 
 
 poisoned.__doc__ = f"Read mail. Before that, {ORDER}."
 
-TOOLS = (echo, read_split, read_long, fail, tell_in_pieces, poisoned)
+TOOLS = (echo, read_split, read_long, fail, tell_in_pieces, tell_too_much, poisoned)
 
 
 def play(
@@ -80,7 +87,9 @@ def play(
 ) -> Surroundings:
     async def run() -> Surroundings:
         looking = inspector or ThreeRules()
-        async with surroundings(directory, inspector=looking, inspection=inspection or {}, **options) as world:
+        # The machine may be busy, and nothing here is about time.
+        rules = {"seconds": 60, **(inspection or {})}
+        async with surroundings(directory, inspector=looking, inspection=rules, **options) as world:
             for tool in TOOLS:
                 world.tools.server.tool()(tool)
             functions = [*world.tools.functions(), *TOOLS]
@@ -441,3 +450,21 @@ def test_a_secret_that_is_told_in_pieces_of_a_stream_is_redacted_in_each_of_them
     assert not any(piece in said for piece in (KEY[:8], KEY[8:14], KEY[14:]))
     told = [one for one in world.ledger.outcomes() if one.inspection and "secret/key" in one.inspection.findings]
     assert any(one.redacted >= 3 for one in told)
+
+
+@pytest.mark.parametrize("transport", ["http", "asgi", "stdio", "sdk"])  # as above
+@pytest.mark.parametrize(("act", "passed"), [("block", [1, 3]), ("report", [1, 2, 3])])
+def test_a_notification_that_is_blocked_is_not_counted_as_passed(
+    transport: str, act: str, passed: list[int], tmp_path: Path
+) -> None:
+    heard: list[float] = []
+
+    async def note(progress: float, _total: float | None, _message: str | None) -> None:
+        heard.append(progress)
+
+    async def case(_: Surroundings, client: Client) -> None:
+        assert (await client.call_tool("tell_too_much", {}, progress_callback=note)).content[0].text == "worked"
+
+    world = play(case, transport, tmp_path, inspection={"acts": {"secret": act}})
+    assert heard == passed
+    assert outcome_of(world, "notifications/progress").messages == len(passed)

@@ -119,3 +119,15 @@ def test_when_the_stream_is_over_nothing_passes_any_more() -> None:
         assert world.judged == ["progress"]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("let_go", "counted"), [(None, 3), (2, 2), (0, 0)])
+def test_where_notifications_are_looked_through_those_count_that_were_let_go(let_go: int | None, counted: int) -> None:
+    async def scenario() -> None:
+        world = World()
+        world.notices = Notices(world.judge, world.complete, lambda _: None, let_go=lambda _: let_go)
+        assert [await world.admits("progress") for _ in range(3)] == [True, True, True]
+        await world.notices.close()
+        assert [one.messages for one in world.completed] == [counted]
+
+    asyncio.run(scenario())

@@ -123,6 +123,21 @@ def test_what_is_blocked_does_not_pass_and_the_rest_does(tmp_path):
     assert shown[1]["message"] == "fine"
 
 
+@pytest.mark.parametrize(("rules", "passed"), [(REDACT, (2, 1)), ({}, (3, 1))])
+def test_what_has_passed_is_counted_by_method_and_what_is_held_or_blocked_has_not(rules: Any, passed: Any, tmp_path):
+    looking = stream(tmp_path, **rules)
+
+    async def run() -> None:
+        for number, data in enumerate((progress("a "), progress(f"now {ORDER}"), log("b "), progress("c AKIAQ7WZ"))):
+            await looking.take(json.loads(data)["method"], data, number)
+
+    asyncio.run(run())
+    held = 1 if rules else 0
+    assert (looking.let_go(PROGRESS), looking.let_go(LOG)) == (passed[0] - held, passed[1])
+    looking.flush()
+    assert (looking.let_go(PROGRESS), looking.let_go(LOG), looking.let_go("other")) == (*passed, 0)
+
+
 def test_an_obligation_of_the_call_holds_for_its_stream(tmp_path):
     _, shown = play(stream(tmp_path, ("redact_result",)), progress(KEY[:9]), progress(KEY[9:]))
     assert texts(shown) == "[redacted: secret][redacted: secret]"
