@@ -18,6 +18,9 @@ nothing::
 
     rule _near { meta: view = "folded" near = "ignor|disregard" condition: false }
 
+What several files name so is looked for at once, and all their rules look around all of it; with ``apart = true`` those
+of this file look around what it names itself.
+
 Source: https://virustotal.github.io/yara-x/docs/
 """
 
@@ -234,35 +237,38 @@ def compile_rules(
     Raises:
         ConfigError: A rule cannot be compiled, lacks its kind or view, or there are too many.
     """
-    groups: dict[tuple[str, bool], list[tuple[str, bytes, str]]] = {}
-    nears: dict[str, list[str]] = {}
+    groups: dict[tuple[str, str], list[tuple[str, bytes, str]]] = {}
+    nears: dict[tuple[str, str], list[str]] = {}
     names: dict[str, str] = {}
     digest = hashlib.sha256()
     for number, files in enumerate(sources):
         for name, text in files.items():
             digest.update(f"{number}/{name}:{len(text)}\n".encode() + text)
-            view, rules, near = _read(name, text)
+            view, rules, near, apart = _read(name, text)
             for rule in rules:
                 if rule in names:
                     raise ConfigError(f"{name}: rule {rule} stands in {names[rule]} too")
                 names[rule] = name
-            groups.setdefault((view, bool(near)), []).append((f"n{number}_{len(names)}", text, name))
-            nears.setdefault(view, []).extend(near)
+            group = (view, f"{number}/{name}" if apart else "near" if near else "")
+            groups.setdefault(group, []).append((f"n{number}_{len(names)}", text, name))
+            nears.setdefault(group, []).extend(near)
     if len(names) > _MOST_RULES:
         raise ConfigError(f"{len(names)} rules; at most {_MOST_RULES} are compiled")
     made: dict[str, list[Rules]] = {}
-    for (view, is_near), texts in groups.items():
+    for group, texts in groups.items():
         compiler = yara_x.Compiler()
         for namespace, text, name in texts:
             compiler.new_namespace(namespace)
             compiler.add_source(text.decode(), origin=name)
-        near_pattern = linear("|".join(f"(?:{part})" for part in nears[view]).encode()) if is_near else None
-        made.setdefault(view, []).append(Rules(compiler.build(), limit, seconds, near_pattern))
+        near_pattern = linear("|".join(f"(?:{part})" for part in nears[group]).encode()) if nears[group] else None
+        made.setdefault(group[0], []).append(Rules(compiler.build(), limit, seconds, near_pattern))
     return made, digest.hexdigest()
 
 
-def _read(name: str, text: bytes) -> tuple[str, list[str], list[str]]:
-    """Return a file's view, the names of its rules, and where they look; a file's rules all have the same view.
+def _read(name: str, text: bytes) -> tuple[str, list[str], list[str], bool]:
+    """Return a file's view, the names of its rules, where they look, and whether apart from those of other files.
+
+    A file's rules all have the same view.
 
     Raises:
         ConfigError: It has none, cannot be compiled, or a rule lacks something.
@@ -278,9 +284,11 @@ def _read(name: str, text: bytes) -> tuple[str, list[str], list[str]]:
         raise ConfigError(f"{name}: {_one_line(str(error))}") from None
     found: dict[str, list[str]] = {}
     near: list[str] = []
+    apart = False
     for rule in compiled:
         if rule.identifier.startswith("_near"):
             near += _near(name, rule)
+            apart = apart or ("apart", True) in rule.metadata
         elif not rule.identifier.startswith("_"):  # a helper of others tells nothing itself
             found.setdefault(_view_of(name, rule), []).append(rule.identifier)
     if not found:
@@ -288,7 +296,7 @@ def _read(name: str, text: bytes) -> tuple[str, list[str], list[str]]:
     if len(found) > 1:
         raise ConfigError(f"{name}: its rules are for one view; put the others into another file")
     ((view, rules),) = found.items()
-    return view, rules, near
+    return view, rules, near, apart and bool(near)
 
 
 def _near(name: str, rule: yara_x.Rule) -> list[str]:

@@ -1,7 +1,7 @@
 // Ways for data to leave: addresses that carry it, and collectors that strangers run. The text as received.
 
 // No match is without one of these near it: only there the rules look.
-rule _near_exfiltration { meta: view = "text" near = "(?i)webhook|requestbin|pipedream|beeceptor|hookbin|postb\\.in|requestcatcher|oast|burpcollab|interact\\.?sh|dnslog|ceye|canarytokens|ngrok|trycloudflare|loca\\.lt|serveo|localtunnel|transfer\\.sh|file\\.io|0x0\\.st|termbin|ix\\.io|pastebin|requestinspector|mockbin|curl|wget|\\|\\s{0,3}(?:nc|ncat|socat|openssl)|ncat|\\bnc |dev/tcp|nslookup|\\bdig |\\bhost |\\bping |scp|rsync|[?&/=](?:\\{|\\$\\{|<|\\[|%7b)" condition: false }
+rule _near_exfiltration { meta: view = "text" near = "(?i)webhook|requestbin|pipedream|beeceptor|hookbin|postb\\.in|requestcatcher|oast|burpcollab|interact\\.?sh|dnslog|ceye|canarytokens|ngrok|trycloudflare|loca\\.lt|serveo|localtunnel|transfer\\.sh|file\\.io|0x0\\.st|termbin|ix\\.io|pastebin|requestinspector|mockbin|curl|wget|\\|[\\s\\x0b]{0,3}(?:nc|ncat|socat|openssl)|ncat|\\bnc[\\s\\x0b]|dev/tcp|nslookup|\\b(?:dig|host|ping)\\b[^\\n]{0,80}(?:\\$\\(|`)|scp|rsync|[?&/=](?:\\{|\\$\\{|<|\\[|%7b)" condition: false }
 
 rule collector_host { meta: kind = "exfiltration" strings:
     $a = /\b([a-z0-9-]{1,63}\.){0,4}(webhook\.site|requestbin\.(com|net)|pipedream\.net|beeceptor\.com|hookbin\.com|postb\.in|requestcatcher\.com|oast\.(pro|live|site|online|fun|me)|oastify\.com|burpcollaborator\.net|interact\.sh|interactsh\.com|dnslog\.cn|ceye\.io|canarytokens\.(com|org)|ngrok(-free)?\.(io|app|dev)|trycloudflare\.com|loca\.lt|serveo\.net|localtunnel\.me|transfer\.sh|file\.io|0x0\.st|termbin\.com|ix\.io|pastebin\.com\/api|requestinspector\.com|mockbin\.org|webhook-test\.com|typedwebhook\.tools)\b/ nocase

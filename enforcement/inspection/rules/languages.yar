@@ -1,6 +1,61 @@
 // The same in other languages: to override instructions, to hide something from the user, to ask for the prompt.
 // Folded text: accents are gone from Latin letters.
 
+// No match is without one of these, a part of each pattern, letter by letter: only around them the rules look.
+rule _near_languages {
+  meta:
+    view = "folded"
+    apart = true
+    near_00 = "\\b(instruccion(es)?|ordenes|reglas|indicaciones|directrices|normas|mensajes? (anterior|previo)|todo lo (anterior|que)|prompt|lo anterior|contexto)\\b"
+    near_01 = "\\b(instructions?|consignes?|regles?|directives?|ordres?|messages? precedents?|tout ce qui (precede|a ete)|prompt|contexte|ce qui precede)\\b"
+    near_02 = "\\b(ignorier(e|t|en)?|vergiss|vergesst|vergessen sie|missacht(e|et|en)?|verwirf|verwerfen|ubergeh(e|en)?|umgeh(e|en)?|befolge (nicht|keine)|beachte (nicht|keine)|halte dich nicht|setze? .{0,20}ausser kraft)\\b"
+    near_03 = "\\b(ignora(re|te)?|dimentica(re|te)?|trascura(re|te)?|scarta(re|te)?|non (seguire|considerare|tenere conto)|tralascia(re)?|annulla(re)?|disattendi|disubbidisci)\\b"
+    near_04 = "\\b(instruc(ao|oes)|regras|ordens|diretrizes|orientac(ao|oes)|mensage(m|ns) anterior(es)?|tudo (o que|acima|que)|prompt|contexto|o que foi dito)\\b"
+    near_05 = "\\b(negeer|vergeet|sla over|sla .{0,20} over|omzeil|volg .{0,20}niet|houd je niet aan|verwerp|schrap)\\b"
+    near_06 = "\\b(zignoruj(cie)?|ignoruj(cie)?|zapomnij(cie)?|pomin(cie)?|odrzuc(cie)?|nie (stosuj|przestrzegaj|zwracaj uwagi)|obejdz|uniewaznij)\\b"
+    near_07 = "(talimat|komut|kural|yonerge|emir|istem|mesaj)"
+    near_08 = "\\b(ignorera|glom|bortse fran|strunta i|folj inte|ignorer|glem|se bort fra|folg ikke)\\b"
+    near_09 = "(игнорируй|проигнорируй|игнорировать|забудь|забудьте|забыть|отбрось|отбросьте|не следуй|не следуйте|не обращай|пренебреги|отмени|не выполняй|нарушь|обойди)"
+    near_10 = "(ігноруй|проігноруй|забудь|забудьте|відкинь|не дотримуйся|не виконуй|знехтуй|скасуй)"
+    near_11 = "\\b(abaikan|lupakan|hiraukan|jangan (ikuti|patuhi)|kesampingkan|batalkan)\\b"
+    near_12 = "(huong dan|chi thi|chi dan|quy tac|lenh|yeu cau|tin nhan|truoc do)"
+    near_13 = "\\b(ignoruj(te)?|zapomen(te)?|neber(te)? .{0,12}v potaz|prehlizej(te)?|nedodrzuj(te)?|zrus(te)?)\\b"
+    near_14 = "\\b(ignora|ignorati|uita|uitati|nu (urma|tine cont|respecta)|anuleaza)\\b"
+    near_15 = "(αγνοησ|αγνόησ|ξέχασ|ξεχασ|παράβλεψ|παραβλεψ|μην ακολουθ|παράκαμψ)"
+    near_16 = "(hagyd figyelmen kivul|felejtsd el|ne vedd figyelembe|mellozd|ne kovesd)"
+    near_17 = "\\b(unohda|jata huomiotta|ala (noudata|valita)|ohita|sivuuta)\\b"
+    near_18 = "(忽略|忽视|无视|忘记|忘掉|不要理会|不要遵循|不要遵守|抛弃|丢弃|覆盖|跳过|绕过|取消|無視|忽視|忘記)"
+    near_19 = "(指示|命令|ルール|規則|プロンプト|制約|設定|指令|ガイドライン|内容|会話)"
+    near_20 = "(지시|명령|규칙|프롬프트|지침|설정|제약|안내|내용|대화)"
+    near_21 = "(تجاهل|انس|انسى|اهمل|أهمل|تجاوز|لا تتبع|تغاض|ألغ|الغ)"
+    near_22 = "(دستور|دستورالعمل|قوانین|قواعد|پیام|دستورات)"
+    near_23 = "(התעלם|התעלמי|התעלמו|שכח|שכחי|תשכח|אל תציית|בטל)"
+    near_24 = "(निर्देश|आदेश|नियम|संदेश|प्रॉम्प्ट|हिदायत)"
+    near_25 = "(เพิกเฉย|ละเว้น|ลืม|ไม่ต้องสนใจ|อย่าทำตาม|ข้าม)"
+    near_26 = "\\b(no (se lo )?(digas|menciones|informes|reveles|cuentes|avises|muestres|comentes|diga|mencione|informe|revele|notifiques)|sin (decir(le|selo)?|informar|avisar|que (lo sepa|se entere)|mencionar(lo)?|notificar))\\b"
+    near_27 = "\\b(ne (le )?(dis|dites|mentionne[zr]?|revele[zr]?|informe[zr]?|montre[zr]?|previen[st]|signale[zr]?|parle[zr]?|prevenez)( pas| jamais| rien)?|sans (le dire|en informer|informer|prevenir|avertir|mentionner|en parler))\\b"
+    near_28 = "\\b(nicht|nichts|davon|niemals|nie|nicht mit|zu informieren|zu sagen|bescheid|mitzuteilen|zu fragen|wissen)\\b"
+    near_29 = "\\b(non (dire|dirlo|menzionare|rivelare|informare|mostrare|avvisare|comunicare|parlarne)|senza (dirlo|informare|avvisare|menzionare|dire nulla|che))\\b"
+    near_30 = "\\b(nao (diga|conte|mencione|revele|informe|mostre|avise|comente|fale)|sem (dizer|informar|avisar|mencionar|contar|que))\\b"
+    near_31 = "\\b(vertel|zeg|meld|noem|informeer|toon|waarschuw|zonder)\\b"
+    near_32 = "\\b(nie (mow|wspominaj|informuj|ujawniaj|pokazuj|powiadamiaj)|bez (informowania|wiedzy|powiadamiania))\\b"
+    near_33 = "(не (говори|сообщай|упоминай|показывай|рассказывай|информируй|раскрывай|предупреждай|уведомляй)|без ведома|втаине|скрой|скрыть|тайно|втайне)"
+    near_34 = "(soyleme|bahsetme|bildirme|haber verme|gosterme|belli etme|fark ettirme)"
+    near_35 = "(不要|别|不可|切勿|请勿|無需|无需|不得|不能)(告诉|告知|通知|提及|提到|透露|让|讓|显示|向|跟|告訴)"
+    near_36 = "(ユーザー?|利用者|顧客|人間|誰)"
+    near_37 = "(사용자|고객|누구|운영자)"
+    near_38 = "(لا تخبر|لا تذكر|لا تبلغ|دون إخبار|دون علم|لا تكشف|بدون علم|لا تعلم)"
+    near_39 = "(उपयोगकर्ता|यूज़र|यूजर|ग्राहक|किसी)"
+    near_40 = "\\b(jangan (beri tahu|beritahu|katakan|sebutkan|ungkapkan|tunjukkan)|tanpa (memberi tahu|memberitahu|sepengetahuan))\\b"
+    near_41 = "\\b(muestra|revela|repite|imprime|dime|escribe|ensena|comparte)(me|la|lo|s)?\\b"
+    near_42 = "\\b(montre|affiche|revele|repete|donne|ecris|imprime|partage)(z|r)?( moi)?\\b"
+    near_43 = "\\b(system ?prompt|system ?anweisung(en)?|deine (anweisungen|instruktionen|regeln|vorgaben)|ursprunglichen? (anweisungen|prompt)|versteckten anweisungen)\\b"
+    near_44 = "(покажи|раскрой|повтори|выведи|напиши|скажи)"
+    near_45 = "(显示|告诉我|输出|重复|打印|泄露|透露|复述|给我|列出)"
+    near_46 = "(システムプロンプト|初期指示|内部指示|隠された指示|システムメッセージ)"
+  condition: false
+}
+
 rule override_languages { meta: kind = "injection" view = "folded" strings:
     $es = /\b(ignora|ignore|ignorar|ignoren|olvida|olvide|olvidar|descarta|descarte|desobedece|omite|omita|anula|pasa por alto|no (sigas|obedezcas|hagas caso))\b[^.?!]{0,40}\b(instruccion(es)?|ordenes|reglas|indicaciones|directrices|normas|mensajes? (anterior|previo)|todo lo (anterior|que)|prompt|lo anterior|contexto)\b/
     $fr = /\b(ignore[zr]?|oublie[zr]?|ne (tiens|tenez) (pas|aucun) compte|fais abstraction|faites abstraction|outrepasse[zr]?|contourne[zr]?|abandonne[zr]?|n obei[st]|ne (suis|suivez) (pas|plus))\b[^.?!]{0,40}\b(instructions?|consignes?|regles?|directives?|ordres?|messages? precedents?|tout ce qui (precede|a ete)|prompt|contexte|ce qui precede)\b/

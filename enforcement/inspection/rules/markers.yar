@@ -2,7 +2,7 @@
 // Looked at is the text as received: the marks are made of signs.
 
 // No match is without one of these near it: only there the rules look.
-rule _near_markers { meta: view = "text" near = "(?i)<\\||\\[/?(?:inst|sys|avail|tool_)|<</?sys|of_turn>|</?(?:system|assistant|tool_|function_|user_|admin|hidden|secret|important|instruction|human_|ai_)|#\\s{0,3}(?:system|new|hidden|updated|override|admin)\\s|\\n\\s{0,8}\\n\\s{0,4}(?:human|system|assistant)\\s{0,2}:|[=*#-]\\s{0,3}(?:begin|start|end)\\s|role[^a-z]{1,5}(?:system|developer)|<!--|\\[//\\]:|display\\s{0,3}:|visibility\\s{0,3}:|font-size|opacity|color\\s{0,3}:" condition: false }
+rule _near_markers { meta: view = "text" near = "(?i)<\\||\\[/?(?:inst|sys|avail|tool_)|<</?sys|of_turn>|</?(?:system|assistant|tool_|function_|user_|admin|hidden|secret|important|instruction|human_|ai_)|#[\\s\\x0b]{0,3}(?:system|new|hidden|updated|override|admin)[\\s\\x0b]|\\n[\\s\\x0b]{0,8}\\n[\\s\\x0b]{0,4}(?:human|system|assistant)[\\s\\x0b]{0,2}:|[=*#-][\\s\\x0b]{0,3}(?:begin|start|end)[\\s\\x0b]|role\"[\\s\\x0b]{0,3}:[\\s\\x0b]{0,3}\"(?:system|developer)|<!--|\\[//\\]:|display[\\s\\x0b]{0,3}:|visibility[\\s\\x0b]{0,3}:|font-size|opacity|color[\\s\\x0b]{0,3}:" condition: false }
 
 rule chat_template { meta: kind = "injection" strings:
     $a = /<\|(im_start|im_end|system|user|assistant|endoftext|start_header_id|end_header_id|eot_id|begin_of_text|endofprompt|channel|message)\|>/ nocase
