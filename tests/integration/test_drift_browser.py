@@ -72,3 +72,24 @@ def test_a_departure_is_followed_to_its_decision_closed_and_the_new_work_accepte
         orders = client.get("/v1/drift/orders").json()["items"]
     assert [(one["action"], one["digest"]) for one in orders if one["agent"] == agent] == [("accept_ordered", DIGEST)]
     visitor.close()
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_no_page_of_behaviour_is_wider_than_its_window(
+    service: RunningService, gateway: EnforcerClient, chromium: Browser, width: int
+) -> None:
+    name = "x" * 124 + f"{width:04}"
+    decision = gateway.decide(agent=name, tool=name, server=name, rules=(name,))
+    learn(gateway, "ready", name, baseline_version=1, calls=800, days=9, blind=("saturated:targets",))
+    learn(gateway, "offered", name, baseline_version=1, digest=DIGEST, calls=900, days=12, added=(name, "y" * 128))
+    told = {"detector": "read_then_send", "subject": name, "previous": name, "thresholds": "a" * 64}
+    flag = gateway.flag(agent=name, decisions=(decision,), **told).record_id
+    visitor = new_visitor(chromium, service.url, viewport={"width": width, "height": 800})
+    page = visitor.page()
+    page.goto(service.login_url(Role.RESPONDER))
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(service.url + "/")
+    for path in ("/drift", f"/drift/{flag}", f"/drift/agents/{name}"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    visitor.close()
