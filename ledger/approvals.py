@@ -328,7 +328,8 @@ class ApprovalBook:
             whose = (record.enforcer_id, step.decision_id)
             may_hold = record.enforcer_id != self._service_id or step.actor is not None
             if call is None and whose not in self._of_decision and may_hold:
-                self._calls[step.approval_id] = _held(index, record, step)
+                requester = step.actor if record.enforcer_id == self._service_id else None
+                self._calls[step.approval_id] = replace(_held(index, record, step), requester=requester)
                 self._of_decision[whose] = step.approval_id
             return
         if call is None or step.decision_id != call.decision_id:
@@ -354,7 +355,6 @@ def _held(index: int, record: Record, step: Approval) -> HeldCall:
         cause=step.cause or "policy",
         leaf_index=index,
         held_ms=record.time_ms,
-        requester=step.actor,
         changed_leaf=index,
     )
 

@@ -305,6 +305,9 @@ class Admission:
             raise ForbiddenError(f"record {record.record_id} is of a type that enforcers do not write")
         if getattr(record.body, "action", None) in _SAID_BY_PEOPLE.get(type(record.body), ()):
             raise ForbiddenError(f"record {record.record_id} says what people said, which enforcers do not write")
+        # Whoever holds a call by itself does all that it writes of it by itself: nobody requested it, or withdrew it.
+        if isinstance(record.body, Approval) and record.body.actor is not None:
+            raise ForbiddenError(f"record {record.record_id} names who did it, which only the service can know")
         if record.time_ms >= MAX_PERIOD_MS:
             raise MalformedError(f"record {record.record_id} is of a time that no calendar has")
 

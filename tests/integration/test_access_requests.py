@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from ledger.approvals import Terms, binding_of
 from ledger.bodies import Approval, Decision
@@ -484,7 +485,10 @@ def test_a_gateway_cannot_hold_or_use_in_the_services_name(desk: Desk) -> None:
     held = Approval(
         approval_id=terms.approval_id, action="held", expires_ms=terms.expires_ms, needed=1, actor=actor, **said
     )
-    gateway.post([(gateway.record(held), ())]).raise_for_status()
+    answer = gateway.post([(gateway.record(held), ())])
+    assert (answer.status_code, "names who did it" in answer.text) == (403, True)
+    gateway.enforcer.seq -= 1
+    gateway.post([(gateway.record(replace(held, actor=None)), ())]).raise_for_status()
     # Whoever holds it as a gateway holds nothing of the service's: the request is taken, and that one is no approval.
     task = desk.point.send(desk.point.submission(sale(), denied)).json()["task"]
     assert task["id"] != terms.approval_id

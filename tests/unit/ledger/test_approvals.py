@@ -78,6 +78,11 @@ def test_who_holds_somebody_elses_decision_is_not_in_the_way_of_whoever_may(scen
     assert found.approval_id == OTHER
 
 
+def test_what_a_gateway_holds_nobody_requested_whoever_it_names(scene: Scene) -> None:
+    scene.hold("gateway-1")
+    assert (scene.call.enforcer, scene.call.requester) == ("gateway-1", None)
+
+
 def test_an_evaluation_is_held_once(scene: Scene) -> None:
     scene.hold()
     scene.write("service", "cancelled")
