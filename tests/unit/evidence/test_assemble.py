@@ -578,7 +578,7 @@ def test_other_evidence_has_another_id(made: MadePack, tmp_path: Path, changes: 
 
 def test_another_mapping_is_other_evidence(made: MadePack, tmp_path: Path) -> None:
     soc2, hipaa = made.log.request().frameworks
-    value = framework_value(replace(soc2, mapping_version="2"))
+    value = framework_value(replace(soc2, mapping_version="2b"))
     request = made.log.request(frameworks=(parse_framework(value), hipaa))
     assert made.log.pack(tmp_path / "other.zip", request=request).pack_id != made.assembled.pack_id
 
