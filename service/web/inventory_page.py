@@ -19,6 +19,7 @@ from service.inventory_view import InventoryView, ServerLine, ToolLine, UseLine
 from service.web.guard import DashboardDep, PageRoute, ReaderDep
 from service.web.integrity import look
 from service.web.rendering import Verbatim
+from service.web.unregistered import unregistered_part
 from service.web.wording import moment, number, quantity
 
 __all__ = [
@@ -368,10 +369,18 @@ async def show_inventory(
         flags={name: bool(value) for name, value in flags.items()},
         page=page,
     )
+    registered = frozenset(line.name for line in view.servers if line.state == "registered")
+    unregistered = unregistered_part(await services.discoveries.look(), registered)
     integrity = await asyncio.to_thread(look, services)
     # INVARIANT: the access record is durable before anything is handed out.
     draft = services.access.draft(session.caller, "view", "inventory", target_id=shown.show, items=len(shown.lines))
     await services.access.record([draft])
     return dashboard.pages.page(
-        "inventory.html", session=session, path=request.url.path, integrity=integrity, view=shown, live="/live"
+        "inventory.html",
+        session=session,
+        path=request.url.path,
+        integrity=integrity,
+        view=shown,
+        unregistered=unregistered,
+        live="/live",
     )

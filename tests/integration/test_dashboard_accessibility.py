@@ -21,6 +21,7 @@ from ledger.errors import AnchorError
 from ledger.ports import commit
 from service.auth import Role
 from tests.support.browser import new_visitor
+from tests.support.discoveries import a_scan, sighting
 from tests.support.service import EnforcerClient, RunningService, start_service
 
 SESSION: Final = "5" * 32
@@ -186,6 +187,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSer
         with service.client(Role.RESPONDER) as responder:
             wanted = {"server": "finance", "tool": "refund_customer", "seconds": 14_400, "reason": "ticket 18"}
             contained = responder.post("/v1/containments", json=wanted).raise_for_status().json()["id"]
+            responder.post("/v1/discoveries", json=a_scan(sighting(), sighting(standing="bypass", server="crm")))
         held = gateway.hold(gateway.decide(enforcement="ask", decision="PERMIT"))
         gateway.step(gateway.hold(completed), "expired")
         for tool, reasons in (("refund_customer", ("changed",)), ("wire", ("mentions", "invisible"))):

@@ -14,6 +14,7 @@ import pytest
 from ledger.bodies_inventory import InventoryEvent
 from service.auth import Role
 from tests.integration.test_inventory import ALLOWED, FACTS, fill, listed, suggested, tell
+from tests.support.discoveries import a_scan, sighting
 from tests.support.packs import ready_bundle
 from tests.support.service import RunningService, start_service
 
@@ -54,8 +55,9 @@ def page(client: httpx.Client, path: str, **params: Any) -> str:
 
 
 def rows(text: str) -> list[str]:
-    """Return the rows of the first table, as text."""
-    (body,) = re.findall(r"<tbody>(.*?)</tbody>", text, flags=re.DOTALL)[:1] or [""]
+    """Return the rows of the first table, as text; of the inventory that of servers or tools, if it has one."""
+    before, _, _ = text.partition('id="unregistered-title"')
+    (body,) = re.findall(r"<tbody>(.*?)</tbody>", before, flags=re.DOTALL)[:1] or [""]
     found = re.findall(r"<tr>(.*?)</tr>", body, flags=re.DOTALL)
     return [" ".join(unescape(re.sub(r"<[^>]+>", " ", row)).split()) for row in found]
 
@@ -64,6 +66,26 @@ def test_the_unowned_stand_first_and_are_marked_by_a_word(reader: httpx.Client) 
     first, *_, last = rows(page(reader, "/inventory"))
     assert first.startswith("crm registered Unowned")
     assert "Unowned" not in last
+
+
+def test_unregistered_servers_stand_on_the_page_until_a_person_dismisses_them_and_where_they_are_does_not(
+    reader: httpx.Client, service: RunningService
+) -> None:
+    assert "No scan was handed in" in page(reader, "/inventory")
+    with service.client(Role.RESPONDER) as responder:
+        claimed = sighting("https://10.0.0.8/mcp", standing="registered", server="made-up")
+        done = responder.post("/v1/discoveries", json=a_scan(sighting(), claimed)).json()
+        text = page(reader, "/inventory")
+        (discovery_id,) = done["unregistered"]
+        assert f"<code>{discovery_id}</code>" in text
+        assert "Unregistered</span>: in no list" in text
+        assert "in the scanner&#39;s list, in no gateway&#39;s" in text
+        assert "17 ports" in text
+        assert "10.0.0" not in text
+        assert "Finance of Carol" not in text
+        said = {"comment": "looked at it with the team"}
+        responder.post(f"/v1/discoveries/{discovery_id}/dismiss", json=said).raise_for_status()
+    assert discovery_id not in page(reader, "/inventory")
 
 
 def test_tools_show_what_is_to_be_settled(reader: httpx.Client) -> None:
