@@ -180,10 +180,12 @@ MCP = (
         tests=(
             "test_discovery.py::test_the_laboratory_is_told_apart_as_the_document_says",
             "test_discovery.py::test_a_shadow_server_ends_the_command_with_status_1_and_a_registered_one_with_0",
+            "test_discoveries.py::test_a_scan_is_recorded_with_all_that_it_found_and_no_leaf_says_where_that_is",
             "test_inventory.py::test_servers_are_listed_unowned_first_with_what_lists_and_calls_say",
         ),
-        records=("inventory",),
-        evidence="lists of servers with their owners, as each gateway has them",
+        records=("discovery", "inventory"),
+        evidence="each scan with what it found, and who dismissed what; lists of servers with their owners, as each "
+        "gateway has them",
         open="Hosts and machines that discovery was not given; calls to such a server are not stopped, but found.",
     ),
     Risk(
