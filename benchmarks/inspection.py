@@ -20,9 +20,13 @@ _CALLS = 50
 _CALL_BYTES = 4096
 _SIZES = (64 << 10, 128 << 10, 256 << 10, 512 << 10)
 _METHOD = """Processor time of `Inspector.json` for JSON and `Inspector.text` for the others, rules compiled beforehand.
-*Floor*: SHA-256 of the same bytes. A call is one of 4 KiB, whose argument is prose; clean texts are this repository's
-sources and documents, and a list of small objects. {rounds} rounds; figures are min · **median** · max."""
+*Floor*: SHA-256 of the same bytes. A call is one of 4 KiB, whose argument is prose; clean texts are sentences without
+any word that a rule looks for, this repository's documents, which have many, its sources, and a list of
+small objects. {rounds} rounds; figures are min · **median** · max."""
 
+_PLAIN = (
+    b"The brown fox jumps over the lazy dog while seven women drink tea by the river. It was a calm day in the hills.\n"
+)
 _HOSTILE: dict[str, bytes] = {
     "orders without an object": b"ignore all that you ",
     "digits and spaces": b"4111 1111 1111 1112 ",
@@ -54,7 +58,8 @@ def run(plan: Plan) -> Section:
     rows = [json.dumps({"id": number, "name": f"item {number}", "tags": ["a", "b"]}) for number in range(most // 50)]
     texts: dict[str, tuple[bytes, int]] = {
         "a call of 4 KiB": (call.encode(), _CALLS),
-        "prose": (prose, 1),
+        "plain prose": ((_PLAIN * (most // len(_PLAIN) + 1))[:most], 1),
+        "our documents": (prose, 1),
         "source code": (_joined("ledger/*.py", most), 1),
         "JSON of small objects": (f"[{','.join(rows)}]".encode()[:most], 1),
     }
