@@ -10,13 +10,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from evidence.catalogue import framework_names, load_framework
-from service.cli.controls import controls
-from service.cli.policy import policy
+from service.cli.main import cli
 from tests.unit.evidence.test_overlays import OVERLAY
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(controls, arguments)
+    return CliRunner().invoke(cli, ["controls", *arguments])
 
 
 def test_every_framework_that_ships_is_listed_with_its_counts() -> None:
@@ -95,7 +94,7 @@ def test_an_overlay_is_signed_and_checked(tmp_path: Path, monkeypatch: pytest.Mo
     overlay.write_text(OVERLAY, encoding="utf-8")
     keys, other = tmp_path / "keys", tmp_path / "other"
     for folder in (keys, other):
-        assert CliRunner().invoke(policy, ["keygen", str(folder), "--name", "audit.acme"]).exit_code == 0
+        assert CliRunner().invoke(cli, ["policy", "keygen", str(folder), "--name", "audit.acme"]).exit_code == 0
     envelope, made = tmp_path / "overlay.dsse.json", tmp_path / "acme-soc2.json"
     signed = run("sign", str(overlay), "--keys", str(keys), "--output", str(envelope))
     assert signed.exit_code == 0, signed.stderr
