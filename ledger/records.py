@@ -23,6 +23,8 @@ others.
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Final, Literal, get_args, get_type_hints
@@ -56,6 +58,7 @@ __all__ = [
     "Record",
     "commitments",
     "decode_entry",
+    "derived_record_id",
     "encode_record",
     "field_classes",
     "leaf_hash",
@@ -168,6 +171,21 @@ def new_record_id(time_ms: int, random: bytes) -> str:
     value = time_ms << 80 | 0x7 << 76 | (bits >> 64 & 0xFFF) << 64 | 0b10 << 62 | (bits & (1 << 62) - 1)
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def derived_record_id(label: bytes, *told: str) -> str:
+    """Return a UUID version 8 that follows from what a record is for: the log takes one record of it, of any process.
+
+    Args:
+        label: What kind of thing it is for, ended by a newline; none is the beginning of another.
+        told: What it is for, without newlines but in the last.
+
+    Source: RFC 9562 section 5.8.
+    """
+    value = bytearray(hashlib.sha256(label + "\n".join(told).encode()).digest()[:16])
+    value[6] = value[6] & 0x0F | 0x80
+    value[8] = value[8] & 0x3F | 0x80
+    return str(uuid.UUID(bytes=bytes(value)))
 
 
 def signing_bytes(record: Record) -> bytes:

@@ -19,9 +19,7 @@ leaves open, and what is not here.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,7 +34,7 @@ from ledger.commitments import SALT_BYTES
 from ledger.errors import ConflictError, ErasedError, MalformedError, NotFoundError
 from ledger.ports import Draft, Opening, RecordSink, commit
 from ledger.reader import EntryReader
-from ledger.records import Record, new_record_id
+from ledger.records import Record, derived_record_id, new_record_id
 from ledger.vault import Vault
 from service.access_submissions import (
     Submission,
@@ -86,14 +84,7 @@ def used_id(log_id: str, approval_id: str) -> str:
 
     Source: RFC 9562 section 5.8.
     """
-    return _derived(_USED, log_id, approval_id)
-
-
-def _derived(label: bytes, *told: str) -> str:
-    value = bytearray(hashlib.sha256(label + "\n".join(told).encode()).digest()[:16])
-    value[6] = value[6] & 0x0F | 0x80
-    value[8] = value[8] & 0x3F | 0x80
-    return str(uuid.UUID(bytes=bytes(value)))
+    return derived_record_id(_USED, log_id, approval_id)
 
 
 class AccessRequests:
@@ -230,7 +221,7 @@ class AccessRequests:
         """Return the id of a request's approval, which under one key is always one."""
         if key is None:
             return new_record_id(self._clock.now_ms(), secrets.token_bytes(10))
-        return _derived(_KEYED, self._log_id, caller.actor, key)
+        return derived_record_id(_KEYED, self._log_id, caller.actor, key)
 
     async def _require_key_unused(self, approval_id: str, evaluation_id: str, said: bytes | None) -> None:
         """Refuse a key under which something else was requested, or the same with other words.
@@ -291,7 +282,7 @@ class AccessRequests:
             comment=comment,
         )
         # INVARIANT: its record's id follows from the evaluation, so that no two processes put it before people.
-        return Draft(body=body, record_id=_derived(_SUBMITTED, self._log_id, evaluation_id), openings=openings)
+        return Draft(body=body, record_id=derived_record_id(_SUBMITTED, self._log_id, evaluation_id), openings=openings)
 
     # --- the task
 

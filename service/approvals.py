@@ -7,6 +7,9 @@ for itself whenever the log has grown; no table says so. Who waits for news is t
 INVARIANT: who agrees has opened exactly what he agrees to, has not asked for it himself, and names its binding. Every
 attempt that is refused is recorded, with the reason, before it is refused.
 
+INVARIANT: one agreement is written after the other, of all processes: its record's id follows from how many there were
+when it was judged, so that of two who judged at once the later judges again.
+
 INVARIANT: the record that somebody opened a held call's parameters is durable before they are handed out.
 """
 
@@ -29,7 +32,7 @@ from ledger.commitments import SALT_BYTES
 from ledger.errors import ConflictError, ErasedError, MalformedError, NotFoundError
 from ledger.ports import Draft, Opening, RecordSink, commit
 from ledger.reader import EntryReader
-from ledger.records import Record
+from ledger.records import Record, derived_record_id
 from ledger.vault import Vault
 from service.auth import Caller, Permission, may, roles_holding
 from service.bundle_watch import BundleWatch
@@ -40,6 +43,7 @@ from service.shown_call import ShownCall, shown_call
 __all__ = ["Approvals", "Approver", "Opened", "Verdict", "approver_of", "require_comment"]
 
 _log = structlog.get_logger()
+_GRANTED: Final = b"tallystick/approval-granted/v1\n"
 
 Verdict: TypeAlias = Literal["granted", "denied"]
 
@@ -345,11 +349,18 @@ class Approvals:
         async with self.turn:
             call = await self._get_for(approval_id, person)
             _, decision = await asyncio.to_thread(self.decision, call)
-            reason = self._objection(call, decision, verdict, person, binding)
-            if reason is not None:
-                await self._refuse(call, person, reason)
-            await self._record(call, person, verdict, comment=comment)
-            return await self.get(approval_id)
+            while True:
+                reason = self._objection(call, decision, verdict, person, binding)
+                if reason is not None:
+                    await self._refuse(call, person, reason)
+                try:
+                    await self._record(call, person, verdict, comment=comment)
+                except ConflictError:
+                    known, call = call, await self.get(approval_id)
+                    if len(call.grants) == len(known.grants):
+                        raise
+                else:
+                    return await self.get(approval_id)
 
     def _objection(
         self, call: HeldCall, decision: Decision, verdict: Verdict, person: Approver, binding: str
@@ -411,7 +422,10 @@ class Approvals:
             actor_role=person.role,
             comment=commitment,
         )
-        drafts = [Draft(body=body, openings=tuple(openings))]
+        record_id = None
+        if action == "granted":
+            record_id = derived_record_id(_GRANTED, self._log_id, call.approval_id, str(len(call.grants)))
+        drafts = [Draft(body=body, openings=tuple(openings), record_id=record_id)]
         if action == "seen":  # a payload that is opened is an access like any other: an erasure asks who has seen it
             drafts.append(Draft(body=_access(call, body)))
         await self._sink.append(drafts)

@@ -13,9 +13,7 @@ recorded there is no answer at all, which the caller must take for a denial.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -32,7 +30,7 @@ from ledger.commitments import SALT_BYTES
 from ledger.errors import ConflictError, MalformedError, NotFoundError
 from ledger.ports import Draft, Opening, RecordSink, commit
 from ledger.reader import EntryReader
-from ledger.records import Record, new_record_id
+from ledger.records import Record, derived_record_id, new_record_id
 from ledger.vault import Vault
 from policies.bundles import Bundle
 from policies.evaluate import Evaluation, Evaluator, Reason
@@ -68,11 +66,7 @@ def repeatable_id(log_id: str, token_sha256: str, key: str, position: int) -> st
 
     Source: RFC 9562 section 5.8.
     """
-    told = "\n".join((log_id, token_sha256, str(position), key)).encode()
-    value = bytearray(hashlib.sha256(_REPEATED + told).digest()[:16])
-    value[6] = value[6] & 0x0F | 0x80
-    value[8] = value[8] & 0x3F | 0x80
-    return str(uuid.UUID(bytes=bytes(value)))
+    return derived_record_id(_REPEATED, log_id, token_sha256, str(position), key)
 
 
 class ActiveBundles:

@@ -13,13 +13,12 @@ unsalted digest, and the payloads are in the vault.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 from ledger.bodies import OPADecision, OPALoss
@@ -28,6 +27,7 @@ from ledger.commitments import SALT_BYTES, fingerprint, pseudonym
 from ledger.errors import ConflictError, NotFoundError
 from ledger.ports import Draft, Opening, RecordSink, commit
 from ledger.reader import EntryReader
+from ledger.records import derived_record_id
 from policies.registry import Registry
 from service.keyset import KeySet
 from service.opa_events import Event, Loss
@@ -41,16 +41,7 @@ _ATTEMPTS: Final = 16
 
 _Kind = Literal["taken", "conflict", "unreadable"]
 
-
-def _record_id(*parts: str) -> str:
-    """Return a UUID of version 8 that follows from what it is for.
-
-    Source: RFC 9562 section 5.8.
-    """
-    value = bytearray(hashlib.sha256(_LABEL + "\n".join(parts).encode()).digest()[:16])
-    value[6] = value[6] & 0x0F | 0x80
-    value[8] = value[8] & 0x3F | 0x80
-    return str(uuid.UUID(bytes=bytes(value)))
+_record_id: Final = partial(derived_record_id, _LABEL)
 
 
 @dataclass(slots=True)

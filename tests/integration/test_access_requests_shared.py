@@ -13,26 +13,43 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ledger.bodies import Approval, Decision
 from ledger.clock import SimulatedClock
-from tests.integration.test_access_requests import POLICY, SECONDS, Desk, Point, problem, sale, with_context
+from service.auth import Role
+from service.persons import CONSOLE, Person
+from tests.integration.test_access_requests import POLICY, REASON, SECONDS, Desk, Point, problem, sale, with_context
+from tests.integration.test_approvals import LOGINS
 from tests.support.ledger import LOG_ID, NOW_MS
 from tests.support.packs import ready_bundle
 from tests.support.postgres import PostgresCluster
 from tests.support.service import start_service
 
+OTHER = Person(issuer=CONSOLE, subject="cleo@example.com", name="cleo@example.com", method="break_glass")
+
+
+def furnish(folder: Path, postgres: PostgresCluster, **more: Any) -> Iterator[tuple[Desk, Desk]]:
+    clock = SimulatedClock(NOW_MS)
+    settings = {"database_url": postgres.new_schema(), "access_request_seconds": SECONDS, **more}
+    with ExitStack() as stack:
+        first = stack.enter_context(start_service(folder, clock=clock, migrate=True, **settings))
+        second = stack.enter_context(start_service(folder, clock=clock, **settings))
+        first.put_in_force(ready_bundle(POLICY))
+        yield stack.enter_context(Desk(first, clock)), stack.enter_context(Desk(second, clock))
+
 
 @pytest.fixture
 def pair(tmp_path: Path, postgres: PostgresCluster) -> Iterator[tuple[Desk, Desk]]:
-    clock = SimulatedClock(NOW_MS)
-    settings = {"database_url": postgres.new_schema(), "access_request_seconds": SECONDS}
-    with ExitStack() as stack:
-        first = stack.enter_context(start_service(tmp_path, clock=clock, migrate=True, **settings))
-        second = stack.enter_context(start_service(tmp_path, clock=clock, **settings))
-        first.put_in_force(ready_bundle(POLICY))
-        yield stack.enter_context(Desk(first, clock)), stack.enter_context(Desk(second, clock))
+    yield from furnish(tmp_path, postgres)
+
+
+@pytest.fixture
+def two_needed(tmp_path: Path, postgres: PostgresCluster) -> Iterator[tuple[Desk, Desk]]:
+    """Two processes, and two people who must agree; they log in by a provider, and at the console in need."""
+    provider = {"oidc_issuer": "https://login.example", "oidc_client_id": "tally", "oidc_roles": "a=approver"}
+    yield from furnish(tmp_path, postgres, access_request_approvers=2, break_glass=True, **provider)
 
 
 def bearing(task: dict[str, Any]) -> dict[str, Any]:
@@ -143,3 +160,43 @@ def test_two_requests_under_one_key_at_two_processes_are_one_and_a_refusal(
     just_before(monkeypatch, first, "held", lambda: second.point.send(other, key="request-18").raise_for_status())
     assert problem(first.point.send(one, key="request-18")) == (409, "duplicate_request")
     assert first.point.send(other, key="request-18").status_code == 202
+
+
+def logged_in(desk: Desk, person: Person) -> str:
+    return desk.service.services.people.issue(person, Role.APPROVER, seconds=3600)[0]
+
+
+def agree(desk: Desk, task: dict[str, Any], token: str) -> httpx.Response:
+    """Have somebody open a request and agree to it, at one of the processes."""
+    with desk.service.client(token=token) as client:
+        binding = client.post(f"/v1/approvals/{task['id']}/open").json()["binding"]
+        said = {"verdict": "granted", "binding": binding, "reason": REASON}
+        return client.post(f"/v1/approvals/{task['id']}/verdict", json=said)
+
+
+@pytest.mark.parametrize("logins", [LOGINS, LOGINS[::-1], LOGINS[:1] * 2], ids=["two", "other-order", "one"])
+def test_who_agrees_at_two_processes_at_once_by_two_logins_is_one_of_two(
+    two_needed: tuple[Desk, Desk], monkeypatch: pytest.MonkeyPatch, logins: tuple[Person, Person]
+) -> None:
+    first, second = two_needed
+    task, tokens = first.point.request(sale()), [logged_in(first, person) for person in logins]
+    just_before(monkeypatch, first, "granted", lambda: agree(second, task, tokens[1]).raise_for_status())
+    assert agree(first, task, tokens[0]).status_code == 409
+    assert [step for step in first.steps(task) if step[0] != "seen"] == [
+        ("held", None),
+        ("granted", None),
+        ("refused", "twice"),
+    ]
+    assert second.point.status(task)["task"]["status"] == "pending"
+    assert first.point.ask(bearing(task))["decision"] is False
+
+
+def test_two_who_agree_at_two_processes_at_once_are_two(
+    two_needed: tuple[Desk, Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two_needed
+    task, tokens = first.point.request(sale()), [logged_in(first, person) for person in (LOGINS[0], OTHER)]
+    just_before(monkeypatch, first, "granted", lambda: agree(second, task, tokens[1]).raise_for_status())
+    agree(first, task, tokens[0]).raise_for_status()
+    assert [action for action, _ in first.steps(task) if action != "seen"] == ["held", "granted", "granted"]
+    assert first.point.ask(bearing(task))["decision"] is True

@@ -25,6 +25,7 @@ from ledger.records import (
     _signing_bytes_of_entry,
     commitments,
     decode_entry,
+    derived_record_id,
     encode_record,
     field_classes,
     leaf_hash,
@@ -632,6 +633,13 @@ class TestRecordId:
 
     def test_later_ids_sort_behind_earlier_ones(self) -> None:
         assert new_record_id(1, b"\xff" * 10) < new_record_id(2, b"\x00" * 10)
+
+    def test_a_derived_id_follows_from_what_it_is_for_and_is_of_version_8(self) -> None:
+        told = [("a", "b"), ("b", "a"), ("ab",), ("a",), ()]
+        ids = {derived_record_id(label, *one) for label in (b"one\n", b"two\n") for one in told}
+        assert len(ids) == 2 * len(told)
+        assert {(uuid.UUID(one).version, uuid.UUID(one).variant) for one in ids} == {(8, uuid.RFC_4122)}
+        assert derived_record_id(b"one\n", "a", "b") in ids
 
     @pytest.mark.parametrize(
         ("time_ms", "random"), [(-1, b"\x00" * 10), (2**48, b"\x00" * 10), (0, b""), (0, b"0" * 11)]
