@@ -45,6 +45,10 @@ SECRETS = {
     "web token": f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI{_LETTERS[:500]}.{_LETTERS[600:942]}",
     "armour": ARMOUR,
 }
+# Whoever reads the words before and after a key knows nothing of it; they may be told before it is clear what follows.
+KEPT = {
+    "armour": ARMOUR.removeprefix("-----BEGIN RSA PRIVATE KEY-----\n").removesuffix("\n-----END RSA PRIVATE KEY-----")
+}
 AROUND = ["", "the words are: ", "and what follows it is long. " * 40]
 RULES = InspectionSettings(acts={"secret": "redact"})
 
@@ -60,14 +64,15 @@ def look(data: bytes) -> Any:
 
 @st.composite
 def split(draw: st.DrawFn) -> tuple[str, list[str]]:
-    """A secret, and a text around it in pieces of which each holds a part of it."""
-    secret = SECRETS[draw(st.sampled_from(sorted(SECRETS)))]
+    """What nobody may see, and a text with it in pieces of which each holds a part of the secret."""
+    name = draw(st.sampled_from(sorted(SECRETS)))
+    secret = SECRETS[name]
     cuts = draw(st.sets(st.integers(1, len(secret) - 1), min_size=1, max_size=8))
     places = [0, *sorted(cuts), len(secret)]
     pieces = [secret[start:end] for start, end in pairwise(places)]
     pieces[0] = draw(st.sampled_from(AROUND)) + pieces[0]
     pieces[-1] += draw(st.sampled_from(["", " and so on", " what comes after it is long" * 40]))
-    return secret, pieces
+    return KEPT.get(name, secret), pieces
 
 
 def longest_left(secret: str, shown: str) -> int:
