@@ -9,7 +9,7 @@ INVARIANT: what is recorded of an answer is what the server sent; what is releas
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -17,7 +17,7 @@ from typing import Any, Final
 import structlog
 
 from enforcement.answer_inspection import AnswerInspection
-from enforcement.answers import Answer, digests_of, tool_digests
+from enforcement.answers import Answer, digests_of
 from enforcement.listings import ListingFailedError, Listings
 from enforcement.metrics import Metrics
 from enforcement.offload import off_loop
@@ -25,6 +25,7 @@ from enforcement.pins import ToolPins
 from enforcement.rounds import RoundReview
 from enforcement.server_names import is_another
 from enforcement.stream_inspection import StreamInspection
+from enforcement.tool_lists import ToolLists
 from enforcement.verdicts import Permitted
 from ledger.errors import LedgerError, MalformedError
 from policies.signals import Signals
@@ -64,7 +65,7 @@ class AnswerReview:
         self,
         listings: Listings,
         rounds: RoundReview,
-        learn_tools: Callable[[Permitted, dict[str, str]], None],
+        learn_tools: Callable[[Permitted, Mapping[str, str]], None],
         metrics: Metrics,
         note_tools: Callable[[str, bytes], None] = lambda *_: None,
         pins: ToolPins | None = None,
@@ -88,6 +89,7 @@ class AnswerReview:
         self._learn_tools = learn_tools
         self._metrics = metrics
         self._note_tools = note_tools
+        self._lists = ToolLists()
 
     async def review(self, permitted: Permitted, answer: Answer, body: bytes) -> Reviewed:
         """Return what a client gets of an answer. Not to be cancelled: what a server asks is judged and recorded.
@@ -155,10 +157,10 @@ class AnswerReview:
             return "tools_not_pinned"
         return None
 
-    async def _digests(self, server: str, result: bytes) -> dict[str, str]:
+    async def _digests(self, server: str, result: bytes) -> Mapping[str, str]:
         """Return the digests of what is listed; of a server with pins they are known, and made once."""
         if self._pins is not None and server in self._pins.pinned_servers:
             with suppress(MalformedError):  # nothing is learned of it; and nothing of it is shown, see `_pin`
                 return digests_of(await self._pins.read(server, result))
             return {}
-        return await off_loop(len(result), tool_digests, result)
+        return await self._lists.digests(result)
