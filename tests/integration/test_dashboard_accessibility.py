@@ -385,8 +385,10 @@ def test_a_table_on_a_phone_is_still_a_table_to_assistive_technology(stage, chro
     page.wait_for_url(service.url + "/")
     table = page.get_by_role("table", name="Newest decisions")
     assert table.get_by_role("columnheader").count() == 7
-    assert table.get_by_role("rowheader").count() == 7
-    assert table.get_by_role("row").count() == 8
+    decisions = len(service.services.catalog.of_type(service.services.identity.log_id, "decision"))
+    assert 5 < decisions < 20  # so that all of them are on the page
+    assert table.get_by_role("rowheader").count() == decisions
+    assert table.get_by_role("row").count() == decisions + 1
     visitor.close()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from ledger.errors import ConfigError
 from service.auth import Role
 from tests.support.browser import Visitor, new_visitor
 from tests.support.service import EnforcerClient, RunningService, start_service
@@ -322,12 +323,15 @@ def _quoted(text: str) -> str:
 def test_a_hostile_name_of_a_token_is_inert_in_the_head_of_every_page(service, visit):
     visitor = visit()
     page = visitor.page()
-    token = service.services.tokens.issue("acme", Role.AUDITOR, "<img src=x onerror=window.__hit=1>\u202e")
+    hostile = "<img src=x onerror=window.__hit=1>"
+    with pytest.raises(ConfigError, match="printable"):
+        service.services.tokens.issue("acme", Role.AUDITOR, f"{hostile}\u202e")
+    token = service.services.tokens.issue("acme", Role.AUDITOR, hostile)
     page.goto("/login")
     page.get_by_label("Token").fill(token)
     page.keyboard.press("Enter")
     page.wait_for_url(service.url + "/")
-    expect(page.locator(".visitor-name")).to_have_text("<img src=x onerror=window.__hit=1>\u2039U+202E\u203a")
+    expect(page.locator(".visitor-name")).to_have_text(hostile)
     assert page.evaluate("window.__hit") is None
 
 
