@@ -82,16 +82,18 @@ def _changed(control: Control, change: _Change, where: str) -> dict[str, Any]:
     if change.strength is Strength.DIRECT and control.strength is not Strength.DIRECT:
         raise MalformedError(f"{where}: an overlay does not raise the strength of {control.id}")
     value: dict[str, Any] = msgspec.to_builtins(control)
-    for member in ("customer_adds", "procedure", "strength"):
+    for member in ("customer_adds", "procedure"):
         said = getattr(change, member)
         if said is not None:
-            value[member] = msgspec.to_builtins(said)
+            value[member] = f"{value[member]} The overlay: {said}"
+    if change.strength is not None:
+        value["strength"] = change.strength.value
     for member in ("tests", "conditional_tests"):
         added = getattr(change, member)
         if added:
             value[member] = [*value.get(member, []), *added]
-    if value.get("tests"):
-        value.pop("not_tested", None)
+    if value.get("tests") and (why := value.pop("not_tested", None)):
+        value["customer_adds"] = f"{value['customer_adds']} Without the overlay not tested: {why}."
     value["rationale"] = f"{control.rationale} The overlay: {change.reason}"
     return value
 
@@ -146,11 +148,14 @@ def apply_overlay(
 
     Raises:
         EvidenceError: Its base does not ship.
-        MalformedError: It is no overlay, was written over another mapping of the base, takes the name of a framework or
-            test that ships, changes what is not there, raises a strength, or what it makes is no sound framework.
+        MalformedError: It is no overlay, was written over another mapping of the base, takes the title of its base or
+            the id of a test that ships, changes what is not there, raises a strength, or what it makes is no sound
+            framework.
     """
     overlay = _read(value, where)
     base = load(overlay.base)
+    if overlay.title == base.title:
+        raise MalformedError(f"{where(())}: it has the title of {base.id}")
     if overlay.base_sha256 != framework_digest(base):
         told = f"it was written over another mapping of {base.id}; this one has SHA-256 {framework_digest(base)}"
         raise MalformedError(f"{where(('base_sha256',))}: {told}")

@@ -21,8 +21,9 @@ calculates them again. A decision has
 * ``derived.outcome``: status of the first outcome that its own enforcer recorded, or ``missing``; ``derived.outcomes``:
   how many of these there are;
 * ``derived.forwarded``: an outcome of any enforcer says something else than ``not_forwarded``;
-* ``derived.approval``: the last step of its approval that its own enforcer recorded, or ``none``; ``derived.approved``:
-  by these an approval was given, then used before it expired, both before the call was forwarded, if it was;
+* ``derived.approval``: the last step of its approval that whoever may take it recorded, or ``none``;
+  ``derived.approved``: enough people agreed, by another than its own enforcer, which then used it before it expired,
+  both before the call was forwarded, if it was;
 * ``derived.bundle_published``, ``derived.bundle_activated``: a record of that step of the deciding bundle revision
   stands at an earlier leaf;
 * ``derived.session_agents``, ``derived.session_users``: how many different ones its session has in the range;

@@ -155,6 +155,7 @@ class Cases:
 
 _NO_FACTS: Final = {"decision.facts": REMOVED}
 _DENIED: Final = {"decision.decision": "DENY", "decision.enforcement": "deny", "decision.failed_condition": "hours"}
+_NOT_COMPARED: Final = ("unknown_argument", "unknown_tool", "malformed_arguments", "too_deep", "unchecked", "more")
 _NOTHING_SPOKE: Final = {"decision.decision": "NOT_APPLICABLE", "decision.reason": "no_permit"}
 _REFUSED: Final = {"derived.forwarded": False, "derived.outcomes": 0, "derived.outcome": "missing"}
 _LIST: Final = {"decision.method": "tools/list", "decision.tool": REMOVED}
@@ -285,7 +286,7 @@ CASES: Final[dict[str, Cases]] = {
             {"decision.request": REMOVED, "decision.masked_request": OTHER_COMMITMENT},
         ),
         (
-            {"decision.drift": ["unknown_argument"]},
+            *({"decision.drift": ["range:amount", code]} for code in _NOT_COMPARED),
             {"decision.request": REMOVED},
             {"decision.bundle": REMOVED},
         ),
@@ -499,7 +500,7 @@ CASES: Final[dict[str, Cases]] = {
     "records-were-looked-at": Cases(
         ({}, {"access.action": "make_pack"}),
         ({"access.action": "login"}, {"access.action": "issue_token"}),
-        ({"access.result": "forbidden"},),
+        ({"access.result": "forbidden"}, {"access.action": "view", "access.target_kind": "inventory"}),
     ),
     "keys-are-introduced": Cases(({},), (), ({"key.action": "retired"},)),
     "retention-policy-recorded": Cases(
