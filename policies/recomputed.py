@@ -63,7 +63,7 @@ def reach_ms(windows: WindowSet) -> int:
         if window.over == "day" or windows.volumes.get(window.name):
             # A date of any zone, and the clock set back by one.
             found.append(3 * _DAY_MS)
-        elif window.over_seconds is not None:
+        if window.over_seconds is not None:
             found.append(2 * window.over_seconds * 1000)
     return max(found)
 

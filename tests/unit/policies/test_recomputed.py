@@ -285,6 +285,10 @@ def test_windows_reach_back_as_long_as_they_count(evaluator):
     assert reach_ms(read_windows(bundle_from_files(cedar_files(PLAIN)))) == 0
     rolling = windowed(PLAIN, [{"name": "burst", "measure": "count", "per": "agent", "over_seconds": 3600}])
     assert reach_ms(read_windows(rolling)) == 2 * 3_600_000
+    month = {"measure": "off_profile", "per": "agent", "over_seconds": 31 * 86_400}
+    volumes = {"tools": ["shop/sell"], "at_most": {"calls_per_day": 5}}
+    jobs = windowed(PLAIN, [{"name": "off_job", **month, "profile": volumes}])
+    assert reach_ms(read_windows(jobs)) == 2 * 31 * 86_400_000
 
 
 def test_calls_before_the_period_fill_the_windows_and_are_not_counted(evaluator):
