@@ -75,6 +75,13 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+# A word of YAML that its tag does not fit fails in many ways in the library.
+_UNREADABLE: Final = (
+    *(ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError),
+    yaml.YAMLError,
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientServer:
     """A server as a client's configuration has it.
@@ -119,7 +126,7 @@ def read_client_config(text: str, form: ConfigFormat = "json") -> tuple[ClientSe
     for entries in _lists(value):
         seen = True
         for name, entry in entries.items():
-            found.setdefault(_server(str(name), entry))
+            found.setdefault(_server(_word(name), entry))
     if not seen:
         raise ConfigError("there is no list of MCP servers in it")
     return tuple(found)
@@ -133,7 +140,7 @@ def _parse(text: str, form: ConfigFormat) -> Mapping[Any, Any]:
             value = yaml.load(text, _Loader)  # noqa: S506  # a safe one
         else:
             value = json.loads(_JSONC.sub(lambda match: match["string"] or ("" if match["comma"] else " "), text))
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(f"the file is not {form.upper()}") from error
     if not isinstance(value, Mapping):
         raise ConfigError("the file holds no mapping")
@@ -214,11 +221,14 @@ def _command(entry: Mapping[Any, Any]) -> tuple[str, ...]:
 def _word(part: object) -> str:
     if isinstance(part, list | Mapping):
         raise ConfigError("has a command in which not every word is one")
-    return str(part)
+    try:
+        return str(part)
+    except ValueError:  # a number of more digits than Python writes out
+        raise ConfigError("has a number of thousands of digits for a word") from None
 
 
 def _names(value: object) -> tuple[str, ...]:
-    return tuple(sorted(str(name) for name in value)) if isinstance(value, Mapping) else ()
+    return tuple(sorted(_word(name) for name in value)) if isinstance(value, Mapping) else ()
 
 
 def _place(url: str) -> tuple[str | None, bool]:

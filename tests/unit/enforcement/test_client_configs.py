@@ -146,6 +146,36 @@ def test_nothing_is_followed_into_itself(text: str) -> None:
         read_client_config(text, "yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("mcpServers: {a: {command: x, disabled: !!bool x}}", "yaml"),
+        ("mcpServers: {a: {command: x, args: [!!int '']}}", "yaml"),
+        ("mcpServers: {a: {command: x, since: !!timestamp x}}", "yaml"),
+        ("mcpServers: {a: {command: x, since: 2026-99-99}}", "yaml"),
+        (f"mcpServers: {{0x{'f' * 5000}: {{command: x}}}}", "yaml"),
+        (f"mcpServers: {{a: {{command: x, env: {{0x{'f' * 5000}: y}}}}}}", "yaml"),
+    ],
+)
+def test_a_word_that_its_tag_does_not_fit_is_a_fault_of_the_file(text: str, form: str) -> None:
+    with pytest.raises(ConfigError):
+        read_client_config(text, form)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        (f"mcpServers: {{a: {{command: x, args: [0x{'f' * 5000}]}}, b: {{command: y}}}}", "yaml"),
+        (f"[mcp_servers.a]\ncommand = 'x'\nargs = [0x{'f' * 5000}]\n[mcp_servers.b]\ncommand = 'y'\n", "toml"),
+    ],
+)
+def test_a_number_too_long_to_be_written_out_is_the_fault_of_one_server(text: str, form: str) -> None:
+    first, second = read_client_config(text, form)  # type: ignore[arg-type]
+    assert first.fault is not None
+    assert "digits" in first.fault
+    assert second.command == ("y",)
+
+
 def test_aliases_that_people_use_are_followed() -> None:
     text = "defaults: &d {env: {KEY: s3cret}}\nmcpServers:\n  - {name: a, command: npx, args: [-y], <<: *d}\n"
     found = one(text, "yaml")
