@@ -177,6 +177,8 @@ class _Channel:
     async def _pass_on(self, method: str, body: bytes, opts: CallOptions | None) -> None:
         """Send what may go now of the notifications; see `enforcement.stream_inspection`."""
         async with self._passing:  # in the order in which they came
+            if self._closed:  # while this one waited: the outcome has counted without it
+                return
             if self.looking is None:
                 await self._send(body, opts)
                 return
@@ -233,8 +235,7 @@ class _Channel:
             await released(passage, permitted, ended(started, "cancelled", _WITHDRAWN))
             raise
         except Exception as error:
-            code = error_code(error, errors.answer)
-            if isinstance(error, errors.no_channel) or code == _CLOSED:
+            if isinstance(error, errors.no_channel) or _is_closed(error, errors.answer):
                 if not await released(passage, permitted, ended(started, "cancelled", _GONE)):
                     raise self._withheld() from error
                 raise
@@ -253,6 +254,13 @@ class _Channel:
 
     def _withheld(self) -> Exception:
         return self._guard.errors.answer(ErrorCode.RESULT_WITHHELD, "The answer was withheld, or could not be recorded")
+
+
+def _is_closed(error: Exception, known: type[Exception]) -> bool:
+    """Whether it is what the SDK says of a connection that is gone, and no more: a client may choose code and words."""
+    if error_code(error, known) != _CLOSED:
+        return False
+    return str(error) == "Connection closed" and getattr(getattr(error, "error", None), "data", None) is None
 
 
 class RequestChannel(_Channel):

@@ -174,14 +174,15 @@ def test_what_a_client_answers_a_wrapped_server_goes_on_as_it_is_or_not_at_all(
 
 
 @pytest.mark.parametrize("make", ["sdk", "fastmcp"])
+@pytest.mark.parametrize("code", [-1, -32000], ids=["any", "as-if-it-had-gone"])
 @pytest.mark.parametrize("act", ["block", "report"])
 def test_the_error_that_a_client_answers_a_guarded_server_is_looked_through_as_well(
-    make: str, act: str, tmp_path: Path
+    make: str, code: int, act: str, tmp_path: Path
 ) -> None:
     async def run() -> None:
         rules = {"inspector": ThreeRules(), "inspection": {"acts": {"injection": act}}}
         async with guarded(make, tmp_path, answer=None, mode=LEGACY, **rules) as stage:
-            stage.desk.answer = MCPError(code=-1, message=f"no: {ORDER}")
+            stage.desk.answer = MCPError(code=code, message=f"no: {ORDER}")
             assert await fails(stage.client, "sample")
             (heard,) = stage.asker.errors
             assert (ORDER in str(heard)) == (act == "report")
