@@ -51,7 +51,7 @@ _LONGEST_FILE_BYTES: Final = 1 << 20
 _MOST_RULES: Final = 5_000
 _KEPT_SCANNERS: Final = 12
 _SMALL_BYTES: Final = 2_048
-_AROUND_BYTES, _BEHIND_BYTES = 256, 400
+_AROUND_BYTES, _BEHIND_BYTES = 256, 640
 _LONGEST_BYTES: Final = 20_000
 _LONGEST_MATCH_BYTES: Final = 4_000
 """The engine ends its matches soon behind; what goes on is no less a part of it."""
