@@ -315,6 +315,11 @@ class ApprovalBook:
         )
         return VerdictSet(version=self.version, items=tuple(items))
 
+    def _untimely(self, call: HeldCall, record: Record, step: Approval) -> bool:
+        """Whether the service used what did not stand granted: it has looked again since, and permitted nothing."""
+        of_service = call.enforcer == self._service_id and step.action == "used"
+        return of_service and call.state(record.time_ms) is not ApprovalState.GRANTED
+
     def take(self, index: int, record: Record) -> None:
         """Read one record; what is no step that may be taken changes nothing."""
         step = record.body
@@ -337,7 +342,7 @@ class ApprovalBook:
         after: HeldCall | None = None
         if record.enforcer_id == self._service_id and not (call.enforcer == self._service_id and step.action in _OWN):
             after = _said(call, index, record, step)
-        elif record.enforcer_id == call.enforcer:
+        elif record.enforcer_id == call.enforcer and not self._untimely(call, record, step):
             after = _done(call, record, step)
         if after is not None:
             self._calls[step.approval_id] = replace(after, changed_leaf=index)

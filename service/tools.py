@@ -146,7 +146,9 @@ class Tools:
             if (step.event.digest or "") != digest or step.event.definition is None:
                 continue
             text = self._open(step)
-            if text is None or not digest or read_definition(text).digest == digest:
+            if text is None:  # it was erased; another gateway may have left it as well
+                continue
+            if not digest or read_definition(text).digest == digest:
                 return text
             another = step
         if another is not None:

@@ -115,6 +115,7 @@ def test_a_denial_that_another_process_recorded_first_counts(
     assert isinstance(body, Decision)
     assert (body.enforcement, body.continues) == ("ask", None)
     assert first.point.ask(bearing(task))["decision"] is False
+    assert first.point.status(task)["task"]["status"] == "denied"
 
 
 def test_who_withdraws_while_another_process_hears_an_agreement_has_not_withdrawn(

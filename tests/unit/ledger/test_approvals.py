@@ -112,11 +112,28 @@ def test_the_service_says_what_people_did_and_what_came_of_it(scene: Scene) -> N
 @pytest.mark.parametrize("last", ["used", "cancelled", "expired"])
 def test_what_has_ended_stays_ended(scene: Scene, last: str) -> None:
     scene.hold()
+    if last == "used":
+        scene.grant()
     scene.write("service", last)
-    ended = scene.state
+    ended, grants = scene.state, scene.call.grants
+    assert scene.call.ended == last
     for action in ("granted", "denied", "used", "cancelled"):
         scene.write("service", action, actor="a" * 32, actor_role="approver")
-    assert (scene.state, scene.call.grants, scene.call.ended) == (ended, (), last)
+    assert (scene.state, scene.call.grants, scene.call.ended) == (ended, grants, last)
+
+
+@pytest.mark.parametrize("before", ["nothing", "seen", "denied", "expired"])
+def test_the_service_uses_nothing_that_does_not_stand_granted(scene: Scene, before: str) -> None:
+    scene.hold()
+    if before != "nothing":
+        scene.grant()
+        scene.write("service", before, actor="a" * 32, actor_role="approver")
+    if before == "seen":
+        scene.write("service", "denied", actor="a" * 32, actor_role="approver")
+    state = scene.state
+    assert state is not ApprovalState.GRANTED
+    scene.write("service", "used", actor=REQUESTER)
+    assert (scene.state, scene.call.ended) == (state, "expired" if before == "expired" else None)
 
 
 def test_an_attempt_that_was_refused_does_not_end_it(scene: Scene) -> None:
