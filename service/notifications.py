@@ -5,7 +5,7 @@ and nothing else is kept. So nothing is lost over a restart; what was sent and n
 id. Of several processes of one log one sends (a lease); should two, receivers see the same ids.
 
 Each webhook is served by a task of its own: one that is slow or dead holds up no other, and never the log. Of more than
-`MAX_BACKLOG` records that wait for it the oldest are passed over, and how many stands beside it ever after.
+`MAX_BACKLOG` events that wait for it the oldest are passed over, and how many stands beside it ever after.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Notifications:
                 return
             waiting, seen = await asyncio.to_thread(self._waiting, webhook)
             for leaf, event in waiting:
-                if event is not None and not await self._deliver(webhook, event):
+                if not await self._deliver(webhook, event):
                     return
                 # INVARIANT: only what was taken is passed. Killed before this line, the same event is sent again.
                 await asyncio.to_thread(self.store.passed, webhook_id, leaf + 1)
@@ -189,16 +189,26 @@ class Notifications:
                 await self._tell_silences(webhook)
                 return
 
-    def _waiting(self, webhook: Webhook) -> tuple[list[tuple[int, Event | None]], int]:
-        """Return the records that wait for a webhook, in order, and up to which leaf was looked."""
+    def _waiting(self, webhook: Webhook) -> tuple[list[tuple[int, Event]], int]:
+        """Return the events that wait for a webhook, in order, and up to which leaf was looked.
+
+        INVARIANT: only what is told counts as waiting: of records that are no events, whoever may write many of them
+        has nobody's alarm passed over.
+        """
         size = self._size()
         leaves = sorted({leaf for leaf in self._candidates(webhook) if webhook.cursor <= leaf < size})
-        if len(leaves) > MAX_BACKLOG:
-            passed_over = len(leaves) - MAX_BACKLOG
-            leaves = leaves[passed_over:]
-            self.store.passed(webhook.webhook_id, leaves[0], skipped=passed_over)
-            _log.warning("webhook_backlog_cut", webhook_id=webhook.webhook_id, passed_over=passed_over)
-        return [(leaf, self._event(webhook, leaf)) for leaf in leaves], size
+        found: list[tuple[int, Event]] = []
+        for place in range(len(leaves) - 1, -1, -1):
+            event = self._event(webhook, leaves[place])
+            if event is None:
+                continue
+            if len(found) == MAX_BACKLOG:
+                passed_over = 1 + sum(self._event(webhook, leaf) is not None for leaf in leaves[:place])
+                self.store.passed(webhook.webhook_id, found[-1][0], skipped=passed_over)
+                _log.warning("webhook_backlog_cut", webhook_id=webhook.webhook_id, passed_over=passed_over)
+                break
+            found.append((leaves[place], event))
+        return found[::-1], size
 
     def _event(self, webhook: Webhook, leaf: int) -> Event | None:
         record = self._reader.record(leaf)

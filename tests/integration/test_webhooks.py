@@ -517,6 +517,30 @@ def test_of_too_many_the_oldest_are_passed_over_and_it_is_said(steps):
     assert steps.serve(one).skipped == 5
 
 
+def test_records_that_are_no_events_have_no_alarm_passed_over(steps, monkeypatch):
+    monkeypatch.setattr("service.notifications.MAX_BACKLOG", 3)
+    one = steps.add(events=("tool.quarantined",))
+    gateway = steps.service.enforcer()
+    for number, action in enumerate(["quarantined", *["gone"] * 8, "quarantined", "gone"]):
+        reasons = ("changed",) if action == "quarantined" else ()
+        event = ToolEvent(action=action, server="bank", tool=f"t{number}", digest="ab" * 32, reasons=reasons)
+        gateway.post([(gateway.record(event), ())]).raise_for_status()
+    assert steps.serve(one).skipped == 0
+    assert [body["data"]["tool"] for _, _, body in steps.sent] == ["t0", "t9"]
+
+
+def test_of_many_events_among_other_records_as_many_as_may_wait_are_told(steps, monkeypatch):
+    monkeypatch.setattr("service.notifications.MAX_BACKLOG", 3)
+    one = steps.add(events=("tool.quarantined",))
+    gateway = steps.service.enforcer()
+    for number in range(12):
+        action, reasons = ("gone", ()) if number % 2 else ("quarantined", ("changed",))
+        event = ToolEvent(action=action, server="bank", tool=f"t{number}", digest="ab" * 32, reasons=reasons)
+        gateway.post([(gateway.record(event), ())]).raise_for_status()
+    assert steps.serve(one).skipped == 3
+    assert [body["data"]["tool"] for _, _, body in steps.sent] == ["t6", "t8", "t10"]
+
+
 def test_lost_records_are_told(steps):
     one = steps.add()
     enforcer = steps.service.enforcer()
