@@ -194,6 +194,7 @@ class Discoveries:
         self._keys = keys
         self._clock = clock
         self._lock = threading.Lock()
+        self._turn = asyncio.Lock()  # so that of two scans at once the later knows what the earlier found
         # Under the lock: what was read up to which leaf. Entries never change, so that only what is new is read.
         self._book = DiscoveryBook(service_id)
         self._last = -1
@@ -256,6 +257,10 @@ class Discoveries:
         Raises:
             LedgerError: It could not be recorded; then nothing of it was.
         """
+        async with self._turn:
+            return await self._hand_in(report, actor)
+
+    async def _hand_in(self, report: ScanReport, actor: Actor) -> HandedIn:
         book = await asyncio.to_thread(self._read)
         scan_id = self._new_id()
         drafts = [self._scan(report, scan_id, actor)]

@@ -26,7 +26,7 @@ DiscoveryState: TypeAlias = Literal["open", "dismissed", "settled"]
 DiscoveryKey: TypeAlias = tuple[str, str | None, str | None]
 """Pseudonym of the place, client, and pseudonym of the file that configures it."""
 
-_Kind: TypeAlias = tuple[str | None, str | None, str | None, str | None]
+_Kind: TypeAlias = tuple[str | None, str | None, str | None, str | None, bool, bool]
 _MAX_SCANS: Final = 100
 _MAX_STEPS: Final = 50
 
@@ -112,7 +112,7 @@ def key_of(event: DiscoveryEvent) -> DiscoveryKey | None:
 
 
 def _kind(event: DiscoveryEvent) -> _Kind:
-    return (event.standing, event.source, event.transport, event.server)
+    return (event.standing, event.source, event.transport, event.server, event.disabled, event.needs_token)
 
 
 class DiscoveryBook:

@@ -88,6 +88,8 @@ def test_who_goes_past_the_gateways_is_open_however_registered_the_server_is(log
         {"transport": "sse"},
         {"source": "client"},
         {"standing": "registered", "server": "made-up"},
+        {"disabled": True},
+        {"needs_token": True},
     ],
 )
 def test_a_dismissal_does_not_hold_for_what_stands_otherwise_later(log, changes):
