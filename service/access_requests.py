@@ -374,10 +374,12 @@ class AccessRequests:
             return Use(reason="unknown_approval")
         reason = await self._objection(call, question, revision)
         if not reason:
-            used = self._step(call, "used", caller, record_id=used_id(self._log_id, call.approval_id))
+            name = used_id(self._log_id, call.approval_id)
             try:
-                (done,) = await self._sink.append([used])
+                (done,) = await self._sink.append([self._step(call, "used", caller, record_id=name)])
             except ConflictError:
+                if not await asyncio.to_thread(self._is_written, name):
+                    raise  # nothing was used: too many wrote at once
                 reason = "used"
             else:
                 # INVARIANT: looked at again once it is durable: of a denial or a withdrawal that another process has
@@ -389,6 +391,13 @@ class AccessRequests:
             return Use(reason=reason)
         self._approvals.watch.work.wake()
         return Use(decision_id=call.decision_id)
+
+    def _is_written(self, record_id: str) -> bool:
+        try:
+            self._catalog.index_of(self._log_id, record_id)
+        except NotFoundError:
+            return False
+        return True
 
     async def _objection(self, call: HeldCall, question: Question, revision: str | None) -> str:
         state = call.state(self._clock.now_ms())

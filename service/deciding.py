@@ -219,7 +219,7 @@ class DecisionPoint:
             ErasedError: What was asked under it is gone, so that nobody can say whether it was the same.
             DependencyError: Nothing could be recorded: there is no answer.
         """
-        # Asked twice at once under one key, an approval is used by one and its answer given to both.
+        # Asked twice at once of one process under one key, an approval is used by one and its answer given to both.
         approved = any(question.approval is not None for question in questions)
         async with self._approved_turn if approved else nullcontext():
             return await self._decide_or_find(questions, semantic, token_sha256, key, use)
