@@ -124,11 +124,12 @@ def check_consistency(found: Established) -> None:
             return
         if (proof.old_size, proof.new_size) != (scope.first_leaf, scope.tree_size):
             raise ProofError("it is between other sizes than the pack's")
-        if found.earlier is not None:
+        if scope.first_leaf == 0:
+            if proof.path:
+                raise ProofError("a range that begins at leaf 0 needs no consistency proof")
+        elif found.earlier is not None:  # else it is the start that does not hold, and said
             verify_consistency(found.earlier.head, end.head, tuple(map(bytes.fromhex, proof.path)))
             found.report.hold("consistency", f"the tree of {proof.new_size} leaves extends that of {proof.old_size}")
-        elif proof.path:
-            raise ProofError("a range that begins at leaf 0 needs no consistency proof")
 
 
 def check_policies(found: Established) -> None:

@@ -139,6 +139,13 @@ def test_any_bytes_in_the_place_of_any_file_are_answered_with_a_report(
     assert (report.status is Status.PROVEN) is (data == sealed.files[path])
 
 
+def test_a_start_that_is_not_the_start_is_called_that_and_nothing_else(sealed: Sealed) -> None:
+    files = {**sealed.files, pack.START_CHECKPOINT: sealed.files[pack.END_CHECKPOINT]}
+    report = verify_pack(write_files(files), trust=sealed.log.trust)
+    assert report.status is Status.FAILED
+    assert {failure.file for failure in report.failures} == {pack.START_CHECKPOINT}
+
+
 @relaxed
 @given(junk=st.binary(max_size=300), at=st.integers(0, 400))
 def test_any_bytes_are_answered_with_a_report(sealed: Sealed, junk: bytes, at: int) -> None:
