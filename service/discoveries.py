@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -27,6 +26,7 @@ from ledger.reader import EntryReader
 from ledger.records import Record, new_record_id
 from ledger.vault import Vault
 from policies.bundle_lives import Actor
+from service.book_reading import BookReading
 from service.discovery_book import DiscoveredServer, DiscoveryBook, DiscoveryKey, Scanned
 from service.keyset import KeySet
 
@@ -184,31 +184,21 @@ class Discoveries:
             keys: The keys that make pseudonyms, as they are now.
             clock: For the ids of records.
         """
-        self._log_id = log_id
-        self._service_id = service_id
         self._sink = sink
-        self._catalog = catalog
         self._reader = reader
         self._vault = vault
-        self._check = check
         self._keys = keys
         self._clock = clock
-        self._lock = threading.Lock()
         self._turn = asyncio.Lock()  # so that of two scans at once the later knows what the earlier found
-        # Under the lock: what was read up to which leaf. Entries never change, so that only what is new is read.
-        self._book = DiscoveryBook(service_id)
-        self._last = -1
-
-    def _read(self) -> DiscoveryBook:
-        with self._lock:
-            for index in self._catalog.of_type(self._log_id, "discovery", above=self._last):
-                record = self._reader.record(index)
-                # INVARIANT: nobody but the service says what was found, whoever could write the table.
-                if record.enforcer_id == self._service_id:
-                    self._check(index, record)
-                self._book.take(index, record)
-                self._last = index
-            return self._book
+        self._reading = BookReading(
+            DiscoveryBook(service_id),
+            "discovery",
+            log_id=log_id,
+            service_id=service_id,
+            catalog=catalog,
+            reader=reader,
+            check=check,
+        )
 
     async def look(self) -> Looked:
         """Return the latest scans and every server that was found.
@@ -219,7 +209,7 @@ class Discoveries:
         return await asyncio.to_thread(self._look)
 
     def _look(self) -> Looked:
-        book = self._read()
+        book = self._reading.read()
         return Looked(scans=book.scans, servers=book.servers)
 
     async def get(self, discovery_id: str) -> DiscoveredServer:
@@ -229,7 +219,7 @@ class Discoveries:
             NotFoundError: There is none of that id.
             LedgerError: A store failed.
         """
-        return await asyncio.to_thread(lambda: self._read().get(discovery_id))
+        return await asyncio.to_thread(lambda: self._reading.read().get(discovery_id))
 
     async def details(self, server: DiscoveredServer) -> dict[str, Any] | None:
         """Return what is sealed of a server's latest sighting; None if nobody can read it any more.
@@ -261,7 +251,7 @@ class Discoveries:
             return await self._hand_in(report, actor)
 
     async def _hand_in(self, report: ScanReport, actor: Actor) -> HandedIn:
-        book = await asyncio.to_thread(self._read)
+        book = await asyncio.to_thread(self._reading.read)
         scan_id = self._new_id()
         drafts = [self._scan(report, scan_id, actor)]
         events: list[DiscoveryEvent] = []
@@ -366,7 +356,7 @@ class Discoveries:
             ConflictError: It stands so already, or it is registered and nothing need be said.
             LedgerError: It could not be recorded.
         """
-        (await asyncio.to_thread(self._read)).speakable(discovery_id, action, registered)
+        (await asyncio.to_thread(self._reading.read)).speakable(discovery_id, action, registered)
         committed, opening = commit("comment", secrets.token_bytes(SALT_BYTES), comment.encode())
         openings: tuple[Opening, ...] = (opening,)
         event = DiscoveryEvent(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +22,7 @@ from ledger.ports import Draft, RecordSink, commit
 from ledger.reader import EntryReader
 from ledger.records import Record
 from policies.bundle_lives import Actor
+from service.book_reading import BookReading
 from service.drift_book import BaselineLife, DriftBook, DriftLife, Order
 from service.inventory_view import InventoryView
 
@@ -82,29 +82,20 @@ class Behaviour:
             clock: Tells who has been silent for how long.
         """
         self._log_id = log_id
-        self._service_id = service_id
         self._sink = sink
         self._catalog = catalog
         self._reader = reader
-        self._check = check
         self._clock = clock
-        self._lock = threading.Lock()
-        # Under the lock: what was read, of each type up to which leaf. Entries never change, so that only what is new
-        # is read. One leaf for both would pass over what is written between the two questions.
-        self._book = DriftBook(service_id)
-        self._last = {"baseline": -1, "drift": -1}
-
-    def _read(self) -> DriftBook:
-        with self._lock:
-            for kind, last in self._last.items():
-                for index in self._catalog.of_type(self._log_id, kind, above=last):
-                    record = self._reader.record(index)
-                    # INVARIANT: nobody but the service says what people said, whoever could write the table.
-                    if record.enforcer_id == self._service_id:
-                        self._check(index, record)
-                    self._book.take(index, record)
-                    self._last[kind] = index
-            return self._book
+        self._reading = BookReading(
+            DriftBook(service_id),
+            "baseline",
+            "drift",
+            log_id=log_id,
+            service_id=service_id,
+            catalog=catalog,
+            reader=reader,
+            check=check,
+        )
 
     async def drifts(self) -> Sequence[DriftLife]:
         """Return every departure, the open ones first.
@@ -112,7 +103,7 @@ class Behaviour:
         Raises:
             LedgerError: A store failed.
         """
-        return await asyncio.to_thread(lambda: self._read().drifts)
+        return await asyncio.to_thread(lambda: self._reading.read().drifts)
 
     async def drift(self, drift_id: str) -> DriftLife:
         """Return a departure.
@@ -121,7 +112,7 @@ class Behaviour:
             NotFoundError: There is none of that id.
             LedgerError: A store failed.
         """
-        return await asyncio.to_thread(lambda: self._read().drift(drift_id))
+        return await asyncio.to_thread(lambda: self._reading.read().drift(drift_id))
 
     async def baselines(self, agent: str | None = None) -> list[Seen]:
         """Return what each gateway knows of each agent, what is not ready first.
@@ -135,7 +126,7 @@ class Behaviour:
         return await asyncio.to_thread(self._seen, agent)
 
     def _seen(self, agent: str | None) -> list[Seen]:
-        found = [one for one in self._read().baselines if agent in {None, one.agent}]
+        found = [one for one in self._reading.read().baselines if agent in {None, one.agent}]
         last = {name: self._last_call(name) for name in {one.agent for one in found}}
         now_ms = self._clock.now_ms()
         return [self._told(one, last[one.agent], now_ms) for one in found]
@@ -157,7 +148,7 @@ class Behaviour:
         Raises:
             LedgerError: A store failed.
         """
-        return await asyncio.to_thread(lambda: self._read().orders_for(enforcer))
+        return await asyncio.to_thread(lambda: self._reading.read().orders_for(enforcer))
 
     async def acknowledge(self, drift_id: str, actor: Actor, comment: str) -> int:
         """Record that somebody has seen a departure; return the leaf index.
@@ -167,7 +158,7 @@ class Behaviour:
             ConflictError: That was said of it, or it is closed.
             LedgerError: It could not be recorded.
         """
-        (await asyncio.to_thread(self._read)).open_drift(drift_id, "acknowledged")
+        (await asyncio.to_thread(self._reading.read)).open_drift(drift_id, "acknowledged")
         body = Drift(action="acknowledged", drift_id=drift_id, actor=actor.pseudonym, actor_role=actor.role)
         return await self._record(body, comment)
 
@@ -179,7 +170,7 @@ class Behaviour:
             ConflictError: It is closed.
             LedgerError: It could not be recorded.
         """
-        (await asyncio.to_thread(self._read)).open_drift(drift_id, "closed")
+        (await asyncio.to_thread(self._reading.read)).open_drift(drift_id, "closed")
         body = Drift(
             action="closed",
             drift_id=drift_id,
@@ -197,7 +188,7 @@ class Behaviour:
             ConflictError: That is not what it offers.
             LedgerError: It could not be recorded.
         """
-        (await asyncio.to_thread(self._read)).acceptable(agent, enforcer, digest)
+        (await asyncio.to_thread(self._reading.read)).acceptable(agent, enforcer, digest)
         return await self._order("accept_ordered", agent, enforcer, digest, actor, comment)
 
     async def reset(self, agent: str, enforcer: str, actor: Actor, comment: str) -> int:
@@ -207,7 +198,7 @@ class Behaviour:
             NotFoundError: It knows nothing.
             LedgerError: It could not be recorded.
         """
-        (await asyncio.to_thread(self._read)).baseline(agent, enforcer)
+        (await asyncio.to_thread(self._reading.read)).baseline(agent, enforcer)
         return await self._order("reset_ordered", agent, enforcer, None, actor, comment)
 
     async def _order(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -27,6 +26,7 @@ from ledger.reader import EntryReader
 from ledger.records import Record
 from ledger.usage import UsageCatalog
 from policies.bundle_lives import Actor
+from service.book_reading import BookReading
 from service.inventory_book import InventoryBook
 from service.inventory_usage import UsageCounts, UseKey
 from service.inventory_view import InventoryView, assemble
@@ -83,20 +83,21 @@ class Inventory:
             clock: The service's.
             simulated: The log's times lie anywhere: then it is as late as its latest call.
         """
-        self._log_id = log_id
         self._size = size
-        self._catalog = catalog
         self._reader = reader
-        self._service_id = service_id
-        self._check = check
         self._sink = sink
         self._clock = clock
         self._simulated = simulated
         self._counts = UsageCounts(log_id, usage)
-        self._lock = threading.Lock()
-        # Under the lock: what was read up to which leaf. Entries never change, so that only what is new is read.
-        self._book = InventoryBook(service_id)
-        self._last = -1
+        self._reading = BookReading(
+            InventoryBook(service_id),
+            "inventory",
+            log_id=log_id,
+            service_id=service_id,
+            catalog=catalog,
+            reader=reader,
+            check=check,
+        )
 
     async def look(self) -> InventoryView:
         """Return the inventory as it is now.
@@ -109,16 +110,7 @@ class Inventory:
     def _look(self) -> InventoryView:
         counted = self._counts.look(self._size())
         now_ms = counted.newest_ms if self._simulated else self._clock.now_ms()
-        with self._lock:
-            for index in self._catalog.of_type(self._log_id, "inventory", above=self._last):
-                # The catalogue only finds; what a leaf is, the leaf says (invariant 3).
-                record = self._reader.record(index)
-                # INVARIANT: nobody but the service says what people said, whoever could write the table.
-                if record.enforcer_id == self._service_id:
-                    self._check(index, record)
-                self._book.take(index, record)
-                self._last = index
-            return assemble(self._book, counted, now_ms)
+        return self._reading.seen(lambda book: assemble(book, counted, now_ms))
 
     async def speak(
         self, server: str, tool: str, tags: Sequence[str], verdict: str, actor: Actor, comment: str | None

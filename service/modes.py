@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
 from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Final
@@ -19,6 +18,7 @@ from ledger.ports import Draft, Opening, RecordSink, commit
 from ledger.reader import EntryReader
 from ledger.records import Record, new_record_id
 from policies.bundle_lives import Actor
+from service.book_reading import BookReading
 from service.mode_book import ModeBook, ModeLife
 
 __all__ = ["Modes"]
@@ -41,17 +41,17 @@ class Modes:
         clock: Clock,
     ) -> None:
         """Find records by the catalogue and read them from the log; those of the service's must be signed by it."""
-        self._log_id = log_id
-        self._service_id = service_id
-        self._check = check
         self._sink = sink
-        self._catalog = catalog
-        self._reader = reader
         self._clock = clock
-        self._lock = threading.Lock()
-        # Under the lock: what was read up to which leaf. Entries never change, so that only what is new is read.
-        self._book = ModeBook(service_id)
-        self._last = -1
+        self._reading = BookReading(
+            ModeBook(service_id),
+            "mode",
+            log_id=log_id,
+            service_id=service_id,
+            catalog=catalog,
+            reader=reader,
+            check=check,
+        )
 
     async def all(self) -> list[ModeLife]:
         """Return every change, newest first.
@@ -59,7 +59,7 @@ class Modes:
         Raises:
             LedgerError: A store failed.
         """
-        return (await asyncio.to_thread(self._read)).all
+        return (await asyncio.to_thread(self._reading.read)).all
 
     async def page(
         self, *, before: int | None, limit: int, wanted: Callable[[ModeLife], bool] = lambda _: True
@@ -87,18 +87,6 @@ class Modes:
         """
         now_ms = self._clock.now_ms()
         return [life for life in await self.all() if life.may_be_taken_up(enforcer, now_ms)]
-
-    def _read(self) -> ModeBook:
-        with self._lock:
-            for index in self._catalog.of_type(self._log_id, "mode", above=self._last):
-                # The catalogue only finds; what a leaf is, the leaf says (invariant 3).
-                record = self._reader.record(index)
-                # INVARIANT: nobody but the service says what people said, whoever could write the table.
-                if record.enforcer_id == self._service_id:
-                    self._check(index, record)
-                self._book.take(index, record)
-                self._last = index
-            return self._book
 
     async def propose(
         self, server: str, tool: str | None, *, enforcer: str | None, valid_ms: int, actor: Actor, reason: str
@@ -153,7 +141,7 @@ class Modes:
             ConflictError: Nothing is to be said of it, or it is for somebody else to say.
             LedgerError: It could not be recorded.
         """
-        book = await asyncio.to_thread(self._read)
+        book = await asyncio.to_thread(self._reading.read)
         action = book.next_step(change_id, verdict, actor.pseudonym, actor.key_id, self._clock.now_ms(), also)
         life = book.get(change_id)
         said = ModeEvent(

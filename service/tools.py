@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +20,7 @@ from ledger.records import Record
 from ledger.tool_verdicts import ToolVerdicts
 from ledger.vault import Vault
 from policies.bundle_lives import Actor
+from service.book_reading import BookReading
 from service.tool_book import ToolBook, ToolLife, ToolStep, Verdict
 
 __all__ = ["Difference", "Tools"]
@@ -68,28 +68,18 @@ class Tools:
             vault: Opens definitions.
             check: Checks that a record is signed by the service; raises if not.
         """
-        self._log_id = log_id
-        self._service_id = service_id
         self._sink = sink
-        self._catalog = catalog
         self._reader = reader
         self._vault = vault
-        self._check = check
-        self._lock = threading.Lock()
-        # Under the lock: what was read up to which leaf. Entries never change, so that only what is new is read.
-        self._book = ToolBook(service_id)
-        self._last = -1
-
-    def _read(self) -> ToolBook:
-        with self._lock:
-            for index in self._catalog.of_type(self._log_id, "tool", above=self._last):
-                record = self._reader.record(index)
-                # INVARIANT: nobody but the service says what people said, whoever could write the table.
-                if record.enforcer_id == self._service_id:
-                    self._check(index, record)
-                self._book.take(index, record)
-                self._last = index
-            return self._book
+        self._reading = BookReading(
+            ToolBook(service_id),
+            "tool",
+            log_id=log_id,
+            service_id=service_id,
+            catalog=catalog,
+            reader=reader,
+            check=check,
+        )
 
     async def all(self) -> list[ToolLife]:
         """Return every tool, those that wait for somebody first.
@@ -97,7 +87,7 @@ class Tools:
         Raises:
             LedgerError: A store failed.
         """
-        return await asyncio.to_thread(lambda: self._read().all)
+        return await asyncio.to_thread(lambda: self._reading.read().all)
 
     async def get(self, server: str, tool: str) -> ToolLife:
         """Return a tool.
@@ -106,7 +96,7 @@ class Tools:
             NotFoundError: No gateway has seen it.
             LedgerError: A store failed.
         """
-        return await asyncio.to_thread(lambda: self._read().get(server, tool))
+        return await asyncio.to_thread(lambda: self._reading.read().get(server, tool))
 
     async def verdicts(self) -> ToolVerdicts:
         """Return the set that gateways follow.
@@ -114,7 +104,7 @@ class Tools:
         Raises:
             LedgerError: A store failed.
         """
-        return await asyncio.to_thread(lambda: self._read().verdicts)
+        return await asyncio.to_thread(lambda: self._reading.read().verdicts)
 
     async def difference(self, life: ToolLife) -> Difference:
         """Return what differs between the definition that stood and the one that was seen last.
@@ -187,7 +177,7 @@ class Tools:
             VerificationError: He would approve what nobody can have been shown: see `difference`.
             LedgerError: It could not be recorded.
         """
-        book = await asyncio.to_thread(self._read)
+        book = await asyncio.to_thread(self._reading.read)
         life = book.check(server, tool, digest, verdict)
         if verdict == "approved":
             await asyncio.to_thread(self._definition, life, digest)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ledger.errors import ConfigError, VerificationError
-from service.cli.output import counted, echo_json, json_option, save_new, say, shown_path, with_exit_codes
+from service.cli.output import counted, echo_json, json_option, save_new, say, with_exit_codes
+from service.cli.signing_keys import make_signing_keys
 
 if TYPE_CHECKING:
     from enforcement.tool_definitions import Definition
@@ -37,24 +38,7 @@ def keygen(folder: Path, name: str, *, as_json: bool) -> None:
 
     TALLYSTICK_PASSPHRASE protects the key files.
     """
-    from ledger.clock import SystemClock
-    from ledger.envelopes import EnvelopeKey
-    from ledger.keys import generate_key, save_key
-    from policies.signatures import format_trusted_keys
-    from service.settings import passphrase
-
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    public = []
-    for algorithm, file in _FILES.items():
-        key = generate_key("tools", algorithm, name, created_ms=SystemClock().now_ms())
-        save_key(key, folder / file, passphrase())
-        assert key.public_key is not None
-        public.append(EnvelopeKey(algorithm, key.public_key))
-    save_new(folder / _TRUST_FILE, format_trusted_keys(public).encode(), "FOLDER")
-    if as_json:
-        echo_json({"trust": str(folder / _TRUST_FILE), "key_ids": [key.key_id for key in public]})
-    else:
-        say(f"give {shown_path(folder / _TRUST_FILE)} to whoever must trust these keys")
+    make_signing_keys(folder, "tools", _FILES, _TRUST_FILE, name, as_json=as_json)
 
 
 @manifest.command(short_help="Write a manifest of a server's tools.")

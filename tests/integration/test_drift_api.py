@@ -56,9 +56,10 @@ def test_what_is_written_while_somebody_looks_is_seen_by_whoever_looks_next(serv
         gateway.flag(agent="meanwhile", detector="rate")
 
     behaviour = service.services.behaviour
-    catalog = _Interrupted(behaviour._catalog, write)
+    reading = behaviour._reading
+    catalog = _Interrupted(reading._catalog, write)
     with monkeypatch.context() as patched:
-        patched.setattr(behaviour, "_catalog", catalog)
+        patched.setattr(reading, "_catalog", catalog)
         asyncio.run(behaviour.drifts())
     assert catalog.written
     with service.client(Role.AUDITOR) as auditor:
